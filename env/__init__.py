@@ -1,0 +1,1 @@
+"""What the kit runs on: settings, pinned stacks and their locks."""

@@ -1,0 +1,102 @@
+"""The settings as a person reads them: what is in force, for `invoke config`, and what there is, for the README."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from env.allowed import allowed
+from env.settings import Settings, note, profile_names, read_profile, variable
+
+Language = Literal["en", "zh"]
+
+MASK = "********"
+HEADINGS: dict[Language, tuple[str, ...]] = {
+    "en": ("Variable", "Allowed", "Default", "In profiles", "Unit", "What it does"),
+    "zh": ("变量", "取值", "默认值", "各配置中的值", "单位", "作用"),
+}
+SETS: dict[Language, str] = {"en": " Sets `{}`.", "zh": "对应 `{}`。"}
+# The words of units and of what is allowed. A phrase comes before the words in it.
+CHINESE = {
+    "whole number": "整数",
+    "number": "数值",
+    " to ": " 至 ",
+    " or ": " 或 ",
+    "path": "路径",
+    "text": "文本",
+    "option:value": "选项:值",
+    "utterances": "段",
+    "tokens": "token",
+    "threads": "线程",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting in force. `value` and `default` are texts, empty where nothing is set; secrets are masked."""
+
+    variable: str
+    value: str
+    default: str
+    unit: str
+    origin: str
+    description: str
+
+
+def describe(settings: Settings) -> list[Row]:
+    """Every setting, its value and where that came from."""
+    return [
+        Row(
+            variable=variable(name),
+            value=_text(getattr(settings, name)),
+            default=_text(field.default),
+            unit=note(field, "unit"),
+            origin=settings.origin(name),
+            description=field.description or "",
+        )
+        for name, field in type(settings).model_fields.items()
+    ]
+
+
+def settings_table(language: Language = "en", *, kind: type[Settings] = Settings) -> str:
+    """Every setting there is, as a Markdown table."""
+    profiles = {name: read_profile(name, kind=kind) for name in profile_names()}
+    lines = [HEADINGS[language], ("---",) * len(HEADINGS[language])]
+    for name, field in kind.model_fields.items():
+        holders: dict[str, list[str]] = {}
+        for profile, texts in profiles.items():
+            if name in texts:
+                holders.setdefault(texts[name], []).append(profile)
+        native = note(field, "exports")
+        description = (field.description or "") if language == "en" else note(field, "chinese")
+        cells = (
+            _code(variable(name)),
+            ", ".join(profiles) if name == "profile" else _words(allowed(field), language),
+            _code(_text(field.default)),
+            "; ".join(f"{_code(text)} ({', '.join(names)})" for text, names in holders.items()),
+            _words(note(field, "unit"), language),
+            description + (SETS[language].format(native) if native else ""),
+        )
+        lines.append(tuple(cell.replace("|", r"\|") for cell in cells))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _words(text: str, language: Language) -> str:
+    for english, chinese in CHINESE.items() if language == "zh" else ():
+        text = text.replace(english, chinese)
+    return text
+
+
+def _text(value: Any) -> str:
+    """A value as it is written in a variable."""
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return "" if value is None else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""

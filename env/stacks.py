@@ -1,0 +1,171 @@
+"""The pinned stacks of env/stacks.toml, and what is installed compared with them."""
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.markers import Marker
+from packaging.version import Version
+
+from runtime.errors import KitError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STACKS = Path(__file__).resolve().parent / "stacks.toml"
+
+Severity = Literal["same", "harmless", "matters"]
+
+
+class StackError(KitError):
+    """A stack that does not exist, or a lock that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One package of a stack; env/stacks.toml explains the fields."""
+
+    name: str
+    version: str
+    why: str
+    match: Literal["exact", "compatible"] = "compatible"
+    when: str = ""
+    index: str = ""
+    wheel: str = ""
+    image: bool = False
+
+    def holds(self, *, python: str, machine: str) -> bool:
+        """Whether the pin counts on that Python (`3.11`) and machine (`aarch64`)."""
+        environment = {"python_version": python, "platform_machine": machine}
+        return not self.when or Marker(self.when).evaluate(environment)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Packages that go together. `absent` names those that must not be there, and why."""
+
+    name: str
+    python: tuple[str, ...]
+    pins: tuple[Pin, ...]
+    beside: str = ""
+    images: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def pins_for(self, *, python: str, machine: str) -> list[Pin]:
+        """The pins that count on that Python and machine."""
+        return [pin for pin in self.pins if pin.holds(python=python, machine=machine)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A package against its pin. `pinned` is empty for one that must be absent, `installed` for one that is."""
+
+    name: str
+    pinned: str
+    installed: str
+    severity: Severity
+    why: str
+
+
+def facts() -> dict[str, Any]:
+    """env/stacks.toml, as it stands."""
+    found: dict[str, Any] = tomllib.loads(STACKS.read_text(encoding="utf-8"))
+    return found
+
+
+def load_stack(name: str) -> Stack:
+    """The stack of that name: its own pins, and the kit's where it has no pin of its own."""
+    tables = facts()["stacks"]
+    if name not in tables:
+        raise StackError(name, "is no stack", f"choose from: {', '.join(tables)}")
+    table = tables[name]
+    kit = {} if "beside" in table else facts()["kit"]["pins"]
+    return Stack(
+        name=name,
+        python=tuple(table["python"]),
+        pins=tuple(_pins({**kit, **table["pins"]}, first=table["pins"])),
+        beside=table.get("beside", ""),
+        images=table.get("images", {}),
+        absent=table.get("absent", {}),
+        without=tuple(table.get("without", ())),
+    )
+
+
+def stack_names() -> list[str]:
+    """The stacks there are."""
+    return list(facts()["stacks"])
+
+
+def installed_version(name: str) -> str:
+    """The version of an installed package; empty if it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def installed_versions() -> dict[str, str]:
+    """What is installed of all that any stack pins, by name."""
+    names = {pin.name for stack in stack_names() for pin in load_stack(stack).pins}
+    return {name: version for name in sorted(names) if (version := installed_version(name))}
+
+
+def active_stack(installed: Callable[[str], str] = installed_version) -> str:
+    """The stack that this Python has, told by what only that stack has."""
+    return next((name for name, mark in (("vllm", "vllm-ascend"), ("npu", "torch-npu")) if installed(mark)), "cpu")
+
+
+def compare(
+    stack: str,
+    *,
+    installed: Callable[[str], str] = installed_version,
+    python: str = "",
+    machine: str = "",
+) -> list[Difference]:
+    """Every pin of `stack` against what is installed, the Python itself first.
+
+    `installed` tells a package's version, `python` and `machine` default to this interpreter's.
+    """
+    wanted = load_stack(stack)
+    python = python or ".".join(platform.python_version_tuple()[:2])
+    machine = machine or platform.machine()
+    known = python in wanted.python
+    rows = [Difference("python", ", ".join(wanted.python), python, "same" if known else "matters", "has wheels for it")]
+    for pin in wanted.pins_for(python=python, machine=machine):
+        version = installed(pin.name)
+        rows.append(Difference(pin.name, pin.version, version, severity(pin, version), pin.why))
+    for name, why in wanted.absent.items():
+        if installed(name):
+            rows.append(Difference(name, "", installed(name), "matters", why))
+    return rows
+
+
+def severity(pin: Pin, installed: str) -> Severity:
+    """How much it matters that `installed` (empty: not installed) is not the pinned version.
+
+    A version says nothing of the build where its local part is missing, and `+cpu` is the build that is pinned
+    wherever there is one: 2.13.0 from a mirror and 2.13.0+cpu are the same.
+    """
+    if not installed:
+        return "matters"
+    here, there = Version(installed), Version(pin.version)
+    if here.public == there.public and (here.local == there.local or {here.local, there.local} == {None, "cpu"}):
+        return "same"
+    if pin.match == "exact":
+        return "matters"
+    places = 1 if there.major else 2
+    return "harmless" if here.release[:places] == there.release[:places] else "matters"
+
+
+def _pins(tables: dict[str, Any], *, first: dict[str, Any]) -> Iterator[Pin]:
+    """One pin for each entry; those of `first` lead, in their order."""
+    for name in dict.fromkeys([*first, *tables]):
+        entries = tables[name] if isinstance(tables[name], list) else [tables[name]]
+        yield from (Pin(name=name, **entry) for entry in entries)
