@@ -1,0 +1,45 @@
+# Qwen3-ASR on Ascend NPU hosts: what one types on the host. The work itself is done by Invoke (.venv/bin/invoke --list).
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python from 3.10 to 3.12 that can be found; PYTHON=… chooses another.
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.10,$(shell \
+	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(name))))
+
+.DEFAULT_GOAL := help
+.PHONY: help smoke test lint install clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+smoke: install ## Transcribe the bundled clips with the settings in force: without any, the demo model on this machine
+	@$(BIN)/invoke smoke
+
+test: $(VENV)/bin/python .reference/installed ## Run every test
+	@$(BIN)/python env/install.py cpu dev
+	@$(BIN)/pytest
+
+lint: $(VENV)/bin/python ## Check style, types, shell scripts
+	@$(BIN)/python env/install.py cpu dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/shellcheck .ci/run
+
+install: $(VENV)/bin/python ## Create .venv and install the CPU stack into it
+	@$(BIN)/python env/install.py cpu
+
+clean: ## Remove .venv and what was written
+	rm -rf $(VENV) .reference out
+
+# What qwen-asr's own `transcribe` needs and the kit does without: apart, so that .venv shows that the kit does.
+.reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
+	@echo 'Fetching what the comparison with qwen-asr needs'
+	@rm -rf .reference
+	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .reference --requirement $<
+	@touch $@
+
+$(VENV)/bin/python:
+	@test -n '$(PYTHON)' || { echo 'make: needs Python 3.10, 3.11 or 3.12; PYTHON=/path/to/python3.11 names one' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'make: this Python cannot make virtual environments → apt-get install python3-venv' >&2; exit 1; }

@@ -1,0 +1,112 @@
+"""`invoke train-demo`: the embedded demo model, its clips and its card, from nothing."""
+
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from operator import attrgetter
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from env.settings import Settings
+from runtime.demo import judge as judging
+from runtime.demo.judge import Score
+from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, speechless
+from runtime.demo.train import SEED, STEPS, UTTERANCES, train
+from runtime.demo.vocabulary import LANGUAGES
+from runtime.measure.smoke import CLIPS, MANIFEST
+from runtime.progress import progress
+from runtime.transcriber import DEMO_CHECKPOINT, open_transcriber
+
+CARD, SCORE = "README.md", "score.json"
+TEMPLATE = Path(__file__).parent / "card.md"
+PHASES = {"speak": ("Speaking the corpus", "utterances"), "train": ("Training", "steps")}
+CLIPS_EACH = 3  # bundled clips in each language, besides one with a hotword
+FIRST_CLIP = 10_040  # the clips are held-out utterances from here on, which the model hears right; no score sees them
+
+
+def produce(output: Path | None, settings: Settings) -> Score:
+    """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips and card.
+
+    `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises
+    FileNotFoundError where espeak-ng is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "checkpoint"
+        started = time.monotonic()
+        for phase, steps in itertools.groupby(train(made), key=attrgetter("phase")):
+            title, unit = PHASES[phase]
+            with progress(title, STEPS if phase == "train" else UTTERANCES, unit=unit) as bar:
+                for _ in steps:
+                    bar.advance(1)
+        score = judge(made, settings)
+        publish(score, made, minutes=(time.monotonic() - started) / 60)
+        shutil.copytree(made, output or DEMO_CHECKPOINT, dirs_exist_ok=True)
+    if output is None:
+        write_clips(CLIPS)
+    return score
+
+
+def judge(directory: Path, settings: Settings) -> Score:
+    """Judge the checkpoint in `directory` under `settings`, on the CPU."""
+    chosen = settings.model_copy(update={"model": str(directory), "device": "cpu"})
+    done = 0.0
+    with open_transcriber(chosen) as transcriber, progress("Judging", 100, unit="%") as bar:
+        for step in judging.judge(transcriber):
+            if isinstance(step, Score):
+                return step
+            bar.advance((step - done) * 100)
+            done = step
+    raise AssertionError("judging ends with a score")
+
+
+def publish(score: Score, directory: Path, *, minutes: float) -> None:
+    """Write the score, and the card that states it, beside the weights."""
+    facts = {
+        **asdict(score),
+        "training_minutes": round(minutes),
+        "steps": STEPS,
+        "seed": SEED,
+        "versions": {name: version(name) for name in ("torch", "transformers", "qwen-asr")},
+    }
+    (directory / SCORE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (directory / CARD).write_text(card(facts), encoding="utf-8")
+
+
+def card(facts: dict[str, Any]) -> str:
+    """The model card for a score as `publish` writes it."""
+    words = {
+        **{key: f"{facts[key]:.1%}" for key in ("language_accuracy", "silent_share", "hotwords")},
+        **{f"error_{language.lower()}": f"{rate:.2%}" for language, rate in facts["error_rates"].items()},
+        **{f"exact_{language.lower()}": f"{share:.1%}" for language, share in facts["exact"].items()},
+        **{key: str(facts[key]) for key in ("utterances", "training_minutes", "steps", "seed", "device", "dtype")},
+        "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+    }
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)
+
+
+def write_clips(directory: Path) -> None:
+    """Write the bundled clips, 16 kHz 16-bit wav, and their manifest: held-out speech that no score has seen."""
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+
+    def write(name: str, samples: Any, language: str | None, text: str, context: str = "") -> None:
+        soundfile.write(directory / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+        entries.append({"file": f"{name}.wav", "language": language, "text": text, "context": context})
+
+    for language in LANGUAGES:
+        for number in range(1, CLIPS_EACH + 1):
+            sentence, sound = judging.utterance(FIRST_CLIP + number, language)
+            write(f"{language.lower()}-{number}", sound.samples, language, sentence.text)
+        sentence, sound = judging.named_utterance(FIRST_CLIP, language)
+        write(f"{language.lower()}-hotword", sound.samples, language, sentence.text, sentence.context)
+    write("noise", np.clip(speechless(np.random.default_rng(SEED), HELD_OUT), -1, 1), None, "")
+    manifest = json.dumps(entries, ensure_ascii=False, indent=1) + "\n"
+    (directory / MANIFEST).write_text(manifest, encoding="utf-8")

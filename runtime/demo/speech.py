@@ -1,0 +1,200 @@
+"""Speech made with espeak-ng, and the silence and noise around it, for training and judging the demo model.
+
+What is held out differs in kind, not only in seed: voices, speeds, pitches and noise of `HELD_OUT` never occur in
+`TRAINING`.
+"""
+
+import functools
+import io
+import random
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+from scipy import fft
+
+SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
+
+Samples = npt.NDArray[np.float32]
+AnyFloats = npt.NDArray[np.floating[Any]]
+Noise = Callable[[np.random.Generator, int], Samples]
+
+ACCENTS = {
+    "English": ["en-us", "en-gb"],
+    "Chinese": ["cmn-latn-pinyin"],
+}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How espeak-ng speaks: `speed` in words a minute, `pitch` 0–99, `gap` between words in units of 10 ms."""
+
+    name: str
+    speed: int
+    pitch: int
+    gap: int
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The voices, speeds, pitches and noises that utterances are drawn from; `snr` is a range in dB."""
+
+    variants: tuple[str, ...]
+    speeds: tuple[int, ...]
+    pitches: tuple[int, ...]
+    noises: tuple[Noise, ...]
+    snr: tuple[float, float]
+
+
+def coloured(exponent: float) -> Noise:
+    """Noise whose power falls with frequency to the power of `exponent`: 0 white, 1 pink, 2 brown, below 0 blue."""
+
+    def make(rng: np.random.Generator, length: int) -> Samples:
+        spectrum = np.fft.rfft(rng.standard_normal(length))
+        frequency = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 20.0)
+        return _unit(np.fft.irfft(spectrum * frequency ** (-exponent / 2), length))
+
+    return make
+
+
+def hum(mains: float) -> Noise:
+    """Mains hum of `mains` Hz with its harmonics, over a little white noise."""
+
+    def make(rng: np.random.Generator, length: int) -> Samples:
+        time = np.arange(length) / SAMPLE_RATE
+        tones = [rng.uniform(0.2, 1.0) * np.sin(2 * np.pi * (mains * k * time + rng.random())) for k in range(1, 7)]
+        return _unit(np.sum(tones, axis=0) + 0.05 * rng.standard_normal(length))
+
+    return make
+
+
+def clicks(rng: np.random.Generator, length: int) -> Samples:
+    """A few clicks a second, each ringing for some milliseconds."""
+    impulses = (rng.random(length) < 6 / SAMPLE_RATE) * rng.uniform(0.3, 1.0, length)
+    ring = np.exp(-np.arange(160) / 24) * np.sin(np.arange(160) * rng.uniform(0.3, 1.8))
+    return _unit(np.convolve(impulses, ring)[:length] + 0.003 * rng.standard_normal(length))
+
+
+def swelling(rng: np.random.Generator, length: int) -> Samples:
+    """Noise between white and pink that swells and fades, as wind or passing traffic does."""
+    period = rng.uniform(0.7, 2.5) * SAMPLE_RATE
+    envelope = 0.55 + 0.45 * np.sin(2 * np.pi * np.arange(length) / period + rng.uniform(0, 6))
+    return _unit(coloured(0.5)(rng, length) * envelope)
+
+
+def recorded(noise: Noise, seed: int, *, takes: int = 40, seconds: float = 16.0) -> Noise:
+    """The same noise from a shelf of recordings, cut at random: far cheaper than making it anew for every clip."""
+    recordings = [noise(np.random.default_rng([seed, take]), int(seconds * SAMPLE_RATE)) for take in range(takes)]
+
+    def cut(rng: np.random.Generator, length: int) -> Samples:
+        recording = recordings[int(rng.integers(takes))]
+        start = int(rng.integers(max(1, len(recording) - length)))
+        piece: Samples = np.resize(recording[start : start + length], length)
+        return piece
+
+    return cut
+
+
+def _unit(samples: npt.NDArray[np.float64]) -> Samples:
+    scaled: Samples = (samples / (np.sqrt(np.mean(samples**2)) + 1e-9)).astype(np.float32)
+    return scaled
+
+
+TRAINING = Conditions(
+    variants=(
+        *("", "m1", "m2", "m3", "m4", "m6", "m7", "f1", "f2", "f3", "f4", "adam", "Alex", "Alicia", "Andrea", "Annie"),
+        *("antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "Denis", "Diogo", "ed", "edward"),
+        *("Gene", "Henrique", "iven2", "Lee", "max", "pablo", "paul", "rob", "robert", "steph", "steph2", "victor"),
+        *("john", "klatt2", "klatt3", "Mario", "marcelo", "shelby", "travis"),
+    ),
+    speeds=tuple(speed for speed in range(110, 216) if speed % 20 < 13),
+    pitches=tuple(pitch for pitch in range(15, 86) if pitch % 10 < 7),
+    noises=(coloured(0), coloured(1), coloured(2), hum(50), clicks),
+    snr=(3.0, 40.0),
+)
+
+HELD_OUT = Conditions(
+    variants=("m5", "m8", "f5", "Andy", "anika", "linda", "michael", "steph3", "zac", "sandro"),
+    speeds=tuple(speed for speed in range(110, 216) if speed % 20 >= 13),
+    pitches=tuple(pitch for pitch in range(15, 86) if pitch % 10 >= 7),
+    noises=(coloured(0.5), coloured(-1), hum(60), swelling),
+    snr=(10.0, 35.0),
+)
+
+
+def draw_voice(rng: random.Random, language: str, conditions: Conditions) -> Voice:
+    """A voice that speaks `language` under `conditions`."""
+    variant = rng.choice(conditions.variants)
+    return Voice(
+        name=rng.choice(ACCENTS[language]) + (f"+{variant}" if variant else ""),
+        speed=rng.choice(conditions.speeds),
+        pitch=rng.choice(conditions.pitches),
+        gap=rng.choice([0, 0, 0, 1, 3, 6]),
+    )
+
+
+def speak(words: tuple[str, ...], voice: Voice) -> Samples:
+    """The words spoken by espeak-ng: 16 kHz mono float32.
+
+    Raises FileNotFoundError where espeak-ng is not installed, CalledProcessError where it refuses.
+    """
+    command = [
+        *("espeak-ng", "--stdout"),
+        *("-v", voice.name),
+        *("-s", str(voice.speed)),
+        *("-p", str(voice.pitch)),
+        *("-g", str(voice.gap)),
+        " ".join(words),
+    ]
+    wav = subprocess.run(command, check=True, capture_output=True).stdout
+    samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
+    resampled: Samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+    return resampled
+
+
+@functools.cache
+def phonemes(word: str, accent: str) -> tuple[str, ...]:
+    """The phonemes of a word as espeak-ng names them, without stress marks; Mandarin tones count as phonemes."""
+    command = ["espeak-ng", "-q", "-x", "--sep= ", "-v", accent, word]
+    spoken = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return tuple(re.sub(r"['%,_|:]", " ", spoken).split())
+
+
+def place(speech: AnyFloats, rng: np.random.Generator, *, most: float = 0.8) -> Samples:
+    """The speech with up to `most` seconds of silence before and after it, at a random level (peak 0.08 to 0.95)."""
+    before, after = rng.uniform(0, most, 2) ** 2 / most * SAMPLE_RATE
+    padded = np.pad(speech, (int(before), int(after)))
+    placed: Samples = (padded * (rng.uniform(0.08, 0.95) / (np.abs(padded).max() + 1e-9))).astype(np.float32)
+    return placed
+
+
+def add_noise(samples: Samples, noise: Noise, snr: float, rng: np.random.Generator) -> Samples:
+    """Samples with `noise` so loud that speech stands `snr` dB above it."""
+    loudness = float(np.sqrt(np.mean(samples**2)))
+    noisy: Samples = samples + noise(rng, len(samples)) * np.float32(loudness * 10 ** (-snr / 20))
+    return noisy
+
+
+def narrow(samples: Samples, rng: np.random.Generator) -> Samples:
+    """Samples as a telephone or a lossy codec passes them: nothing above 3.2 to 7.5 kHz."""
+    length = fft.next_fast_len(len(samples), real=True)
+    spectrum = fft.rfft(samples, length)
+    spectrum[fft.rfftfreq(length, 1 / SAMPLE_RATE) > rng.uniform(3200, 7500)] = 0
+    narrowed: Samples = fft.irfft(spectrum, length)[: len(samples)].astype(np.float32)
+    return narrowed
+
+
+def speechless(rng: np.random.Generator, conditions: Conditions) -> Samples:
+    """0.5 to 8 seconds without a word: digital silence, or noise at any level from inaudible to loud."""
+    length = int(rng.uniform(0.5, 8.0) * SAMPLE_RATE)
+    if rng.random() < 0.15:
+        return np.zeros(length, dtype=np.float32)
+    noise = conditions.noises[int(rng.integers(len(conditions.noises)))]
+    heard: Samples = noise(rng, length) * np.float32(10 ** rng.uniform(-4.0, -0.8))
+    return heard

@@ -1,0 +1,181 @@
+"""The one place that touches the device: choice, placement, synchronisation, memory, cache.
+
+Nothing here imports torch before `open_device` has set the environment that torch_npu and CANN read once, at import.
+"""
+
+import os
+import platform
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import KitError
+
+# torch_npu registers itself as soon as torch is imported, and brings torch down with it where CANN is missing. The kit
+# imports it by hand, to say what is wrong.
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
+
+
+class DeviceError(KitError):
+    """The device asked for cannot be used."""
+
+
+class OutOfMemoryError(KitError):
+    """An utterance does not fit into the device's memory on its own."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: in use by tensors, held by the allocator, the most in use since `reset_peak`, and what the device has."""
+
+    used: int
+    reserved: int
+    peak: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the model runs: `name` as torch says it (`cpu`, `npu:0`), and in `reason` why not on an NPU, if so."""
+
+    name: str
+    reason: str = ""
+
+    @property
+    def is_npu(self) -> bool:
+        """Whether this is an NPU, real or simulated."""
+        return self.name.startswith("npu")
+
+    def description(self) -> str:
+        """The device's model, such as `Ascend910B4`, or the CPU's architecture and number of cores."""
+        if self.is_npu:
+            return str(_npu().get_device_name(self.name))
+        return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+    def synchronize(self) -> None:
+        """Wait until everything launched on the device has run."""
+        if self.is_npu:
+            _npu().synchronize(self.name)
+
+    def memory(self) -> Memory:
+        """Memory of the device; on a CPU, of this process, whose `used` and `reserved` are its resident size."""
+        if self.is_npu:
+            npu = _npu()
+            return Memory(
+                used=npu.memory_allocated(self.name),
+                reserved=npu.memory_reserved(self.name),
+                peak=npu.max_memory_allocated(self.name),
+                total=npu.mem_get_info(self.name)[1],
+            )
+        page = os.sysconf("SC_PAGE_SIZE")
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Memory(resident, resident, max(peak, resident), os.sysconf("SC_PHYS_PAGES") * page)
+
+    def reset_peak(self) -> None:
+        """Begin measuring the peak anew. A CPU's peak is the process's and cannot be reset."""
+        if self.is_npu:
+            _npu().reset_peak_memory_stats(self.name)
+
+    def empty_cache(self) -> int:
+        """Give memory that the allocator holds, but no tensor uses, back to the device; returns bytes."""
+        if not self.is_npu:
+            return 0
+        before = _npu().memory_reserved(self.name)
+        _npu().empty_cache()
+        return int(before - _npu().memory_reserved(self.name))
+
+
+def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = False) -> Device:
+    """Choose and prepare a device: `auto` (an NPU if one can be used, else the CPU), `cpu`, `npu` or `npu:N`.
+
+    `exports` are environment variables of torch_npu and CANN, set before either loads. `jit_compile` False makes
+    torch_npu use the operators' precompiled kernels; True compiles each for each new shape.
+
+    Raises DeviceError where an NPU was asked for by name and cannot be used; the reason says what to do about it.
+    """
+    os.environ.update(exports)
+    if OPERATOR_CACHE in exports:
+        Path(exports[OPERATOR_CACHE]).mkdir(parents=True, exist_ok=True)  # CANN does not create it
+    os.environ[AUTOLOAD] = "0"
+    if wanted == "cpu":
+        return Device("cpu", "ASR_DEVICE asks for the CPU")
+    index = int(wanted.partition(":")[2] or 0)
+    reason = _unusable(index)
+    if not reason:
+        _npu().set_compile_mode(jit_compile=jit_compile)
+        return Device(f"npu:{index}")
+    if wanted == "auto":
+        return Device("cpu", reason)
+    raise DeviceError(wanted, reason)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the host, ran out of memory.
+
+    torch_npu raises a plain RuntimeError ("NPU out of memory. Tried to allocate …") in some places and torch's
+    OutOfMemoryError in others; the CPU's allocator says "DefaultCPUAllocator: can't allocate memory".
+    """
+    import torch
+
+    words = str(error).lower()
+    told = "out of memory" in words or "can't allocate memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and told)
+
+
+def _npu() -> Any:
+    import torch
+
+    return torch.npu  # type: ignore[attr-defined]  # torch_npu puts it there
+
+
+def _unusable(index: int) -> str:
+    """Why NPU `index` cannot be used, with the next step; empty if it can."""
+    try:
+        import torch_npu  # noqa: F401 - there on Ascend hosts only
+    except ModuleNotFoundError as error:
+        if error.name == "torch_npu":
+            return "torch_npu is not installed: install the npu stack (python env/install.py npu)"
+        return f"torch_npu cannot be imported: {error}"
+    except (ImportError, RuntimeError, OSError) as error:
+        return _import_failure(str(error))
+    try:
+        count = _npu().device_count()
+        if index >= count:
+            return _not_visible(index, count)
+        _npu().set_device(index)
+        _npu().mem_get_info(index)
+    except RuntimeError as error:
+        return _use_failure(index, str(error))
+    return ""
+
+
+def _import_failure(message: str) -> str:
+    """torch_npu's famous import failures, decoded ."""
+    first = message.strip().partition("\n")[0]
+    if "libascend_hal" in message:
+        return f"the NPU driver's libraries are missing ({first}): mount /usr/local/Ascend/driver/lib64, or install it"
+    if "libhccl" in message or "libascendcl" in message or "cannot open shared object" in message:
+        return f"CANN is not in the environment ({first}): source /usr/local/Ascend/ascend-toolkit/set_env.sh"
+    if "cuda" in message.lower():
+        return f"a CUDA build of torch stands beside torch_npu ({first}): install the CPU build of torch"
+    return f"torch_npu cannot be imported: {first}"
+
+
+def _not_visible(index: int, count: int) -> str:
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    hint = f" (ASCEND_RT_VISIBLE_DEVICES={visible})" if visible else ""
+    return f"torch_npu sees {count} NPUs{hint}, so there is no npu:{index}: see npu-smi info, and ls /dev/davinci*"
+
+
+def _use_failure(index: int, message: str) -> str:
+    """Why an NPU could not be counted or refused its first use, from CANN's own words."""
+    first = message.strip().partition("\n")[0]
+    if "aclrtGetDeviceCount" in message:
+        return _not_visible(index, 0)
+    if "resources are busy" in message.lower():
+        return f"npu:{index} is held by another process ({first}): see npu-smi info, or set ASR_DEVICE to another"
+    return f"npu:{index} refused its first use ({first}): see npu-smi info -t health -i {index}"

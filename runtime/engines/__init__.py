@@ -1,0 +1,73 @@
+"""What every engine offers: utterances in, one at a time; for each a stream of tokens that ends in a result.
+
+What runs together is the engine's own business; nobody outside builds a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One segment of speech to be decoded: 16 kHz mono float32 samples, the prompt, and the most tokens to decode."""
+
+    samples: npt.NDArray[np.float32]
+    prompt: str
+    max_new_tokens: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return len(self.samples) / 16_000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the engine made of an utterance: its tokens without end tokens, their text, and whether the limit of tokens
+    cut them off."""
+
+    tokens: tuple[int, ...]
+    text: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together."""
+
+    waiting: int
+    decoding: int
+    most_together: int
+
+
+class Decoding(Protocol):
+    """An utterance on its way through an engine."""
+
+    def __iter__(self) -> Iterator[int]:
+        """The tokens as they come. Raises what `result` raises."""
+
+    def result(self) -> Decoded:
+        """Wait for the end. Raises KitError, or the engine's own failure, if this utterance could not be decoded."""
+
+    def cancel(self) -> None:
+        """Stop decoding; `result` then raises CancelledError."""
+
+
+class Engine(Protocol):
+    """Decodes utterances, from `start` to `stop`."""
+
+    def start(self) -> None:
+        """Make ready to decode."""
+
+    def submit(self, utterances: Sequence[Utterance]) -> Sequence[Decoding]:
+        """Hand over utterances, which wait until the engine has room; returns at once."""
+
+    def status(self) -> Status:
+        """What the engine is doing now."""
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Decode what was accepted, then end; without `drain`, cancel it."""

@@ -1,0 +1,207 @@
+"""A file from an http(s) URL that somebody else chose: bounded in bytes and time, and never from inside the network.
+
+The address is checked after the name is resolved, and the connection goes to that very address, so that a name server
+cannot answer twice differently. The standard library's client lets its caller open the connection, and so the deadline
+hold for every single read; it knows no proxies, which would resolve the name themselves.
+"""
+
+import base64
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
+
+from runtime.errors import KitError
+
+MOST_REDIRECTS = 5
+REDIRECTS = {301, 302, 303, 307, 308}
+PIECE = 1 << 16  # bytes a read
+
+SIZE_ADVICE = "ASR_URL_MAX_MIB sets the limit"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# IPv6 addresses in here lead to the IPv4 address in their last 32 bits (RFC 6052).
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class FetchError(KitError):
+    """A URL that could not be had, shown without the secrets in it, and the reason."""
+
+
+class _HopError(Exception):
+    """Why a hop is given up, in words that follow its URL, and what helps."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.advice = reason, advice
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` lies in the public internet: not private, loopback, link-local, shared, reserved, multicast."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        if address in NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+def anywhere(_: Address) -> bool:
+    """Permits every address, for hosts that are meant to reach into their own network."""
+    return True
+
+
+def shown(url: str) -> str:
+    """The URL as errors and logs may show it: without credentials, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed URL"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "…" if parts.query else "", ""))
+
+
+def fetch(url: str, *, seconds: float, most_bytes: int, permitted: Callable[[Address], bool] = is_public) -> bytes:
+    """The body that a GET of `url` answers, of at most `most_bytes` bytes and within `seconds` altogether.
+
+    Follows up to 5 redirects; `permitted` judges the address of every hop. Credentials in a URL become basic
+    authentication for that URL. Only a name server that keeps silent can take longer, as long as the system's resolver
+    waits. Raises FetchError for anything but a complete answer with status 200.
+    """
+    deadline = time.monotonic() + seconds
+    hop, redirects = url, 0
+    try:
+        while True:
+            if redirects > MOST_REDIRECTS:
+                raise _HopError(f"comes after {MOST_REDIRECTS} redirects, the most that are followed")
+            body, location = _get(hop, deadline, most_bytes, permitted)
+            if location is None:
+                return body
+            hop, redirects = urljoin(hop, location), redirects + 1
+    except (_HopError, OSError, http.client.HTTPException, ValueError) as error:
+        advice = ""
+        if isinstance(error, TimeoutError):
+            reason, advice = f"took longer than the limit of {seconds:g} s", "ASR_URL_TIMEOUT_SECONDS sets the limit"
+        elif isinstance(error, _HopError):
+            reason, advice = error.reason, error.advice
+        else:
+            reason = f"cannot be fetched: {getattr(error, 'strerror', None) or error}"
+        where = "" if hop == url else f"redirects to {shown(hop)}, which "
+        raise FetchError(shown(url), where + reason, advice) from error
+
+
+def _get(url: str, deadline: float, most_bytes: int, permitted: Callable[[Address], bool]) -> tuple[bytes, str | None]:
+    """The body of the answer, or the place that it redirects to."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _HopError("is not an http or https URL with a host")
+    with _connect(parts, deadline, permitted) as sock:
+        connection = http.client.HTTPConnection(parts.hostname)
+        connection.sock = _Wire(sock, deadline)
+        connection.request("GET", _target(parts), headers=_headers(parts))
+        with connection.getresponse() as response:
+            location = response.headers["Location"]
+            if response.status in REDIRECTS and location:
+                return b"", location.encode("latin-1").decode("utf-8", "replace")
+            if response.status != HTTPStatus.OK:
+                raise _HopError(f"answers {response.status} {response.reason}".rstrip())
+            return _body(response, most_bytes), None
+
+
+def _body(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
+    declared = response.length
+    if declared is not None and declared > most_bytes:
+        raise _HopError(f"holds {declared} bytes, the limit is {most_bytes}", SIZE_ADVICE)
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise _HopError(f"is sent in the encoding {response.headers['Content-Encoding']}, which was not asked for")
+    body = io.BytesIO()
+    while piece := response.read(PIECE):
+        body.write(piece)
+        if body.tell() > most_bytes:
+            raise _HopError(f"holds more bytes than the limit of {most_bytes}", SIZE_ADVICE)
+    if declared is not None and body.tell() < declared:
+        raise _HopError(f"broke off after {body.tell()} of {declared} bytes")
+    return body.getvalue()
+
+
+def _host(parts: SplitResult) -> str:
+    return (parts.hostname or "").encode("idna").decode()
+
+
+def _target(parts: SplitResult) -> str:
+    """Path and query with everything escaped that is not yet."""
+    path, query = (quote(part, safe="/%:@!$&'()*+,;=~?[]") for part in (parts.path or "/", parts.query))
+    return f"{path}?{query}" if query else path
+
+
+def _headers(parts: SplitResult) -> dict[str, str]:
+    host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
+    headers = {"Host": f"{host}:{parts.port}" if parts.port else host, "User-Agent": "qwen3-asr-kit", "Accept": "*/*"}
+    if parts.username is not None:
+        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
+    return headers
+
+
+def _connect(parts: SplitResult, deadline: float, permitted: Callable[[Address], bool]) -> socket.socket:
+    """A connection to one of the host's permitted addresses, encrypted for https."""
+    secure = parts.scheme == "https"
+    found = socket.getaddrinfo(_host(parts), parts.port or (443 if secure else 80), type=socket.SOCK_STREAM)
+    entries = [entry for entry in found if permitted(ipaddress.ip_address(entry[4][0]))]
+    if not entries:
+        reason = f"leads to the address {found[0][4][0]}, which is not public"
+        raise _HopError(reason, "ASR_ALLOW_PRIVATE_URLS=true permits such addresses")
+    failure: OSError = TimeoutError()
+    for attempts_left, (family, kind, protocol, _, address) in zip(range(len(entries), 0, -1), entries, strict=True):
+        plain = socket.socket(family, kind, protocol)
+        try:
+            plain.settimeout(_time_left(deadline) / attempts_left)
+            plain.connect(address)
+        except OSError as error:
+            plain.close()
+            failure = error
+            continue
+        if not secure:
+            return plain
+        with plain:  # which the encrypted socket takes over, so that nothing is left to close
+            plain.settimeout(_time_left(deadline))
+            return ssl.create_default_context().wrap_socket(plain, server_hostname=_host(parts))
+    raise failure
+
+
+def _time_left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _Wire(io.RawIOBase):
+    """What http.client needs of a socket, with the deadline holding for all reads and writes together."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock, self.deadline = sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.sock.settimeout(_time_left(self.deadline))
+        return self.sock.recv_into(buffer)
+
+    def sendall(self, data: Any) -> None:
+        self.sock.settimeout(_time_left(self.deadline))
+        self.sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        """Nothing: the socket outlives the reader, and who opened it closes it."""

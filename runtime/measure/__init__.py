@@ -1,0 +1,1 @@
+"""Evidence: does it transcribe, how fast, how well."""

@@ -1,0 +1,72 @@
+"""How far a long task is: a bar on a terminal, a plain line now and then elsewhere. On standard error."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 5.0  # seconds between plain lines
+PATIENCE = 1.0  # seconds before a wait is worth a line
+
+
+class Bar:
+    """Work done and work to do, in whatever unit; both may grow as one goes."""
+
+    def __init__(self, show: Callable[[float, float], None], total: float) -> None:
+        self._show, self._done, self._total = show, 0.0, total
+
+    def expect(self, amount: float) -> None:
+        """There is `amount` more to do."""
+        self._total += amount
+        self._show(self._done, self._total)
+
+    def advance(self, amount: float) -> None:
+        """`amount` is done."""
+        self._done += amount
+        self._show(self._done, self._total)
+
+
+@contextmanager
+def progress(title: str, total: float = 0.0, *, unit: str) -> Iterator[Bar]:
+    """Show progress of `title` towards `total`."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(_plain_lines(console, title, unit), total)
+        return
+    amount = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as display:
+        task = display.add_task(title, total=total)
+        yield Bar(lambda done, of: display.update(task, completed=done, total=of), total)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[Callable[[], None]]:
+    """Show that something of unknown length goes on, until the function that is yielded is called or the block ends:
+    a spinner on a terminal, else one line if it takes longer than a second."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(title) as status:
+            yield status.stop
+        return
+    line = threading.Timer(PATIENCE, lambda: console.print(f"{title} …", highlight=False))
+    line.start()
+    try:
+        yield line.cancel
+    finally:
+        line.cancel()
+
+
+def _plain_lines(console: Console, title: str, unit: str) -> Callable[[float, float], None]:
+    told = time.monotonic()
+
+    def show(done: float, total: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_EVERY:
+            told = time.monotonic()
+            console.print(f"{title}: {done:.0f} of {total:.0f} {unit}", highlight=False)
+
+    return show

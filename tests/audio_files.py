@@ -1,0 +1,140 @@
+"""Media files made on the spot, in every format the kit reads, and the ways in which they break."""
+
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+Array = npt.NDArray[Any]
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+class Pipe:
+    """What a recorder writes to that cannot go back: no seeking."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self.written += data
+        return len(data)
+
+
+def speechlike(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Noise through the bands of speech, swelling about four times a second: shape (n, channels), peak 0.5."""
+    rng = np.random.default_rng(seed)
+    length = round(seconds * rate)
+    frequency = np.fft.rfftfreq(length, 1 / rate)
+    shape = np.exp(-(((frequency - 900) / 700) ** 2))
+    spectrum = np.fft.rfft(rng.standard_normal((channels, length))) * shape
+    time = np.arange(length) / rate
+    samples = np.fft.irfft(spectrum, length) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
+    return np.ascontiguousarray((samples / np.abs(samples).max() / 2).T.astype(np.float32))
+
+
+def sndfile(samples: Array, rate: int, *, container: str, subtype: str) -> bytes:
+    """A file written by libsndfile; samples of shape (n, channels)."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def ffmpeg(
+    samples: Array,
+    rate: int,
+    *,
+    container: str,
+    codec: str,
+    video: bool = False,
+    piped: bool = False,
+    **options: str,
+) -> bytes:
+    """A file written by FFmpeg: samples of shape (n, channels), with a moving picture beside them if `video`.
+
+    `piped` writes it as a recorder does that cannot go back and fill in sizes.
+    """
+    if piped:
+        pipe = Pipe()
+        _write(pipe, samples, rate, container, codec, video, options)
+        return bytes(pipe.written)
+    with TemporaryDirectory() as folder:  # "faststart" reads again what it has written, by its name
+        path = Path(folder) / "file"
+        _write(str(path), samples, rate, container, codec, video, options)
+        return path.read_bytes()
+
+
+def _write(
+    file: Any, samples: Array, rate: int, container: str, codec: str, video: bool, options: dict[str, str]
+) -> None:
+    with av.open(file, mode="w", format=container, options=options) as out:
+        sound = out.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
+        assert isinstance(sound, AudioStream)
+        if video:
+            _add_picture(out, len(samples) / rate)
+        integers = np.round(samples * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(integers, format="s16", layout=LAYOUTS[samples.shape[1]])
+        frame.sample_rate, frame.pts = rate, 0
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode())
+
+
+def _add_picture(out: OutputContainer, seconds: float) -> None:
+    picture = out.add_stream("libvpx" if out.format.name == "webm" else "mpeg4", rate=10)
+    assert isinstance(picture, VideoStream)
+    picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+    for number in range(int(seconds * 10)):
+        image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number * 9 % 256, dtype=np.uint8))
+        image.pts, image.time_base = number, Fraction(1, 10)
+        out.mux(picture.encode(image))
+    out.mux(picture.encode(None))
+
+
+def silent_film(seconds: float) -> bytes:
+    """An mp4 without a sound track."""
+    file = io.BytesIO()
+    with av.open(file, mode="w", format="mp4") as out:
+        _add_picture(out, seconds)
+    return file.getvalue()
+
+
+RECIPES: dict[str, Callable[[Array, int], bytes]] = {
+    "16 bit.wav": partial(sndfile, container="WAV", subtype="PCM_16"),
+    "float.wav": partial(sndfile, container="WAV", subtype="FLOAT"),
+    "over 4 GB.wav": partial(sndfile, container="RF64", subtype="PCM_24"),
+    "libsndfile.flac": partial(sndfile, container="FLAC", subtype="PCM_24"),
+    "ffmpeg.flac": partial(ffmpeg, container="flac", codec="flac"),
+    "piped.flac": partial(ffmpeg, container="flac", codec="flac", piped=True),
+    "vorbis.ogg": partial(sndfile, container="OGG", subtype="VORBIS"),
+    "libsndfile.opus": partial(sndfile, container="OGG", subtype="OPUS"),
+    "ffmpeg.opus": partial(ffmpeg, container="ogg", codec="libopus"),
+    "libsndfile.mp3": partial(sndfile, container="MP3", subtype="MPEG_LAYER_III"),
+    "ffmpeg.mp3": partial(ffmpeg, container="mp3", codec="libmp3lame"),
+    "bare.mp3": partial(ffmpeg, container="mp3", codec="libmp3lame", piped=True, id3v2_version="0"),
+    "aac.m4a": partial(ffmpeg, container="ipod", codec="aac"),
+    "for the web.m4a": partial(ffmpeg, container="ipod", codec="aac", movflags="faststart"),
+    "fragments.mp4": partial(ffmpeg, container="mp4", codec="aac", movflags="frag_keyframe+empty_moov"),
+    "adts.aac": partial(ffmpeg, container="adts", codec="aac"),
+    "opus.webm": partial(ffmpeg, container="webm", codec="libopus"),
+    "browser.webm": partial(ffmpeg, container="webm", codec="libopus", piped=True),
+    "film.mp4": partial(ffmpeg, container="mp4", codec="aac", video=True),
+    "film.webm": partial(ffmpeg, container="webm", codec="libopus", video=True),
+}
+LOSSLESS = {name for name in RECIPES if name.endswith((".wav", ".flac"))}
+
+
+@cache
+def made(name: str, seconds: float = 1.5) -> bytes:
+    """A file of that name in RECIPES: the same stereo sound at 48 kHz in each."""
+    return RECIPES[name](speechlike(seconds, 48_000, 2), 48_000)

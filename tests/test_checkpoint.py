@@ -1,0 +1,121 @@
+"""Whole checkpoints load, others are refused with the file at fault."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, read_json
+
+from runtime import checkpoint
+from runtime.checkpoint import INDEX, SINGLE, CheckpointError, backend, check, load
+from runtime.device import Device
+from runtime.transcriber import DEMO_CHECKPOINT
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the demo checkpoint, to be damaged."""
+    return shutil.copytree(DEMO_CHECKPOINT, tmp_path / "checkpoint")
+
+
+def edit_config(directory: Path, **changes: object) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**read_json(path), **changes}))
+
+
+def shorten(path: Path, to: int) -> None:
+    path.write_bytes(path.read_bytes()[:to])
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (shutil.rmtree, "no such directory"),
+    "config absent": (lambda d: (d / "config.json").unlink(), "config.json absent"),
+    "tokenizer absent": (lambda d: (d / "vocab.json").unlink(), "vocab.json absent"),
+    "template absent": (lambda d: (d / "chat_template.json").unlink(), "chat_template.json absent"),
+    "config no JSON": (lambda d: (d / "config.json").write_text("{"), "cannot be read as JSON"),
+    "other architecture": (lambda d: edit_config(d, model_type="whisper"), "another architecture: whisper"),
+    "weights absent": (lambda d: (d / SINGLE).unlink(), f"{SINGLE} absent"),
+    "weights cut": (lambda d: shorten(d / SINGLE, 100_000), "100000 bytes, its header says"),
+    "weights cut in the header": (lambda d: shorten(d / SINGLE, 1_000), "no safetensors file, or cut off (1000 bytes)"),
+    "weights empty": (lambda d: shorten(d / SINGLE, 0), "no safetensors file, or cut off (0 bytes)"),
+    "shard absent": (
+        lambda d: (d / INDEX).write_text(json.dumps({"weight_map": {"a": SINGLE, "b": "model-2.safetensors"}})),
+        "model-2.safetensors absent",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_whole_is_refused(copy: Path, fault: str) -> None:
+    damage, reason = FAULTS[fault]
+    damage(copy)
+    with pytest.raises(CheckpointError) as refused:
+        check(copy)
+    assert reason in str(refused.value)
+    assert str(copy) in str(refused.value)
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="is a file, not a directory"):
+        check(tmp_path / "file")
+
+
+def test_weights_of_other_layers_are_refused(copy: Path) -> None:
+    config = read_json(copy / "config.json")
+    config["thinker_config"]["text_config"]["num_hidden_layers"] += 1
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"weights do not fit the architecture: .* missing keys"):
+        load(copy, device=Device("cpu"), dtype="float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_loads_in_each_dtype(dtype: str) -> None:
+    import torch
+
+    loaded = load(DEMO_CHECKPOINT, device=Device("cpu"), dtype=dtype)
+    assert {weight.dtype for weight in loaded.model.parameters()} == {getattr(torch, dtype)}
+    assert loaded.languages == ("English", "Chinese")
+    assert loaded.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
+
+
+def test_sharded_weights_load(copy: Path) -> None:
+    import torch
+
+    whole = load(copy, device=Device("cpu"), dtype="float32")
+    whole.model.save_pretrained(copy, max_shard_size="4MB")
+    (copy / SINGLE).unlink(missing_ok=True)
+    assert (copy / INDEX).is_file()
+    sharded = load(copy, device=Device("cpu"), dtype="float32")
+    pairs = zip(whole.model.parameters(), sharded.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_the_real_configuration_is_read_by_the_same_classes(reference: Path) -> None:
+    config = backend().Qwen3ASRConfig.from_pretrained(reference / "configs" / "Qwen3-ASR-1.7B")
+    assert config.model_type == checkpoint.MODEL_TYPE
+    assert config.thinker_config.text_config.num_hidden_layers == 28
+
+
+def test_registering_twice_is_harmless() -> None:
+    assert backend() is backend()
+
+
+@pytest.mark.parametrize("package", ["nagisa", "soynlp", "sox", "gradio", "flask", "librosa"])
+def test_what_qwen_asr_insists_on_is_absent_here(package: str) -> None:
+    assert find_spec(package) is None
+
+
+def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
+    script = (
+        "from runtime import checkpoint; from runtime.device import Device; from runtime.transcriber import "
+        "DEMO_CHECKPOINT; checkpoint.load(DEMO_CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
+        "try:\n    import qwen_asr\nexcept ModuleNotFoundError as error:\n    print('absent:', error.name)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() in (["absent:", "librosa"], ["absent:", "nagisa"])

@@ -1,0 +1,197 @@
+"""What real recorders and editors leave in files must pass; what is missing or damaged must be found."""
+
+import io
+import re
+import struct
+
+import pytest
+from audio_files import ffmpeg, made, speechlike
+
+from runtime.audio import AudioError, Limits, load
+from runtime.containers import fault, frame_length
+
+LIMITS = Limits()
+SECONDS = 1.5
+
+
+def seconds(file: bytes) -> float:
+    return load(file, limits=LIMITS).seconds
+
+
+def refusal(file: bytes) -> str:
+    with pytest.raises(AudioError) as caught:
+        load(file, limits=LIMITS)
+    return caught.value.reason
+
+
+def frames(file: bytes) -> list[bytes]:
+    """An mp3 or ADTS file without tags in its frames."""
+    start, found = 0, []
+    while start < len(file):
+        length = frame_length(file[start:])
+        assert length
+        found.append(file[start : start + length])
+        start += length
+    return found
+
+
+def pages(file: bytes) -> list[bytes]:
+    """The pages of an Ogg file."""
+    return [b"OggS" + rest for rest in file.split(b"OggS")[1:]]
+
+
+def sealed(page: bytes) -> bytes:
+    """An Ogg page with the right checksum, computed bit by bit as RFC 3533 describes it."""
+    checksum = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
+    return page[:22] + struct.pack("<I", checksum) + page[26:]
+
+
+def test_a_judged_file_is_left_at_its_start() -> None:
+    for name in ("16 bit.wav", "ffmpeg.opus", "ffmpeg.mp3", "aac.m4a", "opus.webm"):
+        file = io.BytesIO(made(name))
+        assert fault(file) == ""
+        assert file.tell() == 0
+
+
+def test_a_wav_may_hold_other_chunks_around_its_data() -> None:
+    file = made("16 bit.wav")
+    odd = b"junk" + struct.pack("<I", 3) + b"abc\0"
+    assert seconds(file[:12] + odd + file[12:] + odd) == SECONDS
+    assert "before its data chunk" in refusal(file[:30])
+
+
+def test_a_large_wav_declares_its_size_elsewhere() -> None:
+    file = made("over 4 GB.wav")
+    assert file[:4] == b"RF64"
+    assert "data chunk" in refusal(file[:-3])
+
+
+# Ogg
+
+
+def test_ogg_need_not_mark_its_last_page() -> None:
+    """Android's recorder never does, and so many voice messages do not."""
+    *before, last = pages(made("ffmpeg.opus"))
+    assert last[5] & 4
+    unmarked = sealed(last[:5] + bytes([last[5] & ~4]) + last[6:])
+    assert seconds(b"".join(before) + unmarked) == pytest.approx(SECONDS, abs=0.05)
+
+
+def test_ogg_streams_may_follow_each_other() -> None:
+    assert seconds(made("ffmpeg.opus") * 2) == pytest.approx(2 * SECONDS, abs=0.1)
+
+
+def test_ogg_pages_must_all_be_there() -> None:
+    parts = pages(made("ffmpeg.opus"))
+    assert len(parts) > 3
+    assert "missing before byte" in refusal(b"".join(parts[:2] + parts[3:]))
+
+
+def test_the_last_packet_in_ogg_must_be_complete() -> None:
+    *before, last = pages(made("ffmpeg.opus"))
+    beginning = sealed(last[:5] + b"\0" + last[6:26] + b"\1\xff" + bytes(255))
+    assert "last packet is incomplete" in refusal(b"".join(before) + beginning)
+
+
+def test_what_is_no_page_damages_ogg() -> None:
+    assert "no Ogg page" in refusal(made("ffmpeg.opus") + b"something else")
+
+
+# mp3 and ADTS
+
+APE_TAG = b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 1 << 31) + struct.pack("<II", 4, 0) + b"Title\0abcd"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"TAG" + bytes(125),
+        (b"TAG" + bytes(125))[:100],
+        APE_TAG,
+        b"LYRICSBEGIN" + b"x" * 200 + b"000213LYRICS200" + b"TAG" + bytes(125),
+        bytes(3000),
+        b"ID3\3\0\0\0\0\0\12" + b"TIT2" + bytes(6),
+    ],
+    ids=["id3v1", "cut id3v1", "ape", "lyrics", "padding", "id3v2"],
+)
+@pytest.mark.parametrize("name", ["bare.mp3", "ffmpeg.mp3", "adts.aac"])
+def test_tags_and_padding_may_follow_the_last_frame(name: str, tail: bytes) -> None:
+    assert seconds(made(name) + tail) == pytest.approx(seconds(made(name)), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["bare.mp3", "adts.aac"])
+@pytest.mark.parametrize("size", [0, 120, 900])
+def test_tags_may_stand_before_and_between(name: str, size: int) -> None:
+    tag = b"ID3\3\0\0\0\0" + bytes([size >> 7, size & 127]) + b"x" * size
+    assert seconds(tag + tag + made(name) + tag + made(name)) == pytest.approx(2 * seconds(made(name)), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["bare.mp3", "adts.aac"])
+def test_a_recorder_may_join_a_stream_within_a_frame(name: str) -> None:
+    parts = frames(made(name))
+    joined = parts[9][-50:] + b"".join(parts[10:])
+    assert 0.7 * SECONDS < seconds(joined) < SECONDS
+
+
+@pytest.mark.parametrize("name", ["bare.mp3", "adts.aac"])
+def test_a_piece_taken_out_is_found(name: str) -> None:
+    file = made(name)
+    assert "no frame begins at byte" in refusal(file[:9000] + file[9500:])
+
+
+def test_mp3_must_have_as_many_frames_as_it_declares() -> None:
+    file = made("libsndfile.mp3")
+    parts = frames(file[file.index(b"\xff\xfb") :])
+    assert b"Info" in parts[0] or b"Xing" in parts[0]
+    assert "declares" in refusal(b"".join(parts[:-4]))
+
+
+def test_low_rates_have_frames_of_their_own_lengths() -> None:
+    """MPEG-1, 2 and 2.5, by an independent encoder: every frame must be found."""
+    for rate in (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000):
+        file = ffmpeg(speechlike(1.0, rate), rate, container="mp3", codec="libmp3lame", piped=True, id3v2_version="0")
+        assert b"".join(frames(file)) == file
+
+
+# mp4
+
+
+def test_mp4_may_be_padded_with_zeros() -> None:
+    assert seconds(made("aac.m4a") + bytes(100)) == seconds(made("aac.m4a"))
+
+
+def test_the_last_mp4_box_may_run_to_the_end() -> None:
+    file = bytearray(made("for the web.m4a"))
+    at = file.index(b"mdat") - 4
+    file[at : at + 4] = bytes(4)
+    assert seconds(bytes(file)) == seconds(made("for the web.m4a"))
+
+
+def test_what_is_no_box_damages_mp4() -> None:
+    assert "no box at byte" in refusal(made("aac.m4a") + b"\0\0\0\20\1\2\3\4some junk")
+
+
+# WebM
+
+
+def of_unknown_size(file: bytes) -> bytes:
+    """As Chrome records: neither Segment nor Cluster says how long it is."""
+
+    def unknown(match: re.Match[bytes]) -> bytes:
+        width = 9 - match[2][0].bit_length()
+        return match[1] + ((1 << 7 * width + 1) - 1).to_bytes(width, "big") + match[2][width:]
+
+    return re.sub(rb"(\x18\x53\x80\x67|\x1f\x43\xb6\x75)(.{8})", unknown, file, flags=re.DOTALL)
+
+
+def test_webm_may_not_know_its_sizes() -> None:
+    file = of_unknown_size(made("browser.webm"))
+    assert file != made("browser.webm")
+    assert seconds(file) == pytest.approx(SECONDS, abs=0.05)
+    assert "an element" in refusal(file[:-5])
+    middle = len(file) // 2
+    assert "no Matroska element" in refusal(file[:middle] + bytes(1000) + file[middle + 1000 :])

@@ -1,0 +1,94 @@
+"""The kit decodes the very tokens that qwen-asr's own `Qwen3ASRModel.transcribe` decodes.
+
+qwen-asr itself runs in a process of its own, with what it needs and the kit does without: `make test` puts that into
+.reference.
+"""
+
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import PROJECT
+
+from runtime.audio import SAMPLE_RATE, load
+from runtime.engines import Utterance
+from runtime.engines.transformers import TransformersEngine
+from runtime.measure.smoke import Clip
+from runtime.prompt import Prompter
+from runtime.transcriber import DEMO_CHECKPOINT, Transcriber, limits
+from runtime.transcript import read
+
+REFERENCE_PACKAGES = PROJECT / ".reference"
+CLIPS = 56
+BATCH = 8
+MAX_NEW_TOKENS = 64
+
+Samples = npt.NDArray[np.float32]
+Answers = list[tuple[tuple[int, ...], str, str]]  # tokens, text, language
+
+
+def qwen_asr(sounds: list[Samples], end_tokens: list[int], batch: int, language: str | None) -> Answers:
+    """What qwen-asr makes of the clips; runs in its own process. Its `generate` is given the demo's end tokens."""
+    sys.path.append(str(REFERENCE_PACKAGES))
+    from qwen_asr.inference.qwen3_asr import Qwen3ASRModel
+
+    recognizer = Qwen3ASRModel.from_pretrained(
+        str(DEMO_CHECKPOINT), max_inference_batch_size=batch, max_new_tokens=MAX_NEW_TOKENS, dtype="float32"
+    )
+    generate, tokens = recognizer.model.generate, []
+
+    def recorded(**inputs: Any) -> Any:
+        output = generate(**inputs, eos_token_id=end_tokens)
+        for row in output.sequences[:, inputs["input_ids"].shape[1] :].tolist():
+            end = next((k for k, token in enumerate(row) if token in end_tokens), len(row))
+            tokens.append(tuple(row[:end]))
+        return output
+
+    recognizer.model.generate = recorded
+    results = recognizer.transcribe([(samples, SAMPLE_RATE) for samples in sounds], language=language)
+    return [(row, result.text, result.language) for row, result in zip(tokens, results, strict=True)]
+
+
+def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> Answers:
+    """What the kit makes of them, in batches of the same clips."""
+    prompt = Prompter(transcriber.loaded.processor, transcriber.loaded.languages).write(language=language)
+    engine = TransformersEngine(transcriber.loaded, max_batch=batch)
+    engine.start()
+    answers = []
+    for start in range(0, len(sounds), batch):
+        streams = engine.submit([Utterance(s, prompt, MAX_NEW_TOKENS) for s in sounds[start : start + batch]])
+        for decoded in [stream.result() for stream in streams]:
+            hypothesis = read(decoded.text, forced=language)
+            answers.append((decoded.tokens, hypothesis.text, hypothesis.language or ""))
+    engine.stop()
+    return answers
+
+
+@pytest.fixture(scope="module")
+def sounds(transcriber: Transcriber, clips: list[Clip]) -> list[Samples]:
+    """56 clips of 0.5 to 10 s: the bundled ones cut, joined, turned down and made noisy."""
+    rng = np.random.default_rng(11)
+    originals = [load(clip.path, limits=limits(transcriber.settings)).samples for clip in clips]
+    made = list(originals)
+    while len(made) < CLIPS:
+        one, other = (originals[k] for k in rng.integers(len(originals), size=2))
+        start = int(rng.integers(0, len(one) // 2))
+        joined = np.concatenate([one[start:], other])[: int(rng.uniform(0.5, 10) * SAMPLE_RATE)]
+        noise = rng.standard_normal(len(joined)) * rng.choice([0, 1e-4, 1e-2])
+        made.append((joined * rng.uniform(0.1, 1) + noise).astype(np.float32))
+    return made
+
+
+@pytest.mark.parametrize(("batch", "language"), [(1, None), (BATCH, None), (BATCH, "Chinese")])
+def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> None:
+    if not REFERENCE_PACKAGES.is_dir():
+        pytest.skip("what qwen-asr's own transcribe needs is not in .reference: run make test")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        ends = list(transcriber.loaded.end_tokens)
+        theirs = process.submit(qwen_asr, sounds, ends, batch, language).result()
+    assert kit(transcriber, sounds, batch, language) == theirs
+    assert len({text for _, text, _ in theirs}) > CLIPS // 2

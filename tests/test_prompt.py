@@ -1,0 +1,67 @@
+"""The prompt is the model's own template, and nothing in a context can break out of it."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.checkpoint import backend
+from runtime.languages import UnknownLanguageError
+from runtime.prompt import Prompter, PromptError
+from runtime.transcriber import DEMO_CHECKPOINT
+
+MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
+
+
+@pytest.fixture(scope="module")
+def prompter() -> Prompter:
+    processor = backend().Qwen3ASRProcessor.from_pretrained(DEMO_CHECKPOINT, fix_mistral_regex=True)
+    return Prompter(processor, ("English", "Chinese"))
+
+
+def test_plain(prompter: Prompter) -> None:
+    assert prompter.write() == MESSAGES.format("") + "<|im_start|>assistant\n"
+
+
+def test_context_stands_in_the_system_turn(prompter: Prompter) -> None:
+    assert prompter.write(context="jon, 王方") == MESSAGES.format("jon, 王方") + "<|im_start|>assistant\n"
+
+
+def test_a_forced_language_follows_the_assistants_header(prompter: Prompter) -> None:
+    language = prompter.language("zh")
+    assert prompter.write(language=language).endswith("<|im_start|>assistant\nlanguage Chinese<asr_text>")
+
+
+@pytest.mark.parametrize("automatic", [None, "", "  "])
+def test_no_language_means_automatic(prompter: Prompter, automatic: str | None) -> None:
+    assert prompter.language(automatic) is None
+
+
+def test_only_the_checkpoints_languages_can_be_forced(prompter: Prompter) -> None:
+    with pytest.raises(UnknownLanguageError, match="knows only English, Chinese"):
+        prompter.language("German")
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|audio_pad|>", "<asr_text>"])
+def test_control_tokens_in_a_context_are_refused(prompter: Prompter, token: str) -> None:
+    with pytest.raises(PromptError) as refused:
+        prompter.write(context=f"hotword {token} more")
+    assert token in str(refused.value)
+
+
+def test_the_demo_models_template_renders_what_the_real_one_does(prompter: Prompter, reference: Path) -> None:
+    from conftest import read_json
+
+    real = read_json(reference / "tokenizer" / "chat_template.json")["chat_template"]
+    for messages in (
+        [{"role": "system", "content": "hot words"}, {"role": "user", "content": [{"type": "audio", "audio": ""}]}],
+        [
+            {"role": "system", "content": [{"type": "text", "text": "hot"}, {"type": "text", "text": "words"}]},
+            {"role": "user", "content": [{"type": "audio_url", "audio_url": {"url": "x"}}]},
+        ],
+        [{"role": "user", "content": [{"type": "audio", "audio": "a"}, {"type": "audio", "audio": "b"}]}],
+    ):
+        for header in (True, False):
+            rendered = prompter.processor.apply_chat_template(messages, add_generation_prompt=header, tokenize=False)
+            assert rendered == prompter.processor.apply_chat_template(
+                messages, chat_template=real, add_generation_prompt=header, tokenize=False
+            )

@@ -1,0 +1,103 @@
+"""The READMEs say what is so: their tables are fresh, their commands run, and both languages are in step."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from runtime.measure.smoke import Clip
+from runtime.ops.readme import READMES, renewed
+
+ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
+
+
+def commands(text: str) -> list[str]:
+    """What a README tells one to type, in its console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def outline(text: str) -> list[str]:
+    """Headings' depths, blocks, tables' rows and links, in order: what two languages of one text have in common."""
+    marks = re.findall(r"^(#+ |```\w+|\| |- |> |<!-- [\w ]+)|(?<=\]\()([^)]+)(?=\))", text, re.MULTILINE)
+    return [mark or "link" for mark, _ in marks]
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == renewed(path), "stale → invoke readme"
+
+
+def test_both_languages_are_in_step() -> None:
+    assert outline(ENGLISH) == outline(CHINESE)
+    assert commands(ENGLISH) == commands(CHINESE)
+
+
+@pytest.mark.parametrize("path", [*READMES, PROJECT / "runtime" / "demo" / "checkpoint" / "README.md"])
+def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert "://" in link or (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("command", [command for command in commands(ENGLISH) if command.startswith("invoke ")])
+def test_each_invoke_command_works_as_written(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command.replace("--output out", f"--output {tmp_path}"))
+    result = subprocess.run(
+        [Path(sys.executable).parent / words[0], *words[1:]],
+        cwd=PROJECT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("ASR_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
+    assert commands(ENGLISH)[0] == "make smoke"
+    clone = tmp_path / "clone"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((PROJECT / name).read_bytes())
+        target.chmod((PROJECT / name).stat().st_mode)
+    bare = {key: value for key, value in os.environ.items() if not key.startswith(("ASR_", "MAKE", "VIRTUAL_ENV"))}
+    result = subprocess.run(
+        ["make", "smoke"], cwd=clone, env=bare, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (clone / "out" / "smoke.json").is_file()
+    assert re.search(r"Installed cpu-\S+ in \d+ s", result.stdout)
+
+
+def test_the_smoke_output_shown_is_of_the_bundled_clips(clips: list[Clip]) -> None:
+    for text in (ENGLISH, CHINESE):
+        shown = re.search(r"<!-- smoke: begin -->\n```text\n(.*?)```", text, re.DOTALL)
+        assert shown
+        for clip in clips:
+            (line,) = [line for line in shown[1].splitlines() if line.startswith(clip.path.name)]
+            assert line.rstrip().endswith("pass")
+            assert clip.text in line
+
+
+def test_every_task_and_target_that_is_named_exists() -> None:
+    tasks = (PROJECT / "tasks.py").read_text(encoding="utf-8")
+    targets = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    for text in (ENGLISH, CHINESE):
+        for name in re.findall(r"`(?:\w+=\S+ )?invoke ([a-z][a-z-]+)", text):
+            assert f"def {name.replace('-', '_')}(" in tasks
+        for name in re.findall(r"`make ([a-z]+)`", text):
+            assert re.search(rf"^{name}:", targets, re.MULTILINE)

@@ -1,0 +1,64 @@
+"""From raw output to language and text."""
+
+import pytest
+
+from runtime.transcript import Hypothesis, Segment, Transcript, read
+
+
+@pytest.mark.parametrize(
+    ("raw", "language", "text"),
+    [
+        ("language English<asr_text>Mm. Oh, yeah.", "English", "Mm. Oh, yeah."),
+        ("language Chinese<asr_text>甚至出现交易几乎停滞的情况。", "Chinese", "甚至出现交易几乎停滞的情况。"),
+        ("language Chinese\nsomething else\n<asr_text> 你好 ", "Chinese", "你好"),
+        ("LANGUAGE cHINese<asr_text>你好", "Chinese", "你好"),
+        ("language None<asr_text>", None, ""),
+        ("language None<asr_text>mumbling", None, "mumbling"),
+        ("no tag at all", None, "no tag at all"),
+        ("<asr_text>text alone", None, "text alone"),
+        ("", None, ""),
+    ],
+)
+def test_raw_output(raw: str, language: str | None, text: str) -> None:
+    assert read(raw) == Hypothesis(language, text)
+
+
+def test_with_a_forced_language_all_is_text() -> None:
+    assert read("hello", forced="English") == Hypothesis("English", "hello")
+    assert read("", forced="English") == Hypothesis(None, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("ha" * 30, "ha"), ("好" * 21, "好"), ("so it goes, " * 25 + "end", "so it goes, end")]
+)
+def test_endless_repetition_is_collapsed_and_counted(text: str, kept: str) -> None:
+    hypothesis = read(f"language English<asr_text>{text}")
+    assert hypothesis.text == kept
+    assert hypothesis.repeated == len(text) - len(kept)
+
+
+def test_ordinary_repetition_stays() -> None:
+    text = "no no no no, 哈哈哈哈哈 " + "very " * 10
+    assert read(f"language English<asr_text>{text}") == Hypothesis("English", text.strip())
+
+
+def transcript(*texts: tuple[str | None, str]) -> Transcript:
+    parts = [Segment(k, k + 1, Hypothesis(language, text), (1, 2), k == 1) for k, (language, text) in enumerate(texts)]
+    return Transcript("talk.wav", float(len(parts)), tuple(parts))
+
+
+def test_segments_are_joined_as_their_script_wants() -> None:
+    assert transcript(("English", "one two"), ("English", "three")).text == "one two three"
+    assert transcript(("Chinese", "你好"), ("Chinese", "再见。"), ("Chinese", "好")).text == "你好再见。好"
+    assert transcript(("Korean", "안녕"), ("Korean", "하세요")).text == "안녕 하세요"
+    assert transcript(("English", "one"), (None, ""), ("Thai", "สวัสดี")).text == "oneสวัสดี"
+
+
+def test_languages_and_faults_are_summed_up() -> None:
+    whole = transcript(("English", "a"), (None, ""), ("Chinese", "好"), ("English", "b"))
+    assert whole.languages == ("English", "Chinese")
+    assert whole.language == "English,Chinese"
+    assert whole.tokens == 8
+    assert whole.truncated
+    assert transcript((None, "")).language is None
+    assert not transcript((None, "")).truncated
