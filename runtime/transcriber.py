@@ -57,6 +57,11 @@ class Transcriber:
         """Where the model runs."""
         return self.loaded.device
 
+    @property
+    def prompter(self) -> Prompter:
+        """Writes prompts for the loaded model; it refuses languages and contexts that the model cannot be given."""
+        return Prompter(self.loaded.processor, self.loaded.languages)
+
     def transcribe(self, source: Source, *, language: str | None = None, context: str = "") -> Transcript:
         """Transcribe one file. Raises KitError where its audio, language or context cannot be used."""
         (outcome,) = self.transcribe_all([Request(source, language, context)])
@@ -92,9 +97,8 @@ class Transcriber:
     def _begin(self, request: Request) -> "_Job | Failure":
         """Read the audio and hand its segments to the engine."""
         try:
-            prompter = Prompter(self.loaded.processor, self.loaded.languages)
-            language = prompter.language(request.language)
-            prompt = prompter.write(context=request.context, language=language)
+            language = self.prompter.language(request.language)
+            prompt = self.prompter.write(context=request.context, language=language)
             sound = self._read(request.source)
         except KitError as error:
             return Failure(request, error)

@@ -40,6 +40,8 @@ def transcribe_files(order: Order, settings: Settings) -> int:
     failures = 0
     with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
         loaded()
+        # What is wrong with every file is said once, before the first.
+        transcriber.prompter.write(context=order.context, language=transcriber.prompter.language(order.language))
         with progress("Transcribing", unit="s of audio") as bar:
             outcomes = transcriber.transcribe_all(requests, on_audio=bar.expect, on_segment=bar.advance)
             for file, target, outcome in zip(order.files, targets, outcomes, strict=True):
