@@ -199,6 +199,14 @@ def test_wrong_usage(arguments: list[str], words: list[str], speech: list[Clip],
     assert_refused(result, *words, code=2)
 
 
+def test_flags_are_no_files() -> None:
+    shown = invoke("transcribe", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "--language" in shown.stdout
+    result = invoke("transcribe", "talk.wav", "--languge", "zh")
+    assert_refused(result, "--languge", code=result.returncode or -1)
+
+
 def test_nothing_to_transcribe_is_wrong_usage() -> None:
     result = invoke("transcribe", "--language", "en")
     assert result.returncode != 0

@@ -156,6 +156,16 @@ def test_each_utterance_has_its_own_limit(transcriber: Transcriber, speech: list
     assert short.result().tokens == long.result().tokens[:4]
 
 
+def test_an_utterance_that_cannot_be_decoded_fails_alone(transcriber: Transcriber, speech: list[Clip]) -> None:
+    good = utterance(transcriber, speech[0])
+    broken = Utterance(good.samples[:0], good.prompt, good.max_new_tokens)
+    fine, faulty, fine_too = transcriber.engine.submit([good, broken, good])
+    with pytest.raises((ValueError, RuntimeError)):
+        faulty.result()
+    assert fine.result() == fine_too.result()
+    assert fine.result().text.endswith(speech[0].text)
+
+
 def test_a_cancelled_utterance_leaves_its_batch_mates_alone(transcriber: Transcriber, speech: list[Clip]) -> None:
     with_engine = TransformersEngine(transcriber.loaded, max_batch=8)
     one, other = with_engine.submit([utterance(transcriber, speech[0]), utterance(transcriber, speech[1])])
@@ -225,6 +235,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
             outcome.text for outcome in together if isinstance(outcome, Transcript)
         ]
         assert len(limited) == len(clips)
+        with simulation.limit_memory(enough_for_one):
+            streams = transcriber.engine.submit([utterance(transcriber, clip) for clip in clips])
+            tokens = [tuple(stream) for stream in streams]
+        assert tokens == [stream.result().tokens for stream in streams]
 
 
 @on_npu

@@ -26,6 +26,7 @@ class Stream:
     def __init__(self, utterance: Utterance) -> None:
         self.utterance = utterance
         self.cancelled = False
+        self._pushed = 0
         self._arrivals: SimpleQueue[int | Decoded | BaseException] = SimpleQueue()
         self._end: Decoded | BaseException | None = None
 
@@ -52,9 +53,15 @@ class Stream:
         """Give up this utterance: it leaves the queue, or its batch as soon as the batch's next token is due."""
         self.cancelled = True
 
-    def push(self, arrival: int | Decoded | BaseException) -> None:
-        """The engine's side: a token, or the end."""
-        self._arrivals.put(arrival)
+    def push_token(self, number: int, token: int) -> None:
+        """The engine's side: token `number`, from 1. One that was there before a batch was decoded anew is left out."""
+        if number > self._pushed:
+            self._pushed = number
+            self._arrivals.put(token)
+
+    def push(self, end: Decoded | BaseException) -> None:
+        """The engine's side: the end."""
+        self._arrivals.put(end)
 
 
 class TransformersEngine:
@@ -117,7 +124,8 @@ class TransformersEngine:
             return batch
 
     def _decode(self, batch: Sequence[Stream]) -> None:
-        """Decode a batch; where memory does not suffice, its halves; where one utterance fails, it alone fails."""
+        """Decode a batch. If that fails, for want of memory or because of one of the utterances, decode its halves, so
+        that in the end only those fail that fail alone."""
         for stream in batch:
             if stream.cancelled:
                 stream.push(CancelledError())
@@ -129,24 +137,23 @@ class TransformersEngine:
                 stream.push(CancelledError() if stream.cancelled else decoded)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to these utterances, not to the engine
-            failure: BaseException = error.with_traceback(None) if is_out_of_memory(error) else error
-        if not is_out_of_memory(failure):
-            for stream in batch:
-                stream.push(failure)
+            failure = error.with_traceback(None)  # which would hold on to the batch's tensors
+        if len(batch) == 1:
+            batch[0].push(self._explained(failure, batch[0].utterance))
             return
         self._loaded.device.empty_cache()
-        if len(batch) > 1:
-            self._decode(batch[: len(batch) // 2])
-            self._decode(batch[len(batch) // 2 :])
-        else:
-            batch[0].push(self._does_not_fit(batch[0].utterance, failure))
+        self._decode(batch[: len(batch) // 2])
+        self._decode(batch[len(batch) // 2 :])
 
-    def _does_not_fit(self, utterance: Utterance, error: BaseException) -> OutOfMemoryError:
+    def _explained(self, failure: Exception, utterance: Utterance) -> Exception:
+        """The failure of an utterance decoded alone, with the sizes if there was too little memory."""
+        if not is_out_of_memory(failure):
+            return failure
         memory = self._loaded.device.memory()
         return OutOfMemoryError(
             self._loaded.device.name,
             f"a segment of {utterance.seconds:.1f} s does not fit: {memory.used / 2**20:.0f} MiB of "
-            f"{memory.total / 2**20:.0f} MiB are in use without it ({error})",
+            f"{memory.total / 2**20:.0f} MiB are in use without it ({failure})",
             "lower ASR_SEGMENT_SECONDS, or free the device (npu-smi info)",
         )
 
@@ -212,7 +219,7 @@ class _Answers(BaseStreamer):
                 row.over = row.complete = True
                 continue
             row.tokens.append(token)
-            row.stream.push(token)
+            row.stream.push_token(len(row.tokens), token)
             row.over = len(row.tokens) >= row.stream.utterance.max_new_tokens
 
     def end(self) -> None:

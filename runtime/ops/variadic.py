@@ -1,31 +1,31 @@
 """`invoke transcribe a.wav b.wav`: a positional argument that takes many values, which Invoke's parser lacks.
 
-Invoke asks an argument for its value to learn whether it still wants one, and once more, when the task's arguments end,
-to learn whether one is missing. `Files` always wants one more, until the parser ends.
+Invoke asks an argument for its value to learn whether it still wants one, for every word and once more when the task's
+arguments end. `Files` says that it has none while there is room for more.
 """
 
 from invoke.parser import Argument
 from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task
 
-_complete_context = ParseMachine.complete_context
+_handle, _complete_context = ParseMachine.handle, ParseMachine.complete_context
 
 
 class Files(Argument):
-    """Collects every token that is no flag."""
+    """Collects every word that is no flag."""
 
     def __init__(self, name: str, *, help: str) -> None:
         super().__init__(name=name, kind=list, positional=True, help=help)
-        self.complete = False
+        self.room = True
 
     @property
     def value(self) -> list[str] | None:
-        """None while there is room for more, and where nothing was given."""
-        return self._value if self.complete and self._value else None
+        """None while there is room for more."""
+        return None if self.room else self._value
 
     @value.setter
-    def value(self, token: str) -> None:
-        self._value = [*(self._value or []), token]
+    def value(self, word: str) -> None:
+        self._value = [*(self._value or []), word]
 
 
 class VariadicTask(Task):  # type: ignore[type-arg]  # generic in a way mypy cannot follow
@@ -37,11 +37,24 @@ class VariadicTask(Task):  # type: ignore[type-arg]  # generic in a way mypy can
         return [Files(a.name or "", help=a.help or "") if a.name == "files" else a for a in arguments]
 
 
+def _files(machine: ParseMachine) -> list[Files]:
+    arguments = machine.context.args.values() if machine.context else ()
+    return [argument for argument in arguments if isinstance(argument, Files)]
+
+
+def _handle_word(machine: ParseMachine, token: str) -> None:
+    """A flag is never a file, known or not."""
+    for files in _files(machine):
+        files.room = not token.startswith("-")
+    _handle(machine, token)
+
+
 def _end_files(machine: ParseMachine) -> None:
-    for argument in machine.context.args.values() if machine.context else ():
-        if isinstance(argument, Files):
-            argument.complete = True
+    """One file at least is missing where there is none, unless help was asked for."""
+    for files in _files(machine):
+        files.room = not (files._value or machine.initial.flags["--help"].value)
     _complete_context(machine)
 
 
+ParseMachine.handle = _handle_word  # type: ignore[assignment, method-assign]
 ParseMachine.complete_context = _end_files  # type: ignore[assignment, method-assign]
