@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from runtime.demo.judge import Score
 from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, speechless
 from runtime.demo.train import SEED, STEPS, UTTERANCES, train
 from runtime.demo.vocabulary import LANGUAGES
+from runtime.errors import KitError
 from runtime.measure.smoke import CLIPS, MANIFEST
 from runtime.progress import progress
 from runtime.transcriber import DEMO_CHECKPOINT, open_transcriber
@@ -35,9 +37,13 @@ FIRST_CLIP = 10_040  # the clips are held-out utterances from here on, which the
 def produce(output: Path | None, settings: Settings) -> Score:
     """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips and card.
 
-    `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises
-    FileNotFoundError where espeak-ng is not installed.
+    `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises KitError where
+    espeak-ng is not installed.
     """
+    if shutil.which("espeak-ng") is None:
+        raise KitError(
+            "espeak-ng", "is not installed; it speaks what the model learns from", "apt-get install espeak-ng"
+        )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "checkpoint"
         started = time.monotonic()
@@ -67,13 +73,15 @@ def judge(directory: Path, settings: Settings) -> Score:
     raise AssertionError("judging ends with a score")
 
 
-def publish(score: Score, directory: Path, *, minutes: float) -> None:
-    """Write the score, and the card that states it, beside the weights."""
+def publish(score: Score, directory: Path, *, minutes: float, remark: str = "") -> None:
+    """Write the score, and the card that states it, beside the weights; `remark` is what else their making was."""
     facts = {
         **asdict(score),
         "training_minutes": round(minutes),
         "steps": STEPS,
         "seed": SEED,
+        "cores": os.cpu_count(),
+        "remark": remark,
         "versions": {name: version(name) for name in ("torch", "transformers", "qwen-asr")},
     }
     (directory / SCORE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +94,8 @@ def card(facts: dict[str, Any]) -> str:
         **{key: f"{facts[key]:.1%}" for key in ("language_accuracy", "silent_share", "hotwords")},
         **{f"error_{language.lower()}": f"{rate:.2%}" for language, rate in facts["error_rates"].items()},
         **{f"exact_{language.lower()}": f"{share:.1%}" for language, share in facts["exact"].items()},
-        **{key: str(facts[key]) for key in ("utterances", "training_minutes", "steps", "seed", "device", "dtype")},
+        **{key: str(facts[key]) for key in ("utterances", "device", "dtype")},
+        **{key: str(facts[key]) for key in ("training_minutes", "steps", "seed", "cores", "remark")},
         "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
     }
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)

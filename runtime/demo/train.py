@@ -131,3 +131,4 @@ def save(lesson: Lesson, directory: Path) -> None:
     """Write the weights in bfloat16, as the real checkpoint holds them."""
     weights = {name: value.bfloat16() for name, value in lesson.model.state_dict().items()}
     save_file(weights, directory / checkpoint.SINGLE, metadata={"format": "pt"})
+    (directory / checkpoint.SINGLE).chmod(0o644)
