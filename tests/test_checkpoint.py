@@ -119,3 +119,33 @@ def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert result.stdout.split() in (["absent:", "librosa"], ["absent:", "nagisa"])
+
+
+def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: Path, tmp_path: Path) -> None:
+    """Two layers of the 0.6B model with random weights: what it says is noise, but it is loaded, prompted and read as
+    the real one is."""
+    import torch
+
+    from env.settings import load_settings
+    from runtime.measure.smoke import bundled_clips
+    from runtime.transcriber import open_transcriber
+
+    shutil.copytree(reference / "tokenizer", tmp_path, dirs_exist_ok=True)
+    config = read_json(reference / "configs" / "Qwen3-ASR-0.6B" / "config.json")
+    config["thinker_config"]["text_config"]["num_hidden_layers"] = 2
+    config["thinker_config"]["audio_config"]["encoder_layers"] = 2
+    real = backend()
+    torch.manual_seed(1)
+    model = real.Qwen3ASRForConditionalGeneration(real.Qwen3ASRConfig(**config)).bfloat16()
+    model.save_pretrained(tmp_path, max_shard_size="200MB")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copy(reference / "tokenizer" / "generation_config.json", tmp_path)
+    settings = load_settings(
+        {"ASR_MODEL": str(tmp_path), "ASR_DEVICE": "cpu", "ASR_DTYPE": "bfloat16", "ASR_MAX_NEW_TOKENS": "8"}
+    )
+    with open_transcriber(settings) as transcriber:
+        assert len(transcriber.loaded.languages) == 30
+        assert transcriber.loaded.end_tokens == (151643, 151645)
+        transcript = transcriber.transcribe(bundled_clips()[0].path, language="粤语", context="热词")
+        assert transcript.tokens <= 8
+        assert "assistant\nlanguage Cantonese<asr_text>" in transcriber.prompter.write(language="Cantonese")
