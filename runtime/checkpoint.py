@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runtime.device import Device
+from runtime.device import Device, OutOfMemoryError, is_out_of_memory
 from runtime.errors import KitError
 
 MODEL_TYPE = "qwen3_asr"
@@ -146,8 +146,8 @@ def _check_shard(shard: Path) -> None:
 def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     """Load a checkpoint onto `device` in `dtype` (bfloat16, float16 or float32).
 
-    Raises CheckpointError where the checkpoint is not whole or does not fit the architecture, KitError where qwen-asr
-    is missing.
+    Raises CheckpointError where the checkpoint is not whole or does not fit the architecture, OutOfMemoryError where
+    the device has no room for it, KitError where qwen-asr is missing.
     """
     config = check(directory)
     backend()
@@ -169,10 +169,22 @@ def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     generation = _json(directory / "generation_config.json")
     ends = generation.get("eos_token_id", processor.tokenizer.eos_token_id)
     return Loaded(
-        model=model.to(device.name).eval(),
+        model=_placed(model, device),
         processor=processor,
         languages=tuple(config.get("support_languages") or ()),
         end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
         pad_token=generation.get("pad_token_id", processor.tokenizer.pad_token_id),
         device=device,
     )
+
+
+def _placed(model: Any, device: Device) -> Any:
+    """The model on the device, ready to infer."""
+    try:
+        return model.to(device.name).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        needed = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        reason = f"no room for {needed / 2**20:.0f} MiB of weights ({error})"
+        raise OutOfMemoryError(device.name, reason, "see which process holds the memory: npu-smi info") from None

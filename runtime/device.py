@@ -24,7 +24,7 @@ class DeviceError(KitError):
 
 
 class OutOfMemoryError(KitError):
-    """An utterance does not fit into the device's memory on its own."""
+    """The weights, or one utterance on its own, do not fit into the device's memory."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
     `exports` are environment variables of torch_npu and CANN, set before either loads. `jit_compile` False makes
     torch_npu use the operators' precompiled kernels; True compiles each for each new shape.
 
-    Raises DeviceError where an NPU was asked for by name and cannot be used; the reason says what to do about it.
+    Raises DeviceError where an NPU was asked for by name and cannot be used, or the operators' cache cannot be made.
     """
-    os.environ.update(exports)
     if OPERATOR_CACHE in exports:
-        Path(exports[OPERATOR_CACHE]).mkdir(parents=True, exist_ok=True)  # CANN does not create it
+        _make_operator_cache(Path(exports[OPERATOR_CACHE]))
+    os.environ.update(exports)
     os.environ[AUTOLOAD] = "0"
     if wanted == "cpu":
         return Device("cpu", "ASR_DEVICE asks for the CPU")
@@ -124,6 +124,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = str(error).lower()
     told = "out of memory" in words or "can't allocate memory" in words
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and told)
+
+
+def _make_operator_cache(directory: Path) -> None:
+    """CANN does not create the directory that it is told to keep operators in."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{directory} cannot be created: {error.strerror}"
+        raise DeviceError("ASR_OP_CACHE_DIR", reason, "set it to a directory that can be written") from None
 
 
 def _npu() -> Any:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,16 @@ def test_without_torch_npu_auto_says_what_to_install() -> None:
     assert "torch_npu is not installed" in device.reason
     with pytest.raises(DeviceError, match="install the npu stack"):
         open_device("npu:0", exports={})
+
+
+def test_the_operators_cache_is_made_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACL_OP_COMPILER_CACHE_DIR", "")  # put back afterwards
+    cache = tmp_path / "a" / "b"
+    open_device("cpu", exports={"ACL_OP_COMPILER_CACHE_DIR": str(cache)})
+    assert cache.is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceError, match=r"ASR_OP_CACHE_DIR: .*file.* cannot be created"):
+        open_device("cpu", exports={"ACL_OP_COMPILER_CACHE_DIR": str(tmp_path / "file" / "b")})
 
 
 def test_settings_are_in_the_environment_before_torch_npu_loads() -> None:

@@ -257,3 +257,13 @@ def test_a_clip_that_does_not_fit_alone_is_told_with_the_sizes() -> None:
         assert "ASR_SEGMENT_SECONDS" in str(outcome.error)
         assert isinstance(outcome.error.__cause__, OutOfMemoryError)
         assert transcriber.transcribe(clip.path).text == clip.text
+
+
+@on_npu
+def test_weights_that_do_not_fit_are_told_with_their_size() -> None:
+    with (
+        stand_in().simulation.limit_memory(2**20),
+        pytest.raises(OutOfMemoryError, match=r"no room for \d+ MiB of weights .*npu-smi info"),
+        open_transcriber(load_settings(NPU)),
+    ):
+        pass
