@@ -94,7 +94,7 @@ def check(directory: Path) -> dict[str, Any]:
         absent.append(CHAT_TEMPLATES[0])
     if absent:
         raise CheckpointError(str(directory), f"incomplete: {', '.join(absent)} absent", "fetch the weights again")
-    config = _json(directory / "config.json")
+    config, *_ = [_json(directory / name) for name in REQUIRED if name.endswith(".json")]
     if config.get("model_type") != MODEL_TYPE:
         found = config.get("model_type", "none named")
         raise CheckpointError(str(directory), f"another architecture: {found}, expected {MODEL_TYPE}")
@@ -105,9 +105,11 @@ def check(directory: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(str(path), f"cannot be read as JSON: {error}", "fetch the weights again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(str(path), "holds no JSON object", "fetch the weights again")
     return content
 
 

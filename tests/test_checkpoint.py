@@ -38,6 +38,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer absent": (lambda d: (d / "vocab.json").unlink(), "vocab.json absent"),
     "template absent": (lambda d: (d / "chat_template.json").unlink(), "chat_template.json absent"),
     "config no JSON": (lambda d: (d / "config.json").write_text("{"), "cannot be read as JSON"),
+    "config no object": (lambda d: (d / "config.json").write_text("[]"), "holds no JSON object"),
+    "vocabulary cut": (lambda d: shorten(d / "vocab.json", 500), "vocab.json: cannot be read as JSON"),
     "other architecture": (lambda d: edit_config(d, model_type="whisper"), "another architecture: whisper"),
     "weights absent": (lambda d: (d / SINGLE).unlink(), f"{SINGLE} absent"),
     "weights cut": (lambda d: shorten(d / SINGLE, 100_000), "100000 bytes, its header says"),

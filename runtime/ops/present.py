@@ -10,7 +10,7 @@ from env.describe import Row
 from env.stacks import Difference
 from runtime.measure.smoke import Verdict
 
-NARROWEST = 100  # columns; where output goes to a file or pipe, rich would assume 80 and fold the texts
+WIDTH = 160  # columns, where output goes to a file or pipe; rich would assume 80 and fold the texts
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ VERDICTS = {True: Mark("pass", "green"), False: Mark("FAIL", "bold red")}
 def console() -> Console:
     """Standard output, wide enough for the tables where it is no terminal."""
     out = Console()
-    return out if out.is_terminal else Console(width=max(NARROWEST, 160))
+    return out if out.is_terminal else Console(width=WIDTH)
 
 
 def settings(rows: Iterable[Row]) -> Table:
