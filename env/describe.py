@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from env.allowed import allowed
-from env.settings import Settings, note, profile_names, read_profile, variable
+from env.field import note, variable
+from env.loading import profile_names, read_profile
+from env.settings import Settings
 
 Language = Literal["en", "zh"]
 

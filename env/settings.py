@@ -1,49 +1,13 @@
-"""Every setting of the kit, in one class.
+"""Every setting of the kit, in one class. `env.loading` finds the values."""
 
-A value comes from the first of these that has one:
-
-1. the variable `ASR_…` in the environment,
-2. for a setting that the kit hands on to torch_npu, CANN or OpenMP: their own variable in the environment,
-3. the profile `env/profiles/<ASR_PROFILE>.env`,
-4. the default.
-
-A variable that is set but empty counts as not set: compose files pass on what the host does not know as empty.
-"""
-
-import difflib
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dotenv import dotenv_values
-from pydantic import Field, JsonValue, PrivateAttr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
-from env.allowed import allowed, is_secret
-from runtime.errors import UsageError
-
-PREFIX = "ASR_"
-PROJECT = Path(__file__).resolve().parent.parent
-PROFILES = PROJECT / "env" / "profiles"
-
-
-class SettingsError(UsageError):
-    """A setting that does not exist, or a value that it cannot have. `subject` is the variable."""
-
-
-def setting(
-    default: Any, unit: str, description: str, chinese: str, *, exports: str = "", form: str = "", **bounds: Any
-) -> Any:
-    """A field of `Settings`.
-
-    `exports` names the variable that carries the value to torch_npu, CANN or OpenMP; `form` says what is allowed
-    where the type does not; `bounds` are pydantic's: ge, le, pattern.
-    """
-    notes: dict[str, JsonValue] = {"unit": unit, "chinese": chinese, "exports": exports, "form": form}
-    return Field(default, description=description, json_schema_extra=notes, **bounds)
+from env.field import PREFIX, setting
 
 
 class Settings(BaseSettings):
@@ -56,6 +20,12 @@ class Settings(BaseSettings):
         "",
         "Ready settings for a kind of host: a file in env/profiles. Read from the environment only.",
         "某类主机的现成配置,即 env/profiles 中的一个文件。只从环境变量读取。",
+    )
+    stack: Literal["npu", "vllm", "cpu"] = setting(
+        "cpu",
+        "",
+        "What the image is built from: a stack of env/stacks.toml.",
+        "镜像所用的软件栈,见 env/stacks.toml。",
     )
     model: str = setting(
         "demo",
@@ -112,6 +82,108 @@ class Settings(BaseSettings):
         "是否也允许从私有、回环和链路本地地址获取音频。",
     )
     out_dir: Path = setting("out", "", "Where reports and transcripts are written.", "报告和转写结果的输出目录。")
+
+    # Weights, and where they come from.
+    hub: Literal["modelscope", "huggingface", "git-lfs", "http"] = setting(
+        "modelscope",
+        "",
+        "Where fetch-weights gets the weights: a hub, a git-lfs mirror such as GitCode, or plain files over HTTP.",
+        "fetch-weights 的下载来源:模型社区、git-lfs 镜像(如 GitCode)或普通 HTTP 文件服务器。",
+    )
+    hub_endpoint: str | None = setting(
+        None,
+        "",
+        "Address of a mirror of the hub. git-lfs and http need one, up to the folder that holds the repository's name.",
+        "模型社区镜像的地址。git-lfs 和 http 必须设置,写到仓库名的上一级目录为止。",
+        form="http(s) address",
+        pattern=r"^https?://\S+$",
+    )
+    hub_repo: str = setting(
+        "Qwen/Qwen3-ASR-1.7B",
+        "",
+        "The model's name on the hub.",
+        "模型在社区中的名称。",
+        form="owner/name",
+        pattern=r"^[\w.-]+/[\w.-]+$",
+    )
+    hub_revision: str | None = setting(
+        None,
+        "",
+        "Commit, tag or branch. Not set: the one in weights.lock, else the one that env/weights.toml pins.",
+        "提交、标签或分支。未设置时取 weights.lock 中的记录,否则取 env/weights.toml 锁定的版本。",
+        pattern=r"^[\w./-]+$",
+    )
+    hub_token: SecretStr | None = setting(None, "", "Access token of the hub.", "模型社区的访问令牌。")
+    hub_workers: int = setting(4, "files", "Files fetched at the same time.", "同时下载的文件数。", ge=1, le=16)
+    weights_lock: Path = setting(
+        "weights/weights.lock",
+        "",
+        "What the weights must be, file by file. Written by the first fetch; hand it over with the weights.",
+        "逐个文件记录权重应有的内容。首次下载时写入;移交权重时请一并移交。",
+    )
+    allow_unverified_weights: bool = setting(
+        False,
+        "",
+        "Start although the weights are not what weights.lock says, or are not in it.",
+        "即使权重与 weights.lock 不符或未被记录,也允许启动。",
+    )
+
+    # The container, and what it may use of the host.
+    host: str = setting(
+        "127.0.0.1",
+        "",
+        "Address on which the server listens. 0.0.0.0 opens it to other hosts, to anyone who reaches it.",
+        "服务监听的地址。0.0.0.0 表示对其他主机开放,任何能连通的人都可访问。",
+        form="IPv4 address",
+        pattern=r"^\d{1,3}(\.\d{1,3}){3}$",
+    )
+    port: int = setting(8000, "", "Port on which the server listens.", "服务监听的端口。", ge=1, le=65535)
+    npus: str = setting(
+        "0",
+        "",
+        "NPUs that the container gets, by the number in /dev/davinciN.",
+        "容器使用的 NPU,编号即 /dev/davinciN 中的 N。",
+        form="0 or 0-3,6",
+        pattern=r"^\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*$",
+    )
+    uid: int | None = setting(
+        None,
+        "",
+        "User that the container runs as. Not set: root on an NPU, as Ascend's images do, else 10001.",
+        "容器的运行用户。未设置时:有 NPU 为 root(与昇腾镜像一致),否则为 10001。",
+        ge=0,
+        le=2**31 - 1,
+    )
+    gid: int | None = setting(
+        None,
+        "",
+        "Group that the container runs as; the NPUs' device nodes must be open to it. Not set: as ASR_UID.",
+        "容器的运行用户组,需有 NPU 设备节点的权限。未设置时与 ASR_UID 相同。",
+        ge=0,
+        le=2**31 - 1,
+    )
+    image: str | None = setting(
+        None,
+        "",
+        "Name of the image. Set: pulled if it is not there. Not set: built here.",
+        "镜像名。设置后:本机没有则拉取;未设置:在本机构建。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    base_image: str | None = setting(
+        None,
+        "",
+        "What the image is built on, such as a mirror's copy. Not set: the stack's image in env/stacks.toml.",
+        "构建所用的基础镜像,例如镜像站中的副本。未设置时取 env/stacks.toml 中该软件栈的镜像。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    torch_npu: Literal["wheel", "index"] = setting(
+        "wheel",
+        "",
+        "Which torch-npu the image gets: the validated wheel, or the release in the package index.",
+        "镜像安装哪个 torch-npu:经过验证的 wheel,或软件包索引中的发行版。",
+    )
 
     # What torch_npu, CANN and OpenMP read from the environment, once, when they load.
     task_queue_enable: int = setting(
@@ -180,98 +252,3 @@ class Settings(BaseSettings):
     def origin(self, name: str) -> str:
         """Where field `name` has its value from: `environment`, with the variable if not ASR_…, a file or `default`."""
         return self._origins.get(name, "default")
-
-
-def load_settings(environment: Mapping[str, str] = os.environ, *, kind: type[Settings] = Settings) -> Settings:
-    """The settings in force, as an instance of `kind`; the module's docstring lists the sources.
-
-    Raises SettingsError for a profile that does not exist, an `ASR_` variable that means nothing and a value that its
-    setting cannot have.
-    """
-    fields = kind.model_fields
-    profile = environment.get(variable("profile")) or str(fields["profile"].default)
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-
-    def take(found: Mapping[str, str], origin: str) -> None:
-        values.update(found)
-        origins.update(dict.fromkeys(found, origin))
-
-    take(read_profile(profile, kind=kind), f"env/profiles/{profile}.env")
-    for name, field in fields.items():
-        if text := environment.get(note(field, "exports")):
-            take({name: text}, f"environment, {note(field, 'exports')}")
-    own = {key: text for key, text in environment.items() if key.startswith(PREFIX)}
-    take(_by_name(own, kind, "environment"), "environment")
-    try:
-        settings = kind(**values)
-    except ValidationError as error:
-        raise _refusal(error, kind, origins) from None
-    settings._origins.update(origins)
-    return settings
-
-
-def profile_names() -> list[str]:
-    """The profiles there are."""
-    return sorted(path.stem for path in PROFILES.glob("*.env"))
-
-
-def read_profile(name: str, *, kind: type[Settings] = Settings) -> dict[str, str]:
-    """The texts that `env/profiles/<name>.env` sets, by field. Raises SettingsError for a missing or odd file."""
-    if name not in profile_names():
-        advice = f"choose from: {', '.join(profile_names())}"
-        raise SettingsError(variable("profile"), f"there is no profile {name!r}", advice)
-    lines = dotenv_values(PROFILES / f"{name}.env", interpolate=False)
-    found = _by_name({key: text or "" for key, text in lines.items()}, kind, f"env/profiles/{name}.env")
-    if "profile" in found:
-        raise SettingsError(variable("profile"), f"is for the environment, not for env/profiles/{name}.env")
-    return found
-
-
-def exports(settings: Settings) -> dict[str, str]:
-    """The variables that torch_npu, CANN and OpenMP must find in the environment when they load."""
-    found = {}
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if note(field, "exports") and value is not None:
-            found[note(field, "exports")] = str(under_project(value) if isinstance(value, Path) else value)
-    return found
-
-
-def variable(name: str) -> str:
-    """The environment variable of field `name`."""
-    return PREFIX + name.upper()
-
-
-def note(field: FieldInfo, key: str) -> str:
-    """What `setting` noted under `key`: "unit", "chinese", "exports" or "form"; empty if nothing."""
-    notes = field.json_schema_extra
-    return str(notes.get(key, "")) if isinstance(notes, dict) else ""
-
-
-def under_project(path: str | Path) -> Path:
-    """`path`; if it is relative, as seen from the project's root."""
-    return PROJECT / Path(path).expanduser()
-
-
-def _by_name(variables: Mapping[str, str], kind: type[Settings], origin: str) -> dict[str, str]:
-    """The texts of those variables that are not empty, by field; SettingsError for a variable that means nothing."""
-    names = {variable(name): name for name in kind.model_fields}
-    for unknown in sorted(variables.keys() - names.keys()):
-        near = difflib.get_close_matches(unknown.upper(), names, n=1)
-        advice = f"did you mean {near[0]}?" if near else "`invoke config` lists the settings there are"
-        raise SettingsError(unknown, f"is no setting of the kit (found in {origin})", advice)
-    return {names[key]: text for key, text in variables.items() if text}
-
-
-def _refusal(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> SettingsError:
-    """The values that pydantic refused, in an operator's words. A secret is not repeated."""
-    subjects, reasons = [], []
-    for problem in error.errors():
-        name = str(problem["loc"][0])
-        field = kind.model_fields[name]
-        _, _, native = origins[name].partition(", ")
-        subjects.append(native or variable(name))
-        value = "the value" if is_secret(field) else repr(problem["input"])
-        reasons.append(f"{value} (from {origins[name]}) is not allowed, expected {allowed(field)}")
-    return SettingsError(", ".join(subjects), "; ".join(reasons), "correct it, then see `invoke config`")

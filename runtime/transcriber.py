@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.settings import Settings, exports, under_project
+from env.loading import exports, under_project
+from env.settings import Settings
 from runtime import audio, checkpoint, device, segments, transcript
 from runtime.audio import Audio, Limits
 from runtime.checkpoint import Loaded

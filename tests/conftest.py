@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from env.settings import Settings, load_settings
+from env.loading import load_settings
+from env.settings import Settings
 from runtime.measure.smoke import Clip, bundled_clips
 from runtime.transcriber import Transcriber, open_transcriber
 

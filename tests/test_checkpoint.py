@@ -128,7 +128,7 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
     the real one is."""
     import torch
 
-    from env.settings import load_settings
+    from env.loading import load_settings
     from runtime.measure.smoke import bundled_clips
     from runtime.transcriber import open_transcriber
 

@@ -8,20 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from env import settings as module
+from env import loading as module
 from env.describe import MASK, describe, settings_table
-from env.settings import (
-    PROJECT,
-    Settings,
-    SettingsError,
-    exports,
-    load_settings,
-    note,
-    profile_names,
-    setting,
-    under_project,
-    variable,
-)
+from env.field import note, setting, variable
+from env.loading import PROJECT, SettingsError, exports, load_settings, profile_names, under_project
+from env.settings import Settings
 
 ATLAS = ["atlas-300i-duo", "atlas-800-a2", "atlas-800-a3"]
 
@@ -236,7 +227,7 @@ def test_the_chinese_table_has_no_english_words_of_its_own() -> None:
 
 
 def test_importing_the_settings_reads_nothing() -> None:
-    command = [sys.executable, "-c", "import env.settings, env.describe"]
+    command = [sys.executable, "-c", "import env.loading, env.describe"]
     done = subprocess.run(
         command, cwd=PROJECT, env={"ASR_PROFILE": "none", "ASR_X": "1"}, capture_output=True, text=True
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from simulated_npu import on_npu, stand_in
 
-from env.settings import Settings, load_settings
+from env.loading import load_settings
+from env.settings import Settings
 from runtime import segments
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, load
 from runtime.demo.vocabulary import HOTWORDS

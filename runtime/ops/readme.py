@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from env.describe import Language, settings_table
-from env.settings import PROJECT
+from env.loading import PROJECT
 from env.stacks import facts, load_stack
 
 READMES: dict[Path, Language] = {PROJECT / "README.md": "en", PROJECT / "README.zh-CN.md": "zh"}

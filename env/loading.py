@@ -1,0 +1,116 @@
+"""Where the settings have their values from.
+
+A value comes from the first of these that has one:
+
+1. the variable `ASR_…` in the environment,
+2. for a setting that the kit hands on to torch_npu, CANN or OpenMP: their own variable in the environment,
+3. the profile `env/profiles/<ASR_PROFILE>.env`,
+4. the default.
+
+A variable that is set but empty counts as not set: compose files pass on what the host does not know as empty.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from env.allowed import allowed, is_secret
+from env.field import PREFIX, note, variable
+from env.settings import Settings
+from runtime.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parent.parent
+PROFILES = PROJECT / "env" / "profiles"
+
+
+class SettingsError(UsageError):
+    """A setting that does not exist, or a value that it cannot have. `subject` is the variable."""
+
+
+def load_settings(environment: Mapping[str, str] = os.environ, *, kind: type[Settings] = Settings) -> Settings:
+    """The settings in force, as an instance of `kind`; the module's docstring lists the sources.
+
+    Raises SettingsError for a profile that does not exist, an `ASR_` variable that means nothing and a value that its
+    setting cannot have.
+    """
+    fields = kind.model_fields
+    profile = environment.get(variable("profile")) or str(fields["profile"].default)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def take(found: Mapping[str, str], origin: str) -> None:
+        values.update(found)
+        origins.update(dict.fromkeys(found, origin))
+
+    take(read_profile(profile, kind=kind), f"env/profiles/{profile}.env")
+    for name, field in fields.items():
+        if text := environment.get(note(field, "exports")):
+            take({name: text}, f"environment, {note(field, 'exports')}")
+    own = {key: text for key, text in environment.items() if key.startswith(PREFIX)}
+    take(_by_name(own, kind, "environment"), "environment")
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        raise _refusal(error, kind, origins) from None
+    settings._origins.update(origins)
+    return settings
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in PROFILES.glob("*.env"))
+
+
+def read_profile(name: str, *, kind: type[Settings] = Settings) -> dict[str, str]:
+    """The texts that `env/profiles/<name>.env` sets, by field. Raises SettingsError for a missing or odd file."""
+    if name not in profile_names():
+        advice = f"choose from: {', '.join(profile_names())}"
+        raise SettingsError(variable("profile"), f"there is no profile {name!r}", advice)
+    lines = dotenv_values(PROFILES / f"{name}.env", interpolate=False)
+    found = _by_name({key: text or "" for key, text in lines.items()}, kind, f"env/profiles/{name}.env")
+    if "profile" in found:
+        raise SettingsError(variable("profile"), f"is for the environment, not for env/profiles/{name}.env")
+    return found
+
+
+def exports(settings: Settings) -> dict[str, str]:
+    """The variables that torch_npu, CANN and OpenMP must find in the environment when they load."""
+    found = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if note(field, "exports") and value is not None:
+            found[note(field, "exports")] = str(under_project(value) if isinstance(value, Path) else value)
+    return found
+
+
+def under_project(path: str | Path) -> Path:
+    """`path`; if it is relative, as seen from the project's root."""
+    return PROJECT / Path(path).expanduser()
+
+
+def _by_name(variables: Mapping[str, str], kind: type[Settings], origin: str) -> dict[str, str]:
+    """The texts of those variables that are not empty, by field; SettingsError for a variable that means nothing."""
+    names = {variable(name): name for name in kind.model_fields}
+    for unknown in sorted(variables.keys() - names.keys()):
+        near = difflib.get_close_matches(unknown.upper(), names, n=1)
+        advice = f"did you mean {near[0]}?" if near else "`invoke config` lists the settings there are"
+        raise SettingsError(unknown, f"is no setting of the kit (found in {origin})", advice)
+    return {names[key]: text for key, text in variables.items() if text}
+
+
+def _refusal(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> SettingsError:
+    """The values that pydantic refused, in an operator's words. A secret is not repeated."""
+    subjects, reasons = [], []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        field = kind.model_fields[name]
+        _, _, native = origins[name].partition(", ")
+        subjects.append(native or variable(name))
+        value = "the value" if is_secret(field) else repr(problem["input"])
+        reasons.append(f"{value} (from {origins[name]}) is not allowed, expected {allowed(field)}")
+    return SettingsError(", ".join(subjects), "; ".join(reasons), "correct it, then see `invoke config`")

@@ -1,0 +1,47 @@
+"""The kit itself: settings, versions, locks, documents."""
+
+from invoke import Context, Exit, task
+
+from env import describe, locking, stacks
+from env.loading import load_settings
+from runtime.tasks.foreseeing import foreseeing
+
+
+@task
+@foreseeing
+def config(_: Context) -> None:
+    """Print every setting, its value and where it came from."""
+    from runtime.ops import present
+
+    present.console().print(present.settings(describe.describe(load_settings())))
+
+
+@task(help={"stack": "npu, vllm or cpu; default: the one that is installed"})
+@foreseeing
+def versions(_: Context, stack: str = "") -> None:
+    """Print installed against pinned versions; exit code 1 on a difference that matters."""
+    from runtime.ops import present
+
+    name = stack or stacks.active_stack()
+    differences = stacks.compare(name)
+    present.console().print(present.differences(name, differences))
+    if any(difference.severity == "matters" for difference in differences):
+        raise Exit(f"{name}: not the pinned stack → python env/install.py {name}", code=1)
+
+
+@task
+@foreseeing
+def lock(_: Context) -> None:
+    """Resolve env/stacks.toml into the locks under env/locks (needs the package index and uv)."""
+    for path in locking.write_locks():
+        print(path.name)
+
+
+@task
+@foreseeing
+def readme(_: Context) -> None:
+    """Write the tables that come from the settings and the stacks into README.md and README.zh-CN.md."""
+    from runtime.ops import readme as writer
+
+    for path in writer.refresh():
+        print(f"{path.name} renewed")
