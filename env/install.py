@@ -1,14 +1,17 @@
 """Install stacks into the Python that runs this: python env/install.py cpu dev
 
 Uses the standard library alone, because it runs before anything is installed. What is installed comes from the locks in
-env/locks; a stamp in the Python's prefix makes a second run return at once.
+env/locks; what is there already in the locked version is left alone, so that a second run returns at once.
+
+pip verifies each file of the package index by the lock's hashes. Of what comes from elsewhere, such as the CPU build of
+torch, no hash is known. pip's verification is all or nothing, so that goes in a run of its own.
 
 TORCH_INDEX is a mirror of PyTorch's index of CPU wheels. All of pip's own variables count too: PIP_INDEX_URL for a
-mirror of the package index, PIP_FIND_LINKS for a directory of wheels.
+mirror of the package index, PIP_FIND_LINKS for a directory of wheels. ASR_TORCH_NPU=index takes torch-npu from the
+package index.
 """
 
-import hashlib
-import json
+import importlib.metadata
 import os
 import platform
 import re
@@ -17,22 +20,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 LOCKS = Path(__file__).resolve().parent / "locks"
-STAMP = Path(sys.prefix) / "qwen3-asr-stacks.json"
 ELSEWHERE = "# what the package index lacks: "
+INSTEAD = "# with ASR_TORCH_NPU=index instead: "
+TORCH_NPU = ("wheel", "index")  # as env/settings.py has them
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>.*?))?(?P<hashes>(?: +--hash=\S+)*)")
 MISSING = "No matching distribution found"
+MISMATCH = "DO NOT MATCH THE HASHES"
 # How pip tells of a package: from an index, from a directory of wheels (by its path), or there already.
 FOUND = r"^(?:Collecting|Processing|Requirement already satisfied:) (?:\S*/)?([^=\s]+?)(?:-\d\S*)?[=\s]"
 ADVICE = (
     "If this host does not reach the package index, set PIP_INDEX_URL to a mirror (and TORCH_INDEX to one of PyTorch's "
     "CPU wheels), or PIP_FIND_LINKS to a directory of wheels. Then run the same command again."
 )
+DOUBT = (
+    "A file is not the one that the lock was made with: where it comes from (PIP_INDEX_URL, PIP_FIND_LINKS) has built "
+    "it anew, or is not to be trusted. Name another source, then run the same command again."
+)
 
 
 class InstallError(Exception):
     """Why a stack cannot be installed, and what to do."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package of a lock. `hashes` are those of its wheels, such as `sha256:…`; none where they are not known."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """As in a file of requirements."""
+        return " ".join([f"{self.name}=={self.version}", *(f"--hash={value}" for value in self.hashes)])
 
 
 def main(stacks: list[str]) -> int:
@@ -41,15 +65,11 @@ def main(stacks: list[str]) -> int:
         locks = [find_lock(stack) for stack in stacks]
         if not locks:
             raise InstallError(f"name a stack: {', '.join(known_stacks())}")
-        stamp = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
-        if stamp.items() <= read_stamp().items():
-            return 0
-        # Whatever happens from here on, what is installed is no longer what the stamp says.
-        STAMP.unlink(missing_ok=True)
-        began = time.monotonic()
-        install(locks)
-        STAMP.write_text(json.dumps(stamp), encoding="utf-8")
-        print(f"Installed {', '.join(lock.stem for lock in locks)} in {time.monotonic() - began:.0f} s.")
+        missing = [wanted for wanted in together(locks) if not is_installed(wanted)]
+        if missing:
+            began = time.monotonic()
+            install(missing, locks)
+            print(f"Installed {', '.join(lock.stem for lock in locks)} in {time.monotonic() - began:.0f} s.")
         return 0
     except InstallError as error:
         print(f"env/install.py: {error}", file=sys.stderr)
@@ -68,10 +88,15 @@ def find_lock(stack: str) -> Path:
     if platform.system() != "Linux" or not lock.exists():
         raise InstallError(f"the {stack} stack is for Linux on x86_64 or aarch64, not {platform.system()} on {machine}")
     wanted = re.findall(r"\d+\.\d+", header(lock, r"# stack .* Python (.*), pins "))
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if here not in wanted:
-        raise InstallError(f"the {stack} stack needs Python {' or '.join(wanted)}; this is {here}: {sys.executable}")
+    if this_python() not in wanted:
+        here = f"this is {this_python()}: {sys.executable}"
+        raise InstallError(f"the {stack} stack needs Python {' or '.join(wanted)}; {here}")
     return lock
+
+
+def this_python() -> str:
+    """Such as `3.11`."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def known_stacks() -> list[str]:
@@ -85,16 +110,52 @@ def header(lock: Path, pattern: str) -> str:
     return found[1] if found else ""
 
 
-def read_stamp() -> dict[str, str]:
-    """What the last run installed; empty if that is not known."""
+def read_lock(lock: Path, python: str) -> list[Requirement]:
+    """What a lock holds for one Python (`3.11`)."""
+    lines = lock.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    return [wanted for line in lines for wanted in parse(line, python)]
+
+
+def parse(line: str, python: str) -> list[Requirement]:
+    """The requirement that a line states, if it does and it counts on that Python; else nothing."""
+    match = REQUIREMENT.fullmatch(line)
+    if not match or (match["marker"] and f"python_version == '{python}'" not in match["marker"]):
+        return []
+    return [Requirement(match["name"], match["version"], tuple(re.findall(r"--hash=(\S+)", match["hashes"])))]
+
+
+def together(locks: list[Path]) -> list[Requirement]:
+    """What the locks hold for this Python, with the torch-npu that ASR_TORCH_NPU chooses.
+
+    Raises InstallError for a value that this cannot have, and where the locks cannot be in one Python.
+    """
+    choice = os.environ.get("ASR_TORCH_NPU", "")
+    if choice and choice not in TORCH_NPU:
+        raise InstallError(f"ASR_TORCH_NPU: {choice!r} is not allowed, expected {' or '.join(TORCH_NPU)}")
+    found: dict[str, Requirement] = {}
+    for lock in locks:
+        chosen = parse(header(lock, f"{INSTEAD}(.*)"), this_python()) if choice == "index" else []
+        instead = {requirement.name: requirement for requirement in chosen}
+        for locked in read_lock(lock, this_python()):
+            wanted = instead.get(locked.name, locked)
+            there = found.setdefault(wanted.name, wanted)
+            if there.version != wanted.version:
+                both = f"{there.name} {there.version} and {wanted.version}"
+                raise InstallError(f"{' and '.join(lock.stem for lock in locks)} cannot be in one Python: {both}")
+    return list(found.values())
+
+
+def is_installed(wanted: Requirement) -> bool:
+    """Whether the package is there in that very version. Leading zeros, as in 2026.01.05, mean nothing in a version."""
     try:
-        return dict(json.loads(STAMP.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+        there = str(importlib.metadata.version(wanted.name))  # None where an installation was cut off
+    except (importlib.metadata.PackageNotFoundError, KeyError):
+        return False
+    return re.sub(r"(?<![\w+])0+(?=\d)", "", there.lower()) == wanted.version
 
 
-def install(locks: list[Path]) -> None:
-    """Let pip install the locks. Raises InstallError with pip's own words if it cannot.
+def install(missing: list[Requirement], locks: list[Path]) -> None:
+    """Let pip install what is missing. Raises InstallError with pip's own words if it cannot.
 
     What the package index lacks, such as the CPU build of torch, may still be in a mirror or a directory of wheels that
     pip is configured with. Only if it is not, pip is sent to where the lock says it is.
@@ -103,27 +164,32 @@ def install(locks: list[Path]) -> None:
     mirror = os.environ.get("TORCH_INDEX", "")
     if mirror and "--extra-index-url" in elsewhere:
         elsewhere[elsewhere.index("--extra-index-url") + 1] = mirror
-    errors = run_pip(locks, elsewhere if mirror else [])
+    unverified = [wanted for wanted in missing if not wanted.hashes]
+    errors = run_pip(unverified, elsewhere if mirror else [])
     if MISSING in errors and elsewhere and not mirror:
         print(f"Not in the package index; looking in {' '.join(elsewhere[1::2])}")
-        errors = run_pip(locks, elsewhere)
+        errors = run_pip(unverified, elsewhere)
+    errors = errors or run_pip([wanted for wanted in missing if wanted.hashes], ["--require-hashes"])
     if errors:
-        raise InstallError(f"pip could not install {', '.join(lock.stem for lock in locks)}:\n{errors}\n{ADVICE}")
+        advice = DOUBT if MISMATCH in errors else ADVICE
+        raise InstallError(f"pip could not install {', '.join(lock.stem for lock in locks)}:\n{errors}\n{advice}")
 
 
-def run_pip(locks: list[Path], options: list[str]) -> str:
+def run_pip(wanted: list[Requirement], options: list[str]) -> str:
     """Run pip, showing how far it is; returns its error output if it failed, else an empty text."""
+    if not wanted:
+        return ""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-color", "--progress-bar", "off", *options]
-    for lock in locks:
-        command += ["--requirement", str(lock)]
     if sys.prefix != sys.base_prefix:
         # In a virtual environment Python compiles what it imports when it first does, a fraction of all there is. An
         # image's files may be read-only later, so there pip compiles them.
         command.append("--no-compile")
-    progress = Progress(sum(count_packages(lock) for lock in locks))
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+    progress = Progress(len(wanted))
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        file = Path(folder) / "requirements.txt"
+        file.write_text("\n".join(requirement.line() for requirement in wanted), encoding="utf-8")
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as pip,
+            subprocess.Popen([*command, "--requirement", str(file)], stdout=subprocess.PIPE, stderr=errors) as pip,
             selectors.DefaultSelector() as ready,
         ):
             assert pip.stdout is not None
@@ -137,18 +203,13 @@ def run_pip(locks: list[Path], options: list[str]) -> str:
         return (errors.read().strip() or f"pip ended with exit code {pip.returncode}") if pip.returncode else ""
 
 
-def count_packages(lock: Path) -> int:
-    """How many packages of the lock are for this Python."""
-    here = f"python_version == '{sys.version_info.major}.{sys.version_info.minor}'"
-    lines = [line for line in lock.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return sum(";" not in line or here in line for line in lines)
-
-
 class Progress:
     """How far pip is, told from its output: one line rewritten on a terminal, elsewhere a plain line now and then."""
 
     def __init__(self, packages: int) -> None:
-        self.packages, self.found, self.stage = packages, 0, f"Fetching {packages} packages"
+        self.packages, self.found = packages, 0
+        self.all = f"{packages} package{'s' * (packages != 1)}"
+        self.stage = f"Fetching {self.all}"
         self.began = self.told = time.monotonic()
         self.terminal = sys.stdout.isatty()
         self.tell(self.stage)
@@ -161,7 +222,7 @@ class Progress:
         if new:
             stage = f"Fetching package {self.found} of {self.packages}: {new[-1]}"
         if "Installing collected packages" in output:
-            stage = f"Installing {self.packages} packages"
+            stage = f"Installing {self.all}"
         now = time.monotonic()
         if self.terminal or now - self.told > 15 or (stage != self.stage and stage.startswith("Installing")):
             self.tell(f"{stage} ({now - self.began:.0f} s)")

@@ -1,32 +1,26 @@
-"""Complete requirements for each stack and machine, resolved from env/stacks.toml by uv.
+"""Complete requirements for each stack and machine, resolved from env/stacks.toml.
 
-A lock is all that `pip install --no-deps -r <lock>` needs. Packages of `[unresolved]` are written in as pinned, the
-rest is what uv finds for each Python of the stack, from wheels alone, so that nothing is built on an operator's host.
+A lock is all that env/install.py needs. Packages of `[unresolved]` are written in as pinned, the rest is what the
+resolver finds for each Python of the stack. With them go the hashes of the wheels that the package index has.
 """
 
 import hashlib
 import json
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from env.stacks import Pin, Stack, StackError, facts, load_stack, stack_names
+from env.install import ELSEWHERE, INSTEAD, LOCKS, read_lock
+from env.resolver import Target, Versions, resolve, wheel_hashes
+from env.stacks import Pin, Stack, facts, load_stack, stack_names
 
-LOCKS = Path(__file__).resolve().parent / "locks"
 MACHINES = ("x86_64", "aarch64")
-# glibc 2.31 or newer: Debian 11, Ubuntu 20.04, openEuler 22.03. vLLM's wheels ask for it.
-PLATFORM = "manylinux_2_31"
 GENERATED = "# generated from env/stacks.toml by invoke lock"
-ELSEWHERE = "# what the package index lacks: "  # env/install.py reads the pip options that follow
 
-Versions = dict[str, str]
+Hashes = dict[tuple[str, str], set[str]]  # by package and version
 
 
 def write_locks() -> Iterator[Path]:
@@ -35,14 +29,13 @@ def write_locks() -> Iterator[Path]:
     Versions that nothing asks to change stay as the present lock has them; delete a lock to get the newest.
     Raises StackError where uv is missing or finds no solution.
     """
-    # A stack that stands beside another comes after it: it builds on the other's lock.
-    for name in sorted(stack_names(), key=lambda name: bool(load_stack(name).beside)):
+    for name in sorted(stack_names(), key=lambda name: len(_beneath(load_stack(name)))):
         for machine in MACHINES:
             stack = load_stack(name)
-            found = {python: _resolve(stack, python=python, machine=machine) for python in stack.python}
+            found = {python: _resolve(stack, Target(python, machine)) for python in stack.python}
             path = lock_path(name, machine)
             path.parent.mkdir(exist_ok=True)
-            path.write_text(_render(stack, machine, found), encoding="utf-8")
+            path.write_text(_render(stack, machine, found, _hashes(stack, machine, found)), encoding="utf-8")
             yield path
 
 
@@ -63,29 +56,31 @@ def digest(stack: str, machine: str) -> str:
             if any(pin.holds(python=python, machine=machine) for python in wanted.python)
         ],
         "without": wanted.without,
+        "alternatives": {name: other.version for name, other in wanted.alternatives.items() if other.setting},
         "unresolved": {pin.name: unresolved[pin.name] for pin in wanted.pins if pin.name in unresolved},
         "indexes": facts()["indexes"],
-        "beside": digest(wanted.beside, machine) if wanted.beside else "",
+        "beneath": [digest(name, machine) for name in _beneath(wanted)[-1:]],
     }
     return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
 
 
 def locked(stack: str, *, python: str, machine: str) -> Versions:
     """What a lock holds for one Python, by canonical name."""
-    environment = {"python_version": python, "platform_machine": machine, "sys_platform": "linux"}
-    versions: Versions = {}
-    for line in lock_path(stack, machine).read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate(environment):
-                (specifier,) = requirement.specifier
-                versions[canonicalize_name(requirement.name)] = specifier.version
-    return versions
+    return {
+        canonicalize_name(requirement.name): requirement.version
+        for requirement in read_lock(lock_path(stack, machine), python)
+    }
 
 
-def _resolve(stack: Stack, *, python: str, machine: str) -> Versions:
-    """The lock's packages for one Python: first those that are not left to uv, then what uv finds."""
-    at = (python, machine)
+def _beneath(stack: Stack) -> list[str]:
+    """The stacks whose versions this one keeps to: what it stands beside or agrees with, at last, and what those do."""
+    below = stack.beside or stack.agrees
+    return [*_beneath(load_stack(below)), below] if below else []
+
+
+def _resolve(stack: Stack, target: Target) -> Versions:
+    """The lock's packages for one Python: first those that are not left to the resolver, then what it finds."""
+    python, machine = target.python, target.machine
     unresolved: dict[str, list[str]] = facts()["unresolved"]
     pins = stack.pins_for(python=python, machine=machine)
     resolved = [pin for pin in pins if pin.name not in unresolved]
@@ -94,56 +89,36 @@ def _resolve(stack: Stack, *, python: str, machine: str) -> Versions:
     image = [_requirement(pin) for pin in resolved if pin.image]
     dropped = [*unresolved, *stack.without]
     present = locked(stack.name, python=python, machine=machine) if lock_path(stack.name, machine).exists() else {}
-    there = _beneath(stack, python=python, machine=machine)
-    found = _compile(wanted, at, dropped=dropped, fixed=there, present=present)
+    beneath: Versions = {}
+    for name in _beneath(stack):
+        beneath |= locked(name, python=python, machine=machine)
+    found = resolve(wanted, target, dropped=dropped, fixed=beneath, present=present)
+    there = beneath if stack.beside else {}
     if image:
-        there = _compile(image, at, dropped=dropped, fixed=found, present={})
+        there = resolve(image, target, dropped=dropped, fixed=found, present={})
     return {**as_pinned, **{name: version for name, version in found.items() if name not in there}}
 
 
-def _beneath(stack: Stack, *, python: str, machine: str) -> Versions:
-    """What the stack that this one stands beside has, and all that that one stands beside in turn."""
-    if not stack.beside:
-        return {}
-    below = _beneath(load_stack(stack.beside), python=python, machine=machine)
-    return {**below, **locked(stack.beside, python=python, machine=machine)}
+def _hashes(stack: Stack, machine: str, found: dict[str, Versions]) -> Hashes:
+    """What the package index says of all that comes from it."""
+    known: Hashes = {}
+    for python, versions in found.items():
+        pins = stack.pins_for(python=python, machine=machine)
+        elsewhere = {pin.name for pin in pins if pin.index or pin.wheel}
+        indexed = {name: version for name, version in versions.items() if name not in elsewhere}
+        chosen = {name: other.version for name, other in stack.alternatives.items() if other.setting}
+        for packages in (indexed, chosen):
+            for name, values in wheel_hashes(packages, Target(python, machine)).items():
+                known.setdefault((name, packages[name]), set()).update(values)
+    return known
 
 
-def _compile(
-    wanted: Iterable[str], at: tuple[str, str], *, dropped: Iterable[str], fixed: Versions, present: Versions
-) -> Versions:
-    """What uv resolves `wanted` to: `dropped` packages left out, `fixed` versions imposed, `present` ones preferred."""
-    python, machine = at
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder) / f"{name}.txt" for name in ("wanted", "dropped", "fixed", "present")}
-        files["wanted"].write_text("\n".join(wanted), encoding="utf-8")
-        files["dropped"].write_text("\n".join(dropped), encoding="utf-8")
-        for name, versions in (("fixed", fixed), ("present", present)):
-            files[name].write_text("\n".join(f"{key}=={value}" for key, value in versions.items()), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "uv", "pip", "compile", str(files["wanted"])),
-            *("--excludes", str(files["dropped"])),
-            *("--constraints", str(files["fixed"])),
-            *("--output-file", str(files["present"])),  # uv keeps to the versions it finds in there
-            *("--python-version", python),
-            *("--python-platform", f"{machine}-{PLATFORM}"),
-            *("--only-binary", ":all:"),
-            *("--no-header", "--no-annotate", "--no-config", "--quiet"),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            reason = f"cannot be resolved for Python {python} on {machine}:\n{result.stderr.strip()}"
-            advice = f"pip install uv=={facts()['uv']}" if "No module named uv" in result.stderr else ""
-            raise StackError("env/stacks.toml", reason, advice)
-        return dict(line.split("==") for line in files["present"].read_text(encoding="utf-8").splitlines())
-
-
-def _render(stack: Stack, machine: str, found: dict[str, Versions]) -> str:
+def _render(stack: Stack, machine: str, found: dict[str, Versions], hashes: Hashes) -> str:
     """The lock's text. A package that only some Pythons have, or in another version, gets a marker."""
     lines = [
         GENERATED,
         f"# stack {stack.name}, {machine}, Python {', '.join(stack.python)}, pins sha256:{digest(stack.name, machine)}",
-        *_header(stack, machine),
+        *_header(stack, machine, hashes),
         "",
     ]
     for name in dict.fromkeys(name for versions in found.values() for name in versions):
@@ -153,23 +128,34 @@ def _render(stack: Stack, machine: str, found: dict[str, Versions]) -> str:
                 pythons.setdefault(versions[name], []).append(f"python_version == '{python}'")
         for version, markers in pythons.items():
             everywhere = len(markers) == len(found)
-            lines.append(f"{name}=={version}" + ("" if everywhere else f" ; {' or '.join(markers)}"))
+            line = f"{name}=={version}" + ("" if everywhere else f" ; {' or '.join(markers)}")
+            lines.append(" \\\n    ".join([line, *_options(hashes, name, version)]))
     return "\n".join(lines) + "\n"
 
 
-def _header(stack: Stack, machine: str) -> Iterator[str]:
+def _options(hashes: Hashes, name: str, version: str) -> list[str]:
+    return [f"--hash={value}" for value in sorted(hashes.get((name, version), ()))]
+
+
+def _header(stack: Stack, machine: str, hashes: Hashes) -> Iterator[str]:
     """Where to find what the package index lacks, and what is not in the lock."""
     pins = [pin for pin in stack.pins if any(pin.holds(python=python, machine=machine) for python in stack.python)]
     options = [f"--extra-index-url {facts()['indexes'][pin.index]}" for pin in pins if pin.index and not pin.image]
     options += [f"--find-links {pin.wheel}" for pin in pins if pin.wheel]
     if options:
         yield ELSEWHERE + " ".join(options)
+        yield "# of which no hash is known; pip takes all with hashes or none, so env/install.py runs it twice"
+    for name, other in stack.alternatives.items():
+        if other.setting:
+            yield INSTEAD + " ".join([f"{name}=={other.version}", *_options(hashes, name, other.version)])
     brought = [pin.name for pin in pins if pin.image]
     if brought:
         yield f"# in the image {next(iter(stack.images.values()))} and therefore not here: {', '.join(brought)}"
         yield f"# with all they require, of which this was not resolved: {', '.join(stack.without)}"
     if stack.beside:
         yield f"# beside the lock of {stack.beside}, whose packages are not repeated"
+    if stack.agrees:
+        yield f"# what the lock of {stack.agrees} has, and those that it stands beside, is here in the same version"
 
 
 def _requirement(pin: Pin) -> str:

@@ -47,20 +47,51 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A version that is harmless in place of the pinned one. With `setting`, such as `ASR_TORCH_NPU=index`, it is what
+    env/install.py installs; empty where nothing does."""
+
+    version: str
+    why: str
+    setting: str = ""
+
+
+@dataclass(frozen=True)
 class Stack:
-    """Packages that go together. `absent` names those that must not be there, and why."""
+    """Packages that go together; env/stacks.toml explains the fields."""
 
     name: str
     python: tuple[str, ...]
     pins: tuple[Pin, ...]
     beside: str = ""
-    images: dict[str, str] = field(default_factory=dict)
+    agrees: str = ""
+    systems: dict[str, dict[str, str]] = field(default_factory=dict)  # system → profile → image
+    alternatives: dict[str, Alternative] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
     def pins_for(self, *, python: str, machine: str) -> list[Pin]:
         """The pins that count on that Python and machine."""
         return [pin for pin in self.pins if pin.holds(python=python, machine=machine)]
+
+    @property
+    def images(self) -> dict[str, str]:
+        """What the stack's image is built on where nobody chose an operating system, by profile."""
+        return next(iter(self.systems.values()), {})
+
+    def image(self, profile: str, os: str = "") -> str:
+        """What the stack's image is built on, for a profile of env/profiles and an operating system (`ubuntu`,
+        `openeuler`; default: the stack's usual one).
+
+        Raises StackError where there is none, naming those there are.
+        """
+        images = self.systems.get(os, {}) if os else self.images
+        if profile not in images:
+            known = [f"{name} on {system}" for system, images in self.systems.items() for name in images]
+            reason = f"has no base image for the profile {profile}" + (f" on {os}" if os else "")
+            reason += f", only for: {', '.join(known) or 'none'}"
+            raise StackError(f"stack {self.name}", reason, "set ASR_PROFILE, or ASR_BASE_IMAGE")
+        return images[profile]
 
 
 @dataclass(frozen=True)
@@ -81,18 +112,22 @@ def facts() -> dict[str, Any]:
 
 
 def load_stack(name: str) -> Stack:
-    """The stack of that name: its own pins, and the kit's where it has no pin of its own."""
-    tables = facts()["stacks"]
-    if name not in tables:
-        raise StackError(name, "is no stack", f"choose from: {', '.join(tables)}")
-    table = tables[name]
-    kit = {} if "beside" in table else facts()["kit"]["pins"]
+    """The stack of that name: its own pins, and those it shares where it has no pin of its own."""
+    found = facts()
+    if name not in found["stacks"]:
+        raise StackError(name, "is no stack", f"choose from: {', '.join(found['stacks'])}")
+    table = found["stacks"][name]
+    pins = dict(table.get("pins", {}))
+    for shared in table.get("shares", ()):
+        pins = {**pins, **{name: entry for name, entry in found["shared"][shared].items() if name not in pins}}
     return Stack(
         name=name,
         python=tuple(table["python"]),
-        pins=tuple(_pins({**kit, **table["pins"]}, first=table["pins"])),
+        pins=tuple(_pins(pins)),
         beside=table.get("beside", ""),
-        images=table.get("images", {}),
+        agrees=table.get("agrees", ""),
+        systems=table.get("images", {}),
+        alternatives={name: Alternative(**entry) for name, entry in table.get("alternatives", {}).items()},
         absent=table.get("absent", {}),
         without=tuple(table.get("without", ())),
     )
@@ -119,7 +154,8 @@ def installed_versions() -> dict[str, str]:
 
 def active_stack(installed: Callable[[str], str] = installed_version) -> str:
     """The stack that this Python has, told by what only that stack has."""
-    return next((name for name, mark in (("vllm", "vllm-ascend"), ("npu", "torch-npu")) if installed(mark)), "cpu")
+    marks = {"vllm": "vllm-ascend", "npu": "torch-npu", "cpu": "torch"}
+    return next((name for name, mark in marks.items() if installed(mark)), "host")
 
 
 def compare(
@@ -139,8 +175,11 @@ def compare(
     known = python in wanted.python
     rows = [Difference("python", ", ".join(wanted.python), python, "same" if known else "matters", "has wheels for it")]
     for pin in wanted.pins_for(python=python, machine=machine):
-        version = installed(pin.name)
-        rows.append(Difference(pin.name, pin.version, version, severity(pin, version), pin.why))
+        version, other = installed(pin.name), wanted.alternatives.get(pin.name)
+        if other and version and Version(version) == Version(other.version):
+            rows.append(Difference(pin.name, pin.version, version, "harmless", other.why))
+        else:
+            rows.append(Difference(pin.name, pin.version, version, severity(pin, version), pin.why))
     for name, why in wanted.absent.items():
         if installed(name):
             rows.append(Difference(name, "", installed(name), "matters", why))
@@ -164,8 +203,7 @@ def severity(pin: Pin, installed: str) -> Severity:
     return "harmless" if here.release[:places] == there.release[:places] else "matters"
 
 
-def _pins(tables: dict[str, Any], *, first: dict[str, Any]) -> Iterator[Pin]:
-    """One pin for each entry; those of `first` lead, in their order."""
-    for name in dict.fromkeys([*first, *tables]):
-        entries = tables[name] if isinstance(tables[name], list) else [tables[name]]
-        yield from (Pin(name=name, **entry) for entry in entries)
+def _pins(table: dict[str, Any]) -> Iterator[Pin]:
+    """One pin for each entry; a package has several where it depends on the Python or the machine."""
+    for name, entry in table.items():
+        yield from (Pin(name=name, **fields) for fields in (entry if isinstance(entry, list) else [entry]))

@@ -1,29 +1,13 @@
-"""The pinned stacks, their locks and their installation, without the package index."""
+"""The pinned stacks, and what is installed compared with them."""
 
-import functools
-import http.server
 import importlib.metadata
-import os
-import shutil
-import subprocess
 import sys
-import threading
-import venv
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from env import locking, stacks
+from env import stacks
+from env.loading import profile_names, read_profile
 from env.stacks import Pin, StackError, active_stack, compare, load_stack, severity, stack_names
-
-LOCKS = [(name, machine) for name in stack_names() for machine in locking.MACHINES]
-# What qwen-asr asks for and the kit does without.
-UNWANTED = {"nagisa", "soynlp", "sox", "gradio", "flask", "librosa", "qwen-omni-utils"}
 
 
 def pinned(stack: str, machine: str = "aarch64", python: str = "3.11") -> dict[str, str]:
@@ -61,8 +45,20 @@ def test_every_pin_says_why() -> None:
     assert all(pin.why for name in stack_names() for pin in load_stack(name).pins)
 
 
+def test_every_stack_but_those_for_working_on_the_kit_has_what_a_host_has() -> None:
+    shared = set(stacks.facts()["shared"]["host"])
+    for name in ("host", "npu", "vllm", "cpu"):
+        assert shared <= {pin.name for pin in load_stack(name).pins}
+    assert not {"torch", "numpy", "soundfile", "av", "jiwer"} & set(pinned("host"))
+
+
+def test_a_stacks_own_pin_comes_before_a_shared_one() -> None:
+    assert pinned("npu")["numpy"] == "1.26.4"
+    assert pinned("cpu")["numpy"] == stacks.facts()["shared"]["audio"]["numpy"][0]["version"]
+
+
 def test_an_unknown_stack_lists_those_there_are() -> None:
-    with pytest.raises(StackError, match="cuda: is no stack → choose from: npu, vllm, cpu, dev"):
+    with pytest.raises(StackError, match="cuda: is no stack → choose from: npu, vllm, cpu, host, dev"):
         load_stack("cuda")
 
 
@@ -115,239 +111,53 @@ def test_compare_asks_this_python_by_default() -> None:
 
 @pytest.mark.parametrize(
     ("there", "expected"),
-    [({"torch"}, "cpu"), ({"torch", "torch-npu"}, "npu"), ({"torch-npu", "vllm-ascend"}, "vllm"), (set(), "cpu")],
+    [({"torch"}, "cpu"), ({"torch", "torch-npu"}, "npu"), ({"torch-npu", "vllm-ascend"}, "vllm"), (set(), "host")],
 )
 def test_the_active_stack_is_told_by_what_is_installed(there: set[str], expected: str) -> None:
     assert active_stack(lambda name: "1.0" if name in there else "") == expected
 
 
-@pytest.mark.parametrize(("stack", "machine"), LOCKS)
-def test_each_lock_is_of_the_present_pins(stack: str, machine: str) -> None:
-    text = locking.lock_path(stack, machine).read_text(encoding="utf-8")
-    assert text.startswith(locking.GENERATED)
-    assert f"sha256:{locking.digest(stack, machine)}\n" in text, "env/stacks.toml has changed: run `invoke lock`"
+@pytest.mark.parametrize(
+    ("stack", "name", "other", "reason"),
+    [("npu", "torch-npu", "2.9.0", "package index"), ("vllm", "vllm-ascend", "0.18.0rc1", "the user tried")],
+)
+def test_an_alternative_is_harmless_and_says_why(stack: str, name: str, other: str, reason: str) -> None:
+    row = difference(name, {name: other}, stack)
+    assert (row.pinned, row.installed, row.severity) == (pinned(stack)[name], other, "harmless")
+    assert reason in row.why
+    assert difference(name, {name: "2.9.0.post2"}, stack).severity == "matters"
 
 
-@pytest.mark.parametrize(("stack", "machine"), LOCKS)
-def test_each_lock_holds_its_pins_and_nothing_unwanted(stack: str, machine: str) -> None:
-    for python in load_stack(stack).python:
-        locked = locking.locked(stack, python=python, machine=machine)
-        pins = load_stack(stack).pins_for(python=python, machine=machine)
-        from_image = {pin.name for pin in pins if pin.image}
-        brought = {"requests", "python-dotenv", "packaging", "rich"} if stack == "vllm" else set()
-        assert {pin.name: pin.version for pin in pins if pin.name not in from_image | brought}.items() <= locked.items()
-        assert not from_image & locked.keys()
-        assert stack == "reference" or not UNWANTED & locked.keys()
+@pytest.mark.parametrize("os", ["ubuntu", "openeuler"])
+def test_every_profile_with_an_npu_has_base_images(os: str) -> None:
+    profiles = [name for name in profile_names() if read_profile(name).get("stack") == "npu"]
+    assert len(profiles) == 3
+    npu, vllm = load_stack("npu"), load_stack("vllm")
+    for profile in profiles:
+        assert f":{stacks.facts()['stacks']['npu']['cann']}-" in npu.image(profile, os)
+        assert os in npu.image(profile, os)
+        assert f":v{pinned('vllm')['vllm-ascend']}" in vllm.image(profile, os)
+        assert vllm.image(profile, os).endswith("-openeuler") == (os == "openeuler")
+    for stack in (npu, vllm):
+        images = [stack.image(profile, os) for profile in profiles]
+        assert len(set(images)) == len(images)
 
 
-@pytest.mark.parametrize(("stack", "machine"), LOCKS)
-def test_no_lock_names_a_place_that_the_stacks_do_not(stack: str, machine: str) -> None:
-    lines = locking.lock_path(stack, machine).read_text(encoding="utf-8").splitlines()
-    known = str(stacks.facts())
-    for line in lines:
-        assert all(address in known for address in line.split() if "://" in address)
-        assert line.startswith("#") or not set("/@\\") & set(line)
+def test_without_an_operating_system_the_base_image_is_the_stacks_usual_one() -> None:
+    assert load_stack("npu").image("atlas-800-a2") == "quay.io/ascend/cann:8.5.1-910b-ubuntu22.04-py3.11"
+    assert load_stack("npu").images["atlas-800-a3"] == load_stack("npu").image("atlas-800-a3", "ubuntu")
+    assert load_stack("cpu").image("cpu").startswith("python:3.11")
 
 
-def test_torch_comes_first_so_that_a_missing_one_fails_at_once() -> None:
-    for stack, machine in LOCKS:
-        lines = locking.lock_path(stack, machine).read_text(encoding="utf-8").splitlines()
-        requirements = [line for line in lines if line and not line.startswith("#")]
-        assert not any(line.startswith("torch==") for line in requirements[1:])
-    assert locking.locked("cpu", python="3.11", machine="x86_64")["torch"] == "2.13.0+cpu"
-
-
-@pytest.mark.parametrize("machine", locking.MACHINES)
-@pytest.mark.parametrize("stack", ["npu", "cpu"])
-def test_the_dev_lock_can_stand_beside_a_stack(stack: str, machine: str) -> None:
-    for python in load_stack(stack).python:
-        there = locking.locked(stack, python=python, machine=machine)
-        dev = locking.locked("dev", python=python, machine=machine)
-        assert {name: there[name] for name in dev.keys() & there.keys()}.items() <= dev.items()
-
-
-def test_the_cpu_lock_has_all_that_its_packages_require() -> None:
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    machine = os.uname().machine
-    locked = locking.locked("cpu", python=python, machine=machine)
-    checked = set()
-    for name, version in locked.items():
-        if name == "qwen-asr" or stacks.installed_version(name) != version:
-            continue
-        for text in importlib.metadata.requires(name) or []:
-            need = Requirement(text)
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                there = locked.get(canonicalize_name(need.name))
-                assert there, f"{name} requires {need.name}"
-                assert need.specifier.contains(there, prereleases=True), f"{name} requires {need}, locked is {there}"
-        checked.add(name)
-    assert "transformers" in checked
-
-
-def test_a_digest_minds_versions_and_not_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: locking.digest(name, "aarch64") for name in stack_names()}
-    text = stacks.STACKS.read_text(encoding="utf-8")
-    monkeypatch.setattr(stacks, "STACKS", tmp_path / "stacks.toml")
-    stacks.STACKS.write_text(text.replace("runs tasks.py", "runs the tasks"), encoding="utf-8")
-    assert {name: locking.digest(name, "aarch64") for name in stack_names()} == before
-    stacks.STACKS.write_text(text.replace('"4.57.6", match', '"4.57.5", match'), encoding="utf-8")
-    changed = {name for name in stack_names() if locking.digest(name, "aarch64") != before[name]}
-    assert changed == {"npu", "cpu", "dev", "reference"}
-
-
-def test_locking_without_uv_says_how_to_get_it(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(StackError, match=r"→ pip install uv==\d"):
-        next(locking.write_locks())
-
-
-# Installation: the real script, the real pip and a package index on loopback, with a package made for it.
-
-
-@pytest.fixture
-def python(tmp_path: Path) -> Path:
-    """A Python of its own, without packages; pip is lent to it by `run`."""
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
-    return tmp_path / "venv/bin/python"
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Path:
-    """A kit with a stack `tiny` that pins one package, `asr-kit-probe` 1.0+cpu."""
-    folder = tmp_path / "kit/env"
-    (folder / "locks").mkdir(parents=True)
-    shutil.copy(Path(stacks.__file__).parent / "install.py", folder)
-    write_lock(folder)
-    return folder
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[str]:
-    """The address of a package index that knows asr-kit-probe, but has only its 2.0, as a CUDA build would be."""
-    wheel(tmp_path / "web/simple/asr-kit-probe", "2.0")
-    wheel(tmp_path / "web/extra/asr-kit-probe", "1.0+cpu")
-    handler = functools.partial(QuietHandler, directory=str(tmp_path / "web"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Lists and sends files, and writes no log."""
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-def write_lock(folder: Path, *header: str, python: str = f"{sys.version_info.major}.{sys.version_info.minor}") -> None:
-    machine = os.uname().machine
-    lines = [locking.GENERATED, f"# stack tiny, {machine}, Python {python}, pins sha256:0", *header, ""]
-    (folder / f"locks/tiny-{machine}.txt").write_text("\n".join([*lines, "asr-kit-probe==1.0+cpu", ""]))
-
-
-def wheel(folder: Path, version: str) -> Path:
-    """A wheel of asr-kit-probe, which is an empty module."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"asr_kit_probe-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        info = f"asr_kit_probe-{version}.dist-info"
-        archive.writestr("asr_kit_probe.py", "")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: asr-kit-probe\nVersion: {version}\n")
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", "")
-    return path
-
-
-def run(python: Path, kit: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """env/install.py in its own Python, with this one's pip and a configuration that knows no index."""
-    pip = pytest.importorskip("pip", reason="this Python has no pip to try the installation with")
-    lent = kit.parent / "lent"
-    if not lent.exists():
-        lent.mkdir()
-        (lent / "pip").symlink_to(Path(pip.__file__).parent)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "TORCH_INDEX"))}
-    environment |= {"PYTHONPATH": str(lent), "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return subprocess.run(
-        [str(python), str(kit / "install.py"), *arguments],
-        env={**environment, "PIP_NO_INDEX": "1", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def probe(python: Path) -> str:
-    """The version of asr-kit-probe that is installed; empty if none is."""
-    code = "import importlib.metadata as m; print(*(d.version for d in m.distributions() if d.name == 'asr-kit-probe'))"
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_install_takes_wheels_from_a_directory_and_does_it_once(python: Path, kit: Path, tmp_path: Path) -> None:
-    wheel(tmp_path / "wheels", "1.0+cpu")
-    first = run(python, kit, "tiny", PIP_FIND_LINKS=str(tmp_path / "wheels"))
-    assert first.returncode == 0, first.stderr
-    assert "Installed tiny-" in first.stdout
-    assert probe(python) == "1.0+cpu"
-    # Nothing to find it in any more, and nothing to run pip with: only the stamp can make this succeed.
-    again = run(python, kit, "tiny", PYTHONPATH="")
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-
-
-def test_install_runs_again_when_the_lock_changes(python: Path, kit: Path, tmp_path: Path) -> None:
-    wheel(tmp_path / "wheels", "1.0+cpu")
-    run(python, kit, "tiny", PIP_FIND_LINKS=str(tmp_path / "wheels"))
-    write_lock(kit, "# changed")
-    assert "Installed tiny-" in run(python, kit, "tiny").stdout
-
-
-def test_install_looks_where_the_lock_says_when_the_index_lacks_a_build(python: Path, kit: Path, index: str) -> None:
-    write_lock(kit, f"{locking.ELSEWHERE}--extra-index-url {index}/extra")
-    done = run(python, kit, "tiny", PIP_NO_INDEX="0", PIP_INDEX_URL=f"{index}/simple")
-    assert done.returncode == 0, done.stderr
-    assert f"looking in {index}/extra" in done.stdout
-    assert probe(python) == "1.0+cpu"
-
-
-def test_install_finds_a_wheel_at_an_address(python: Path, kit: Path, index: str) -> None:
-    address = f"{index}/extra/asr-kit-probe/{quote('asr_kit_probe-1.0+cpu-py3-none-any.whl')}"
-    write_lock(kit, f"{locking.ELSEWHERE}--find-links {address}")
-    done = run(python, kit, "tiny", PIP_NO_INDEX="0", PIP_INDEX_URL=f"{index}/simple")
-    assert done.returncode == 0, done.stderr
-    assert probe(python) == "1.0+cpu"
-
-
-def test_install_takes_a_mirror_of_torchs_index(python: Path, kit: Path, index: str) -> None:
-    write_lock(kit, f"{locking.ELSEWHERE}--extra-index-url http://127.0.0.1:9/whl/cpu")
-    mirror = {"PIP_INDEX_URL": f"{index}/simple", "TORCH_INDEX": f"{index}/extra"}
-    done = run(python, kit, "tiny", PIP_NO_INDEX="0", **mirror)
-    assert done.returncode == 0, done.stderr
-    assert probe(python) == "1.0+cpu"
-
-
-def test_install_never_takes_another_build_and_shows_pips_words(python: Path, kit: Path, index: str) -> None:
-    failed = run(python, kit, "tiny", PIP_NO_INDEX="0", PIP_INDEX_URL=f"{index}/simple")
-    assert failed.returncode == 1
-    assert "No matching distribution found for asr-kit-probe==1.0+cpu" in failed.stderr
-    assert "PIP_INDEX_URL" in failed.stderr
-    assert "Traceback" not in failed.stderr
-    assert probe(python) == ""
-    assert run(python, kit, "tiny").returncode == 1, "a failed installation must not count as done"
-
-
-def test_install_refuses_a_python_without_wheels(python: Path, kit: Path) -> None:
-    write_lock(kit, python="3.99")
-    refused = run(python, kit, "tiny")
-    assert refused.returncode == 1
-    assert "the tiny stack needs Python 3.99; this is" in refused.stderr
-
-
-@pytest.mark.parametrize(("arguments", "reason"), [([], "name a stack: tiny"), (["npu"], "there is no stack 'npu'")])
-def test_install_lists_the_stacks_there_are(python: Path, kit: Path, arguments: list[str], reason: str) -> None:
-    refused = run(python, kit, *arguments)
-    assert refused.returncode == 1
-    assert reason in refused.stderr
+@pytest.mark.parametrize(
+    ("stack", "profile", "os", "words"),
+    [
+        ("npu", "cpu", "", "stack npu: has no base image for the profile cpu, only for: atlas-800-a2 on ubuntu, "),
+        ("cpu", "cpu", "openeuler", "has no base image for the profile cpu on openeuler, only for: cpu on debian → "),
+        ("host", "cpu", "", "only for: none → set ASR_PROFILE, or ASR_BASE_IMAGE"),
+    ],
+)
+def test_a_missing_base_image_names_those_there_are(stack: str, profile: str, os: str, words: str) -> None:
+    with pytest.raises(StackError) as error:
+        load_stack(stack).image(profile, os)
+    assert words in str(error.value)

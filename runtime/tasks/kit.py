@@ -16,7 +16,7 @@ def config(_: Context) -> None:
     present.console().print(present.settings(describe.describe(load_settings())))
 
 
-@task(help={"stack": "npu, vllm or cpu; default: the one that is installed"})
+@task(help={"stack": "npu, vllm, cpu, host or dev; default: the one that is installed"})
 @foreseeing
 def versions(_: Context, stack: str = "") -> None:
     """Print installed against pinned versions; exit code 1 on a difference that matters."""
@@ -32,7 +32,7 @@ def versions(_: Context, stack: str = "") -> None:
 @task
 @foreseeing
 def lock(_: Context) -> None:
-    """Resolve env/stacks.toml into the locks under env/locks (needs the package index and uv)."""
+    """Resolve env/stacks.toml into the locks under env/locks (needs the package index and the dev stack)."""
     for path in locking.write_locks():
         print(path.name)
 

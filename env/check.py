@@ -1,0 +1,136 @@
+"""Is a stack installed whole, and does it load? python env/check.py npu
+
+Two questions: does every package find what it asks for (`pip check`, apart from what env/stacks.toml lists as `unmet`),
+and can every pinned package be imported. Runs where an image is built, without an NPU.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # Python put env/ there
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from env.importing import failed_imports, modules_of
+from env.install import InstallError, find_lock, read_lock, this_python
+from env.stacks import Stack, facts, installed_version, load_stack, stack_names
+from runtime.errors import KitError
+
+# pip's words: pip/_internal/commands/check.py.
+SATISFIED = "No broken requirements found."
+MISSING = re.compile(r"(?P<package>\S+) \S+ requires (?P<need>[^,]+), which is not installed\.")
+CONFLICT = re.compile(r"(?P<package>\S+) \S+ has requirement (?P<need>.+), but you have \S+ \S+\.")
+UNSUPPORTED = re.compile(r"(?P<package>\S+) \S+ is not supported on this platform")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A line of `pip check`: `package` asks for `need`. Empty where pip does not say."""
+
+    text: str
+    package: str = ""
+    need: str = ""
+
+    def needed(self) -> str:
+        """The name of the package that is asked for."""
+        return canonicalize_name(Requirement(self.need).name) if self.need else ""
+
+    def is_expected(self, package: str, need: str) -> bool:
+        """Whether that entry of `unmet` is about this."""
+        if not self.need:
+            return False
+        this, that = Requirement(self.need), Requirement(need)
+        return (self.package, self.needed(), this.specifier) == (package, canonicalize_name(that.name), that.specifier)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `pip check` means for a stack.
+
+    `expected` are in its list of what is meant to be unmet, `stale` are entries there that no package asks for any
+    more, `foreign` is between packages that the stack's lock does not have, and so was there before it.
+    """
+
+    faults: list[str]
+    expected: list[str]
+    stale: list[str]
+    foreign: list[str]
+
+
+def main(arguments: list[str]) -> int:
+    """Check a stack and tell; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="env/check.py", description="Is a stack installed whole, and does it load?")
+    parser.add_argument("stack", choices=stack_names())
+    stack = load_stack(parser.parse_args(arguments).stack)
+    try:
+        verdict = judge(stack, pip_check())
+    except (KitError, InstallError) as error:
+        print(f"env/check.py: {error}", file=sys.stderr)
+        return 1
+    pinned = [pin.name for pin in stack.pins_for(python=this_python(), machine=platform.machine())]
+    installed = [name for name in pinned if installed_version(name)]
+    modules = [module for name in installed for module in modules_of(name)]
+    faults = [f"{name} is not installed" for name in pinned if name not in installed] + verdict.faults
+    faults += [f"import {module}: {reason}" for module, reason in failed_imports(modules)]
+    for text in verdict.foreign:
+        print(f"left alone, not of this stack: {text}")
+    for text in verdict.stale:
+        print(f"env/stacks.toml lists as unmet what is not: {text}")
+    if faults:
+        print(f"{stack.name}: {len(faults)} wrong", *faults, sep="\n  ", file=sys.stderr)
+        return 1
+    imported = f"{len(modules)} modules of {len(pinned)} pinned packages imported"
+    print(f"{stack.name}: {imported}, {len(verdict.expected)} requirements unmet as listed")
+    return 0
+
+
+def pip_check() -> list[Problem]:
+    """What pip finds missing, or in a version that does not do. Raises KitError where there is no pip."""
+    result = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    lines = [line for line in result.stdout.splitlines() if line and line != SATISFIED]
+    if result.returncode and not lines:
+        raise KitError("pip check", result.stderr.strip(), "give this Python a pip")
+    return [read_problem(line) for line in lines]
+
+
+def read_problem(line: str) -> Problem:
+    """A line of `pip check`. Of what is missing pip names the package alone; its version is in the metadata."""
+    if match := CONFLICT.fullmatch(line):
+        return Problem(line, canonicalize_name(match["package"]), match["need"])
+    if match := UNSUPPORTED.fullmatch(line):
+        return Problem(line, canonicalize_name(match["package"]))
+    if match := MISSING.fullmatch(line):
+        for need in map(Requirement, importlib.metadata.requires(match["package"]) or ()):
+            counts = not need.marker or need.marker.evaluate({"extra": ""})
+            if counts and canonicalize_name(need.name) == canonicalize_name(match["need"]):
+                return Problem(line, canonicalize_name(match["package"]), f"{need.name}{need.specifier}")
+    return Problem(line)
+
+
+def judge(stack: Stack, problems: list[Problem]) -> Verdict:
+    """Sort the problems. Raises InstallError where the stack is not for this Python or machine."""
+    ours = {canonicalize_name(requirement.name) for requirement in read_lock(find_lock(stack.name), this_python())}
+    entries = [(package, need) for package, needs in facts()["unmet"].items() for need in needs]
+    faults, expected, foreign = [], [], []
+    for problem in problems:
+        if any(problem.is_expected(*entry) for entry in entries):
+            expected.append(problem.text)
+        elif problem.package and not {problem.package, problem.needed()} & ours:
+            foreign.append(problem.text)
+        else:
+            faults.append(problem.text)
+    met = [entry for entry in entries if not any(problem.is_expected(*entry) for problem in problems)]
+    stale = [f"{package}: {need}" for package, need in met if package in ours]
+    return Verdict(faults, expected, stale, foreign)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

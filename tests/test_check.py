@@ -1,0 +1,157 @@
+"""env/check.py, which has an image's build fail where a stack is not whole or does not load."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from env.check import Problem, judge, pip_check, read_problem
+from env.importing import failed_imports, modules_of
+from env.stacks import facts, load_stack
+from runtime.errors import KitError
+
+
+def check(stack: str, *path: Path) -> "subprocess.CompletedProcess[str]":
+    """The script as an image's build runs it, with further directories of packages."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "env/check.py"), stack],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def package(folder: Path, name: str, files: dict[str, str], *, needs: str = "") -> None:
+    """Put a package into a directory as pip would; `files` are texts by path."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    wanted = f"Requires-Dist: {needs}\n" if needs else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{wanted}")
+    (info / "RECORD").write_text("".join(f"{path},,\n" for path in files))
+
+
+def test_the_cpu_stack_passes_in_one_line() -> None:
+    result = check("cpu")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    *notes, line = result.stdout.splitlines()
+    assert line.startswith("cpu: ")
+    assert line.endswith(f" {len(facts()['unmet']['qwen-asr'])} requirements unmet as listed")
+    assert all(note.startswith("left alone, not of this stack: ") for note in notes)
+
+
+def test_what_does_not_load_or_fit_is_named(tmp_path: Path) -> None:
+    package(tmp_path, "rich", {"rich/__init__.py": "raise ImportError('libnothing.so: cannot open')"})
+    package(tmp_path, "asr-kit-probe", {}, needs="packaging<1")
+    package(tmp_path, "asr-kit-stranger", {}, needs="asr-kit-nowhere")
+    result = check("host", tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    title, *faults = result.stderr.splitlines()
+    assert title == f"host: {len(faults)} wrong"
+    assert "  import rich: ImportError: libnothing.so: cannot open" in faults
+    assert [fault for fault in faults if "asr-kit" in fault] == [
+        "  asr-kit-probe 1.0 has requirement packaging<1, but you have packaging 26.3."
+    ]
+    assert "left alone, not of this stack: asr-kit-stranger 1.0 requires asr-kit-nowhere" in result.stdout
+
+
+def test_what_is_not_installed_is_named() -> None:
+    result = check("reference")
+    assert result.returncode == 1
+    assert "  nagisa is not installed\n" in result.stderr
+
+
+def test_an_unknown_stack_lists_those_there_are() -> None:
+    result = check("cuda")
+    assert result.returncode == 2
+    assert "invalid choice: 'cuda' (choose from " in result.stderr
+
+
+def test_whatever_ends_the_import_the_module_is_named_and_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "asr_good": "print('all is well')",
+        "asr_wrong": "raise ValueError('two\\nlines')",
+        "asr_dead": "import os; os.abort()",
+        "asr_over": "raise SystemExit(0)",
+        "asr_autoload": "import os; assert os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'] == '0'",
+        "asr_last": "raise RuntimeError('last')",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert dict(failed_imports([*texts, "asr_absent"])) == {
+        "asr_wrong": "lines",
+        "asr_dead": "ended Python by SIGABRT",
+        "asr_over": "ended Python with exit code 0",
+        "asr_last": "RuntimeError: last",
+        "asr_absent": "ModuleNotFoundError: No module named 'asr_absent'",
+    }
+    assert list(failed_imports([])) == []
+
+
+def test_the_modules_are_those_that_anyone_may_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert modules_of("soundfile") == ["soundfile"]
+    assert modules_of("pyyaml") == ["yaml"]
+    assert modules_of("qwen-asr") == ["qwen_asr"]
+    monkeypatch.syspath_prepend(tmp_path)
+    package(tmp_path, "in-a-namespace", {"outer/inner/__init__.py": "", "outer/inner/deep/__init__.py": ""})
+    package(tmp_path, "with-more", {"with_more/__init__.py": "", "_own.py": "", "tests/__init__.py": "", "one.so": ""})
+    package(tmp_path, "editable", {"__editable___finder.py": ""})
+    (tmp_path / "editable-1.0.dist-info/top_level.txt").write_text("here\n_there\n")
+    assert modules_of("in-a-namespace") == ["outer.inner"]
+    assert modules_of("with-more") == ["one", "with_more"]
+    assert modules_of("editable") == ["here"]
+
+
+def test_each_requirement_that_is_left_unmet_says_why() -> None:
+    assert all(why for needs in facts()["unmet"].values() for why in needs.values())
+
+
+def test_what_is_listed_but_met_is_stale_and_no_fault() -> None:
+    verdict = judge(load_stack("cpu"), [])
+    assert (verdict.faults, verdict.expected) == ([], [])
+    assert sorted(verdict.stale) == sorted(f"qwen-asr: {need}" for need in facts()["unmet"]["qwen-asr"])
+    assert judge(load_stack("host"), []).stale == [], "host has no qwen-asr"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "qwen-asr 0.0.6 has requirement accelerate==1.11.0, but you have accelerate 1.13.0.",
+        "accelerate 1.13.0 has requirement accelerate==1.12.0, but you have accelerate 1.13.0.",
+        "qwen-asr 0.0.6 requires soundfile, which is not installed.",
+        "torch 2.13.0 is not supported on this platform",
+        "pip has found new words",
+    ],
+)
+def test_only_what_is_listed_by_package_and_requirement_is_expected(text: str) -> None:
+    assert judge(load_stack("cpu"), [read_problem(text)]).faults == [text]
+
+
+def test_what_is_missing_is_read_with_the_version_that_is_asked_for() -> None:
+    text = "qwen-asr 0.0.6 requires nagisa, which is not installed."
+    assert read_problem(text) == Problem(text, "qwen-asr", "nagisa==0.2.11")
+    assert judge(load_stack("cpu"), [read_problem(text)]).expected == [text]
+
+
+def test_a_package_that_was_there_before_is_left_alone() -> None:
+    for text in ("te 0.4.0 is not supported on this platform", "te 1 has requirement synr==1, but you have synr 2."):
+        assert judge(load_stack("cpu"), [read_problem(text)]).foreign == [text]
+
+
+def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare/bin/python"))
+    with pytest.raises(KitError, match="No module named pip"):
+        pip_check()
