@@ -1,0 +1,72 @@
+"""The list of checks. Codes are stable: what operators and support look for; a number is never given again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import getdoc
+from typing import Literal
+
+from runtime.ops.doctor import container, driver, engine, machine, model, npu
+from runtime.ops.doctor.findings import Case, Outcome
+
+Where = Literal["host", "container", "both"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: what it is called and where it is made. Its function answers None where there is nothing to say.
+
+    `npu`: only where the settings want one. `slow`: not before `make up`.
+    """
+
+    code: str
+    title: str
+    examine: Callable[[Case], Outcome | None]
+    where: Where = "both"
+    npu: bool = False
+    slow: bool = False
+
+    def applies(self, case: Case) -> bool:
+        """Whether it is made in this case."""
+        return (
+            self.where in ("both", case.place) and (case.wants_npu or not self.npu) and not (self.slow and case.quick)
+        )
+
+
+CHECKS = (
+    Check("ASR-D01", "Architecture", machine.architecture),
+    Check("ASR-D02", "System", machine.system),
+    Check("ASR-D03", "Memory", machine.memory),
+    Check("ASR-D04", "Disk", machine.disk),
+    Check("ASR-D05", "Port", machine.port, where="host"),
+    Check("ASR-D06", "Settings", machine.settings),
+    Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
+    Check("ASR-D11", "Compose", engine.compose, where="host"),
+    Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),
+    Check("ASR-D20", "NPU", npu.presence),
+    Check("ASR-D21", "Driver", driver.driver, npu=True),
+    Check("ASR-D22", "Firmware", driver.firmware, where="host", npu=True),
+    Check("ASR-D23", "Driver and CANN", driver.driver_and_cann, npu=True),
+    Check("ASR-D24", "Device nodes", driver.device_nodes, npu=True),
+    Check("ASR-D25", "Mounts", driver.mounts, where="host", npu=True),
+    Check("ASR-D26", "npu-smi", npu.smi, npu=True),
+    Check("ASR-D27", "Health", npu.health, npu=True),
+    Check("ASR-D28", "Device memory", npu.memory, npu=True),
+    Check("ASR-D30", "Weights", model.weights),
+    Check("ASR-D31", "Hub", model.hub, where="host", slow=True),
+    Check("ASR-D40", "CANN", container.cann, where="container", npu=True),
+    Check("ASR-D41", "Packages", container.packages, where="container"),
+    Check("ASR-D42", "torch_npu", container.torch_npu, where="container", npu=True, slow=True),
+    Check("ASR-D43", "Calculation", container.calculation, where="container", npu=True, slow=True),
+)
+
+
+def checks_table() -> str:
+    """All checks, as a Markdown table for the documents."""
+    lines = [("Code", "Check", "Passes if", "Where", "`make up`"), ("---",) * 5]
+    for check in CHECKS:
+        where = {"host": "host", "container": "container", "both": "host, container"}[check.where]
+        said = (getdoc(check.examine) or "").partition("\n")[0].rstrip(".")
+        lines.append(
+            (f"`{check.code}`", check.title, said, where, "no" if check.slow or check.where == "container" else "yes")
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,133 @@
+"""Docker on the host: the engine, compose, Ascend's runtime, and the kit's own containers."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.ops.doctor.findings import Case, Outcome, Status
+from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Host
+from runtime.ops.lifecycle.host import RUNTIME
+from runtime.ops.lifecycle.image import STACK_LABEL
+
+OLDEST_COMPOSE = (1, 29)
+DAEMON = "/etc/docker/daemon.json"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of this host. `ours`: made from an image of the kit."""
+
+    id: str
+    name: str
+    ports: str  # as docker ps shows them: 127.0.0.1:8000->8000/tcp
+    running: bool
+    ours: bool
+
+    def publishes(self, port: int) -> bool:
+        """Whether a port of the host leads to it."""
+        return bool(re.search(rf":{port}->", self.ports))
+
+
+def docker_engine(case: Case) -> Outcome:
+    """Docker's engine answers."""
+    answer = case.host.run("docker-info", ["docker", "info", "--format", "{{json .}}"])
+    if answer.fault == NOT_RECORDED:
+        return Outcome("warn", NOT_RECORDED)
+    if answer.fault == NOT_FOUND:
+        return Outcome(_missing(case), "not installed", "install your distribution's docker.io or docker-engine")
+    if answer.fault:
+        denied = "permission denied" in answer.fault.lower()
+        advice = "sudo usermod -aG docker $USER, then log in again" if denied else "sudo systemctl start docker"
+        return Outcome(_missing(case), f"cannot be reached: {answer.fault}", advice)
+    told = info(case.host)
+    return Outcome("pass", f"{told.get('ServerVersion')}, data in {told.get('DockerRootDir')}")
+
+
+def compose(case: Case) -> Outcome:
+    """Compose is there: v2 as a plugin, or v1 from 1.29."""
+    new = case.host.run("compose-v2", ["docker", "compose", "version", "--short"])
+    if not new.fault:
+        return Outcome("pass", f"docker compose {new.output.strip()}")
+    old = case.host.run("compose-v1", ["docker-compose", "version", "--short"])
+    version = old.output.strip()
+    if not old.fault and _numbers(version)[:2] >= OLDEST_COMPOSE:
+        return Outcome("pass", f"docker-compose {version}")
+    if old.fault == NOT_RECORDED:
+        return Outcome("warn", NOT_RECORDED)
+    evidence = "neither docker compose nor docker-compose answers"
+    if not old.fault:
+        evidence = f"docker-compose {version} is older than 1.29"
+    return Outcome(_missing(case), evidence, "install your distribution's docker-compose-plugin or docker-compose")
+
+
+def ascend_runtime(case: Case) -> Outcome:
+    """Ascend's runtime for Docker, where it is installed, is one that the engine knows."""
+    told, configured = info(case.host), _daemon(case.host)
+    known: Mapping[str, Any] = told.get("Runtimes") or {}
+    if not told and not configured:
+        return Outcome("pass", "not installed: containers get devices and mounts one by one")
+    if told and RUNTIME in (configured.get("runtimes") or {}) and RUNTIME not in known:
+        return Outcome("warn", f"in {DAEMON}, but not known to the engine", "sudo systemctl restart docker")
+    if RUNTIME not in known and RUNTIME not in (configured.get("runtimes") or {}):
+        return Outcome("pass", "not installed: containers get devices and mounts one by one")
+    path = str((known.get(RUNTIME) or configured["runtimes"][RUNTIME]).get("path", ""))
+    if path.startswith("/") and not case.host.state(path).there:
+        advice = f"install ascend-docker-runtime again, or take it out of {DAEMON}"
+        return Outcome("fail", f"{path} is not there", advice)
+    default = told.get("DefaultRuntime") == RUNTIME
+    return Outcome("pass", f"installed ({path})" + (", the default" if default else ""))
+
+
+def containers(host: Host) -> list[Container]:
+    """All containers, those that have ended too; none where docker cannot tell."""
+    if not info(host):
+        return []
+    answer = host.run("docker-ps", ["docker", "ps", "--all", "--no-trunc", "--format", "{{json .}}"])
+    return [
+        Container(
+            id=str(entry.get("ID", "")),
+            name=str(entry.get("Names", "")),
+            ports=str(entry.get("Ports", "")),
+            running=str(entry.get("Status", "")).startswith("Up"),
+            ours=f"{STACK_LABEL}=" in str(entry.get("Labels", "")),
+        )
+        for entry in map(_object, answer.output.splitlines())
+        if entry
+    ]
+
+
+def owner(host: Host, pid: int, *, ours: bool = False) -> str:
+    """The name of the container that a process of the host runs in, empty if in none; with `ours`, only the kit's."""
+    groups = host.text(f"/proc/{pid}/cgroup")
+    found = (c.name for c in containers(host) if c.running and c.id and c.id in groups and (c.ours or not ours))
+    return next(found, "")
+
+
+def info(host: Host) -> dict[str, Any]:
+    """What `docker info` tells; empty where it cannot."""
+    answer = host.run("docker-info", ["docker", "info", "--format", "{{json .}}"])
+    return {} if answer.fault else _object(answer.output)
+
+
+def _daemon(host: Host) -> dict[str, Any]:
+    return _object(host.text(DAEMON))
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; empty where the text is none."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _missing(case: Case) -> Status:
+    """How bad it is that containers cannot be started: not at all for who only tries the demo model."""
+    return "fail" if case.quick or case.wants_npu else "warn"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

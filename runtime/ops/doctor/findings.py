@@ -1,0 +1,56 @@
+"""What a check finds, and what it is given to look at."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from env.settings import Settings
+from runtime.ops.doctor.probes import Host
+
+Status = Literal["pass", "warn", "fail"]
+Place = Literal["host", "container"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: `evidence` is the value, `fix` what to type, empty where nothing is to be done."""
+
+    code: str
+    title: str
+    status: Status
+    evidence: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finding before it gets its check's code and title."""
+
+    status: Status
+    evidence: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is examined: a host, as these settings will use it. `quick` leaves out what takes more than a moment."""
+
+    host: Host
+    settings: Settings
+    quick: bool
+    place: Place
+
+    @property
+    def wants_npu(self) -> bool:
+        """Whether the settings are for an NPU."""
+        return self.settings.stack != "cpu" or self.settings.device.startswith("npu")
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether the settings are for a real model, not for the demo."""
+        return self.settings.model != "demo"
+
+
+def worst(outcomes: list[Outcome]) -> Status:
+    """The status of several things that are reported as one."""
+    found = {outcome.status for outcome in outcomes}
+    return "fail" if "fail" in found else "warn" if "warn" in found else "pass"

@@ -1,0 +1,145 @@
+"""The machine: architecture, system, memory, disk, port."""
+
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from env.field import variable
+from env.loading import under_project
+from runtime.errors import KitError
+from runtime.ops.doctor import engine, model
+from runtime.ops.doctor.findings import Case, Outcome, Status, worst
+from runtime.ops.doctor.listening import listener
+from runtime.ops.doctor.npu import used_nodes
+from runtime.ops.doctor.probes import NOT_RECORDED, Host
+from runtime.ops.lifecycle.host import numbers
+from runtime.ops.lifecycle.image import image_name
+
+ARCHITECTURES = ("aarch64", "x86_64")
+GIB = 2**30
+
+# GiB that must be free. Estimates: the demo model needs the CPU stack's libraries; the real one passes through the
+# host's memory on its way to the NPU.
+LEAST_MEMORY = {"demo": 2, "weights": 8}
+# GiB, with room for the layers of a build; the cpu stack was measured at 1.4, the others are guesses from the size of
+# their base images.
+IMAGE_SIZE = {"cpu": 5, "npu": 25, "vllm": 40}
+OUT_SIZE = 1
+
+DISK = re.compile(r"\s(\d+)\s+\d+%\s+/")  # df -Pk: available blocks of 1,024 bytes, use, mount point
+
+
+def architecture(case: Case) -> Outcome:
+    """The processor is one that there are images and wheels for."""
+    machine = _uname(case.host)[-1]
+    if not machine:
+        return Outcome("warn", NOT_RECORDED)
+    if machine not in ARCHITECTURES:
+        return Outcome("fail", f"{machine}; there are images for {' and '.join(ARCHITECTURES)}")
+    return Outcome("pass", machine)
+
+
+def system(case: Case) -> Outcome:
+    """The operating system and its kernel. Always passes: the driver decides what it runs on."""
+    release = dict(line.partition("=")[::2] for line in case.host.text("/etc/os-release").splitlines())
+    name = release.get("PRETTY_NAME", "").strip("\"'") or "unknown system"
+    return Outcome("pass", f"{name}, Linux {_uname(case.host)[1] or 'of unknown version'}")
+
+
+def memory(case: Case) -> Outcome:
+    """The host's memory has room to load the model."""
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB", case.host.text("/proc/meminfo"), re.MULTILINE))
+    if "MemAvailable" not in found or "MemTotal" not in found:
+        return Outcome("warn", NOT_RECORDED if not case.host.live else "/proc/meminfo does not tell")
+    free, total = (int(found[name]) / 2**20 for name in ("MemAvailable", "MemTotal"))
+    least = LEAST_MEMORY["weights" if case.wants_weights else "demo"]
+    evidence = f"{free:.1f} of {total:.1f} GiB available"
+    if free < least:
+        return Outcome("warn", f"{evidence}, {least} wanted", "ps -eo pid,rss,args --sort -rss | head")
+    return Outcome("pass", evidence)
+
+
+def disk(case: Case) -> Outcome:
+    """The disks have room where weights, image and reports go."""
+    outcomes = [_room(case, *place) for place in _places(case)]
+    status = worst(outcomes)
+    advice = "make room, or set ASR_MODEL, ASR_OUT_DIR or docker's data-root to a larger disk; see docker system df"
+    return Outcome(status, "; ".join(outcome.evidence for outcome in outcomes), "" if status == "pass" else advice)
+
+
+def port(case: Case) -> Outcome:
+    """The server's port is free, or the kit's own container has it."""
+    number = case.settings.port
+    another = f"export {variable('port')}=…, or stop it"
+    for container in engine.containers(case.host):
+        if container.running and container.publishes(number):
+            if container.ours:
+                return Outcome("pass", f"{number}: the kit's container {container.name} has it")
+            return Outcome("fail", f"{number}: container {container.name} has it", another)
+    answer = case.host.ask("port", lambda: listener(case.settings.host, number))
+    if answer.fault:
+        return Outcome("warn", answer.fault)
+    if answer.output:
+        return Outcome("fail", f"{number}: taken by {answer.output.strip()}", another)
+    return Outcome("pass", f"{number} is free")
+
+
+def settings(case: Case) -> Outcome:
+    """The settings do not contradict each other."""
+    told = case.settings
+    if case.place == "host":
+        try:
+            numbers(told.npus)
+        except KitError as error:
+            return Outcome("fail", f"{error.subject}: {error.reason}", f"export {error.subject}={error.advice}")
+    if told.profile == "atlas-300i-duo" and told.dtype == "bfloat16":
+        return Outcome("fail", "ASR_DTYPE=bfloat16, which the 310P does not have", "export ASR_DTYPE=float16")
+    index, count = int(told.device.partition(":")[2] or 0), len(used_nodes(case))
+    if told.device.startswith("npu:") and index >= count:
+        reason = f"ASR_DEVICE={told.device}, counted from 0, but the container has {count} NPUs (ASR_NPUS={told.npus})"
+        return Outcome("fail", reason, "export ASR_DEVICE=npu")
+    if told.stack != "cpu" and told.device == "cpu":
+        return Outcome(
+            "warn", f"ASR_DEVICE=cpu, although profile {told.profile} is for an NPU", "export ASR_DEVICE=npu"
+        )
+    npus = f", NPUs {told.npus}" if case.wants_npu and case.place == "host" else ""
+    return Outcome("pass", f"profile {told.profile}, stack {told.stack}, device {told.device}, {told.dtype}{npus}")
+
+
+def hostname(host: Host) -> str:
+    """The host's name."""
+    return platform.node() if host.live else host.text("/etc/hostname").strip() or str(host.root)
+
+
+def _uname(host: Host) -> list[str]:
+    """Name of the kernel, its release, the processor; empty texts where they are not known."""
+    found = host.run("uname", ["uname", "-srm"]).output.split()
+    return found if len(found) == 3 else ["", "", ""]
+
+
+def _places(case: Case) -> Iterator[tuple[str, str, float, Status]]:
+    """What goes where, the GiB that it will take, and how bad it is if these are not there."""
+    yield "out", str(under_project(case.settings.out_dir)), OUT_SIZE, "warn"
+    if case.wants_weights:
+        yield "weights", str(under_project(case.settings.model)), model.missing(case) / GIB, "fail"
+    data = engine.info(case.host).get("DockerRootDir")
+    if case.place == "host" and data:
+        image = case.host.run("image", ["docker", "image", "inspect", "--format", "{{.Id}}", image_name(case.settings)])
+        yield "image", str(data), IMAGE_SIZE[case.settings.stack] if image.fault else 0, "warn"
+
+
+def _room(case: Case, what: str, path: str, least: float, otherwise: Status) -> Outcome:
+    answer = case.host.run(f"disk-{what}", ["df", "-Pk", str(_existing(path))])
+    found = DISK.search(answer.output)
+    if answer.fault or not found:
+        return Outcome("warn", f"{what}: {answer.fault or 'df does not tell'}")
+    free = int(found[1]) / 2**20
+    if free < least:
+        return Outcome(otherwise, f"{what}: {free:.1f} GiB free, {least:.1f} wanted")
+    return Outcome("pass", f"{what}: {free:.1f} GiB free")
+
+
+def _existing(path: str) -> Path:
+    """The path, or the nearest directory above it that exists."""
+    return next(place for place in (Path(path), *Path(path).parents) if place.exists())

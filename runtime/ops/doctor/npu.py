@@ -1,0 +1,193 @@
+"""The NPUs, as npu-smi tells them: which, how healthy, how much of their memory is free."""
+
+import shutil
+from collections.abc import Iterable
+
+from runtime.errors import KitError
+from runtime.ops.doctor import engine, model
+from runtime.ops.doctor.findings import Case, Outcome, worst
+from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, Report, parse, profile_for
+from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
+from runtime.ops.lifecycle.host import numbers
+
+PLACES = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
+GOOD, BAD = {"OK"}, {"Alarm", "Critical"}  # Warning, UNKNOWN and NA lie between
+
+# MB beyond the weights: CANN's own context, activations, the cache of keys and values. The validated run held 3,930 MB
+# for one clip, with 4,400 MB of safetensors on disk; batches take more.
+MARGIN = 2048
+
+# What npu-smi says where the driver does not let it in, and what that means.
+CAUSES = {
+    "-8020": (
+        "another container holds the NPU: outside privileged containers, one NPU goes to one container",
+        "docker ps, then stop the other container, or export ASR_NPUS=… to another NPU",
+    ),
+    "-8005": (
+        "the driver does not answer: it is not loaded, was upgraded without a reboot, or is closed to this user",
+        "sudo npu-smi info; if that works: sudo usermod -aG HwHiAiUser $USER, and log in again; if not: reboot",
+    ),
+}
+
+
+def presence(case: Case) -> Outcome:
+    """There is an NPU where the settings want one, of the kind that the profile is for; and none that they ignore."""
+    nodes = case.host.matches("/dev/davinci[0-9]*")
+    chips = _chips(case) if nodes or case.wants_npu or _command(case.host) else ()
+    profile, fits = case.settings.profile, profile_for(chips)
+    if not chips and not nodes:
+        if not case.wants_npu:
+            what = "the model" if case.wants_weights else "the demo model"
+            return Outcome("pass", f"no NPU: {what} runs on the CPU")
+        advice = "install the NPU driver, or export ASR_PROFILE=cpu to run on the CPU"
+        evidence = f"profile {profile} is for an NPU, and there is none: no /dev/davinciN, {_why_not(case)}"
+        return Outcome("fail", evidence, advice)
+    named = _names(chips) or f"{len(nodes)} device nodes ({_why_not(case)})"
+    if not case.wants_npu:
+        advice = f"export ASR_PROFILE={fits}" if fits else "export ASR_PROFILE=…, see env/profiles"
+        return Outcome("warn", f"{named}, which profile {profile} does not use", advice)
+    if fits and fits != profile and case.settings.stack != "cpu":
+        return Outcome("fail", f"{named}, but profile {profile} is for another kind", f"export ASR_PROFILE={fits}")
+    if chips and not fits:
+        return Outcome("warn", f"{named}: no profile is for it; {profile} may not fit")
+    return Outcome("pass", f"{named}, profile {profile}")
+
+
+def smi(case: Case) -> Outcome:
+    """npu-smi runs and lists the chips."""
+    found = _command(case.host)
+    made = [path for path in PLACES if case.host.state(path).kind == "empty directory"]
+    if made:
+        advice = f"sudo rmdir {' '.join(made)}, then install the driver again"
+        return Outcome("fail", f"{', '.join(made)}: empty directory, as Docker makes of a missing mount", advice)
+    try:
+        told = report(case.host)
+    except NpuSmiError as error:
+        return Outcome("warn" if NOT_RECORDED in error.reason else "fail", error.reason, error.advice)
+    evidence = f"{told.version} in {found or 'a record'}: {_names(told.chips) or 'no chips'}"
+    if told.notes:
+        return Outcome("warn", f"{evidence}; {' '.join(told.notes)}", "install the driver again")
+    return Outcome("pass", evidence)
+
+
+def health(case: Case) -> Outcome | None:
+    """The NPUs that are used are healthy; others only warn."""
+    chips = _chips(case)
+    if not chips:
+        return None
+    used = used_nodes(case)
+    absent = sorted(set(used) - {chip.node for chip in chips})
+    outcomes = [Outcome("fail", f"npu-smi lists no NPU {node}", "npu-smi info") for node in absent]
+    for chip in chips:
+        if chip.health not in GOOD:
+            fatal = chip.health in BAD and chip.node in used
+            advice = f"npu-smi info -t health -i {chip.npu} -c {chip.chip}"
+            outcomes.append(Outcome("fail" if fatal else "warn", f"NPU {chip.node}: {chip.health}", advice))
+    if outcomes:
+        return _together(outcomes)
+    hottest = max((chip.temperature or 0 for chip in chips), default=0)
+    return Outcome("pass", f"{len(chips)} OK, the hottest at {hottest} °C")
+
+
+def memory(case: Case) -> Outcome | None:
+    """The NPUs that are used have room for the model; who holds the memory, if not."""
+    chips = [chip for chip in _chips(case) if chip.node in used_nodes(case)]
+    if not chips:
+        return None
+    needed = _needed(case)
+    return _together([_room(case, chip, needed) for chip in chips])
+
+
+def used_nodes(case: Case) -> list[int]:
+    """The N of the /dev/davinciN that are used: those of ASR_NPUS, in a container all that it has."""
+    if case.place == "container":
+        nodes = case.host.matches("/dev/davinci[0-9]*")
+        return sorted(int(text) for path in nodes if (text := path.removeprefix("/dev/davinci")).isdecimal())
+    try:
+        return numbers(case.settings.npus)
+    except KitError:  # told by the check of the settings
+        return []
+
+
+def _room(case: Case, chip: Chip, needed: int) -> Outcome:
+    held = chip.main_memory
+    if held is None:
+        return Outcome("warn", f"NPU {chip.node}: npu-smi does not tell its memory", "npu-smi info -t memory")
+    evidence = f"NPU {chip.node}: {held.free} of {held.total} MB free"
+    if held.free >= needed:
+        return Outcome("pass", f"{evidence}, {needed} needed" if needed else evidence)
+    everyone = report(case.host).processes
+    holders = [process for process in everyone if (process.npu, process.chip) == (chip.npu, chip.chip)]
+    named = ", ".join(_describe(case, process) for process in holders) or "no process that npu-smi shows"
+    evidence = f"{evidence}, {needed} needed; held by {named}"
+    # In a container npu-smi shows that container's processes only.
+    if (case.place == "container" and holders) or any(engine.owner(case.host, p.pid, ours=True) for p in holders):
+        return Outcome("pass", evidence)
+    free = [other.node for other in _chips(case) if (room := other.main_memory) and room.free >= needed]
+    if case.place == "host" and free:
+        return Outcome("fail", evidence, f"stop them, or export ASR_NPUS={free[0]}, which has room")
+    return Outcome("fail", evidence, "stop them")
+
+
+def _describe(case: Case, process: Process) -> str:
+    container = engine.owner(case.host, process.pid)
+    where = f", container {container}" if container else ""
+    return f"{process.name or 'a process'} (pid {process.pid}{where}: {process.memory} MB)"
+
+
+def _needed(case: Case) -> int:
+    """MB that the model takes on the device; 0 for the demo model, which takes next to nothing."""
+    if not case.wants_weights:
+        return 0
+    size = model.size(case)  # of 16-bit numbers
+    return MARGIN + size * (2 if case.settings.dtype == "float32" else 1) // 2**20
+
+
+def _chips(case: Case) -> tuple[Chip, ...]:
+    """The chips; none where npu-smi fails, which is told by its own check."""
+    try:
+        return report(case.host).chips
+    except NpuSmiError:
+        return ()
+
+
+def _why_not(case: Case) -> str:
+    """Why npu-smi does not tell the chips."""
+    try:
+        return f"npu-smi lists {len(report(case.host).chips)} chips"
+    except NpuSmiError as error:
+        return f"{error.subject}: {error.reason}"
+
+
+def report(host: Host) -> Report:
+    """What `npu-smi info` tells. Raises NpuSmiError, with its famous failures decoded, where it fails."""
+    answer = host.run("npu-smi-info", [_command(host) or "npu-smi", "info"])
+    said = answer.output + answer.fault
+    for code, (cause, advice) in CAUSES.items():
+        if f"ret is {code}" in said:
+            raise NpuSmiError("npu-smi info", f"{cause} (ret is {code})", advice)
+    if answer.fault == NOT_FOUND:
+        raise NpuSmiError("npu-smi", f"is not on PATH, nor {' or '.join(PLACES)}", "install the NPU driver")
+    if answer.fault:
+        raise NpuSmiError("npu-smi info", answer.fault, "type it, and see what it says")
+    return parse(answer.output)
+
+
+def _command(host: Host) -> str:
+    """Where npu-smi is; empty if it is not."""
+    found = host.ask("npu-smi-path", lambda: Answer(shutil.which("npu-smi") or ""))
+    return found.output.strip() or next((path for path in PLACES if host.state(path).kind == "file"), "")
+
+
+def _names(chips: Iterable[Chip]) -> str:
+    """Such as `8 × 910B4`."""
+    names = [chip.name for chip in chips]
+    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
+
+
+def _together(outcomes: list[Outcome]) -> Outcome:
+    """Several as one: what is wrong, or all."""
+    status = worst(outcomes)
+    shown = [outcome for outcome in outcomes if outcome.status != "pass"] or outcomes
+    fixes = dict.fromkeys(outcome.fix for outcome in shown if outcome.fix)
+    return Outcome(status, "; ".join(outcome.evidence for outcome in shown), "; ".join(fixes))

@@ -1,0 +1,215 @@
+"""A host as the doctor sees it: files, states of paths and answers, nothing else.
+
+On this host (`root` is /) files are read and commands run. With any other root nothing of this host is looked at: files
+are those under the root, and answers are those recorded in `commands/<name>.txt` there. What has no record is a fault,
+"not recorded". A `Host` keeps all that it saw, so that a support bundle, which is such a root, holds whatever the
+doctor needs to come to the same findings.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from env.loading import PROJECT
+from runtime.errors import UsageError
+
+RECORDS = "commands"
+PATHS = "paths.txt"  # in RECORDS: a line for each path whose state was asked for
+NOT_FOUND = "not found"
+NOT_RECORDED = "not recorded"
+PATIENCE = 20.0  # seconds for a command; npu-smi takes about two on eight NPUs
+MOST_LINKS = 40  # as Linux
+
+FAULT = re.compile(r"\A# fault: (.*)\n?")
+PATH_LINE = re.compile(r"^([a-z ]+?) +([0-7]{3,4}) +(\d+) +(\d+) +(/.*)$", re.MULTILINE)
+
+Kind = Literal["missing", "unreadable", "file", "device", "directory", "empty directory"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a path is, following links: its permission bits, and its owner and group by number."""
+
+    kind: Kind
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+
+    @property
+    def there(self) -> bool:
+        """Whether there is something: Docker makes an empty directory of a mount's source that is not there."""
+        return self.kind in ("file", "device", "directory")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed. `fault` says why that is nothing to go by; empty if the command succeeded."""
+
+    output: str
+    fault: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it is recorded."""
+        return f"# fault: {self.fault}\n{self.output}" if self.fault else self.output
+
+    @classmethod
+    def parse(cls, text: str) -> "Answer":
+        """From a record."""
+        found = FAULT.match(text)
+        return cls(text[found.end() :], found[1]) if found else cls(text)
+
+
+class Host:
+    """This host, or another one's files under a root. Raises UsageError where the root is no directory."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        if not root.is_dir():
+            advice = f"unpack it: tar -xzf {root}" if root.is_file() else ""
+            raise UsageError("--root", f"{root} is no directory", advice)
+        self.root = root.resolve()
+        self.live = self.root == Path("/")
+        self.texts: dict[str, str] = {}
+        self.states: dict[str, State] = {} if self.live else self._recorded_states()
+        self.answers: dict[str, Answer] = {}
+
+    def text(self, path: str) -> str:
+        """The content of a file; empty where it cannot be read."""
+        if path not in self.texts:
+            try:
+                self.texts[path] = self._find(path).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                return ""
+        return self.texts[path]
+
+    def state(self, path: str) -> State:
+        """What a path is."""
+        if path not in self.states:
+            try:
+                self.states[path] = _state(self._find(path))
+            except (FileNotFoundError, NotADirectoryError):
+                self.states[path] = State("missing")
+            except OSError:
+                self.states[path] = State("unreadable")
+        return self.states[path]
+
+    def matches(self, pattern: str) -> list[str]:
+        """The paths that match a pattern whose last part may have wildcards, in order of name."""
+        folder, _, name = pattern.rpartition("/")
+        with contextlib.suppress(OSError):
+            for entry in self._find(folder).iterdir():
+                if fnmatch.fnmatchcase(entry.name, name):
+                    self.state(f"{folder}/{entry.name}")
+        known = fnmatch.filter(self.states, pattern)
+        return sorted(path for path in known if "/" not in path[len(folder) + 1 :] and self.state(path).there)
+
+    def ask(self, name: str, call: Callable[[], Answer]) -> Answer:
+        """What `call` answers on this host, or what is recorded under `name`; asked once."""
+        if name not in self.answers:
+            self.answers[name] = call() if self.live else self._recorded(name)
+        return self.answers[name]
+
+    def run(self, name: str, command: Sequence[str], *, seconds: float = PATIENCE) -> Answer:
+        """What a command answers. One that is not there, fails, or takes longer than `seconds` is a fault."""
+        return self.ask(name, lambda: run_command(command, seconds=seconds))
+
+    def _find(self, path: str) -> Path:
+        """Where `path` is under the root: links, absolute ones too, stay inside. Raises OSError if they go round."""
+        found, todo, links = self.root, [part for part in path.split("/") if part], 0
+        while todo:
+            part = todo.pop(0)
+            if part in (".", ".."):
+                found = found if part == "." or found == self.root else found.parent
+                continue
+            step = found / part
+            if step.is_symlink():
+                links += 1
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = str(step.readlink())
+                found = self.root if target.startswith("/") else found
+                todo[:0] = [part for part in target.split("/") if part]
+            else:
+                found = step
+        return found
+
+    def _recorded(self, name: str) -> Answer:
+        try:
+            text = (self.root / RECORDS / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return Answer("", NOT_RECORDED)
+        return Answer.parse(text)
+
+    def _recorded_states(self) -> dict[str, State]:
+        with contextlib.suppress(OSError):
+            return parse_states((self.root / RECORDS / PATHS).read_text(encoding="utf-8", errors="replace"))
+        return {}
+
+
+def states_text(states: dict[str, State]) -> str:
+    """States as they are recorded: kind, permission bits, owner, group, path."""
+    return "".join(f"{s.kind} {s.mode:03o} {s.uid} {s.gid} {path}\n" for path, s in sorted(states.items()))
+
+
+def parse_states(text: str) -> dict[str, State]:
+    """States from their record."""
+    found = PATH_LINE.findall(text)
+    return {path: State(kind, int(mode, 8), int(uid), int(gid)) for kind, mode, uid, gid, path in found}
+
+
+def _state(path: Path) -> State:
+    found = path.stat()
+    kind: Kind = "file"
+    if stat.S_ISDIR(found.st_mode):
+        kind = "directory" if any(path.iterdir()) else "empty directory"
+    elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        kind = "device"
+    return State(kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+
+
+def run_command(command: Sequence[str], *, seconds: float) -> Answer:
+    """Run a command of this host in the project's root, in English, without a terminal."""
+    if not shutil.which(command[0]):
+        return Answer("", NOT_FOUND)
+    process = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # The whole group, by its id. A process that hangs in a driver cannot be killed, and is not waited for.
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1)
+        return Answer("", f"no answer within {seconds:g} s")
+    if process.returncode == 0:
+        return Answer(output)
+    last = next((line for text in (errors, output) for line in reversed(text.splitlines()) if line.strip()), "")
+    return Answer(output, f"{_ending(process.returncode)}{': ' if last else ''}{last.strip()}")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"

@@ -1,0 +1,67 @@
+"""Whether a server answers over HTTP, and at which step it does not: name, connection, TLS, HTTP.
+
+With the client that fetches weights, and so with the same proxies and certificates.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from runtime.fetch import shown
+from runtime.ops.doctor.probes import Answer
+
+PATIENCE = 10.0  # seconds to connect, and to answer; a name server takes its own time
+
+
+def reach(url: str, *, seconds: float = PATIENCE) -> Answer:
+    """The status that a GET of `url` gets; any below 500 is an answer, everything else a fault that names the step."""
+    outcome: list[Answer] = []
+    # The resolver cannot be given a deadline; a thread can be left behind.
+    thread = threading.Thread(target=lambda: outcome.append(_get(url, seconds)), daemon=True)
+    thread.start()
+    thread.join(3 * seconds)
+    return outcome[0] if outcome else Answer("", f"no answer within {3 * seconds:g} s, perhaps of the name server")
+
+
+def _get(url: str, seconds: float) -> Answer:
+    import requests
+
+    try:
+        with requests.get(url, timeout=seconds, stream=True) as answer:
+            if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return Answer("", f"HTTP: answers {answer.status_code} {answer.reason}".rstrip())
+            return Answer(str(answer.status_code))
+    except requests.RequestException as error:
+        return Answer("", _explain(url, error))
+
+
+def _explain(url: str, error: Exception) -> str:
+    """At which step it failed. Errors of requests wrap those of urllib3, and these the system's."""
+    import requests
+    from requests.utils import select_proxy
+    from urllib3.exceptions import NameResolutionError
+
+    proxy = select_proxy(url, requests.utils.get_environ_proxies(url))
+    party = f"the proxy {shown(proxy)}" if proxy else str(urlsplit(url).hostname)
+    chain = list(_chain(error))
+    last = next((str(link) for link in reversed(chain) if str(link)), type(error).__name__)
+    if any(isinstance(link, NameResolutionError | socket.gaierror) for link in chain):
+        return f"DNS: nothing knows the name of {party}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"TLS: {last}"
+    if isinstance(error, requests.Timeout):
+        return f"connection: no answer from {party} in time"
+    if isinstance(error, requests.ConnectionError):
+        told = next((link.strerror for link in reversed(chain) if isinstance(link, OSError) and link.strerror), last)
+        return f"connection: {party}: {told}"
+    return f"HTTP: {last}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it was made of, the system's own last."""
+    while error is not None:
+        yield error
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__

@@ -1,0 +1,56 @@
+"""Looking after a host: doctor, support-bundle."""
+
+from pathlib import Path
+
+from invoke import Context, Exit, task
+
+from runtime.tasks.foreseeing import foreseeing
+
+
+@task(
+    help={
+        "root": "directory to examine instead of this host, such as an unpacked support bundle",
+        "json": "print JSON instead of a table",
+        "quick": "only what takes no more than a moment: no checksums, no hub, nothing on the NPU",
+    }
+)
+@foreseeing
+def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False) -> None:
+    """Examine the host, or the container that this runs in; exit code 1 if a check fails."""
+    from runtime.ops.doctor import examine_host, present
+    from runtime.ops.doctor.machine import hostname
+    from runtime.ops.doctor.probes import Host
+    from runtime.ops.present import console
+    from runtime.ops.support import settings_for
+    from runtime.progress import waiting
+
+    host = Host(Path(root))
+    settings = settings_for(host)
+    with waiting("Examining"):
+        findings = examine_host(settings, host, quick=quick)
+    if json:
+        print(present.document(findings, hostname(host)), end="")
+    else:
+        console().print(present.table(findings))
+    failed = [finding for finding in findings if finding.status == "fail"]
+    if failed:
+        codes = ", ".join(finding.code for finding in failed)
+        raise Exit(f"doctor: {len(failed)} of {len(findings)} checks failed: {codes}", code=1)
+
+
+@task(help={"output": "directory to write to; default: ASR_OUT_DIR"})
+@foreseeing
+def support_bundle(_: Context, output: str = "") -> None:
+    """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
+    from env.loading import under_project
+    from runtime.ops import support
+    from runtime.ops.doctor.probes import Host
+    from runtime.progress import waiting
+
+    settings = support.settings_for(Host())
+    with waiting("Collecting"):
+        bundle = support.collect(settings, Path(output) if output else under_project(settings.out_dir))
+    for name, about in bundle.contents.items():
+        print(f"  {name}  {about}")
+    print(f"Written to {bundle.path} ({bundle.path.stat().st_size / 1024:.0f} KiB), readable only by you.")
+    print("Look into it before you hand it over: logs may hold what was said.")

@@ -1,0 +1,511 @@
+"""What the doctor finds on hosts that are well, and on hosts that are not."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_hosts
+import pytest
+from conftest import PROJECT
+from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, nodes, take_away, write
+from invoke import Collection, Program
+
+from env.loading import load_settings
+from runtime.errors import UsageError
+from runtime.ops.doctor import Finding, examine
+from runtime.ops.doctor.checks import CHECKS, checks_table
+from runtime.tasks import care
+
+A2 = {"ASR_PROFILE": "atlas-800-a2"}
+DUO = {"ASR_PROFILE": "atlas-300i-duo", "ASR_NPUS": "1-2"}
+
+
+def found(root: Path, settings: dict[str, str], *, quick: bool = False) -> dict[str, Finding]:
+    """The findings by their checks' titles."""
+    return {finding.title: finding for finding in examine(load_settings(settings), root=root, quick=quick)}
+
+
+def statuses(findings: dict[str, Finding], status: str) -> set[str]:
+    return {title for title, finding in findings.items() if finding.status == status}
+
+
+def test_every_check_has_a_code_of_its_own_a_title_and_a_line_for_the_documents() -> None:
+    assert len({check.code for check in CHECKS}) == len(CHECKS)
+    assert len({check.title for check in CHECKS}) == len(CHECKS)
+    assert [check.code for check in CHECKS] == sorted(check.code for check in CHECKS)
+    lines = checks_table().splitlines()
+    assert len(lines) == 2 + len(CHECKS)
+    for check, line in zip(CHECKS, lines[2:], strict=True):
+        assert re.fullmatch(r"ASR-D\d\d", check.code)
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[:2] == [f"`{check.code}`", check.title]
+        assert all(cells)
+
+
+def test_a_host_that_is_well(tmp_path: Path) -> None:
+    findings = found(atlas_800_a2(tmp_path), A2)
+    assert statuses(findings, "pass") == findings.keys()
+    assert findings["Architecture"].evidence == "aarch64"
+    assert findings["System"].evidence.startswith("openEuler 22.03 (LTS-SP4), Linux 5.10.0-216")
+    assert findings["NPU"].evidence == "8 × 910B4, profile atlas-800-a2"
+    assert findings["Driver"].evidence == "25.5.1 in /usr/local/Ascend"
+    assert findings["Firmware"].evidence == "7.8.0.2.212"
+    assert findings["Driver and CANN"].evidence == "driver 25.5.1, CANN 8.5.1"
+    assert findings["npu-smi"].evidence == "25.5.1 in /usr/local/bin/npu-smi: 8 × 910B4"
+    assert "mode 660, group HwHiAiUser (1000)" in findings["Device nodes"].evidence
+    assert findings["Health"].evidence == "8 OK, the hottest at 45 °C"
+    assert "NPU 0: 29957 of 32768 MB free" in findings["Device memory"].evidence
+    assert findings["Docker"].evidence == "24.0.7, data in /var/lib/docker"
+    assert findings["Compose"].evidence == "docker compose 2.24.5"
+    assert findings["Weights"].evidence == "weights/Qwen3-ASR-1.7B, 4.40 GB, checksums as in weights/weights.lock"
+    assert "CANN" not in findings  # that is in the container
+
+
+def test_the_quick_checks_leave_out_the_hub(tmp_path: Path) -> None:
+    root = atlas_800_a2(tmp_path)
+    assert found(root, A2).keys() - found(root, A2, quick=True).keys() == {"Hub"}
+
+
+def test_a_host_with_310p_cards_and_its_driver_elsewhere(tmp_path: Path) -> None:
+    findings = found(atlas_300i_duo(tmp_path), DUO)
+    assert statuses(findings, "pass") == findings.keys()
+    assert findings["Driver"].evidence == "25.2.1 in /data/Ascend"
+    assert findings["NPU"].evidence == "4 × 310P3, profile atlas-300i-duo"
+    assert "/usr/local/sbin/npu-smi" in findings["npu-smi"].evidence
+    assert "NPU 1: 42170 of 43693 MB free" in findings["Device memory"].evidence
+    assert "NPU 2: 42582 of 44280 MB free" in findings["Device memory"].evidence
+
+
+def test_a_driver_elsewhere_is_linked_to_where_containers_look(tmp_path: Path) -> None:
+    root = atlas_300i_duo(tmp_path)
+    (root / "usr/local/Ascend/driver").unlink()
+    findings = found(root, DUO)
+    assert findings["Driver"].status == "warn"
+    assert "sudo ln -s /data/Ascend/driver /usr/local/Ascend/driver" in findings["Driver"].fix
+    assert findings["Mounts"].status == "fail"
+    assert "/usr/local/Ascend/driver/lib64" in findings["Mounts"].evidence
+
+
+Damage = Callable[[Path], None]
+
+
+def says(name: str, text: str) -> Damage:
+    """A command answers otherwise."""
+    return lambda root: answer(root, name, text)
+
+
+def fails(name: str, why: str, text: str = "") -> Damage:
+    """A command fails."""
+    return lambda root: fault(root, name, why, text)
+
+
+def has(path: str, text: str = "x\n") -> Damage:
+    """A file is there, or another."""
+    return lambda root: write(root, path, text)
+
+
+def lacks(path: str) -> Damage:
+    """A path is not there."""
+    return lambda root: take_away(root, path)
+
+
+def has_empty(path: str) -> Damage:
+    """Docker made a directory of a mount's source that was not there."""
+
+    def damage(root: Path) -> None:
+        take_away(root, path)
+        (root / path.lstrip("/")).mkdir()
+
+    return damage
+
+
+def has_nodes(*names: str, mode: str = "660") -> Damage:
+    """These device nodes are there, and no others."""
+    return lambda root: nodes(root, list(names), mode=mode)
+
+
+def npu_smi(*changes: tuple[str, str], sample: str = "910B4-x8-25.5.1.txt") -> Damage:
+    """npu-smi reports something else."""
+    text = (fake_hosts.SAMPLES / sample).read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return says("npu-smi-info", text)
+
+
+DRIVER = "/usr/local/Ascend/driver/version.info"
+INSTALLED = "/etc/ascend_install.info"
+FIRMWARE = "/usr/local/Ascend/firmware/version.info"
+FULL = "Filesystem\n/dev/sdb 100 90 1048576 90% /data\n"
+NO_WEIGHTS = says("weights", fake_hosts.weights("weights/Qwen3-ASR-1.7B: no such directory", size=0))
+CHIP = "| 0     910B4               | OK      "
+CHIP_6 = "| 6     910B4               | OK      "
+HBM = ("2811 / 32768", "31811/ 32768")
+IDLE = "No running processes found in NPU 0                                                            |"
+BUSY = "0       0                 | 4711          | python3                  | 28970                   |"
+IN_CONTAINER = has("/proc/4711/cgroup", f"0::/system.slice/docker-{fake_hosts.CONTAINER}.scope\n")
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """What is wrong with an Atlas 800 A2, which check tells it, and what words."""
+
+    check: str
+    status: str
+    damage: tuple[Damage, ...]
+    evidence: str
+    fix: str = ""
+
+
+AILMENTS = {
+    "architecture": Ailment("Architecture", "fail", (says("uname", "Linux 6.1 riscv64\n"),), "riscv64"),
+    "little memory": Ailment(
+        *("Memory", "warn"),
+        (has("/proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 2000000 kB\n"),),
+        *("1.9 of 7.6 GiB available, 8 wanted", "ps -eo"),
+    ),
+    "full disk for weights": Ailment(
+        *("Disk", "fail"), (says("disk-weights", FULL), NO_WEIGHTS), *("weights: 1.0 GiB free, 4.4 wanted", "ASR_MODEL")
+    ),
+    "full disk for an image": Ailment(
+        *("Disk", "warn"),
+        (says("disk-image", FULL), fails("image", "exit code 1: No such image")),
+        *("image: 1.0 GiB free, 25.0 wanted", "docker system df"),
+    ),
+    "disk that hangs": Ailment(
+        "Disk", "warn", (fails("disk-out", "no answer within 20 s"),), "out: no answer within 20 s", "ASR_OUT_DIR"
+    ),
+    "port": Ailment("Port", "fail", (says("port", "pid 9 (nginx)"),), "8000: taken by pid 9 (nginx)", "ASR_PORT"),
+    "port of a container": Ailment(
+        *("Port", "fail"),
+        (says("docker-ps", fake_hosts.container("web", ports="0.0.0.0:8000->80/tcp", ours=False)),),
+        *("container web has it", "ASR_PORT"),
+    ),
+    "no docker": Ailment("Docker", "fail", (fails("docker-info", "not found"),), "not installed", "docker.io"),
+    "engine down": Ailment(
+        *("Docker", "fail"),
+        (fails("docker-info", "exit code 1: Cannot connect to the Docker daemon"),),
+        *("Cannot connect", "sudo systemctl start docker"),
+    ),
+    "engine closed": Ailment(
+        *("Docker", "fail"),
+        (fails("docker-info", "exit code 1: permission denied while trying to connect"),),
+        *("permission denied", "usermod -aG docker"),
+    ),
+    "old compose": Ailment(
+        *("Compose", "fail"),
+        (fails("compose-v2", "exit code 125"), says("compose-v1", "1.25.0\n")),
+        *("docker-compose 1.25.0 is older than 1.29", "docker-compose"),
+    ),
+    "no compose": Ailment(
+        *("Compose", "fail"),
+        (fails("compose-v2", "exit code 125"), fails("compose-v1", "not found")),
+        *("neither", "docker-compose-plugin"),
+    ),
+    "runtime not loaded": Ailment(
+        *("Ascend's runtime", "warn"),
+        (has("/etc/docker/daemon.json", '{"runtimes": {"ascend": {"path": "/opt/runtime"}}}'),),
+        *("not known to the engine", "sudo systemctl restart docker"),
+    ),
+    "runtime gone": Ailment(
+        *("Ascend's runtime", "fail"),
+        (says("docker-info", fake_hosts.info(Runtimes={"ascend": {"path": "/opt/runtime"}})),),
+        *("/opt/runtime is not there", "daemon.json"),
+    ),
+    "no NPU": Ailment(
+        *("NPU", "fail"),
+        (lacks("/commands/paths.txt"), fails("npu-smi-info", "not found")),
+        *("no /dev/davinciN, npu-smi: is not on PATH", "ASR_PROFILE=cpu"),
+    ),
+    "another kind of NPU": Ailment(
+        *("NPU", "fail"),
+        (npu_smi(sample="310P3-duo-x2-23.0.6.txt"),),
+        *("4 × 310P3, but profile atlas-800-a2 is for another kind", "export ASR_PROFILE=atlas-300i-duo"),
+    ),
+    "an NPU without a profile": Ailment(
+        "NPU", "warn", (npu_smi(sample="950PR-x2-25.7.rc1.txt"),), "2 × Ascend950PR: no profile is for it"
+    ),
+    "no driver": Ailment("Driver", "fail", (lacks(DRIVER),), DRIVER, "install the driver"),
+    "half a driver": Ailment(
+        *("Driver", "warn"), (has(INSTALLED, "Driver_Install_Status=failed\n"),), *("does not call complete", "again")
+    ),
+    "other firmware": Ailment(
+        *("Firmware", "fail"),
+        (has(FIRMWARE, "Version=6.3.2.1.220\n"),),
+        *("6.3.2.1.220; the driver accepts [6.4.0,6.4.99]", "same HDK"),
+    ),
+    "no firmware": Ailment("Firmware", "warn", (lacks(FIRMWARE),), f"{FIRMWARE} is not there", "install"),
+    "old driver": Ailment(
+        *("Driver and CANN", "fail"),
+        (has(DRIVER, "Version=24.1.rc3\n"),),
+        *("driver 24.1.rc3, CANN 8.5.1", "25.0.X, 25.2.X, 25.3.X, 25.5.X"),
+    ),
+    "newer driver": Ailment(
+        *("Driver and CANN", "warn"),
+        (has(DRIVER, "Version=26.0.rc1\n"),),
+        *("driver 26.0.rc1, CANN 8.5.1, whose release notes list", "25.5.X"),
+    ),
+    "missing node": Ailment(
+        *("Device nodes", "fail"),
+        (has_nodes("davinci1", *fake_hosts.MANAGERS),),
+        *("/dev/davinci0 missing; there is davinci1", "ASR_NPUS"),
+    ),
+    "missing manager": Ailment(
+        *("Device nodes", "fail"),
+        (has_nodes("davinci0", "davinci_manager", "hisi_hdc"),),
+        "/dev/devmm_svm missing",
+    ),
+    "closed nodes": Ailment(
+        *("Device nodes", "fail"),
+        (has_nodes("davinci0", *fake_hosts.MANAGERS, mode="640"),),
+        *("closed to user 0 with groups 0, 1000: /dev/davinci0", "export ASR_UID=1000"),
+    ),
+    "empty directory instead of npu-smi": Ailment(
+        *("npu-smi", "fail"),
+        (has_empty("/usr/local/bin/npu-smi"),),
+        *("/usr/local/bin/npu-smi: empty directory, as Docker makes", "sudo rmdir /usr/local/bin/npu-smi"),
+    ),
+    "empty directory instead of a mount": Ailment(
+        *("Mounts", "fail"),
+        (has_empty("/usr/local/dcmi"),),
+        *("/usr/local/dcmi: empty directory", "sudo rmdir /usr/local/dcmi"),
+    ),
+    "missing mount": Ailment("Mounts", "warn", (lacks("/usr/local/dcmi"),), "missing: /usr/local/dcmi"),
+    "npu-smi missing": Ailment(
+        *("npu-smi", "fail"),
+        (lacks("/usr/local/bin/npu-smi"), fails("npu-smi-info", "not found")),
+        *("is not on PATH, nor /usr/local/bin/npu-smi", "install the NPU driver"),
+    ),
+    "npu-smi hangs": Ailment(
+        "npu-smi", "fail", (fails("npu-smi-info", "no answer within 20 s"),), "no answer within 20 s", "type it"
+    ),
+    "driver does not answer": Ailment(
+        *("npu-smi", "fail"),
+        (fails("npu-smi-info", "exit code 251", "dcmi module initialize failed. ret is -8005\n"),),
+        *("the driver does not answer", "reboot"),
+    ),
+    "held by another container": Ailment(
+        *("npu-smi", "fail"),
+        (says("npu-smi-info", "dcmi model initialized failed, because the device is used. ret is -8020\n"),),
+        *("another container holds the NPU", "docker ps"),
+    ),
+    "npu-smi talks nonsense": Ailment("npu-smi", "fail", (says("npu-smi-info", "hm\n"),), "'hm'", "type it"),
+    "npu-smi warns": Ailment(
+        *("npu-smi", "warn"),
+        (npu_smi(("\n| NPU   Name", "\n[WARNING]The driver package may not be complete\n| NPU   Name")),),
+        *("[WARNING]The driver package", "install the driver again"),
+    ),
+    "bad health": Ailment(
+        *("Health", "fail"),
+        (npu_smi((CHIP, CHIP.replace("OK      ", "Critical"))),),
+        *("NPU 0: Critical", "npu-smi info -t health -i 0 -c 0"),
+    ),
+    "warning": Ailment(
+        *("Health", "warn"),
+        (npu_smi((CHIP, CHIP.replace("OK     ", "Warning"))),),
+        *("NPU 0: Warning", "npu-smi info -t health -i 0"),
+    ),
+    "bad health of another": Ailment(
+        *("Health", "warn"),
+        (npu_smi((CHIP_6, CHIP_6.replace("OK   ", "Alarm"))),),
+        *("NPU 6: Alarm", "npu-smi info -t health -i 6 -c 0"),
+    ),
+    "an NPU that npu-smi does not list": Ailment(
+        "Health", "fail", (npu_smi((CHIP, CHIP.replace("0", "9", 1))),), "npu-smi lists no NPU 0", "npu-smi info"
+    ),
+    "memory held": Ailment(
+        *("Device memory", "fail"),
+        (npu_smi(HBM, (IDLE, BUSY)),),
+        *("NPU 0: 957 of 32768 MB free, 6244 needed; held by python3 (pid 4711: 28970 MB)", "export ASR_NPUS=1"),
+    ),
+    "memory held in a container": Ailment(
+        *("Device memory", "fail"),
+        (npu_smi(HBM, (IDLE, BUSY)), IN_CONTAINER, says("docker-ps", fake_hosts.container("vllm", ours=False))),
+        *("python3 (pid 4711, container vllm: 28970 MB)", "stop them"),
+    ),
+    "memory held by nobody": Ailment(
+        "Device memory", "fail", (npu_smi(HBM),), "held by no process that npu-smi shows", "stop"
+    ),
+    "weights missing": Ailment("Weights", "fail", (NO_WEIGHTS,), "no such directory", "invoke fetch-weights"),
+    "weights damaged": Ailment(
+        *("Weights", "fail"),
+        (says("weights", fake_hosts.weights(*(f"{name}: missing" for name in "abcde"))),),
+        *("a: missing; b: missing; c: missing (and 2 more)", "invoke fetch-weights"),
+    ),
+    "hub away": Ailment("Hub", "warn", (fails("hub", "DNS: no"),), "modelscope at https://", "ASR_HUB_ENDPOINT"),
+    "hub away, weights too": Ailment("Hub", "fail", (fails("hub", "DNS: no"), NO_WEIGHTS), "DNS: no", "invoke bundle"),
+    "hub wants a token": Ailment("Hub", "warn", (says("hub", "401"),), "answers 401", "ASR_HUB_TOKEN"),
+}
+
+
+@pytest.mark.parametrize("ailment", AILMENTS)
+def test_each_ailment_is_found_with_its_fix(ailment: str, tmp_path: Path) -> None:
+    atlas_800_a2(tmp_path)
+    expected = AILMENTS[ailment]
+    for damage in expected.damage:
+        damage(tmp_path)
+    finding = found(tmp_path, A2)[expected.check]
+    assert finding.status == expected.status, finding
+    assert expected.evidence in finding.evidence
+    assert expected.fix in finding.fix
+
+
+def test_what_other_checks_tell_is_not_told_again(tmp_path: Path) -> None:
+    fault(atlas_800_a2(tmp_path), "npu-smi-info", "no answer within 20 s")
+    findings = found(tmp_path, A2)
+    assert statuses(findings, "fail") == {"npu-smi"}
+    assert not {"Health", "Device memory"} & findings.keys()
+
+
+def test_the_kits_own_container_may_hold_port_and_memory(tmp_path: Path) -> None:
+    npu_smi(HBM, (IDLE, BUSY))(atlas_800_a2(tmp_path))
+    IN_CONTAINER(tmp_path)
+    answer(tmp_path, "docker-ps", fake_hosts.container("qwen3-asr-8000-asr-1", ports="127.0.0.1:8000->8000/tcp"))
+    findings = found(tmp_path, A2)
+    assert statuses(findings, "pass") == findings.keys()
+    assert "the kit's container qwen3-asr-8000-asr-1 has it" in findings["Port"].evidence
+
+
+def test_an_old_driver_with_ranges_of_firmware_left_out(tmp_path: Path) -> None:
+    write(atlas_800_a2(tmp_path), DRIVER, "Version=25.0.rc1\n")
+    findings = found(tmp_path, A2)
+    assert findings["Firmware"].status == "pass"
+    assert findings["Driver and CANN"].status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("variables", "evidence", "fix"),
+    [
+        ({"ASR_NPUS": "3-0"}, "'3-0' runs backwards", "export ASR_NPUS=0-3"),
+        ({"ASR_DEVICE": "npu:2", "ASR_NPUS": "0,4"}, "the container has 2 NPUs", "export ASR_DEVICE=npu"),
+        ({"ASR_PROFILE": "atlas-300i-duo", "ASR_DTYPE": "bfloat16"}, "bfloat16", "export ASR_DTYPE=float16"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    variables: dict[str, str], evidence: str, fix: str, tmp_path: Path
+) -> None:
+    finding = found(atlas_800_a2(tmp_path), A2 | variables)["Settings"]
+    assert finding.status == "fail"
+    assert evidence in finding.evidence
+    assert finding.fix == fix
+
+
+def test_unverified_weights_may_be_allowed(tmp_path: Path) -> None:
+    NO_WEIGHTS(atlas_800_a2(tmp_path))
+    assert found(tmp_path, A2 | {"ASR_ALLOW_UNVERIFIED_WEIGHTS": "true"})["Weights"].status == "warn"
+
+
+def test_float32_takes_twice_the_memory(tmp_path: Path) -> None:
+    npu_smi(("2811 / 32768", "22811/ 32768"))(atlas_800_a2(tmp_path))
+    assert found(tmp_path, A2)["Device memory"].status == "pass"
+    assert found(tmp_path, A2 | {"ASR_DTYPE": "float32"})["Device memory"].status == "fail"
+
+
+def test_a_laptop_passes_with_one_line_on_the_npu(tmp_path: Path) -> None:
+    write(tmp_path, "/etc/os-release", "PRETTY_NAME=Laptop\n")
+    answer(tmp_path, "uname", "Linux 6.1.0 x86_64\n")
+    for name in ("docker-info", "docker-ps", "compose-v1", "compose-v2"):
+        fault(tmp_path, name, "not found")
+    findings = found(tmp_path, {})
+    assert not statuses(findings, "fail")
+    assert findings["NPU"].evidence == "no NPU: the demo model runs on the CPU"
+    assert findings["Docker"].status == "warn"
+    assert not {"Driver", "Device nodes", "Health", "Mounts", "npu-smi", "Hub"} & findings.keys()
+    assert found(tmp_path, {}, quick=True)["Docker"].status == "fail"  # make up cannot do without
+
+
+def test_npus_that_the_profile_ignores(tmp_path: Path) -> None:
+    findings = found(atlas_800_a2(tmp_path), {})
+    assert statuses(findings, "warn") == {"NPU"}
+    assert findings["NPU"].evidence == "8 × 910B4, which profile cpu does not use"
+    assert findings["NPU"].fix == "export ASR_PROFILE=atlas-800-a2"
+    fault(tmp_path, "npu-smi-info", "no answer within 20 s")
+    assert "8 device nodes (npu-smi info: no answer" in found(tmp_path, {})["NPU"].evidence
+
+
+def test_what_is_not_recorded_is_said_and_no_failure(tmp_path: Path) -> None:
+    atlas_800_a2(tmp_path)
+    paths = (tmp_path / "commands/paths.txt").read_text(encoding="utf-8")
+    take_away(tmp_path, "/commands")
+    answer(tmp_path, "paths", paths)
+    findings = found(tmp_path, A2)
+    unknown = statuses(findings, "warn")
+    assert all("not recorded" in findings[title].evidence for title in unknown)
+    assert {"Architecture", "Docker", "Compose", "npu-smi", "Weights", "Hub", "Port"} <= unknown
+    assert not statuses(findings, "fail")
+
+
+def test_nodes_as_plain_files_under_a_root(tmp_path: Path) -> None:
+    atlas_800_a2(tmp_path)
+    take_away(tmp_path, "/commands/paths.txt")
+    for name in ("davinci0", *fake_hosts.MANAGERS):
+        write(tmp_path, f"/dev/{name}")
+        (tmp_path / "dev" / name).chmod(0o666)
+    assert "mode 666" in found(tmp_path, A2)["Device nodes"].evidence
+
+
+def doctor(*arguments: str | Path) -> int:
+    """Run the task; returns its exit code."""
+    try:
+        Program(namespace=Collection.from_module(care)).run(["invoke", "doctor", *map(str, arguments)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture
+def on_atlas(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in A2.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("on_atlas")
+def test_the_task_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    atlas_800_a2(tmp_path)
+    assert doctor("--root", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ok +ASR-D20 +NPU +8 × 910B4, profile atlas-800-a2", shown, re.MULTILINE)
+    nodes(tmp_path, ["davinci1"])
+    assert doctor("--root", tmp_path, "--quick") == 1
+    told = capsys.readouterr()
+    assert re.search(r"^FAIL +ASR-D24 +Device nodes +/dev/davinci0, /dev/davinci_manager", told.out, re.MULTILINE)
+    assert re.search(r"doctor: 1 of \d+ checks failed: ASR-D24", told.err)
+
+
+@pytest.mark.usefixtures("on_atlas")
+def test_the_task_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(atlas_800_a2(tmp_path), "port", "pid 9 (nginx)")
+    assert doctor("--root", tmp_path, "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told.keys() == {"date", "host", "passed", "findings"}
+    assert (told["host"], told["passed"]) == ("atlas", False)
+    failed = [finding for finding in told["findings"] if finding["status"] == "fail"]
+    assert failed == [
+        {
+            "code": "ASR-D05",
+            "title": "Port",
+            "status": "fail",
+            "evidence": "8000: taken by pid 9 (nginx)",
+            "fix": "export ASR_PORT=…, or stop it",
+        }
+    ]
+
+
+def test_a_root_that_is_none_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="--root"):
+        examine(load_settings({}), root=tmp_path / "none")
+    assert doctor("--root", tmp_path / "none") == 2
+    assert "is no directory" in capsys.readouterr().err
+
+
+def test_a_host_needs_nothing_of_the_model() -> None:
+    """It has the host stack alone: neither torch nor what reads audio."""
+    heavy = "torch numpy transformers soundfile av soxr jiwer".split()
+    script = "import sys, runtime.ops.doctor, runtime.ops.doctor.present, runtime.ops.support, runtime.tasks.care\n"
+    script += f"print(sorted(set({heavy}) & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
