@@ -2,8 +2,8 @@
 
 A value comes from the first of these that has one:
 
-1. the variable `ASR_…` in the environment,
-2. for a setting that the kit hands on to torch_npu, CANN or OpenMP: their own variable in the environment,
+1. the variable `ASR_…` in the environment, or else in the file `.env` at the project's root,
+2. for a setting that the kit hands on to torch_npu, CANN or OpenMP: their own variable, in the same places,
 3. the profile `env/profiles/<ASR_PROFILE>.env`,
 4. the default.
 
@@ -26,20 +26,23 @@ from runtime.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROFILES = PROJECT / "env" / "profiles"
+FILE = PROJECT / ".env"  # what an operator does not want to type each time
 
 
 class SettingsError(UsageError):
     """A setting that does not exist, or a value that it cannot have. `subject` is the variable."""
 
 
-def load_settings(environment: Mapping[str, str] = os.environ, *, kind: type[Settings] = Settings) -> Settings:
-    """The settings in force, as an instance of `kind`; the module's docstring lists the sources.
+def load_settings(environment: Mapping[str, str] | None = None, *, kind: type[Settings] = Settings) -> Settings:
+    """The settings in force, as an instance of `kind`; the module's docstring lists the sources. `environment` takes
+    the place of the process's environment and of the file.
 
     Raises SettingsError for a profile that does not exist, an `ASR_` variable that means nothing and a value that its
     setting cannot have.
     """
     fields = kind.model_fields
-    profile = environment.get(variable("profile")) or str(fields["profile"].default)
+    given = operator_environment() if environment is None else environment
+    profile = given.get(variable("profile")) or str(fields["profile"].default)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
 
@@ -47,18 +50,40 @@ def load_settings(environment: Mapping[str, str] = os.environ, *, kind: type[Set
         values.update(found)
         origins.update(dict.fromkeys(found, origin))
 
+    def place(key: str) -> str:
+        return FILE.name if environment is None and not os.environ.get(key) else "environment"
+
     take(read_profile(profile, kind=kind), f"env/profiles/{profile}.env")
     for name, field in fields.items():
-        if text := environment.get(note(field, "exports")):
-            take({name: text}, f"environment, {note(field, 'exports')}")
-    own = {key: text for key, text in environment.items() if key.startswith(PREFIX)}
-    take(_by_name(own, kind, "environment"), "environment")
+        if text := given.get(note(field, "exports")):
+            take({name: text}, f"{place(note(field, 'exports'))}, {note(field, 'exports')}")
+    for key, text in given.items():
+        if key.startswith(PREFIX):
+            take(_by_name({key: text}, kind, place(key)), place(key))
     try:
         settings = kind(**values)
     except ValidationError as error:
         raise _refusal(error, kind, origins) from None
     settings._origins.update(origins)
     return settings
+
+
+def operator_environment() -> dict[str, str]:
+    """The process's environment, and where it does not set them, the variables of the file `.env`.
+
+    Raises SettingsError where that file sets what is no setting.
+    """
+    if not FILE.exists():
+        return dict(os.environ)
+    try:
+        found = {key: text or "" for key, text in dotenv_values(FILE, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(FILE.name, f"cannot be read: {error}") from None
+    native = {note(field, "exports") for field in Settings.model_fields.values()}
+    for key in found:
+        if not key.startswith(PREFIX) and key not in native:
+            raise SettingsError(key, f"is no setting of the kit (found in {FILE.name})", "`invoke config` lists them")
+    return {**found, **{key: text for key, text in os.environ.items() if text or key not in found}}
 
 
 def profile_names() -> list[str]:

@@ -178,6 +178,12 @@ class Settings(BaseSettings):
         form="name[:tag][@digest]",
         pattern=r"^[\w.:/@-]+$",
     )
+    base_os: Literal["ubuntu", "openeuler"] | None = setting(
+        None,
+        "",
+        "System that the image is built on, for an NPU. Not set: the stack's first one.",
+        "有 NPU 时镜像所基于的操作系统。未设置时取该软件栈的第一个。",
+    )
     torch_npu: Literal["wheel", "index"] = setting(
         "wheel",
         "",

@@ -31,6 +31,35 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "lab.env"
 
 
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The operator's own file, in place of the project's."""
+    monkeypatch.setattr(module, "FILE", tmp_path / ".env")
+    for name in [name for name in os.environ if name.startswith("ASR_")]:
+        monkeypatch.delenv(name)
+    return tmp_path / ".env"
+
+
+def test_what_an_operator_set_in_the_file_holds_unless_the_environment_says_otherwise(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("ASR_PROFILE=atlas-800-a2\nASR_MAX_BATCH=16\nASR_PORT=8001\nTASK_QUEUE_ENABLE=0\n", "utf-8")
+    monkeypatch.setenv("ASR_PORT", "9000")
+    monkeypatch.setenv("ASR_MAX_BATCH", "")
+    settings = load_settings()
+    assert (settings.profile, settings.max_batch, settings.port) == ("atlas-800-a2", 16, 9000)
+    assert settings.task_queue_enable == 0
+    origins = [settings.origin(name) for name in ("max_batch", "port", "task_queue_enable", "dtype")]
+    assert origins == [".env", "environment", ".env, TASK_QUEUE_ENABLE", "env/profiles/atlas-800-a2.env"]
+
+
+@pytest.mark.parametrize("line", ["ASR_XYZZY=1", "SHELL=/bin/sh"])
+def test_the_file_sets_nothing_but_settings(file: Path, line: str) -> None:
+    file.write_text(line, "utf-8")
+    with pytest.raises(SettingsError, match=r"no setting of the kit \(found in \.env\)"):
+        load_settings()
+
+
 def test_without_variables_the_cpu_profile_counts_over_the_defaults() -> None:
     settings = load_settings({})
     assert (settings.profile, settings.model, settings.device, settings.dtype) == ("cpu", "demo", "auto", "float32")
