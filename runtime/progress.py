@@ -70,3 +70,27 @@ def _plain_lines(console: Console, title: str, unit: str) -> Callable[[float, fl
             console.print(f"{title}: {done:.0f} of {total:.0f} {unit}", highlight=False)
 
     return show
+
+
+@contextmanager
+def stages(title: str) -> Iterator[Callable[[str], None]]:
+    """Show the stage that something is in, each time the function that is yielded hears of a new one: in a spinner on
+    a terminal, which is not there before the first, else as a line."""
+    console = Console(stderr=True)
+    status = console.status(title)
+    last = ""
+
+    def show(stage: str) -> None:
+        nonlocal last
+        if stage != last:
+            last = stage
+            if console.is_terminal:
+                status.update(f"{title}: {stage}")
+                status.start()
+            else:
+                console.print(f"{title}: {stage}", highlight=False, markup=False)
+
+    try:
+        yield show
+    finally:
+        status.stop()

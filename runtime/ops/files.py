@@ -7,8 +7,10 @@ from pathlib import Path
 from runtime.errors import KitError
 
 
-def write_whole(path: Path, content: str) -> None:
+def write_whole(path: Path, content: str, *, mode: int = 0o666) -> None:
     """Write a text file by way of a temporary one beside it, so that no reader, and no interruption, leaves a part.
+
+    `mode` is narrowed by the umask, as for any new file.
 
     Raises KitError where the directory or the file cannot be written.
     """
@@ -19,7 +21,7 @@ def write_whole(path: Path, content: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(content)
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(mode & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -15,14 +15,15 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def smoke(_: Context) -> None:
     """Transcribe the bundled clips and compare; exit code 0 only if every clip passes."""
+    from runtime.measure import present
     from runtime.measure import smoke as measure
-    from runtime.ops import present
     from runtime.ops.files import write_whole
+    from runtime.ops.present import console
     from runtime.progress import progress, waiting
     from runtime.transcriber import open_transcriber
 
     settings = load_settings()
-    out = present.console()
+    out = console()
     with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
         loaded()
         clips = measure.bundled_clips()
