@@ -7,13 +7,37 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.10,$(
 	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test lint install clean
+.PHONY: help smoke test lint install clean host up down restart build pull logs ps shell
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 smoke: install ## Transcribe the bundled clips with the settings in force: without any, the demo model on this machine
 	@$(BIN)/invoke smoke
+
+up: host ## Check this host, build or pull the image, start the server, wait until it is ready
+	@$(BIN)/invoke container.up
+
+down: host ## Answer what was accepted, then stop the server and remove its container
+	@$(BIN)/invoke container.down
+
+restart: host ## Down, then up with the settings as they are now
+	@$(BIN)/invoke container.restart
+
+build: host ## Build the image
+	@$(BIN)/invoke container.build
+
+pull: host ## Pull ASR_IMAGE, or the image that is built on
+	@$(BIN)/invoke container.pull
+
+logs: host ## Follow the server's log
+	@$(BIN)/invoke container.logs
+
+ps: host ## Show the server's container
+	@$(BIN)/invoke container.ps
+
+shell: host ## Open a shell in the server's container
+	@$(BIN)/invoke container.shell
 
 test: $(VENV)/bin/python .reference/installed ## Run every test
 	@$(BIN)/python env/install.py cpu dev
@@ -24,10 +48,15 @@ lint: $(VENV)/bin/python ## Check style, types, shell scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/shellcheck .ci/run
+	@$(BIN)/shellcheck .ci/run docker/check-image docker/install-stack docker/bin/healthcheck docker/bin/with-cann
+	@$(BIN)/hadolint docker/Dockerfile
 
 install: $(VENV)/bin/python ## Create .venv and install the CPU stack into it
 	@$(BIN)/python env/install.py cpu
+
+# What the host itself needs for the targets above: settings, checks, downloads; neither torch nor audio.
+host: $(VENV)/bin/python
+	@$(BIN)/python env/install.py host
 
 clean: ## Remove .venv and what was written
 	rm -rf $(VENV) .reference out

@@ -1,6 +1,11 @@
 """What operators type: `invoke --list` shows all. The tasks are in runtime/tasks, by what they are about."""
 
-from runtime.tasks.kit import config, lock, readme, versions
-from runtime.tasks.model import smoke, train_demo, transcribe
+from invoke import Collection
 
-__all__ = ["config", "lock", "readme", "smoke", "train_demo", "transcribe", "versions"]
+from runtime.tasks import care, container, evidence, handoff, kit, model, server
+
+namespace = Collection()
+for module in (kit, model, server, care, evidence, handoff):
+    for task in Collection.from_module(module).tasks.values():
+        namespace.add_task(task)
+namespace.add_collection(Collection.from_module(container))

@@ -1,11 +1,15 @@
 """What tests share: the demo model, loaded once, and its clips."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from engine import Host, free_port, stand_in_base
+from tree import bare_environment, clone_into
 
 from env.loading import load_settings
 from env.settings import Settings
@@ -39,6 +43,25 @@ def clips() -> list[Clip]:
 def speech(clips: list[Clip]) -> list[Clip]:
     """The bundled clips in which somebody speaks, without hotwords."""
     return [clip for clip in clips if clip.language and not clip.context]
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """A clone of the kit whose image stands on a base that needs no registry."""
+    base = stand_in_base()
+    clone = clone_into(tmp_path_factory.mktemp("host") / "kit")
+    if os.environ.get("PIP_CERT"):
+        shutil.copy(os.environ["PIP_CERT"], clone / "docker" / "certificates" / "house.crt")
+    port = free_port()
+    return Host(clone, bare_environment(ASR_BASE_IMAGE=base, ASR_PORT=str(port)), port)
+
+
+@pytest.fixture(scope="session")
+def built(host: Host) -> str:
+    """What `make build` printed when it built the image."""
+    result = host.make("build")
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 @pytest.fixture

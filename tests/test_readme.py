@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from tree import bare_environment, clone_into
 
 from runtime.measure.smoke import Clip
 from runtime.ops.readme import READMES, renewed
@@ -62,21 +63,9 @@ def test_each_invoke_command_works_as_written(command: str, tmp_path: Path) -> N
 
 def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
     assert commands(ENGLISH)[0] == "make smoke"
-    clone = tmp_path / "clone"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, tracked.stdout.decode().split("\0")):
-        target = clone / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((PROJECT / name).read_bytes())
-        target.chmod((PROJECT / name).stat().st_mode)
-    bare = {key: value for key, value in os.environ.items() if not key.startswith(("ASR_", "MAKE", "VIRTUAL_ENV"))}
+    clone = clone_into(tmp_path / "clone")
     result = subprocess.run(
-        ["make", "smoke"], cwd=clone, env=bare, capture_output=True, text=True, check=False, timeout=900
+        ["make", "smoke"], cwd=clone, env=bare_environment(), capture_output=True, text=True, check=False, timeout=900
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert (clone / "out" / "smoke.json").is_file()

@@ -1,0 +1,27 @@
+"""Is the server ready? Exit code 0 or 1, and its words, which `docker inspect` keeps."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+
+URL = f"http://127.0.0.1:{os.environ.get('ASR_PORT') or 8000}/health/ready"
+
+
+def main() -> int:
+    """Ask once."""
+    # No proxy, whatever the environment says: this is the container itself.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(URL, timeout=4) as answer:
+            print(answer.read(1000).decode())
+            return 0
+    except urllib.error.HTTPError as error:
+        print(error.read(1000).decode())
+    except OSError as error:
+        print(f"{URL}: {error}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

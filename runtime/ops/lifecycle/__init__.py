@@ -1,0 +1,1 @@
+"""The container's life, from the host: image, start, readiness, end."""

@@ -1,0 +1,191 @@
+"""What the container gets of this host, as a second compose file: image, port, user, NPUs, mounts, settings."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from env.field import note, variable
+from env.loading import operator_environment, under_project
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.files import write_whole
+from runtime.ops.lifecycle.commands import ask
+from runtime.ops.lifecycle.image import image_name
+
+KIT = Path("/kit")  # of docker/Dockerfile
+UNPRIVILEGED = 10001  # likewise
+DEMO = "demo"
+OP_CACHE = "op-cache"
+RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
+
+# From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
+# that name, which breaks npu-smi on the host.
+NPU_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+NPU_MOUNTS = (
+    "/usr/local/dcmi",
+    "/usr/local/bin/npu-smi",
+    "/usr/local/sbin/npu-smi",
+    "/usr/local/Ascend/driver/lib64",
+    "/usr/local/Ascend/driver/version.info",
+    "/etc/ascend_install.info",
+)
+SHARED_MEMORY = {"atlas-300i-duo": "10g"}
+DEFAULT_SHARED_MEMORY = "1g"
+
+# Settings that are about the host, or that mean another path in the container.
+NOT_HANDED_ON = {
+    *("base_image", "base_os", "gid", "host", "image", "model", "npus", "op_cache_dir", "out_dir", "port", "profile"),
+    *("torch_npu", "uid", "weights_lock"),
+    *("hub", "hub_endpoint", "hub_revision", "hub_token", "hub_workers"),
+}
+
+
+def project_name(settings: Settings) -> str:
+    """The compose project: one for each port, so that a host with eight NPUs can run eight."""
+    return f"qwen3-asr-{settings.port}"
+
+
+def host_file(settings: Settings) -> Path:
+    """Where the second compose file is. Not in a directory that the container can write to."""
+    return under_project(settings.out_dir) / f"compose-{settings.port}.json"
+
+
+def server_directory(settings: Settings) -> Path:
+    """What the container sees as its `out`: logs and reports."""
+    return under_project(settings.out_dir) / f"server-{settings.port}"
+
+
+def write_host_file(settings: Settings, *, root: Path = Path("/")) -> Path:
+    """Write the second compose file, and make the directory that the container writes to.
+
+    `root` is where the host's devices and drivers are looked for. Raises KitError where an NPU of ASR_NPUS is not
+    there, or the directory cannot be made.
+    """
+    for directory in writable(settings):
+        make_writable(directory, user(settings))
+    path = host_file(settings)
+    write_whole(
+        path, json.dumps(describe(settings, root=root, environment=operator_environment()), indent=2) + "\n", mode=0o600
+    )
+    return path
+
+
+def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The second compose file's content."""
+    uid, gid = user(settings)
+    service: dict[str, Any] = {
+        "image": image_name(settings),
+        "user": f"{uid}:{gid}",
+        "ports": [f"{settings.host}:{settings.port}:{settings.port}"],
+        "environment": handed_on(settings, environment),
+        "volumes": mounts(settings),
+    }
+    if settings.stack != "cpu":
+        service["group_add"] = groups(settings, root)
+        service["shm_size"] = SHARED_MEMORY.get(settings.profile, DEFAULT_SHARED_MEMORY)
+        if has_runtime():
+            service["runtime"] = RUNTIME
+            service["environment"]["ASCEND_VISIBLE_DEVICES"] = settings.npus
+        else:
+            service["devices"] = devices(settings, root)
+            service["volumes"] += [f"{path}:{path}:ro" for path in NPU_MOUNTS if there(root, path)]
+    return {"services": {"asr": service}}
+
+
+def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the container: what the operator set, as far as it is not about the host."""
+    found = {variable("profile"): settings.profile, variable("host"): "0.0.0.0", variable("port"): str(settings.port)}
+    for name, field in type(settings).model_fields.items():
+        for key in (note(field, "exports"), variable(name)):
+            if key and name not in NOT_HANDED_ON and environment.get(key):
+                found[key] = environment[key]
+    if settings.model != DEMO:
+        found[variable("model")] = f"weights/{under_project(settings.model).name}"
+    else:
+        found[variable("model")] = DEMO
+    if settings.op_cache_dir:
+        found[variable("op_cache_dir")] = OP_CACHE
+    return found
+
+
+def writable(settings: Settings) -> dict[Path, str]:
+    """The directories that the container writes to, and what it calls them: its output, and the operators that CANN
+    compiled, which the servers of a host share."""
+    found = {server_directory(settings): f"{KIT}/out"}
+    if settings.op_cache_dir:
+        found[under_project(settings.op_cache_dir)] = f"{KIT}/{OP_CACHE}"
+    return found
+
+
+def mounts(settings: Settings) -> list[str]:
+    """The directories that the container writes to, and the weights, which it does not."""
+    found = [f"{source}:{target}" for source, target in writable(settings).items()]
+    if settings.model != DEMO:
+        model, lock = under_project(settings.model), under_project(settings.weights_lock)
+        sources = {model: model.name, lock: "weights.lock", model.parent / "clips": "clips"}
+        found += [f"{source}:{KIT}/weights/{name}:ro" for source, name in sources.items() if source.exists()]
+    return found
+
+
+def devices(settings: Settings, root: Path) -> list[str]:
+    """The device nodes of the NPUs. Raises KitError where one of ASR_NPUS is not there."""
+    nodes = [f"/dev/davinci{number}" for number in numbers(settings.npus)]
+    missing = [node for node in (*nodes, *NPU_DEVICES) if not there(root, node)]
+    if missing:
+        have = sorted(path.name for path in (root / "dev").glob("davinci[0-9]*"))
+        reason = f"{', '.join(missing)} not there; this host has {', '.join(have) or 'no /dev/davinciN'}"
+        raise KitError(variable("npus"), reason, "npu-smi info lists the NPUs; invoke doctor says more")
+    return [f"{node}:{node}" for node in (*nodes, *NPU_DEVICES)]
+
+
+def groups(settings: Settings, root: Path) -> list[str]:
+    """The groups that own the device nodes, often HwHiAiUser's 1000. Without capabilities even root needs them: the
+    nodes are open to owner and group only."""
+    nodes = [root / node.partition(":")[0].lstrip("/") for node in devices(settings, root)]
+    return [str(gid) for gid in sorted({node.stat().st_gid for node in nodes})]
+
+
+def numbers(npus: str) -> list[int]:
+    """`0-3,6` → [0, 1, 2, 3, 6]. Raises KitError where a range runs backwards."""
+    found: set[int] = set()
+    for part in npus.split(","):
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            raise KitError(variable("npus"), f"{part!r} runs backwards", f"{last}-{first}")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)
+
+
+def user(settings: Settings) -> tuple[int, int]:
+    """User and group of the container."""
+    uid = settings.uid if settings.uid is not None else UNPRIVILEGED if settings.stack == "cpu" else 0
+    return uid, settings.gid if settings.gid is not None else uid
+
+
+def has_runtime() -> bool:
+    """Whether ascend-docker-runtime is installed, which brings devices and mounts on its own."""
+    return RUNTIME in json.loads(ask(["docker", "info", "--format", "{{json .Runtimes}}"]) or "{}")
+
+
+def there(root: Path, path: str) -> bool:
+    """Whether a path of the host exists, and is no empty directory that Docker made of a missing source."""
+    found = root / path.lstrip("/")
+    return found.exists() and not (found.is_dir() and not any(found.iterdir()))
+
+
+def make_writable(directory: Path, owner: tuple[int, int]) -> None:
+    """Make a directory that the container's user can write to, whoever that is. Raises KitError.
+
+    The container has no capabilities: even its root may write only what is open to it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(directory, *owner)
+        elif directory.stat().st_uid == os.geteuid() != owner[0]:
+            directory.chmod(0o1777)
+    except OSError as error:
+        advice = f"sudo chown {owner[0]}:{owner[1]} {directory}"
+        raise KitError(str(directory), f"cannot be made: {error.strerror}", advice) from None

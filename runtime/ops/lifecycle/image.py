@@ -1,0 +1,134 @@
+"""The image: what it is called, what it is built from, whether it is there."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from env.loading import PROJECT
+from env.settings import Settings
+from env.stacks import load_stack
+from runtime.errors import KitError
+from runtime.ops.lifecycle.commands import DockerError, ask, run
+from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
+from runtime.ops.lifecycle.wheels import find_links
+
+NAME = "qwen3-asr-ascend"
+CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
+STACK_LABEL = "qwen3-asr.stack"
+# The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
+MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+def version() -> str:
+    """The kit's version, of pyproject.toml."""
+    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def image_name(settings: Settings) -> str:
+    """The image that the settings mean: ASR_IMAGE, else the one that is built here."""
+    if settings.image:
+        return settings.image
+    return f"{NAME}:{version()}-{settings.profile}" + ("-vllm" if settings.stack == "vllm" else "")
+
+
+def base_image(settings: Settings) -> str:
+    """What the image is built on. Raises StackError where the stack has none for the profile and system."""
+    return settings.base_image or load_stack(settings.stack).image(settings.profile, settings.base_os or "")
+
+
+def ensure(settings: Settings) -> None:
+    """Have the image: pulled where ASR_IMAGE names one that is not there, built where the kit's files are newer."""
+    name = image_name(settings)
+    if settings.image:
+        if not labels(name):
+            pull(settings)
+    elif labels(name).get(CONTEXT_LABEL) != context_digest():
+        build(settings)
+
+
+def build(settings: Settings) -> None:
+    """Build the image. Raises DockerError where the build fails, KitError where an address carries a password."""
+    with find_links(os.environ.get(WHEELS, "")) as links:
+        environment = {**os.environ, WHEELS: links}
+        run(build_command(settings, environment), environment=environment)
+
+
+def build_command(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """The docker command that builds the image. Mirrors and proxies are named only: docker reads their values."""
+    command = ["docker", "build", "--network", "host", "--target", settings.stack, "--file", "docker/Dockerfile"]
+    for name, value in _own_arguments(settings).items():
+        command += ["--build-arg", f"{name}={value}"]
+    for name in (*MIRRORS, *PROXIES):
+        if environment.get(name):
+            if name in MIRRORS:
+                _refuse_password(name, environment[name])
+            command += ["--build-arg", name]
+    return [*command, "--tag", image_name(settings), "."]
+
+
+def pull(settings: Settings) -> None:
+    """Pull ASR_IMAGE; for an image that is built here, the base that it is built on."""
+    run(["docker", "pull", settings.image or base_image(settings)])
+
+
+def labels(name: str) -> dict[str, str]:
+    """The labels of an image that is on this host; empty if it is not."""
+    found = ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", name])
+    return dict(json.loads(found) or {"": ""}) if found else {}
+
+
+def check_stack(settings: Settings) -> None:
+    """Raises DockerError where the image was built for another stack than the settings want."""
+    there = labels(image_name(settings)).get(STACK_LABEL, settings.stack)
+    if there != settings.stack:
+        reason = f"has the {there} stack, but the profile {settings.profile} is for {settings.stack}"
+        raise DockerError(image_name(settings), reason, "set ASR_PROFILE or ASR_IMAGE to what goes together")
+
+
+def context_digest() -> str:
+    """sha256 of all that a build sees: what .dockerignore lets through, and the Dockerfile."""
+    digest = hashlib.sha256()
+    for path in [PROJECT / "docker" / "Dockerfile", *_context()]:
+        executable = os.access(path, os.X_OK)
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(PROJECT)} {executable} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _context() -> list[Path]:
+    lines = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    found: set[Path] = set()
+    for entry in (PROJECT / line[1:] for line in lines if line.startswith("!")):
+        found.update([entry] if entry.is_file() else (path for path in entry.rglob("*") if path.is_file()))
+    return sorted(path for path in found if "__pycache__" not in path.parts)
+
+
+def _own_arguments(settings: Settings) -> dict[str, str]:
+    return {
+        "BASE_IMAGE": base_image(settings),
+        "STACK": settings.stack,
+        "ASR_TORCH_NPU": settings.torch_npu,
+        "VERSION": version(),
+        "REVISION": revision(),
+        "CONTEXT": context_digest(),
+    }
+
+
+def revision() -> str:
+    """The commit that is checked out, with -dirty where files differ; empty without git or a clone."""
+    commit = ask(["git", "rev-parse", "HEAD"])
+    return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain"]) else "")
+
+
+def _refuse_password(name: str, addresses: str) -> None:
+    if any(urlsplit(address).password for address in addresses.split()):
+        reason = "has a password, which the image's history would keep"
+        raise KitError(name, reason, "let a proxy or mirror on this host add it, and name that one")

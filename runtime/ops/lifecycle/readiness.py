@@ -1,0 +1,88 @@
+"""Waiting until a container has transcribed, and noticing at once that it never will."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.errors import KitError
+from runtime.ops.lifecycle.commands import ask
+
+EVERY = 0.5  # seconds between two looks
+TAIL = 25  # lines of the log that are shown of a container that ended
+SHORT = 12  # digits of an id, as docker ps shows them
+
+
+class NotReadyError(KitError):
+    """A container that ended, or that its health check gave up on."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A container as Docker sees it. `health` is starting, healthy or unhealthy."""
+
+    status: str
+    exit_code: int
+    restarts: int
+    health: str
+
+
+def container_state(container: str) -> State:
+    """The state of a container, by name or id. Raises NotReadyError where there is none."""
+    found = ask(["docker", "inspect", "--type", "container", container])
+    if not found:
+        raise NotReadyError(container, "is gone", "make up")
+    (entry,) = json.loads(found)
+    state = entry["State"]
+    health = state.get("Health", {}).get("Status", "")
+    return State(state["Status"], state["ExitCode"], entry["RestartCount"], health)
+
+
+def await_ready(container: str, url: str, *, on_stage: Callable[[str], None]) -> None:
+    """Return when the container is healthy and `url`/health/ready says so too; `on_stage` hears how far it is.
+
+    Raises NotReadyError with the end of the container's log where it ended or its health check gave up. The health
+    check's own start period bounds the wait.
+    """
+    while True:
+        state = container_state(container)
+        if state.status not in ("created", "running") or state.restarts:
+            # Docker forgets the exit code of a container that it has started again.
+            code = f" with exit code {state.exit_code}" if state.status == "exited" else ""
+            reason = f"ended{code} before it was ready; the end of its log:\n{tail(container)}"
+            raise NotReadyError(container[:SHORT], reason)
+        if state.health == "unhealthy":
+            reason = f"runs but did not get ready; the end of its log:\n{tail(container)}"
+            raise NotReadyError(container[:SHORT], reason, "make logs")
+        ready, stage = ask_server(url)
+        on_stage(stage)
+        if ready:
+            return
+        time.sleep(EVERY)
+
+
+def ask_server(url: str) -> tuple[bool, str]:
+    """Whether the server is ready, and its stage in words; both from its health endpoint."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health/ready", timeout=5) as answer:
+            return True, str(json.load(answer)["stage"])
+    except urllib.error.HTTPError as error:
+        with error:
+            return False, _stage(error.read())
+    except OSError:
+        return False, "starting"
+
+
+def tail(container: str) -> str:
+    """The end of a container's log, both streams."""
+    return ask(["sh", "-c", f'docker logs --tail {TAIL} "$0" 2>&1', container])
+
+
+def _stage(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["stage"])
+    except (ValueError, KeyError, TypeError):
+        return "starting"

@@ -1,0 +1,115 @@
+"""The container: what `make up`, `make down` and their kin run."""
+
+from invoke import Context, Exit, task
+
+from env.settings import Settings
+from runtime.tasks.foreseeing import foreseeing
+
+
+@task
+@foreseeing
+def build(_: Context) -> None:
+    """Build the image."""
+    from runtime.ops.lifecycle import commands, image
+
+    commands.check_engine()
+    image.build(_settings())
+
+
+@task
+@foreseeing
+def pull(_: Context) -> None:
+    """Pull the image that ASR_IMAGE names, or the base that the image is built on."""
+    from runtime.ops.lifecycle import commands, image
+
+    commands.check_engine()
+    image.pull(_settings())
+
+
+@task
+@foreseeing
+def up(_: Context) -> None:
+    """Check the host, have the image, start the server and wait until it is ready."""
+    _up(_settings())
+
+
+@task
+@foreseeing
+def down(_: Context) -> None:
+    """Drain the server and remove its container."""
+    from runtime.ops.lifecycle import up as lifecycle
+
+    settings = _settings()
+    if not lifecycle.down(settings):
+        print(f"No server on port {settings.port}.")
+
+
+@task
+@foreseeing
+def restart(_: Context) -> None:
+    """Down, then up: with the settings as they are now."""
+    from runtime.ops.lifecycle import up as lifecycle
+
+    settings = _settings()
+    lifecycle.down(settings)
+    _up(settings)
+
+
+@task
+@foreseeing
+def logs(_: Context) -> None:
+    """Follow the server's log; Ctrl-C ends it."""
+    _compose("logs", "--follow", "--tail", "200")
+
+
+@task
+@foreseeing
+def ps(_: Context) -> None:
+    """Show the server's container."""
+    _compose("ps")
+
+
+@task
+@foreseeing
+def shell(_: Context) -> None:
+    """Open a shell in the server's container, with CANN's environment."""
+    _compose("exec", "asr", "/kit/docker/bin/with-cann", "bash")
+
+
+def _up(settings: Settings) -> None:
+    from runtime.ops.lifecycle import up as lifecycle
+    from runtime.progress import stages
+
+    _check_up(settings)
+
+    with stages("Starting") as on_stage:
+        url = lifecycle.up(settings, on_stage=on_stage)
+    lifecycle.try_curl(settings)
+    print(f"Ready: {url}   make logs, make down")
+
+
+def _check_up(settings: Settings) -> None:
+    """Print what the doctor finds amiss at a glance, and go no further where it must not."""
+    from runtime.ops.doctor import examine, present
+    from runtime.ops.present import console
+
+    amiss = [finding for finding in examine(settings, quick=True) if finding.status != "pass"]
+    if amiss:
+        console().print(present.table(amiss))
+    failed = [finding.code for finding in amiss if finding.status == "fail"]
+    if failed:
+        raise Exit(f"not started: {', '.join(failed)} → invoke doctor", code=1)
+
+
+def _compose(*words: str) -> None:
+    from runtime.ops.lifecycle import commands
+    from runtime.ops.lifecycle import up as lifecycle
+
+    commands.check_engine()
+    lifecycle.compose(_settings(), *words)
+
+
+def _settings() -> Settings:
+    from runtime.ops.lifecycle.profile import host_settings
+
+    return host_settings()

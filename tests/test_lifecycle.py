@@ -1,0 +1,295 @@
+"""What the container gets of a host, and the docker commands that the kit runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from env.loading import PROJECT, load_settings
+from env.settings import Settings
+from env.stacks import load_stack
+from runtime.errors import KitError
+from runtime.ops.doctor.probes import Host
+from runtime.ops.lifecycle import commands, host, image, profile
+from runtime.ops.lifecycle.up import COMPOSE
+
+Fake = Callable[[str, str], None]
+NODES = ("davinci0", "davinci1", "davinci2", "davinci3", "davinci_manager", "devmm_svm", "hisi_hdc")
+A2 = "atlas-800-a2"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Makes a command: a shell script that comes first on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(name: str, script: str) -> None:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    commands.compose.cache_clear()
+    return make
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An Atlas 800 A2's files: four NPUs, the driver, and an empty directory that Docker made of a missing npu-smi."""
+    found = tmp_path / "root"
+    for node in NODES:
+        (found / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
+        (found / "dev" / node).touch()
+    for name in (
+        "usr/local/Ascend/driver/lib64/libascend_hal.so",
+        "usr/local/sbin/npu-smi",
+        "usr/local/dcmi/libdcmi.so",
+    ):
+        (found / name).parent.mkdir(parents=True, exist_ok=True)
+        (found / name).touch()
+    (found / "usr/local/bin/npu-smi").mkdir(parents=True)
+    return found
+
+
+def described(root: Path, tmp_path: Path, **variables: str) -> dict[str, Any]:
+    """The service of the second compose file."""
+    environment = {"ASR_OUT_DIR": str(tmp_path / "out"), **variables}
+    service = host.describe(load_settings(environment), root=root, environment=environment)["services"]["asr"]
+    return dict(service)
+
+
+def test_an_npu_host_hands_over_the_npus_that_were_asked_for(root: Path, tmp_path: Path, fake: Fake) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    service = described(root, tmp_path, ASR_PROFILE=A2, ASR_NPUS="0-1,3")
+    nodes = ["davinci0", "davinci1", "davinci3", "davinci_manager", "devmm_svm", "hisi_hdc"]
+    assert service["devices"] == [f"/dev/{node}:/dev/{node}" for node in nodes]
+    assert service["user"] == "0:0"
+    assert service["group_add"] == [str((root / "dev" / "davinci0").stat().st_gid)]
+    assert service["shm_size"] == "1g"
+    assert "privileged" not in service
+
+
+def test_only_what_exists_is_mounted(root: Path, tmp_path: Path, fake: Fake) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    volumes = described(root, tmp_path, ASR_PROFILE=A2)["volumes"]
+    driver = ["/usr/local/dcmi", "/usr/local/sbin/npu-smi", "/usr/local/Ascend/driver/lib64"]
+    assert [volume for volume in volumes if volume.startswith("/usr")] == [f"{path}:{path}:ro" for path in driver]
+
+
+def test_with_ascends_runtime_its_variable_takes_the_place_of_devices(root: Path, tmp_path: Path, fake: Fake) -> None:
+    fake("docker", 'echo \'{"ascend": {}, "runc": {}}\'')
+    service = described(root, tmp_path, ASR_PROFILE=A2, ASR_NPUS="0-2")
+    assert service["runtime"] == "ascend"
+    assert service["environment"]["ASCEND_VISIBLE_DEVICES"] == "0-2"
+    assert "devices" not in service
+
+
+def test_an_npu_that_is_not_there_is_named(root: Path, tmp_path: Path, fake: Fake) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    with pytest.raises(
+        KitError, match=r"/dev/davinci7 not there; this host has davinci0, davinci1, davinci2, davinci3"
+    ):
+        described(root, tmp_path, ASR_PROFILE=A2, ASR_NPUS="3,7")
+
+
+def test_a_range_that_runs_backwards_is_refused() -> None:
+    with pytest.raises(KitError, match="3-1"):
+        host.numbers("3-1")
+    assert host.numbers("6,0-3,2") == [0, 1, 2, 3, 6]
+
+
+def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_path: Path) -> None:
+    service = described(
+        Path("/"),
+        tmp_path,
+        ASR_MAX_BATCH="4",
+        OMP_NUM_THREADS="2",
+        ASR_HUB_TOKEN="secret-token",
+        ASR_HOST="0.0.0.0",
+        ASR_PORT="8123",
+        ASR_UID="1234",
+    )
+    assert service["environment"] == {
+        "ASR_PROFILE": "cpu",
+        "ASR_HOST": "0.0.0.0",
+        "ASR_PORT": "8123",
+        "ASR_MODEL": "demo",
+        "ASR_MAX_BATCH": "4",
+        "OMP_NUM_THREADS": "2",
+    }
+    assert service["ports"] == ["0.0.0.0:8123:8123"]
+    assert service["user"] == "1234:1234"
+
+
+def test_every_setting_is_handed_on_or_known_to_be_the_hosts() -> None:
+    """A new setting reaches the container unless it is listed."""
+    environment = {"ASR_HUB": "http", "ASR_JIT_COMPILE": "true"}
+    found = host.handed_on(load_settings(environment), environment)
+    assert set(Settings.model_fields) >= host.NOT_HANDED_ON
+    assert "ASR_JIT_COMPILE" in found
+    assert "ASR_HUB" not in found
+
+
+def test_weights_and_their_lock_are_mounted_read_only(root: Path, tmp_path: Path, fake: Fake) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    model, lock = tmp_path / "models" / "Qwen3-ASR-1.7B", tmp_path / "weights.lock"
+    model.mkdir(parents=True)
+    lock.touch()
+    service = described(root, tmp_path, ASR_PROFILE=A2, ASR_MODEL=str(model), ASR_WEIGHTS_LOCK=str(lock))
+    assert f"{model}:/kit/weights/Qwen3-ASR-1.7B:ro" in service["volumes"]
+    assert f"{lock}:/kit/weights/weights.lock:ro" in service["volumes"]
+    assert service["environment"]["ASR_MODEL"] == "weights/Qwen3-ASR-1.7B"
+
+
+def test_compiled_operators_are_kept_and_shared_by_the_servers_of_a_host(
+    root: Path, tmp_path: Path, fake: Fake
+) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    service = described(root, tmp_path, ASR_PROFILE=A2, ASR_OP_CACHE_DIR=str(tmp_path / "cache"))
+    assert f"{tmp_path / 'cache'}:/kit/op-cache" in service["volumes"]
+    assert service["environment"]["ASR_OP_CACHE_DIR"] == "op-cache"
+
+
+def test_the_directory_that_the_container_writes_to_is_open_to_its_user(tmp_path: Path) -> None:
+    settings = load_settings({"ASR_OUT_DIR": str(tmp_path), "ASR_UID": "4321", "ASR_GID": "1234"})
+    path = host.write_host_file(settings)
+    directory = host.server_directory(settings)
+    if os.geteuid() == 0:
+        assert (directory.stat().st_uid, directory.stat().st_gid) == (4321, 1234)
+    else:
+        assert directory.stat().st_mode & 0o7777 == 0o1777
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert directory not in path.parents
+
+
+@pytest.fixture(params=["cpu", A2])
+def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fake) -> Path:
+    """The second compose file, for a host without and one with NPUs."""
+    fake("docker", "echo '{\"runc\": {}}'")
+    environment = {"ASR_PROFILE": str(request.param), "ASR_OUT_DIR": str(tmp_path)}
+    service = host.describe(load_settings(environment), root=root, environment=environment)
+    path = tmp_path / "second.json"
+    path.write_text(json.dumps(service), encoding="utf-8")
+    return path
+
+
+def test_compose_v1_accepts_both_files_together(second: Path) -> None:
+    if not commands.ask(["docker-compose", "version", "--short"]):
+        pytest.skip("docker-compose is not installed")
+    command = ["docker-compose", *commands.files(COMPOSE, second), "config", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_both_files_follow_the_specification_of_compose_v2(second: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = subprocess.run([*check, str(COMPOSE), str(second)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*image.MIRRORS, *image.PROXIES):
+        monkeypatch.delenv(name, raising=False)
+    mirror = {"PIP_INDEX_URL": "https://mirror.example/simple"}
+    command = image.build_command(load_settings({"ASR_PROFILE": A2}), mirror)
+    assert f"BASE_IMAGE={load_stack('npu').image(A2)}" in command
+    assert "STACK=npu" in command
+    assert command[command.index("--target") + 1] == "npu"
+    assert command[command.index("--tag") + 1] == f"qwen3-asr-ascend:{image.version()}-{A2}"
+    assert command[command.index("PIP_INDEX_URL") - 1] == "--build-arg"
+    assert not any("mirror.example" in word for word in command)
+
+
+def test_the_system_below_is_a_setting() -> None:
+    base = image.base_image(load_settings({"ASR_PROFILE": A2, "ASR_BASE_OS": "openeuler"}))
+    assert base == load_stack("npu").image(A2, "openeuler")
+    assert "openeuler" in base
+
+
+def test_a_mirrors_password_does_not_get_into_an_image() -> None:
+    with pytest.raises(KitError, match="password") as caught:
+        image.build_command(load_settings({}), {"PIP_INDEX_URL": "https://me:pass-word@mirror.example/simple"})
+    assert "pass-word" not in str(caught.value)
+
+
+def test_a_profile_without_a_base_image_is_refused() -> None:
+    with pytest.raises(KitError, match="cpu"):
+        image.base_image(load_settings({"ASR_STACK": "npu"}))
+
+
+def a_host(root: Path, npu_smi: str) -> Host:
+    """An examined host that recorded what npu-smi said."""
+    record = root / "commands" / "npu-smi-info.txt"
+    record.parent.mkdir(parents=True)
+    record.write_text(npu_smi, encoding="utf-8")
+    return Host(root)
+
+
+def test_a_host_without_npus_gets_the_demo_model(tmp_path: Path) -> None:
+    assert profile.detect(Host(tmp_path)) == "cpu"
+
+
+def test_a_host_gets_the_profile_that_fits_its_npus(root: Path, reference: Path) -> None:
+    sample = (reference / "npu-smi" / "910B4-x1-25.5.2.txt").read_text(encoding="utf-8")
+    assert profile.detect(a_host(root, sample)) == A2
+
+
+def test_npus_that_no_profile_fits_ask_for_one(root: Path, reference: Path) -> None:
+    sample = (reference / "npu-smi" / "910B4-x1-25.5.2.txt").read_text(encoding="utf-8").replace("910B4", "510X1")
+    with pytest.raises(KitError, match="chips: 510X1 → set it to: atlas-300i-duo, atlas-800-a2, atlas-800-a3"):
+        profile.detect(a_host(root, sample))
+
+
+def test_no_docker_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KitError, match="docker: is not installed"):
+        commands.check_engine()
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("permission denied while trying to connect to the Docker daemon socket", "usermod -aG docker"),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "systemctl start docker"),
+    ],
+)
+def test_an_engine_that_cannot_be_reached_is_told(words: str, advice: str, fake: Fake) -> None:
+    fake("docker", f"echo '{words}' >&2; exit 1")
+    with pytest.raises(KitError, match=advice):
+        commands.check_engine()
+
+
+def test_compose_v2_is_used_where_it_is_installed(fake: Fake) -> None:
+    fake("docker", '[ "$1 $2" = "compose version" ] && echo 2.29.1')
+    assert commands.compose() == ("docker", "compose")
+
+
+def test_compose_v1_is_used_where_there_is_no_other(fake: Fake) -> None:
+    fake("docker", "exit 1")
+    fake("docker-compose", "echo 1.29.2")
+    assert commands.compose() == ("docker-compose",)
+
+
+def test_no_compose_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake("docker", "exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(KitError, match="docker-compose-plugin"):
+        commands.compose()
+
+
+def test_what_is_run_is_shown_first(capfd: pytest.CaptureFixture[str]) -> None:
+    commands.run(["echo", "two words", str(PROJECT / "docker" / "compose.yaml")])
+    shown = capfd.readouterr()
+    assert shown.err.strip() == "$ echo 'two words' docker/compose.yaml"
+    assert "two words" in shown.out
+
+
+def test_a_command_that_fails_is_told() -> None:
+    with pytest.raises(KitError, match="exit code 3"):
+        commands.run(["sh", "-c", "exit 3"])
