@@ -1,0 +1,166 @@
+"""The offline handoff: all that a host without internet needs, in one directory or tar."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from env.allowed import is_secret
+from env.field import PREFIX, variable
+from env.install import read_lock
+from env.loading import PROJECT, operator_environment, under_project
+from env.locking import lock_path
+from env.settings import Settings
+from env.stacks import load_stack
+from runtime.errors import KitError
+from runtime.ops.lifecycle import commands, image
+from runtime.ops.lifecycle.host import DEMO, NOT_HANDED_ON
+from runtime.ops.weights import verify
+
+SUMS = "SHA256SUMS"
+CHUNK = 2**20  # bytes read at a time
+MADE_HERE = {".venv", ".reference", ".env", "out", "weights"}  # at the project's root, and no part of the kit
+# What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
+PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
+
+
+class BundleError(KitError):
+    """A bundle that cannot be written."""
+
+
+def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[str], None]) -> Path:
+    """Write a bundle of what the settings name into `directory`, and return the bundle's path: a directory, or with
+    `as_tar` one file.
+
+    Raises BundleError where it is there already or cannot be written, KitError where the weights are not verified or
+    the image is not on this host.
+    """
+    commands.check_engine()
+    name = image.image_name(settings)
+    if not image.labels(name):
+        raise BundleError(name, "is not on this host", "make build, or make pull")
+    verify.require(settings, on_bytes=lambda _: None)
+    bundle = directory / f"qwen3-asr-ascend-{image.version()}-{settings.profile}-{os.uname().machine}"
+    final = bundle.with_name(f"{bundle.name}.tar") if as_tar else bundle
+    part = bundle.with_name(f".{bundle.name}.part")
+    if final.exists():
+        raise BundleError(str(final), "is there already", "remove it, or choose another --output")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was cut off
+    try:
+        part.mkdir(parents=True)
+        for words, step in _steps(settings, name, part):
+            say(words)
+            step()
+        if as_tar:
+            say("Packing")
+            with tarfile.open(part.with_suffix(".tar"), "w") as archive:
+                archive.add(part, arcname=bundle.name)
+            part.with_suffix(".tar").replace(final)
+            shutil.rmtree(part)
+        else:
+            part.replace(final)
+    except OSError as error:
+        raise BundleError(str(final), f"cannot be written: {error.strerror}", "see that there is room") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        part.with_suffix(".tar").unlink(missing_ok=True)
+    return final
+
+
+def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "Saving the image", lambda: commands.run(["docker", "save", "--output", str(part / "image.tar"), name])
+    yield "Packing the kit", lambda: _pack_kit(part / "kit.tar")
+    if settings.model != DEMO:
+        yield "Adding the weights", lambda: _add_weights(settings, part / "weights")
+    yield "Fetching the wheels of the host's tools", lambda: _fetch_wheels(part / "wheels")
+    yield "Adding the settings", lambda: _write_settings(settings, name, part / "settings.env")
+    yield "Adding the installer", lambda: shutil.copy(PROJECT / "docker" / "install.sh", part)
+    yield "Computing checksums", lambda: _write_sums(part)
+
+
+def _pack_kit(target: Path) -> None:
+    """The files of a clone; of an unpacked bundle, which has no git, all but what was made there."""
+    listing = commands.ask(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    names = sorted(filter(None, listing.split("\0"))) or list(_kit_files())
+    with tarfile.open(target, "w") as archive:
+        for name in names:
+            archive.add(PROJECT / name, arcname=name, recursive=False)
+
+
+def _kit_files() -> Iterator[str]:
+    for path in sorted(PROJECT.rglob("*")):
+        relative = path.relative_to(PROJECT)
+        made = relative.parts[0] in MADE_HERE or "__pycache__" in relative.parts
+        if not made and (path.is_symlink() or path.is_file()):
+            yield str(relative)
+
+
+def _add_weights(settings: Settings, target: Path) -> None:
+    model = under_project(settings.model)
+    shutil.copytree(model, target / model.name, copy_function=_link_or_copy)
+    shutil.copy(under_project(settings.weights_lock), target / "weights.lock")
+    clips = model.parent / "clips"
+    if clips.is_dir():
+        shutil.copytree(clips, target / clips.name, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Gigabytes on the same disk need not be there twice."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _fetch_wheels(target: Path) -> None:
+    """Wheels of the host stack for each Python that it supports, for machines like this one."""
+    machine = os.uname().machine
+    platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_{machine}")]
+    for python in load_stack("host").python:
+        # pip would take the lock's markers for the Python that it runs on, not for the one that is asked for.
+        wanted = read_lock(lock_path("host", machine), python)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
+            requirements.write("".join(f"{requirement.line()}\n" for requirement in wanted))
+            requirements.flush()
+            command = [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+                *("--no-deps", "--only-binary", ":all:", "--dest", str(target)),
+                *("--python-version", python, *platforms, "--requirement", requirements.name),
+            ]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise BundleError("wheels", f"cannot be fetched: {result.stderr.strip()}", "set PIP_INDEX_URL to a mirror")
+
+
+def _write_settings(settings: Settings, name: str, target: Path) -> None:
+    """What the operator set, as far as it is true on another host, and what names the parts of the bundle."""
+    found = {variable("profile"): settings.profile, variable("image"): name}
+    environment = operator_environment()
+    for field_name, field in type(settings).model_fields.items():
+        key = variable(field_name)
+        if environment.get(key) and field_name not in NOT_HANDED_ON and not is_secret(field):
+            found[key] = environment[key]
+    if settings.model != DEMO:
+        found[variable("model")] = f"weights/{under_project(settings.model).name}"
+    lines = "".join(f"{key}={text}\n" for key, text in found.items())
+    target.write_text(
+        f"# What was set where this bundle was made; {PREFIX}… of the environment come first.\n{lines}", "utf-8"
+    )
+
+
+def _write_sums(part: Path) -> None:
+    lines = [f"{_sha256(path)}  {path.relative_to(part)}\n" for path in sorted(part.rglob("*")) if path.is_file()]
+    (part / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

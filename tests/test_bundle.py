@@ -1,0 +1,135 @@
+"""The offline handoff: a bundle made here, installed and started where there is no network and an empty engine."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from engine import Host, free_port, unavailable
+
+from runtime.measure.smoke import Clip
+
+
+@dataclass(frozen=True)
+class OfflineHost:
+    """A network of its own that leads nowhere, with an engine of its own that has no images."""
+
+    engine: int  # dockerd's pid, whose network this is
+    socket: Path
+
+    def run(self, *words: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run a command there."""
+        environment = {key: text for key, text in os.environ.items() if not key.startswith(("ASR_", "PIP_", "MAKE"))}
+        return subprocess.run(
+            ["nsenter", f"--net=/proc/{self.engine}/ns/net", *words],
+            cwd=cwd,
+            env={**environment, "DOCKER_HOST": f"unix://{self.socket}", **changes},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+
+@pytest.fixture(scope="module")
+def bundle(host: Host, built: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the image with the demo model, as one tar, unpacked."""
+    assert built
+    out = tmp_path_factory.mktemp("bundle")
+    invoke = str(host.clone / ".venv" / "bin" / "invoke")
+    command = [invoke, "bundle", "--output", str(out), "--tar"]
+    result = subprocess.run(command, cwd=host.clone, env=host.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (archive,) = out.iterdir()
+    with tarfile.open(archive) as unpacked:
+        unpacked.extractall(out, filter="data")
+    archive.unlink()
+    return out / archive.stem
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineHost]:
+    """The host without internet."""
+    if os.geteuid() or not all(map(shutil.which, ("unshare", "nsenter", "ip", "dockerd"))):
+        unavailable("a network without a way out needs root, unshare, nsenter, ip and dockerd")
+    folder = tmp_path_factory.mktemp("offline")
+    places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid", "--host": "docker.sock"}
+    options = [f"{option}={'unix://' * (option == '--host')}{folder / name}" for option, name in places.items()]
+    script = 'ip link set lo up && exec dockerd "$@"'
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", script, "sh", *options], stderr=subprocess.PIPE, text=True
+    ) as engine:
+        assert engine.stderr
+        log = []
+        for line in engine.stderr:
+            log.append(line)
+            if "API listen on" in line:
+                break
+        else:
+            pytest.fail("dockerd did not start: " + "".join(log[-10:]))
+        drain = subprocess.Popen(["cat"], stdin=engine.stderr, stdout=subprocess.DEVNULL)
+        yield OfflineHost(engine.pid, folder / "docker.sock")
+        engine.terminate()
+        engine.wait()
+        drain.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_bundle_holds_all_of_it(bundle: Path) -> None:
+    names = {path.name for path in bundle.iterdir()}
+    assert names == {"image.tar", "kit.tar", "wheels", "settings.env", "install.sh", "SHA256SUMS"}
+    summed = {line.split("  ")[1] for line in (bundle / "SHA256SUMS").read_text("utf-8").splitlines()}
+    there = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    assert summed == there - {"SHA256SUMS"}
+
+
+def test_it_is_installed_and_serves_without_a_network(
+    bundle: Path, offline: OfflineHost, tmp_path: Path, speech: list[Clip]
+) -> None:
+    reach = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"
+    assert "unreachable" in offline.run("python3", "-c", reach, cwd=tmp_path).stdout
+    result = offline.run(str(bundle / "install.sh"), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    kit = tmp_path / "qwen3-asr-ascend"
+    port = str(free_port())
+    result = offline.run("make", "up", cwd=kit, ASR_PORT=port)
+    assert result.returncode == 0, result.stdout
+    assert '"status": "ready"' in result.stdout
+    (container,) = offline.run("docker", "ps", "--quiet", cwd=kit).stdout.split()
+    clip = f"runtime/demo/clips/{speech[0].path.name}"
+    heard = offline.run("docker", "exec", container, "invoke", "transcribe", clip, cwd=kit).stdout
+    assert heard.splitlines()[-1] == speech[0].text
+    assert offline.run("make", "down", cwd=kit, ASR_PORT=port).returncode == 0
+    assert offline.run("docker", "ps", "--all", "--quiet", cwd=kit).stdout == ""
+    again = offline.run(str(bundle / "install.sh"), cwd=tmp_path)
+    assert again.returncode == 1
+    assert "holds an installed kit" in again.stdout
+
+
+def test_a_damaged_bundle_is_not_installed(bundle: Path, offline: OfflineHost, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged, copy_function=os.link)
+    kit = damaged / "kit.tar"
+    content = bytearray(kit.read_bytes())
+    content[len(content) // 2] ^= 1
+    kit.unlink()
+    kit.write_bytes(content)
+    result = offline.run(str(damaged / "install.sh"), cwd=tmp_path)
+    assert result.returncode == 1
+    assert "kit.tar: FAILED" in result.stdout
+    assert "the bundle is damaged → copy it again" in result.stdout
+    assert not (tmp_path / "qwen3-asr-ascend").exists()
+
+
+def test_a_bundle_that_is_there_is_not_overwritten(host: Host, bundle: Path) -> None:
+    invoke = str(host.clone / ".venv" / "bin" / "invoke")
+    command = [invoke, "bundle", "--output", str(bundle.parent)]
+    result = subprocess.run(command, cwd=host.clone, env=host.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "is there already" in result.stderr
