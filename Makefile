@@ -55,7 +55,7 @@ install: $(VENV)/bin/python ## Create .venv and install the CPU stack into it
 	@$(BIN)/python env/install.py cpu
 
 # What the host itself needs for the targets above: settings, checks, downloads; neither torch nor audio.
-host: $(VENV)/bin/python
+host: $(VENV)/bin/python ## Create .venv and install what the host itself needs: the tools of the kit, no torch
 	@$(BIN)/python env/install.py host
 
 clean: ## Remove .venv and what was written

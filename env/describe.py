@@ -30,6 +30,11 @@ CHINESE = {
     "utterances": "段",
     "tokens": "token",
     "threads": "线程",
+    "files": "个文件",
+    "http(s) address": "http(s) 地址",
+    "IPv4 address": "IPv4 地址",
+    "owner/name": "所有者/名称",
+    "name[:tag][@digest]": "名称[:标签][@摘要]",
 }
 
 

@@ -18,8 +18,8 @@ class Settings(BaseSettings):
     profile: str = setting(
         "cpu",
         "",
-        "Ready settings for a kind of host: a file in env/profiles. Read from the environment only.",
-        "某类主机的现成配置,即 env/profiles 中的一个文件。只从环境变量读取。",
+        "Ready settings for a kind of host: a file in env/profiles. Not set: make up takes the one that fits the host.",
+        "某类主机的现成配置,即 env/profiles 中的一个文件。未设置时 make up 选用与主机相符的配置。",
     )
     stack: Literal["npu", "vllm", "cpu"] = setting(
         "cpu",

@@ -29,17 +29,7 @@ class Host:
 
     def make(self, target: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run a make target."""
-        return subprocess.run(
-            ["make", target],
-            cwd=self.clone,
-            env={**self.environment, **changes},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        return run(["make", target], cwd=self.clone, environment={**self.environment, **changes})
 
     def containers(self, *options: str) -> list[str]:
         """The ids of this host's containers."""
@@ -52,6 +42,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def run(words: list[str], *, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody types it; what it prints is in `stdout`, both streams."""
+    return subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=600,
+    )
 
 
 def unavailable(reason: str) -> None:

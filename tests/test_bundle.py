@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from engine import Host, free_port, unavailable
+from engine import Host, free_port, run, unavailable
 
 from runtime.measure.smoke import Clip
 
@@ -21,20 +21,11 @@ class OfflineHost:
     engine: int  # dockerd's pid, whose network this is
     socket: Path
 
-    def run(self, *words: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
         environment = {key: text for key, text in os.environ.items() if not key.startswith(("ASR_", "PIP_", "MAKE"))}
-        return subprocess.run(
-            ["nsenter", f"--net=/proc/{self.engine}/ns/net", *words],
-            cwd=cwd,
-            env={**environment, "DOCKER_HOST": f"unix://{self.socket}", **changes},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        words = ["nsenter", f"--net=/proc/{self.engine}/ns/net", *command]
+        return run(words, cwd=cwd, environment={**environment, "DOCKER_HOST": f"unix://{self.socket}", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +35,8 @@ def bundle(host: Host, built: str, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("bundle")
     invoke = str(host.clone / ".venv" / "bin" / "invoke")
     command = [invoke, "bundle", "--output", str(out), "--tar"]
-    result = subprocess.run(command, cwd=host.clone, env=host.environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = run(command, cwd=host.clone, environment=host.environment)
+    assert result.returncode == 0, result.stdout
     (archive,) = out.iterdir()
     with tarfile.open(archive) as unpacked:
         unpacked.extractall(out, filter="data")
@@ -130,6 +121,6 @@ def test_a_damaged_bundle_is_not_installed(bundle: Path, offline: OfflineHost, t
 def test_a_bundle_that_is_there_is_not_overwritten(host: Host, bundle: Path) -> None:
     invoke = str(host.clone / ".venv" / "bin" / "invoke")
     command = [invoke, "bundle", "--output", str(bundle.parent)]
-    result = subprocess.run(command, cwd=host.clone, env=host.environment, capture_output=True, text=True, check=False)
+    result = run(command, cwd=host.clone, environment=host.environment)
     assert result.returncode == 1
-    assert "is there already" in result.stderr
+    assert "is there already" in result.stdout

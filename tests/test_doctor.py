@@ -509,3 +509,22 @@ def test_a_host_needs_nothing_of_the_model() -> None:
     script += f"print(sorted(set({heavy}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ("Up 3 minutes (healthy)", "pass"),
+        ("Exited (0) 2 hours ago", "pass"),
+        ("Restarting (1) 5 seconds ago", "fail"),
+        ("Exited (137) 2 hours ago", "fail"),
+        ("Up 20 minutes (unhealthy)", "fail"),
+    ],
+)
+def test_a_server_that_ends_again_and_again_does_not_go_unseen(told: str, status: str, tmp_path: Path) -> None:
+    atlas_800_a2(tmp_path)
+    answer(tmp_path, "docker-ps", fake_hosts.container("qwen3-asr-8000_asr_1", status=told))
+    finding = found(tmp_path, A2)["Servers"]
+    assert finding.status == status
+    assert told in finding.evidence
+    assert finding.fix == ("docker logs --tail 50 qwen3-asr-8000_asr_1" if status == "fail" else "")

@@ -11,6 +11,7 @@ import pytest
 from conftest import PROJECT
 from tree import bare_environment, clone_into
 
+import tasks
 from runtime.measure.smoke import Clip
 from runtime.ops.readme import READMES, renewed
 
@@ -83,10 +84,9 @@ def test_the_smoke_output_shown_is_of_the_bundled_clips(clips: list[Clip]) -> No
 
 
 def test_every_task_and_target_that_is_named_exists() -> None:
-    tasks = (PROJECT / "tasks.py").read_text(encoding="utf-8")
+    names = {name.replace("_", "-") for name in tasks.namespace.task_names}
     targets = (PROJECT / "Makefile").read_text(encoding="utf-8")
     for text in (ENGLISH, CHINESE):
-        for name in re.findall(r"`(?:\w+=\S+ )?invoke ([a-z][a-z-]+)", text):
-            assert f"def {name.replace('-', '_')}(" in tasks
-        for name in re.findall(r"`make ([a-z]+)`", text):
+        assert set(re.findall(r"\binvoke ([a-z][a-z-]+)\b", text)) <= names
+        for name in re.findall(r"`make ([a-z]+)`", text) + re.findall(r"^\$ make ([a-z]+)", text, re.MULTILINE):
             assert re.search(rf"^{name}:", targets, re.MULTILINE)

@@ -12,6 +12,18 @@ from runtime.server.health import Health, health_endpoint
 from runtime.transcriber import open_transcriber
 
 
+class Tally:
+    """How much of the weights is verified, in the health endpoint's words."""
+
+    def __init__(self, health: Health) -> None:
+        self._health, self._bytes = health, 0
+
+    def add(self, count: int) -> None:
+        """`count` bytes more."""
+        self._bytes += count
+        self._health.stage = f"verifying weights, {self._bytes / 2**30:.1f} GiB"
+
+
 def serve(settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[int], None] = lambda _: None) -> None:
     """Run until SIGTERM or SIGINT, then drain and return. `say` hears each stage, `on_ready` the port once it is ready.
 
@@ -34,7 +46,7 @@ def serve(settings: Settings, *, say: Callable[[str], None], on_ready: Callable[
     try:
         with health_endpoint(settings.host, settings.port, health) as port:
             stage("verifying weights")
-            preflight.check(settings, on_bytes=lambda _: None)
+            preflight.check(settings, on_bytes=Tally(health).add)
             stage(f"loading {settings.model}")
             with open_transcriber(settings) as transcriber:
                 stage("warming up")

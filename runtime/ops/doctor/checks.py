@@ -15,7 +15,8 @@ Where = Literal["host", "container", "both"]
 class Check:
     """A check: what it is called and where it is made. Its function answers None where there is nothing to say.
 
-    `npu`: only where the settings want one. `slow`: not before `make up`.
+    `npu`: only where the settings want one. `slow`: not before `make up`, because it takes long or tells of what
+    `make up` is about to change.
     """
 
     code: str
@@ -42,6 +43,7 @@ CHECKS = (
     Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
     Check("ASR-D11", "Compose", engine.compose, where="host"),
     Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),
+    Check("ASR-D13", "Servers", engine.servers, where="host", slow=True),
     Check("ASR-D20", "NPU", npu.presence),
     Check("ASR-D21", "Driver", driver.driver, npu=True),
     Check("ASR-D22", "Firmware", driver.firmware, where="host", npu=True),

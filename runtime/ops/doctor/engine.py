@@ -11,6 +11,7 @@ from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Host
 from runtime.ops.lifecycle.host import RUNTIME
 from runtime.ops.lifecycle.image import STACK_LABEL
 
+TROUBLE = re.compile(r"Restarting|Dead|Exited \((?!0\))|.*\(unhealthy\)")
 OLDEST_COMPOSE = (1, 29)
 DAEMON = "/etc/docker/daemon.json"
 
@@ -22,8 +23,18 @@ class Container:
     id: str
     name: str
     ports: str  # as docker ps shows them: 127.0.0.1:8000->8000/tcp
-    running: bool
+    status: str  # likewise: Up 3 minutes (healthy), Restarting (1) 5 seconds ago, Exited (1) 2 hours ago
     ours: bool
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.status.startswith("Up")
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it ends again and again, has ended by itself, or runs and does not answer."""
+        return bool(TROUBLE.match(self.status))
 
     def publishes(self, port: int) -> bool:
         """Whether a port of the host leads to it."""
@@ -80,6 +91,18 @@ def ascend_runtime(case: Case) -> Outcome:
     return Outcome("pass", f"installed ({path})" + (", the default" if default else ""))
 
 
+def servers(case: Case) -> Outcome | None:
+    """The kit's own containers run, and answer."""
+    ours = [container for container in containers(case.host) if container.ours]
+    if not ours:
+        return None
+    evidence = "; ".join(f"{container.name}: {container.status}" for container in ours)
+    troubled = [container.name for container in ours if container.troubled]
+    if troubled:
+        return Outcome("fail", evidence, "; ".join(f"docker logs --tail 50 {name}" for name in troubled))
+    return Outcome("pass", evidence)
+
+
 def containers(host: Host) -> list[Container]:
     """All containers, those that have ended too; none where docker cannot tell."""
     if not info(host):
@@ -90,7 +113,7 @@ def containers(host: Host) -> list[Container]:
             id=str(entry.get("ID", "")),
             name=str(entry.get("Names", "")),
             ports=str(entry.get("Ports", "")),
-            running=str(entry.get("Status", "")).startswith("Up"),
+            status=str(entry.get("Status", "")),
             ours=f"{STACK_LABEL}=" in str(entry.get("Labels", "")),
         )
         for entry in map(_object, answer.output.splitlines())
