@@ -9,6 +9,8 @@ from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from env.field import PREFIX, setting
 
+DEMO = "demo"  # ASR_MODEL for the embedded model
+
 
 class Settings(BaseSettings):
     """What an operator can set, as `load_settings` found it. Relative paths start at the project's root."""
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
         "镜像所用的软件栈,见 env/stacks.toml。",
     )
     model: str = setting(
-        "demo",
+        DEMO,
         "",
         "Directory of a Qwen3-ASR checkpoint, or demo: the embedded demo model.",
         "Qwen3-ASR 权重目录;demo 为内置演示模型。",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.loading import exports, under_project
-from env.settings import Settings
-from runtime import audio, checkpoint, device, segments, transcript
+from env.settings import DEMO, Settings
+from runtime import audio, checkpoint, demo, device, segments, transcript
 from runtime.audio import Audio, Limits
 from runtime.checkpoint import Loaded
 from runtime.device import Device
@@ -17,9 +17,6 @@ from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Transcript
-
-DEMO = "demo"
-DEMO_CHECKPOINT = Path(__file__).parent / "demo" / "checkpoint"
 
 Source = str | Path | bytes | Audio
 
@@ -162,7 +159,7 @@ def limits(settings: Settings) -> Limits:
 
 def model_directory(settings: Settings) -> Path:
     """The checkpoint's directory that ASR_MODEL means."""
-    return DEMO_CHECKPOINT if settings.model == DEMO else under_project(settings.model)
+    return demo.CHECKPOINT if settings.model == DEMO else under_project(settings.model)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from conftest import PROJECT, read_json
 
 from runtime import checkpoint
 from runtime.checkpoint import INDEX, SINGLE, CheckpointError, backend, check, load
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
-from runtime.transcriber import DEMO_CHECKPOINT
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_what_qwen_asr_insists_on_is_absent_here(package: str) -> None:
 
 def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
     script = (
-        "from runtime import checkpoint; from runtime.device import Device; from runtime.transcriber import "
-        "DEMO_CHECKPOINT; checkpoint.load(DEMO_CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
+        "from runtime import checkpoint, demo; from runtime.device import Device\n"
+        "checkpoint.load(demo.CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
         "try:\n    import qwen_asr\nexcept ModuleNotFoundError as error:\n    print('absent:', error.name)"
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -11,13 +11,14 @@ import torch
 from conftest import read_json
 
 from runtime.checkpoint import SINGLE
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import blank, judge, produce
 from runtime.demo.learn import Lesson, Spoken, batches, encode
 from runtime.demo.speech import HELD_OUT, TRAINING
 from runtime.demo.train import utterance
 from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, MOST_WORDS, Sentence, draw_sentence, words_of
 from runtime.measure.smoke import Clip
-from runtime.transcriber import DEMO_CHECKPOINT, Request, Transcriber
+from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
 
 MEBIBYTE = 2**20

@@ -1,5 +1,7 @@
 """What the doctor looks at: another host's files and nothing of this one, commands that fail or hang, what it keeps."""
 
+import os
+import select
 from pathlib import Path
 
 import pytest
@@ -83,11 +85,17 @@ def test_a_command_that_is_not_there(path: Path) -> None:
 
 
 def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path, path: Path) -> None:
-    script(path, "some", f"tail -f /dev/null & echo $! > {tmp_path}/child; wait")
-    assert Host().run("some", ["some"], seconds=0.5) == Answer("", "no answer within 0.5 s")
-    child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] in "ZX"
+    # The child holds a pipe open for as long as it lives, and nobody else does.
+    script(path, "some", f"tail -f /dev/null 9> {tmp_path}/pipe & wait")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert Host().run("some", ["some"], seconds=0.5) == Answer("", "no answer within 0.5 s")
+        hung_up = select.poll()
+        hung_up.register(reader)
+        assert hung_up.poll(30_000) == [(reader, select.POLLHUP)]
+    finally:
+        os.close(reader)
 
 
 def test_records_read_as_they_were_written() -> None:

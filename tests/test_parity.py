@@ -15,11 +15,12 @@ import pytest
 from conftest import PROJECT
 
 from runtime.audio import SAMPLE_RATE, load
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.engines import Utterance
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.smoke import Clip
 from runtime.prompt import Prompter
-from runtime.transcriber import DEMO_CHECKPOINT, Transcriber, limits
+from runtime.transcriber import Transcriber, limits
 from runtime.transcript import read
 
 REFERENCE_PACKAGES = PROJECT / ".reference"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from runtime.checkpoint import backend
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
 from runtime.prompt import Prompter, PromptError
-from runtime.transcriber import DEMO_CHECKPOINT
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
 

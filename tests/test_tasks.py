@@ -16,8 +16,8 @@ from audio_files import Array, ffmpeg
 from conftest import PROJECT, read_json
 
 from env.settings import Settings
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.measure.smoke import Clip
-from runtime.transcriber import DEMO_CHECKPOINT
 
 INVOKE = Path(sys.executable).parent / "invoke"
 

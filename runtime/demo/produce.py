@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from env.settings import Settings
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import judge as judging
 from runtime.demo.judge import Score
 from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, speechless
@@ -25,7 +26,7 @@ from runtime.demo.vocabulary import LANGUAGES
 from runtime.errors import KitError
 from runtime.measure.smoke import CLIPS, MANIFEST
 from runtime.progress import progress
-from runtime.transcriber import DEMO_CHECKPOINT, open_transcriber
+from runtime.transcriber import open_transcriber
 
 CARD, SCORE = "README.md", "score.json"
 TEMPLATE = Path(__file__).parent / "card.md"

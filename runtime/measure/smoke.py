@@ -11,11 +11,11 @@ from typing import Any
 import jiwer
 
 from runtime import audio, languages
+from runtime.demo import CLIPS
 from runtime.errors import KitError
 from runtime.transcriber import Transcriber, limits
 
 TOLERANCE = 0.1  # error rate; CPUs and NPUs round differently, and a word on the edge may tip over
-CLIPS = Path(__file__).parents[1] / "demo" / "clips"
 MANIFEST = "clips.json"
 
 

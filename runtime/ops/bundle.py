@@ -15,11 +15,11 @@ from env.field import PREFIX, variable
 from env.install import read_lock
 from env.loading import PROJECT, operator_environment, under_project
 from env.locking import lock_path
-from env.settings import Settings
+from env.settings import DEMO, Settings
 from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands, image
-from runtime.ops.lifecycle.host import DEMO, NOT_HANDED_ON
+from runtime.ops.lifecycle.host import NOT_HANDED_ON
 from runtime.ops.weights import verify
 
 SUMS = "SHA256SUMS"

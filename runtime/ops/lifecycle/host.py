@@ -8,7 +8,7 @@ from typing import Any
 
 from env.field import note, variable
 from env.loading import operator_environment, under_project
-from env.settings import Settings
+from env.settings import DEMO, Settings
 from runtime.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle.commands import ask
@@ -16,7 +16,6 @@ from runtime.ops.lifecycle.image import image_name
 
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise
-DEMO = "demo"
 OP_CACHE = "op-cache"
 RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 

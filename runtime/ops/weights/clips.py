@@ -1,0 +1,73 @@
+"""The official clips, by address and sum. A host without them has the bundled ones, so their absence is no failure."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from urllib.parse import urlsplit
+
+from runtime.errors import KitError
+from runtime.ops.weights.facts import Clip
+from runtime.ops.weights.hubs import Body, Remote, Source
+from runtime.ops.weights.hubs.mirror import opened
+from runtime.ops.weights.manifest import digest
+from runtime.ops.weights.meter import meter
+from runtime.ops.weights.places import shown
+from runtime.ops.weights.transfer import Download, Patience, patiently
+
+PATIENCE = Patience(attempts=1)  # an intranet has no way to them, and nobody waits for them
+
+
+def fetch_clips(clips: tuple[Clip, ...], directory: Path, *, patience: Patience = PATIENCE) -> bool:
+    """Fetch what is missing of the clips into the directory; one line of warning where that fails. Returns whether all
+    are there."""
+    missing = [clip for clip in clips if not _is_there(clip, directory / clip.name)]
+    if not missing:
+        return True
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with meter("Fetching the official clips", sum(clip.record.size for clip in missing)) as advance:
+            for clip in missing:
+                part = directory / f".{clip.name}.part"
+                file = Remote(clip.name, clip.record.size, clip.record.sha256)
+                download = Download(_Web(clip), file, part, advance)
+                found = patiently(
+                    download.attempt, subject=clip.name, patience=patience, stop=Event(), say=lambda _: None
+                )
+                if found.record != clip.record:
+                    part.unlink()
+                    raise KitError(clip.url, f"has {found.record}, expected {clip.record}")
+                part.replace(directory / clip.name)
+    except KitError as error:
+        return _warn(f"{error.subject}: {error.reason}")
+    except OSError as error:
+        return _warn(f"{shown(directory)} cannot be written: {error.strerror}")
+    print(f"{shown(directory)}: {', '.join(clip.name for clip in missing)}")
+    return True
+
+
+class _Web:
+    """Where a clip is."""
+
+    def __init__(self, clip: Clip) -> None:
+        self._url = clip.url
+        self.source = Source("the web", urlsplit(clip.url).netloc, "clips", "")
+
+    @contextmanager
+    def open(self, file: Remote, start: int) -> Iterator[Body]:
+        """The clip's bytes."""
+        with opened(self.source, self._url, file, start) as found:
+            yield found
+
+
+def _is_there(clip: Clip, path: Path) -> bool:
+    try:
+        return path.stat().st_size == clip.record.size and digest(path, size=clip.record.size).record == clip.record
+    except OSError:
+        return False
+
+
+def _warn(reason: str) -> bool:
+    print(f"Without the official clips, which only comparisons with published figures need: {reason}", file=sys.stderr)
+    return False

@@ -1,0 +1,205 @@
+"""`invoke fetch-weights`: from a hub into place, all at once or not at all.
+
+Files are fetched into .fetching/<model>/parts beside the model's directory, move on to .fetching/<model>/ready when
+their sums are right, and become the model's directory by one rename when all are there and fit together. A fetch that
+is killed leaves those two folders, and the next goes on with them.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from threading import Event
+
+from rich.filesize import decimal
+
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.weights import hubs, lock, verify
+from runtime.ops.weights.choice import FACTS, LOCK, Difference, absent, choose, differences
+from runtime.ops.weights.facts import Facts
+from runtime.ops.weights.facts import load as load_facts
+from runtime.ops.weights.hubs import Hub, Listing, Remote
+from runtime.ops.weights.lock import Entry
+from runtime.ops.weights.manifest import Digest, Manifest, Record, digest
+from runtime.ops.weights.meter import Advance, meter
+from runtime.ops.weights.places import Place, place, shown
+from runtime.ops.weights.shards import check_whole
+from runtime.ops.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
+from runtime.ops.weights.workshop import Workshop, workshop
+
+MARGIN = 256 << 20  # bytes that stay free
+
+
+def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience | None = None) -> Place:
+    """Fetch the weights of the settings, unless they are there; prints what it does. Returns where they are.
+
+    Raises KitError for everything that stands in the way, with nothing in place that was not there before.
+    """
+    facts = facts or load_facts()
+    spot = place(settings, facts)
+    entry = lock.read(spot.lock).get(spot.repo)
+    if entry is not None and _settled(spot, entry, settings):
+        size = f"{len(entry.files)} files, {decimal(entry.size)}"
+        print(
+            f"{shown(spot.directory)} is complete: {size}, by name and size (invoke verify-weights compares the sums)"
+        )
+        return spot
+    with workshop(spot) as bench:
+        _Run(settings, facts, spot, entry, bench, patience or Patience()).fetch()
+    return spot
+
+
+def _settled(spot: Place, entry: Entry, settings: Settings) -> bool:
+    """Whether everything that the lock lists is in place, and no other revision is asked for."""
+    if settings.hub_revision not in (None, entry.revision, entry.commit):
+        return False
+    return not any(row.fault for row in verify.compare(spot.directory, entry.files, full=False))
+
+
+class _Run:
+    """From the list of files to the directory in place."""
+
+    def __init__(
+        self, settings: Settings, facts: Facts, spot: Place, entry: Entry | None, bench: Workshop, patience: Patience
+    ) -> None:
+        self.spot, self.entry, self.bench, self.patience = spot, entry, bench, patience
+        self.workers, self.stop = settings.hub_workers, Event()
+        self.source = hubs.source(settings, facts, spot.repo, entry)
+        self.locked: Manifest = entry.files if entry else {}
+        # Whoever has accepted other weights, or asks for a revision of their own, means something else than what the
+        # kit knows.
+        model = facts.models.get(spot.repo) if settings.hub_revision is None else None
+        self.known: Manifest = model.files if model and not self.locked else {}
+
+    def fetch(self) -> None:
+        """All steps; each raises KitError where it cannot go on."""
+        hub = hubs.connect(self.source, manifest=self.locked or self.known, scratch=self.bench.scratch)
+        listing = patiently(hub.files, subject=str(self.source), patience=self.patience, stop=self.stop, say=_aside)
+        chosen = choose(listing.files, source=self.source, locked=self.locked)
+        self._refuse([*self._differences(chosen.wanted), *absent(chosen.wanted, self.locked)])
+        self.bench.keep_only(chosen.wanted)
+        print(f"From {self.source}, revision {listing.commit or self.source.revision or 'default'}:")
+        if chosen.skipped:
+            print(f"  not needed: {', '.join(chosen.skipped)}")
+        records = self._reused(chosen.wanted)
+        missing = [file for file in chosen.wanted if file.name not in records]
+        self._check_space(missing)
+        records.update(self._fetched(hub, missing, already=sum(record.size for record in records.values())))
+        check_whole(self.bench.ready)
+        if self.entry is None:
+            self._record(listing, records)
+        self.bench.put_in_place(self.spot.directory)
+        print(f"{shown(self.spot.directory)}: {len(records)} files, {decimal(sum(r.size for r in records.values()))}")
+
+    def _reused(self, wanted: Iterable[Remote]) -> dict[str, Record]:
+        """What is in place, or ready since a fetch before, and is what the hub has."""
+        held = [(file, path) for file in wanted for path in self.bench.candidates(self.spot.directory, file)]
+        records: dict[str, Record] = {}
+        if not held:
+            return records
+        with meter("Checking what is there", sum(file.size for file, _ in held)) as advance:
+            for file, path in held:
+                if file.name in records:
+                    advance(file.size)
+                    continue
+                found = _digest(path, file.size, advance)
+                if (file.sha256 or file.blob) and not _fault(file, found):
+                    self.bench.take(path, file.name)
+                    records[file.name] = found.record
+        self._refuse(self._differences(Remote(name, r.size, r.sha256) for name, r in records.items()))
+        return records
+
+    def _check_space(self, missing: Iterable[Remote]) -> None:
+        needed = sum(file.size - self.bench.held(file) for file in missing)
+        free = shutil.disk_usage(self.bench.root).free
+        if needed and needed + MARGIN > free:
+            reason = f"needs {decimal(needed)} and {decimal(MARGIN)} to spare, but {decimal(free)} are free"
+            raise KitError(shown(self.bench.root), reason, "make room, or set ASR_MODEL to a directory on another disk")
+
+    def _fetched(self, hub: Hub, missing: list[Remote], *, already: int) -> dict[str, Record]:
+        """Fetch the missing files, those first whose sums the hub does not tell: where they differ from what is
+        expected, it shows before the large ones."""
+        records: dict[str, Record] = {}
+        total = already + sum(file.size for file in missing)
+        done = already + sum(self.bench.held(file) for file in missing)
+        with meter("Fetching", total, done=done) as advance:
+
+            def one(file: Remote) -> tuple[str, Record]:
+                return file.name, self._fetch_one(hub, file, advance)
+
+            for told in (False, True):
+                group = sorted((file for file in missing if bool(file.sha256) is told), key=lambda file: file.size)
+                records.update(side_by_side(one, group, workers=self.workers, stop=self.stop))
+                self._refuse(self._differences(Remote(name, r.size, r.sha256) for name, r in records.items()))
+        return records
+
+    def _fetch_one(self, hub: Hub, file: Remote, advance: Advance) -> Record:
+        def on_bytes(count: int) -> None:
+            if self.stop.is_set():
+                raise StoppedError
+            advance(count)
+
+        download = Download(hub, file, self.bench.part(file), on_bytes)
+        for again in (True, False):
+            found = patiently(
+                download.attempt,
+                subject=file.name,
+                patience=self.patience,
+                stop=self.stop,
+                say=_aside,
+                progress=lambda: download.held,
+            )
+            fault = _fault(file, found)
+            if not fault:
+                break
+            download.cut(0)
+            if not again:
+                advice = "try again later, or another hub (ASR_HUB)"
+                raise KitError(f"{file.name} of {self.source}", fault, advice)
+            _aside(f"{file.name}: {fault}; fetched once more from the beginning")
+        self.bench.finish(file)
+        return found.record
+
+    def _differences(self, files: Iterable[Remote]) -> list[Difference]:
+        return differences(files, {LOCK: self.locked, FACTS: self.known})
+
+    def _refuse(self, found: list[Difference]) -> None:
+        """Raises KitError where the hub's files are not what the lock says or the kit knows."""
+        if not found:
+            return
+        if self.locked:
+            step = f"delete the tables of {self.spot.repo} in {shown(self.spot.lock)}"
+        else:
+            step = f"set ASR_HUB_REVISION={self.source.revision or 'master'}"
+        lines = "".join(f"\n  {difference}" for difference in found)
+        advice = f"if that is meant: {step}, then invoke fetch-weights"
+        raise KitError(str(self.source), f"does not have the weights that were expected:{lines}\n", advice)
+
+    def _record(self, listing: Listing, records: dict[str, Record]) -> None:
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        source = self.source
+        entry = Entry(source.hub, source.endpoint, source.revision, listing.commit, date, records)
+        lock.write(self.spot.lock, {**lock.read(self.spot.lock), self.spot.repo: entry})
+        print(f"Recorded in {shown(self.spot.lock)}")
+
+
+def _digest(path: Path, size: int, advance: Advance) -> Digest:
+    try:
+        return digest(path, size=size, on_bytes=advance)
+    except OSError:
+        return Digest(size)  # what cannot be read is fetched
+
+
+def _fault(file: Remote, found: Digest) -> str:
+    """What is wrong with contents, by the sum that the hub tells of them; empty if nothing is."""
+    if file.sha256:
+        name, here, there = "sha256", found.record.sha256, file.sha256
+    else:
+        name, here, there = "git's sum", found.blob, file.blob or found.blob
+    return "" if here == there else f"arrived with {name} {here}, but the hub's list says {there}"
+
+
+def _aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

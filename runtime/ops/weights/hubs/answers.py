@@ -1,0 +1,148 @@
+"""What the answers of any hub mean: bytes to go on with, something that will pass, or something that will not."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import requests
+import urllib3
+
+from runtime.errors import KitError
+from runtime.ops.weights.hubs import READ, Body, Remote, Source
+
+PIECE = 1 << 20  # bytes a read, at most
+RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+CHECK = "check ASR_HUB_REPO, ASR_HUB_REVISION and ASR_HUB_ENDPOINT"
+
+
+class TransientError(Exception):
+    """What may pass: `reason` in words; `wait` is how many seconds the hub asks for, None if it does not say."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.wait = reason, wait
+
+
+class RangeError(TransientError):
+    """The file does not reach as far as what was fetched of it: that is of no use."""
+
+
+def headers(start: int, **more: str) -> dict[str, str]:
+    """What to ask for a file's bytes from `start` on, as they are."""
+    ranged = {"Range": f"bytes={start}-"} if start else {}
+    return {"Accept-Encoding": "identity", **ranged, **more}
+
+
+def refusal(source: Source, status: int, retry_after: str | float | None = None, *, what: str = "") -> Exception:
+    """What an answer with that status means; `what` was asked for, if not the repository itself."""
+    subject = f"{what} of {source}" if what else str(source)
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return RangeError("the file is shorter than what was fetched of it")
+    if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return TransientError(f"the hub answers {status}{_phrase(status)}", _seconds(retry_after))
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        if source.secret:
+            advice = "check ASR_HUB_TOKEN, and that its account may read the model"
+            return KitError(subject, f"the hub refuses the token ({status})", advice)
+        advice = f"set ASR_HUB_TOKEN if the model is private or asks for consent; else {CHECK}"
+        return KitError(subject, f"the hub wants a token ({status})", advice)
+    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        at = f" at revision {source.revision}" if source.revision else ""
+        token = "" if source.secret else "; a private model needs ASR_HUB_TOKEN"
+        return KitError(subject, f"the hub does not have it{at} ({status})", CHECK + token)
+    return KitError(subject, f"the hub answers {status}{_phrase(status)}", CHECK)
+
+
+def untrusted(source: Source, error: requests.exceptions.SSLError) -> KitError:
+    """An https address whose certificate nobody vouches for, or that is none."""
+    advice = "REQUESTS_CA_BUNDLE names a file with the certificates of a mirror's own authority"
+    return KitError(str(source), f"no trusted connection: {cause(error)}", advice)
+
+
+@contextmanager
+def told(source: Source) -> Iterator[None]:
+    """Failures of requests in the kit's words. Addresses in them stay out: they may be signed."""
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise untrusted(source, error) from None
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
+        raise KitError(str(source), f"no address to go to: {type(error).__name__}", CHECK) from None
+    except requests.exceptions.JSONDecodeError:
+        raise KitError(str(source), "answers with something that is not a hub's", CHECK) from None
+    except requests.Timeout:
+        raise TransientError(f"no answer for {READ:.0f} s") from None
+    except requests.RequestException as error:
+        raise TransientError(f"the connection failed: {cause(error)}") from None
+
+
+def body(source: Source, response: requests.Response, file: Remote, start: int) -> Body:
+    """The bytes that a response holds, after a request for those from `start` on.
+
+    Raises what `refusal` says, TransientError for a range that was not asked for, and KitError for a file of another
+    size than the hub's own list says.
+    """
+    if not response.ok:
+        raise refusal(source, response.status_code, response.headers.get("Retry-After"), what=file.name)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise KitError(f"{file.name} of {source}", f"is sent in the encoding {encoding}, which was not asked for")
+    size: int | None
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != start:
+            raise RangeError("the hub sends another part of the file than was asked for")
+        size = int(found[2]) if found[2] != "*" else None
+    else:
+        start = 0
+        length = response.headers.get("Content-Length", "")
+        size = int(length) if length.isdigit() else None
+    if size is not None and size != file.size:
+        reason = f"holds {size} bytes, but the list of files says {file.size}"
+        raise KitError(f"{file.name} of {source}", reason, "try again later, or another hub: ASR_HUB")
+    return Body(start, _pieces(response))
+
+
+def cause(error: BaseException) -> str:
+    """What is at the bottom of an error of requests, in the system's words if it has any. The error's own text shows
+    addresses, which may be signed."""
+    words = ""
+    while True:
+        if isinstance(error, OSError) and error.strerror:
+            words = error.strerror
+        deeper = error.__cause__ or error.__context__
+        if deeper is None:
+            return words or type(error).__name__
+        error = deeper
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """What has come, as it comes: `iter_content` would wait for whole pieces, and lose the last if it is cut off."""
+    try:
+        while piece := response.raw.read1(PIECE):
+            yield piece
+    except urllib3.exceptions.HTTPError as error:
+        raise TransientError(f"the connection broke off: {cause(error)}") from None
+
+
+def _phrase(status: int) -> str:
+    return f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
+
+
+def _seconds(retry_after: str | float | None) -> float | None:
+    """What Retry-After asks for, in seconds: a number or a date (RFC 9110, 10.2.3)."""
+    if retry_after is None:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(str(retry_after))
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds())

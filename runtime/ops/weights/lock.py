@@ -1,0 +1,87 @@
+"""weights.lock: what the weights must be, file by file, and where they came from."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import KitError
+from runtime.ops.files import write_whole
+from runtime.ops.weights.manifest import Manifest, Record, record_from
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HEADER = """\
+# What the weights must be. Written by the first `invoke fetch-weights` or by `invoke verify-weights --write-lock`,
+# compared by every later one and before a server starts. Hand it over with the weights. To accept other weights,
+# delete their tables here and fetch again.
+"""
+ORIGIN = ("hub", "endpoint", "revision", "commit", "date")
+BY_HAND = "copied by hand"  # the hub of weights that no hub vouched for
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model: `revision` as it was asked for, `commit` as the hub resolved it (empty where it does not tell), `date`
+    of the first fetch (UTC, ISO 8601)."""
+
+    hub: str
+    endpoint: str = ""
+    revision: str = ""
+    commit: str = ""
+    date: str = ""
+    files: Manifest = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(record.size for record in self.files.values())
+
+
+def read(path: Path) -> dict[str, Entry]:
+    """The entries by repository; none where there is no such file. Raises KitError for one that cannot be read."""
+    advice = "restore it from where it was handed over, or delete it and invoke fetch-weights"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise KitError(str(path), f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise KitError(str(path), f"is no TOML that can be read: {error}", advice) from None
+    models = tables.get("models", {})
+    if not isinstance(models, dict):
+        raise KitError(str(path), "has no tables under models", advice)
+    return {repo: _entry(path, repo, table) for repo, table in models.items()}
+
+
+def write(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Write the whole lock, one line a file. Raises KitError where it cannot be written."""
+    lines = [HEADER]
+    for repo, entry in sorted(entries.items()):
+        lines.append(f"[models.{_quoted(repo)}]")
+        lines += [f"{key} = {_quoted(getattr(entry, key))}" for key in ORIGIN]
+        lines.append(f"\n[models.{_quoted(repo)}.files]")
+        for name, record in sorted(entry.files.items()):
+            lines.append(f"{_quoted(name)} = {{ size = {record.size}, sha256 = {_quoted(record.sha256)} }}")
+        lines.append("")
+    write_whole(path, "\n".join(lines))
+
+
+def _entry(path: Path, repo: str, table: Any) -> Entry:
+    where = f"{path}, {repo}"
+    files = table.get("files") if isinstance(table, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise KitError(where, "has no files", "delete its tables and invoke fetch-weights")
+    records: dict[str, Record] = {name: record_from(entry, where=f"{where}, {name}") for name, entry in files.items()}
+    return Entry(**{key: str(table.get(key, "")) for key in ORIGIN}, files=records)
+
+
+def _quoted(text: str) -> str:
+    """A TOML string: JSON's, whose escapes TOML shares."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,32 @@
+"""The weights: fetch-weights, verify-weights."""
+
+from invoke import Context, Exit, task
+
+from env.loading import load_settings
+from runtime.tasks.foreseeing import foreseeing
+
+
+@task
+@foreseeing
+def fetch_weights(_: Context) -> None:
+    """Fetch the weights from a hub (ASR_HUB), check and record them; goes on where an earlier fetch ended."""
+    from runtime.ops.weights import facts, places
+    from runtime.ops.weights.clips import fetch_clips
+    from runtime.ops.weights.fetch import fetch
+
+    settings, known = load_settings(), facts.load()
+    try:
+        spot = fetch(settings, facts=known)
+        fetch_clips(known.clips, spot.clips)
+    except KeyboardInterrupt:
+        raise Exit("fetch-weights: interrupted; what was fetched is kept → invoke fetch-weights", code=130) from None
+    print(places.usage(settings, spot))
+
+
+@task(help={"write-lock": "record in weights.lock what is there, for weights that were copied by hand"})
+@foreseeing
+def verify_weights(_: Context, write_lock: bool = False) -> None:
+    """Compare the sums of all weights with weights.lock; exit code 1 where a file is missing, cut off or changed."""
+    from runtime.ops.weights import report
+
+    report.verify_weights(load_settings(), write_lock=write_lock)
