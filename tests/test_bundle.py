@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from engine import Host, free_port, run, unavailable
 
+from runtime import demo
 from runtime.measure.smoke import Clip
+
+OWN = {"ASR_MODEL": "weights/own", "ASR_HUB_REPO": "somebody/own"}
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class OfflineHost:
 
 @pytest.fixture(scope="module")
 def bundle(host: Host, built: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the image with the demo model, as one tar, unpacked."""
+    """A bundle of the image and of weights that were copied by hand, as one tar, unpacked."""
     assert built
     out = tmp_path_factory.mktemp("bundle")
-    invoke = str(host.clone / ".venv" / "bin" / "invoke")
-    command = [invoke, "bundle", "--output", str(out), "--tar"]
-    result = run(command, cwd=host.clone, environment=host.environment)
-    assert result.returncode == 0, result.stdout
+    shutil.copytree(demo.CHECKPOINT, host.clone / OWN["ASR_MODEL"])
+    for task in (["verify-weights", "--write-lock"], ["bundle", "--output", str(out), "--tar"]):
+        command = [str(host.clone / ".venv" / "bin" / "invoke"), *task]
+        result = run(command, cwd=host.clone, environment={**host.environment, **OWN})
+        assert result.returncode == 0, result.stdout
     (archive,) = out.iterdir()
     with tarfile.open(archive) as unpacked:
         unpacked.extractall(out, filter="data")
@@ -74,7 +78,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineHost]:
 
 def test_a_bundle_holds_all_of_it(bundle: Path) -> None:
     names = {path.name for path in bundle.iterdir()}
-    assert names == {"image.tar", "kit.tar", "wheels", "settings.env", "install.sh", "SHA256SUMS"}
+    assert names == {"image.tar", "kit.tar", "weights", "wheels", "settings.env", "install.sh", "SHA256SUMS"}
     summed = {line.split("  ")[1] for line in (bundle / "SHA256SUMS").read_text("utf-8").splitlines()}
     there = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert summed == there - {"SHA256SUMS"}
@@ -91,6 +95,7 @@ def test_it_is_installed_and_serves_without_a_network(
     port = str(free_port())
     result = offline.run("make", "up", cwd=kit, ASR_PORT=port)
     assert result.returncode == 0, result.stdout
+    assert "Starting: loading weights/own" in result.stdout
     assert '"status": "ready"' in result.stdout
     (container,) = offline.run("docker", "ps", "--quiet", cwd=kit).stdout.split()
     clip = f"runtime/demo/clips/{speech[0].path.name}"
