@@ -110,7 +110,7 @@ class GitLfs:
     def _action(self, file: Remote) -> dict[str, Any]:
         """Where the batch API says that the file's bytes are: an `href`, and `header`s to send."""
         wanted = {"oid": file.sha256, "size": file.size}
-        question = {"operation": "download", "transfers": ["basic"], "objects": [wanted]}
+        question: dict[str, Any] = {"operation": "download", "transfers": ["basic"], "objects": [wanted]}
         sent = {"Accept": MEDIA, "Content-Type": MEDIA, "User-Agent": LIBRARY, **self._authorization()}
         with told(self.source):
             response = requests.post(

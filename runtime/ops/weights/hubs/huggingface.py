@@ -31,6 +31,8 @@ class HuggingFace:
                 )
             except HfHubHTTPError as error:
                 answer = error.response
+                if answer is None:
+                    raise KitError(str(self.source), str(error), CHECK) from None
                 raise refusal(self.source, answer.status_code, answer.headers.get("Retry-After")) from None
             except OfflineModeIsEnabled:
                 raise KitError("HF_HUB_OFFLINE", "forbids huggingface_hub to fetch anything", "unset it") from None

@@ -1,0 +1,73 @@
+"""The container, and what it may use of the host."""
+
+from typing import Literal
+
+from pydantic_settings import BaseSettings
+
+from env.field import setting
+
+
+class ContainerSettings(BaseSettings):
+    """Address, NPUs, user, image."""
+
+    host: str = setting(
+        "127.0.0.1",
+        "",
+        "Address on which the server listens. 0.0.0.0 opens it to other hosts, to anyone who reaches it.",
+        "服务监听的地址。0.0.0.0 表示对其他主机开放,任何能连通的人都可访问。",
+        form="IPv4 address",
+        pattern=r"^\d{1,3}(\.\d{1,3}){3}$",
+    )
+    port: int = setting(8000, "", "Port on which the server listens.", "服务监听的端口。", ge=1, le=65535)
+    npus: str = setting(
+        "0",
+        "",
+        "NPUs that the container gets, by the number in /dev/davinciN.",
+        "容器使用的 NPU,编号即 /dev/davinciN 中的 N。",
+        form="0 or 0-3,6",
+        pattern=r"^\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*$",
+    )
+    uid: int | None = setting(
+        None,
+        "",
+        "User that the container runs as. Not set: root on an NPU, as Ascend's images do, else 10001.",
+        "容器的运行用户。未设置时:有 NPU 为 root(与昇腾镜像一致),否则为 10001。",
+        ge=0,
+        le=2**31 - 1,
+    )
+    gid: int | None = setting(
+        None,
+        "",
+        "Group that the container runs as; the NPUs' device nodes must be open to it. Not set: as ASR_UID.",
+        "容器的运行用户组,需有 NPU 设备节点的权限。未设置时与 ASR_UID 相同。",
+        ge=0,
+        le=2**31 - 1,
+    )
+    image: str | None = setting(
+        None,
+        "",
+        "Name of the image. Set: pulled if it is not there. Not set: built here.",
+        "镜像名。设置后:本机没有则拉取;未设置:在本机构建。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    base_image: str | None = setting(
+        None,
+        "",
+        "What the image is built on, such as a mirror's copy. Not set: the stack's image in env/stacks.toml.",
+        "构建所用的基础镜像,例如镜像站中的副本。未设置时取 env/stacks.toml 中该软件栈的镜像。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    base_os: Literal["ubuntu", "openeuler"] | None = setting(
+        None,
+        "",
+        "System that the image is built on, for an NPU. Not set: the stack's first one.",
+        "有 NPU 时镜像所基于的操作系统。未设置时取该软件栈的第一个。",
+    )
+    torch_npu: Literal["wheel", "index"] = setting(
+        "wheel",
+        "",
+        "Which torch-npu the image gets: the validated wheel, or the release in the package index.",
+        "镜像安装哪个 torch-npu:经过验证的 wheel,或软件包索引中的发行版。",
+    )

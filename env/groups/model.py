@@ -1,0 +1,82 @@
+"""What is transcribed, and with what."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic_settings import BaseSettings
+
+from env.field import setting
+
+DEMO = "demo"  # ASR_MODEL for the embedded model
+
+
+class ModelSettings(BaseSettings):
+    """The model, its device, and the audio that it is given."""
+
+    profile: str = setting(
+        "cpu",
+        "",
+        "Ready settings for a kind of host: a file in env/profiles. Not set: make up takes the one that fits the host.",
+        "某类主机的现成配置,即 env/profiles 中的一个文件。未设置时 make up 选用与主机相符的配置。",
+    )
+    stack: Literal["npu", "vllm", "cpu"] = setting(
+        "cpu",
+        "",
+        "What the image is built from: a stack of env/stacks.toml.",
+        "镜像所用的软件栈,见 env/stacks.toml。",
+    )
+    model: str = setting(
+        DEMO,
+        "",
+        "Directory of a Qwen3-ASR checkpoint, or demo: the embedded demo model.",
+        "Qwen3-ASR 权重目录;demo 为内置演示模型。",
+        form="demo, path",
+    )
+    device: str = setting(
+        "auto",
+        "",
+        "Where the model runs. auto is an NPU if one can be used, else the CPU.",
+        "模型运行的设备。auto:有可用的 NPU 就用 NPU,否则用 CPU。",
+        form="auto, cpu, npu, npu:N",
+        pattern=r"^(auto|cpu|npu(:\d{1,3})?)$",
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] = setting(
+        "float32",
+        "",
+        "Number format of weights and activations. The 310P of an Atlas 300I Duo has no bfloat16.",
+        "权重和激活的数值格式。Atlas 300I Duo 的 310P 不支持 bfloat16。",
+    )
+    max_batch: int = setting(
+        8, "utterances", "Most utterances decoded together.", "一起解码的语音段数上限。", ge=1, le=256
+    )
+    max_new_tokens: int = setting(
+        512,
+        "tokens",
+        "Most tokens decoded for one segment. A segment that reaches them is reported as cut.",
+        "每个语音段解码的 token 数上限。达到上限的段会在结果中注明被截断。",
+        ge=1,
+        le=8192,
+    )
+    segment_seconds: float = setting(
+        30,
+        "s",
+        "Longest segment that audio is cut into, at quiet places. The model takes up to 1200 s, but the cost of its "
+        "audio encoder grows with the square of a segment's length.",
+        "音频在安静处切分,此为每段的最大长度。模型最长支持 1200 s,但音频编码器的开销随段长的平方增长。",
+        ge=1,
+        le=1200,
+    )
+    max_audio_seconds: float = setting(14400, "s", "Longest audio accepted.", "可接受的最长音频。", ge=1, le=86400)
+    url_timeout_seconds: float = setting(
+        60, "s", "Longest time to fetch audio from a URL.", "从 URL 获取音频的最长时间。", ge=1, le=3600
+    )
+    url_max_mib: int = setting(
+        512, "MiB", "Largest audio fetched from a URL.", "从 URL 获取的音频的最大体积。", ge=1, le=65536
+    )
+    allow_private_urls: bool = setting(
+        False,
+        "",
+        "Fetch audio from private, loopback and link-local addresses too.",
+        "是否也允许从私有、回环和链路本地地址获取音频。",
+    )
+    out_dir: Path = setting("out", "", "Where reports and transcripts are written.", "报告和转写结果的输出目录。")
