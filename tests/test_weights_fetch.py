@@ -1,47 +1,21 @@
-"""`invoke fetch-weights`: what is in place before, after, and when it is cut off."""
+"""`invoke fetch-weights`: what is in place before and after, what the weights must be, whether there is room."""
 
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hub.checkpoint import files
-from hub.faults import Corrupt, Cut, Hold, Say, Status
-from hub.orders import KINDS, NAME, QUICK, SHARD, held, known, needed, order, run, sha256, target
-from hub.server import COMMIT, REPO, Hub, serving
+from hub.faults import Cut, Hold
+from hub.orders import KINDS, NAME, SHARD, held, known, lock_of, needed, order, refusal, run, sha256, target
+from hub.server import COMMIT, REPO, serving
 
-from env.loading import load_settings
-from env.settings import Settings
-from runtime.errors import KitError, UsageError
 from runtime.ops.weights import fetch as fetching
 from runtime.ops.weights import lock
-from runtime.ops.weights.clips import fetch_clips
-from runtime.ops.weights.facts import Clip, Facts, Model, load
-from runtime.ops.weights.hubs import source
 from runtime.ops.weights.hubs.answers import PIECE
-from runtime.ops.weights.manifest import Record
-from runtime.ops.weights.places import place, usage
-
-INVOKE = Path(sys.executable).parent / "invoke"
-SECRET = "tell-nobody-4711"
-
-
-def refusal(settings: Settings, hub: Hub, *, facts: Facts | None = None) -> KitError:
-    with pytest.raises(KitError) as caught:
-        run(settings, hub, facts=facts)
-    return caught.value
-
-
-def lock_of(folder: Path) -> lock.Entry:
-    return lock.read(folder / "weights.lock")[REPO]
-
 
 # What is there already
 
@@ -172,130 +146,6 @@ def test_a_lock_that_cannot_be_read(tmp_path: Path) -> None:
     assert "restore it" in error.advice
 
 
-# Cut off
-
-
-def test_a_failure_leaves_the_old_weights_untouched(tmp_path: Path) -> None:
-    with serving(files()) as hub:
-        run(order(tmp_path, hub, "modelscope"), hub)
-        before = held(target(tmp_path))
-        (tmp_path / "weights.lock").unlink()
-        hub.files.update(files(seed=1))
-        hub.faults = [Corrupt(SHARD, times=9)]
-        refusal(order(tmp_path, hub, "modelscope"), hub)
-        assert held(target(tmp_path)) == before
-        hub.faults = []
-        run(order(tmp_path, hub, "modelscope"), hub)
-    assert held(target(tmp_path)) == needed(hub.files)
-
-
-def test_a_replacement_that_was_cut_off_is_ended(tmp_path: Path) -> None:
-    with serving(files()) as hub:
-        run(order(tmp_path, hub, "modelscope"), hub)
-        (target(tmp_path) / "notes.md").write_text("mine")
-        former = tmp_path / "weights" / ".fetching" / NAME / "former"
-        former.parent.mkdir()
-        target(tmp_path).rename(former)
-        hub.requests = []
-        run(order(tmp_path, hub, "modelscope"), hub)
-        assert hub.starts("FilePath") == []
-    assert held(target(tmp_path)) == {**needed(hub.files), "notes.md": b"mine"}
-
-
-@pytest.fixture
-def held_hub() -> Iterator[tuple[Hub, Hold]]:
-    """A hub that breaks off in the first shard and, when it is asked to go on, falls silent: the first bytes are
-    written then."""
-    with serving(files(), token=SECRET) as hub:
-        hold = Hold(SHARD, after=200_000)
-        hub.faults = [Cut(SHARD, after=150_000), hold]
-        yield hub, hold
-
-
-@pytest.fixture
-def process(held_hub: tuple[Hub, Hold], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`invoke fetch-weights`, waiting for that hub."""
-    hub, hold = held_hub
-    settings = {
-        "ASR_MODEL": str(target(tmp_path)),
-        "ASR_WEIGHTS_LOCK": str(tmp_path / "weights.lock"),
-        "ASR_HUB": "modelscope",
-        "ASR_HUB_ENDPOINT": hub.url,
-        "ASR_HUB_REPO": REPO,
-        "ASR_HUB_TOKEN": SECRET,
-        # Nowhere: the official clips are not for tests.
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "NO_PROXY": "127.0.0.1",
-    }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
-    with subprocess.Popen(
-        [INVOKE, "fetch-weights"],
-        cwd=PROJECT,
-        env={**environment, **settings, "PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            assert hold.reached.wait(60)
-            yield running
-        finally:
-            running.kill()
-
-
-def test_ctrl_c_is_one_line_and_the_next_run_goes_on(
-    process: "subprocess.Popen[str]", held_hub: tuple[Hub, Hold], tmp_path: Path
-) -> None:
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    broken, interrupted = errors.splitlines()
-    assert broken.startswith(SHARD)
-    assert interrupted == "fetch-weights: interrupted; what was fetched is kept → invoke fetch-weights"
-    assert SECRET not in output + errors
-    go_on(held_hub, tmp_path)
-
-
-def test_a_killed_run_leaves_nothing_that_looks_complete(
-    process: "subprocess.Popen[str]", held_hub: tuple[Hub, Hold], tmp_path: Path
-) -> None:
-    assert SECRET.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    process.kill()
-    process.wait(60)
-    go_on(held_hub, tmp_path)
-
-
-def go_on(held_hub: tuple[Hub, Hold], folder: Path) -> None:
-    """The model is not there; another run fetches what the first did not."""
-    hub, hold = held_hub
-    assert not target(folder).exists()
-    assert not (folder / "weights.lock").exists()
-    (part,) = (folder / "weights" / ".fetching" / NAME / "parts").glob(f"{SHARD}*")
-    size = part.stat().st_size
-    assert size >= 150_000 - PIECE
-    hold.release.set()
-    hub.requests = []
-    run(order(folder, hub, "modelscope", ASR_HUB_TOKEN=SECRET), hub)
-    assert hub.starts(SHARD) == [size]
-    assert held(target(folder)) == needed(hub.files)
-    assert [path.name for path in (folder / "weights" / ".fetching").iterdir()] == ["lock"]
-
-
-def test_the_second_of_two_fetches_says_so(held_hub: tuple[Hub, Hold], tmp_path: Path) -> None:
-    hub, hold = held_hub
-    settings = order(tmp_path, hub, "modelscope", ASR_HUB_TOKEN=SECRET)
-    first = threading.Thread(target=run, args=(settings, hub))
-    first.start()
-    try:
-        assert hold.reached.wait(60)
-        error = refusal(settings, hub)
-    finally:
-        hold.release.set()
-        first.join()
-    assert "another fetch-weights is at work" in error.reason
-    assert held(target(tmp_path)) == needed(hub.files)
-
-
 # How far it is
 
 
@@ -394,129 +244,3 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
     with serving(files()) as hub:
         assert "cannot be made: " in refusal(order(tmp_path, hub, "modelscope"), hub).reason
-
-
-# Which weights, and from where
-
-
-@pytest.mark.parametrize(
-    ("variables", "directory", "repo"),
-    [
-        ({}, "weights/Qwen3-ASR-1.7B", "Qwen/Qwen3-ASR-1.7B"),
-        ({"ASR_PROFILE": "atlas-800-a2"}, "weights/Qwen3-ASR-1.7B", "Qwen/Qwen3-ASR-1.7B"),
-        ({"ASR_HUB_REPO": "Qwen/Qwen3-ASR-0.6B"}, "weights/Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B"),
-        ({"ASR_MODEL": "weights/Qwen3-ASR-0.6B"}, "weights/Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B"),
-        ({"ASR_MODEL": "/data/asr"}, "/data/asr", "Qwen/Qwen3-ASR-1.7B"),
-        ({"ASR_MODEL": "/data/asr", "ASR_HUB_REPO": "me/mine"}, "/data/asr", "me/mine"),
-    ],
-)
-def test_the_place_follows_from_the_settings(variables: dict[str, str], directory: str, repo: str) -> None:
-    spot = place(load_settings(variables), load())
-    assert (spot.directory, spot.repo) == (PROJECT / directory, repo)
-    assert spot.clips == spot.directory.parent / "clips"
-
-
-def test_a_directory_that_has_another_models_name_is_refused() -> None:
-    settings = load_settings({"ASR_MODEL": "weights/Qwen3-ASR-0.6B", "ASR_HUB_REPO": "Qwen/Qwen3-ASR-1.7B"})
-    with pytest.raises(UsageError, match=r"ASR_HUB_REPO=Qwen/Qwen3-ASR-0\.6B"):
-        place(settings, load())
-
-
-def test_the_end_tells_how_to_use_the_weights() -> None:
-    settings = load_settings({})
-    hint = usage(settings, place(settings, load()))
-    assert "ASR_MODEL=weights/Qwen3-ASR-1.7B invoke smoke" in hint
-    assert "ASR_PROFILE=atlas-300i-duo or atlas-800-a2 or atlas-800-a3" in hint
-    settings = load_settings({"ASR_PROFILE": "atlas-800-a2"})
-    assert "ASR_MODEL names them already" in usage(settings, place(settings, load()))
-
-
-REPO_17 = "Qwen/Qwen3-ASR-1.7B"
-
-
-@pytest.mark.parametrize(
-    ("variables", "entry", "revision"),
-    [
-        ({"ASR_HUB": "huggingface"}, None, "7278e1e70fe206f11671096ffdd38061171dd6e5"),
-        ({"ASR_HUB": "git-lfs", "ASR_HUB_ENDPOINT": "https://example.org/"}, None, ""),
-        ({"ASR_HUB": "huggingface"}, lock.Entry("huggingface", revision="main", commit="abc"), "abc"),
-        (
-            {"ASR_HUB": "huggingface"},
-            lock.Entry("modelscope", revision="v9"),
-            "7278e1e70fe206f11671096ffdd38061171dd6e5",
-        ),
-        ({"ASR_HUB": "huggingface", "ASR_HUB_REVISION": "v2"}, lock.Entry("huggingface", revision="main"), "v2"),
-    ],
-)
-def test_the_revision_is_the_one_asked_for_or_recorded_or_pinned(
-    variables: dict[str, str], entry: lock.Entry | None, revision: str
-) -> None:
-    found = source(load_settings(variables), load(), REPO_17, entry)
-    assert found.revision == revision
-    assert not found.endpoint.endswith("/")
-
-
-def test_the_pinned_revision_is_fetched_and_recorded(tmp_path: Path) -> None:
-    with serving(files()) as hub:
-        facts = Facts(models={REPO: Model({"modelscope": COMMIT}, known(hub.files).models[REPO].files)})
-        run(order(tmp_path, hub, "modelscope"), hub, facts=facts)
-        assert all(f"Revision={COMMIT}" in asked.path for asked in hub.requests)
-    assert lock_of(tmp_path).revision == COMMIT
-
-
-def test_the_facts_are_whole() -> None:
-    facts = load()
-    for repo, model in facts.models.items():
-        assert repo.startswith("Qwen/")
-        assert {"huggingface", "modelscope"} == set(model.revisions)
-        assert {"config.json", "vocab.json", "merges.txt"} < set(model.files)
-    assert {clip.name for clip in facts.clips} == {"asr_en.wav", "asr_zh.wav"}
-
-
-def test_the_facts_are_those_of_the_real_files(reference: Path) -> None:
-    facts = load()
-    real = {path.name: path.read_bytes() for path in (reference / "tokenizer").iterdir()}
-    for repo, model in facts.models.items():
-        real["config.json"] = (reference / "configs" / repo.partition("/")[2] / "config.json").read_bytes()
-        for name, content in real.items():
-            assert model.files[name] == Record(len(content), sha256(content))
-    for clip in facts.clips:
-        content = (reference / "clips" / clip.name).read_bytes()
-        assert clip.record == Record(len(content), sha256(content))
-
-
-# The official clips
-
-
-def clip_of(hub: Hub, content: bytes) -> Clip:
-    return Clip("talk.wav", f"{hub.url}/{REPO}/talk.wav", Record(len(content), sha256(content)))
-
-
-def test_clips_come_along_once(tmp_path: Path) -> None:
-    sound = bytes(range(256)) * 40
-    with serving({"talk.wav": sound}) as hub:
-        for _ in range(2):
-            assert fetch_clips((clip_of(hub, sound),), tmp_path / "clips", patience=QUICK)
-        assert len(hub.requests) == 1
-    assert held(tmp_path / "clips") == {"talk.wav": sound}
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (Status("talk", times=9, status=404), "404"),
-        (Status("talk", times=9, status=503), "503"),
-        (Corrupt("talk", times=9), "expected sha256"),
-        (Say("talk", times=9, body=b"<html>"), "holds 6 bytes"),
-    ],
-)
-def test_clips_that_cannot_be_had_are_a_warning(
-    fault: Status, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sound = bytes(range(256)) * 40
-    with serving({"talk.wav": sound}) as hub:
-        hub.faults = [fault]
-        assert not fetch_clips((clip_of(hub, sound),), tmp_path / "clips", patience=QUICK)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
-    assert not (tmp_path / "clips" / "talk.wav").exists()

@@ -5,10 +5,14 @@ import threading
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
+import pytest
+
 from env.loading import load_settings
 from env.settings import Settings
 from hub.faults import LONGEST
 from hub.server import REPO, Hub
+from runtime.errors import KitError
+from runtime.ops.weights import lock
 from runtime.ops.weights.choice import is_needed
 from runtime.ops.weights.facts import Facts, Model
 from runtime.ops.weights.fetch import fetch
@@ -78,3 +82,15 @@ def sha256(content: bytes) -> str:
 def address(kind: str, name: str, hub: Hub) -> str:
     """What only the requests for a file's bytes have in their address."""
     return sha256(hub.files[name]) if kind == "git-lfs" else name
+
+
+def refusal(settings: Settings, hub: Hub, *, facts: Facts | None = None) -> KitError:
+    """Why a fetch is refused."""
+    with pytest.raises(KitError) as caught:
+        run(settings, hub, facts=facts)
+    return caught.value
+
+
+def lock_of(folder: Path) -> lock.Entry:
+    """What the lock says of the hub's model."""
+    return lock.read(folder / "weights.lock")[REPO]
