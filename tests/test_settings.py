@@ -35,7 +35,8 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The operator's own file, in place of the project's."""
     monkeypatch.setattr(module, "FILE", tmp_path / ".env")
-    for name in [name for name in os.environ if name.startswith("ASR_")]:
+    native = {note(field, "exports") for field in Settings.model_fields.values()}
+    for name in [name for name in os.environ if name.startswith("ASR_") or name in native]:
         monkeypatch.delenv(name)
     return tmp_path / ".env"
 
@@ -75,7 +76,8 @@ def test_the_environment_counts_over_the_profile() -> None:
 
 
 def test_the_processs_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("ASR_")]:
+    native = {note(field, "exports") for field in Settings.model_fields.values()}
+    for name in [name for name in os.environ if name.startswith("ASR_") or name in native]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ASR_MAX_NEW_TOKENS", "99")
     assert load_settings().max_new_tokens == 99

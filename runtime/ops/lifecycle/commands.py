@@ -25,15 +25,15 @@ def show(command: Sequence[str]) -> None:
     Console(stderr=True).print(f"$ {shlex.join(words)}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None, advice: str = "") -> None:
     """Show and run a command in the project's root, its output going where this process's goes.
 
-    Raises DockerError if it fails: the command has told why.
+    Raises DockerError, with `advice`, if it fails: the command has told why.
     """
     show(command)
     result = subprocess.run(command, cwd=PROJECT, env=environment, check=False)
     if result.returncode:
-        raise DockerError(shlex.join(command[:3]), f"ended with exit code {result.returncode}, see above")
+        raise DockerError(shlex.join(command[:3]), f"ended with exit code {result.returncode}, see above", advice)
 
 
 def ask(command: Sequence[str]) -> str:

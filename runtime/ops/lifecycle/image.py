@@ -21,6 +21,10 @@ CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
 STACK_LABEL = "qwen3-asr.stack"
 # The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
 MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
+OTHER_SOURCES = (
+    "if an image cannot be pulled: ASR_BASE_IMAGE or ASR_IMAGE=a mirror's copy; if a package cannot be fetched: "
+    "PIP_INDEX_URL, TORCH_INDEX; without internet: invoke bundle where there is one"
+)
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -58,7 +62,7 @@ def build(settings: Settings) -> None:
     """Build the image. Raises DockerError where the build fails, KitError where an address carries a password."""
     with find_links(os.environ.get(WHEELS, "")) as links:
         environment = {**os.environ, WHEELS: links}
-        run(build_command(settings, environment), environment=environment)
+        run(build_command(settings, environment), environment=environment, advice=OTHER_SOURCES)
 
 
 def build_command(settings: Settings, environment: Mapping[str, str]) -> list[str]:
@@ -76,7 +80,7 @@ def build_command(settings: Settings, environment: Mapping[str, str]) -> list[st
 
 def pull(settings: Settings) -> None:
     """Pull ASR_IMAGE; for an image that is built here, the base that it is built on."""
-    run(["docker", "pull", settings.image or base_image(settings)])
+    run(["docker", "pull", settings.image or base_image(settings)], advice=OTHER_SOURCES)
 
 
 def labels(name: str) -> dict[str, str]:
