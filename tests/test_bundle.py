@@ -58,7 +58,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineHost]:
     options = [f"{option}={'unix://' * (option == '--host')}{folder / name}" for option, name in places.items()]
     script = 'ip link set lo up && exec dockerd "$@"'
     with subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", script, "sh", *options], stderr=subprocess.PIPE, text=True
+        ["unshare", "--net", "--mount", "sh", "-c", script, "sh", *options], stderr=subprocess.PIPE, text=True
     ) as engine:
         assert engine.stderr
         log = []
