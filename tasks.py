@@ -2,10 +2,10 @@
 
 from invoke import Collection
 
-from runtime.tasks import care, container, evidence, handoff, kit, model, server, weights
+from runtime.tasks import care, container, evidence, handoff, kit, measure, model, process, server, weights
 
 namespace = Collection()
-for module in (kit, model, weights, server, care, evidence, handoff):
+for module in (kit, model, weights, server, process, measure, care, evidence, handoff):
     for task in Collection.from_module(module).tasks.values():
         namespace.add_task(task)
 namespace.add_collection(Collection.from_module(container))

@@ -31,6 +31,7 @@ CHINESE = {
     "tokens": "token",
     "threads": "线程",
     "files": "个文件",
+    "requests": "个请求",
     "http(s) address": "http(s) 地址",
     "IPv4 address": "IPv4 地址",
     "owner/name": "所有者/名称",

@@ -8,12 +8,13 @@ from env.field import PREFIX
 from env.groups.container import ContainerSettings
 from env.groups.model import DEMO, ModelSettings
 from env.groups.native import NativeSettings
+from env.groups.server import ServerSettings
 from env.groups.weights import WeightsSettings
 
 __all__ = ["DEMO", "Settings"]
 
 
-class Settings(NativeSettings, ContainerSettings, WeightsSettings, ModelSettings):
+class Settings(NativeSettings, ContainerSettings, WeightsSettings, ServerSettings, ModelSettings):
     """What an operator can set, as `load_settings` found it. Relative paths start at the project's root."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)

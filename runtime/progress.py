@@ -88,7 +88,7 @@ def stages(title: str) -> Iterator[Callable[[str], None]]:
                 status.update(f"{title}: {stage}")
                 status.start()
             else:
-                console.print(f"{title}: {stage}", highlight=False, markup=False)
+                console.print(f"{title}: {stage}", highlight=False, markup=False, soft_wrap=True)
 
     try:
         yield show

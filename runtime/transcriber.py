@@ -1,10 +1,11 @@
 """The one path from audio to transcript, used by every task: audio → segments → prompts → engine → text."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from env.loading import exports, under_project
 from env.settings import DEMO, Settings
@@ -12,18 +13,26 @@ from runtime import audio, checkpoint, demo, device, segments, transcript
 from runtime.audio import Audio, Limits
 from runtime.checkpoint import Loaded
 from runtime.device import Device
-from runtime.engines import Decoding, Engine, Utterance
+from runtime.engines import Decoded, Decoding, Engine, Utterance
 from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Transcript
 
-Source = str | Path | bytes | Audio
+
+class Stored(Protocol):
+    """Audio kept somewhere, such as an upload, that is read when its turn has come."""
+
+    def load(self, *, limits: Limits) -> Audio:
+        """Raises KitError for what `runtime.audio.load` refuses."""
+
+
+Source = str | Path | bytes | Audio | Stored
 
 
 @dataclass(frozen=True)
 class Request:
-    """What shall be transcribed: a path, a URL, a file's bytes or audio already decoded.
+    """What shall be transcribed: a path, a URL, a file's bytes, audio already decoded or stored somewhere.
 
     `language` is a name in English or Chinese or a code, None for automatic; `context` holds hotwords or a passage that
     tells the model what to expect.
@@ -40,6 +49,34 @@ class Failure:
 
     request: Request
     error: KitError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose audio is read and cut: for each segment what the engine shall decode, None for silence."""
+
+    request: Request
+    language: str | None
+    audio: Audio
+    cuts: tuple[Segment, ...]
+    utterances: tuple[Utterance | None, ...]
+
+    @property
+    def spoken(self) -> list[Utterance]:
+        """What is for the engine, in order."""
+        return [utterance for utterance in self.utterances if utterance]
+
+    def heard(self, cut: Segment, decoded: Decoded | None) -> transcript.Segment:
+        """A segment with what was decoded of it; None for silence, which the model, that might invent something, never
+        hears."""
+        if decoded is None:
+            return transcript.Segment(cut.start, cut.end, Hypothesis(None, ""))
+        hypothesis = transcript.read(decoded.text, forced=self.language)
+        return transcript.Segment(cut.start, cut.end, hypothesis, decoded.tokens, decoded.truncated)
+
+    def joined(self, done: Iterable[transcript.Segment]) -> Transcript:
+        """The transcript, of all segments in order."""
+        return Transcript(self.audio.source, self.audio.seconds, tuple(done))
 
 
 @dataclass(frozen=True)
@@ -77,74 +114,83 @@ class Transcriber:
         """Transcribe many files, in order, decoding segments of several together; a bad file is a Failure in its place.
 
         `on_audio` is told the seconds of each file when it has been read, `on_segment` those of each segment when its
-        text is there. At most two batches of
-        segments beyond the file that is due are read ahead.
+        text is there. At most two batches of segments beyond the file that is due are read ahead.
         """
         ahead = 2 * self.settings.max_batch
         underway: deque[Failure | _Job] = deque()
         for request in requests:
             begun = self._begin(request)
             if isinstance(begun, _Job):
-                on_audio(begun.audio.seconds)
+                on_audio(begun.prepared.audio.seconds)
             underway.append(begun)
             while len(underway) > 1 and sum(job.size for job in underway if isinstance(job, _Job)) > ahead:
                 yield self._finish(underway.popleft(), on_segment)
         while underway:
             yield self._finish(underway.popleft(), on_segment)
 
+    def prepare(self, request: Request) -> Prepared:
+        """Write the prompt, read the audio and cut it. Raises KitError where one of them cannot be used."""
+        language = self.prompter.language(request.language)
+        prompt = self.prompter.write(context=request.context, language=language)
+        sound = self._read(request.source)
+        cuts = tuple(segments.cut(sound.samples, longest=self.settings.segment_seconds))
+        utterances = tuple(
+            None if segments.is_silent(cut.samples) else Utterance(cut.samples, prompt, self.settings.max_new_tokens)
+            for cut in cuts
+        )
+        return Prepared(request, language, sound, cuts, utterances)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The raw output that tokens stand for, while more of them may come."""
+        tokenizer = self.loaded.processor.tokenizer
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     def _begin(self, request: Request) -> "_Job | Failure":
         """Read the audio and hand its segments to the engine."""
         try:
-            language = self.prompter.language(request.language)
-            prompt = self.prompter.write(context=request.context, language=language)
-            sound = self._read(request.source)
+            prepared = self.prepare(request)
         except KitError as error:
             return Failure(request, error)
-        cuts = segments.cut(sound.samples, longest=self.settings.segment_seconds)
-        spoken = [cut for cut in cuts if not segments.is_silent(cut.samples)]
-        utterances = [Utterance(cut.samples, prompt, self.settings.max_new_tokens) for cut in spoken]
-        decodings = dict(zip((cut.start for cut in spoken), self.engine.submit(utterances), strict=True))
-        return _Job(request, language, sound, [(cut, decodings.get(cut.start)) for cut in cuts])
+        decodings = iter(self.engine.submit(prepared.spoken))
+        return _Job(prepared, [next(decodings) if utterance else None for utterance in prepared.utterances])
 
     def _read(self, source: Source) -> Audio:
-        return source if isinstance(source, Audio) else audio.load(source, limits=limits(self.settings))
+        if isinstance(source, Audio):
+            return source
+        if isinstance(source, str | Path | bytes):
+            return audio.load(source, limits=limits(self.settings))
+        return source.load(limits=limits(self.settings))
 
     def _finish(self, job: "_Job | Failure", on_segment: Callable[[float], None]) -> Transcript | Failure:
         """Wait for the segments of a file and join them."""
         if isinstance(job, Failure):
             return job
+        prepared = job.prepared
         done: list[transcript.Segment] = []
         try:
-            for cut, decoding in job.cuts:
-                if decoding is None:  # silence never reaches the model, which might invent something
-                    done.append(transcript.Segment(cut.start, cut.end, Hypothesis(None, "")))
-                else:
-                    decoded = decoding.result()
-                    hypothesis = transcript.read(decoded.text, forced=job.language)
-                    done.append(transcript.Segment(cut.start, cut.end, hypothesis, decoded.tokens, decoded.truncated))
+            for cut, decoding in zip(prepared.cuts, job.decodings, strict=True):
+                done.append(prepared.heard(cut, decoding.result() if decoding else None))
                 on_segment(cut.end - cut.start)
         except KitError as error:
-            for _, decoding in job.cuts:
+            for decoding in job.decodings:
                 if decoding is not None:
                     decoding.cancel()
-            failure = KitError(job.audio.source, str(error))
+            failure = KitError(prepared.audio.source, str(error))
             failure.__cause__ = error
-            return Failure(job.request, failure)
-        return Transcript(job.audio.source, job.audio.seconds, tuple(done))
+            return Failure(prepared.request, failure)
+        return prepared.joined(done)
 
 
 @dataclass(frozen=True)
 class _Job:
     """A file whose segments are with the engine; a segment without a decoding is silent."""
 
-    request: Request
-    language: str | None
-    audio: Audio
-    cuts: list[tuple[Segment, Decoding | None]]
+    prepared: Prepared
+    decodings: list[Decoding | None]
 
     @property
     def size(self) -> int:
-        return len(self.cuts)
+        return len(self.decodings)
 
 
 def limits(settings: Settings) -> Limits:
@@ -173,7 +219,12 @@ def open_transcriber(settings: Settings) -> Iterator[Transcriber]:
     loaded = checkpoint.load(model_directory(settings), device=where, dtype=settings.dtype)
     from runtime.engines.transformers import TransformersEngine  # imports torch, which the device must precede
 
-    engine = TransformersEngine(loaded, max_batch=settings.max_batch)
+    engine = TransformersEngine(
+        loaded,
+        max_batch=settings.max_batch,
+        batch_audio_seconds=settings.batch_audio_seconds,
+        batch_wait_seconds=settings.batch_wait_ms / 1000,
+    )
     engine.start()
     try:
         yield Transcriber(settings, loaded, engine)

@@ -17,7 +17,7 @@ from test_readme import commands, outline
 
 from env.loading import PREFIX, load_settings
 from env.settings import Settings
-from runtime.ops.lifecycle.host import DEFAULT_SHARED_MEMORY, KIT, user
+from runtime.ops.lifecycle.host import DEFAULT_SHARED_MEMORY, KIT, LAST_STEPS, user
 from runtime.ops.lifecycle.image import image_name
 
 KUBERNETES = PROJECT / "docker" / "kubernetes"
@@ -243,8 +243,7 @@ def test_a_long_start_is_waited_for_and_a_drain_is_not_cut(build: Build) -> None
     )
     assert asr["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
     assert seconds(asr["livenessProbe"]) >= 60
-    compose = kustomize.load(PROJECT / "docker" / "compose.yaml")["services"]["asr"]
-    assert compose["stop_grace_period"] == f"{pod['terminationGracePeriodSeconds']}s"
+    assert pod["terminationGracePeriodSeconds"] == load_settings({}).drain_seconds + LAST_STEPS
     assert "lifecycle" not in asr
 
 

@@ -127,6 +127,14 @@ def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_pa
     assert service["user"] == "1234:1234"
 
 
+def test_keys_reach_the_container_and_stopping_leaves_time_to_drain(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    service = described(Path("/"), tmp_path, ASR_KEYS_FILE=str(keys), ASR_DRAIN_SECONDS="30.5")
+    assert f"{keys}:/kit/keys:ro" in service["volumes"]
+    assert service["environment"]["ASR_KEYS_FILE"] == "keys"
+    assert service["stop_grace_period"] == "41s"
+
+
 def test_every_setting_is_handed_on_or_known_to_be_the_hosts() -> None:
     """A new setting reaches the container unless it is listed."""
     environment = {"ASR_HUB": "http", "ASR_JIT_COMPILE": "true"}

@@ -171,7 +171,7 @@ def test_a_cancelled_utterance_leaves_its_batch_mates_alone(transcriber: Transcr
     with_engine = TransformersEngine(transcriber.loaded, max_batch=8)
     one, other = with_engine.submit([utterance(transcriber, speech[0]), utterance(transcriber, speech[1])])
     one.cancel()
-    assert with_engine.status().waiting == 2
+    assert with_engine.status().waiting == 1
     with_engine.start()
     with pytest.raises(CancelledError):
         one.result()

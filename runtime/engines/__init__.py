@@ -3,12 +3,14 @@
 What runs together is the engine's own business; nobody outside builds a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from runtime.errors import KitError
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,22 @@ class Decoded:
     truncated: bool
 
 
+Event = int | Decoded | BaseException  # a token, or the end: a result or a failure
+
+
 @dataclass(frozen=True)
 class Status:
-    """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together."""
+    """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together; `failed`
+    says why it can decode no more, empty if it can."""
 
     waiting: int
     decoding: int
     most_together: int
+    failed: str = ""
+
+
+class EngineError(KitError):
+    """The engine itself has failed, not an utterance; it must be started anew."""
 
 
 class Decoding(Protocol):
@@ -54,7 +65,15 @@ class Decoding(Protocol):
         """Wait for the end. Raises KitError, or the engine's own failure, if this utterance could not be decoded."""
 
     def cancel(self) -> None:
-        """Stop decoding; `result` then raises CancelledError."""
+        """Give up, wherever it is: the end is CancelledError, at once, unless the end was there before."""
+
+    def add_listener(self, listener: Callable[[Event], None]) -> None:
+        """Tell `listener` every token, then the end: each exactly once, in order, for each listener.
+
+        What came before is told at once, in the caller's thread; the rest in the thread it comes from, the engine's or
+        that of `cancel`. That thread waits for the listener, so it shall only pass the event on, as
+        `loop.call_soon_threadsafe` does. A listener that raises is logged and told nothing more.
+        """
 
 
 class Engine(Protocol):
@@ -64,7 +83,8 @@ class Engine(Protocol):
         """Make ready to decode."""
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Decoding]:
-        """Hand over utterances, which wait until the engine has room; returns at once."""
+        """Hand over utterances, which wait until the engine has room; returns at once. Those of one call share the
+        engine with those of other calls by turns. Raises EngineError after the engine has failed."""
 
     def status(self) -> Status:
         """What the engine is doing now."""

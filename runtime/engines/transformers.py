@@ -1,14 +1,15 @@
-"""The transformers engine: utterances wait in a queue; a worker thread takes those of like length and decodes them as
-one batch with qwen-asr's `generate`.
+"""The transformers engine: utterances wait in a queue; a worker thread takes what it shall decode together, see
+runtime/engines/scheduling.py, and decodes it as one batch with qwen-asr's `generate`.
 
 Whole batches today: a batch ends when its longest answer ends.
 """
 
+import logging
+import math
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
-from dataclasses import dataclass
-from queue import SimpleQueue
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,63 +18,31 @@ from transformers.generation.streamers import BaseStreamer
 
 from runtime.checkpoint import Loaded
 from runtime.device import OutOfMemoryError, is_out_of_memory
-from runtime.engines import Decoded, Status, Utterance
+from runtime.engines import Decoded, EngineError, Status, Utterance
+from runtime.engines.scheduling import Bounds, Place, Queue
+from runtime.engines.stream import Stream
 
-
-class Stream:
-    """An utterance in the engine: the tokens decoded so far, and the end of it, a result or a failure."""
-
-    def __init__(self, utterance: Utterance) -> None:
-        self.utterance = utterance
-        self.cancelled = False
-        self._pushed = 0
-        self._arrivals: SimpleQueue[int | Decoded | BaseException] = SimpleQueue()
-        self._end: Decoded | BaseException | None = None
-
-    def __iter__(self) -> Iterator[int]:
-        """The tokens as they come, end tokens left out. A stream is read once, by one reader."""
-        while self._end is None:
-            arrival = self._arrivals.get()
-            if isinstance(arrival, int):
-                yield arrival
-            else:
-                self._end = arrival
-        if isinstance(self._end, BaseException):
-            raise self._end
-
-    def result(self) -> Decoded:
-        """Wait for the end; raises what made it fail, CancelledError after `cancel`."""
-        for _ in self:
-            pass
-        if not isinstance(self._end, Decoded):
-            raise RuntimeError("a stream ended without a result")
-        return self._end
-
-    def cancel(self) -> None:
-        """Give up this utterance: it leaves the queue, or its batch as soon as the batch's next token is due."""
-        self.cancelled = True
-
-    def push_token(self, number: int, token: int) -> None:
-        """The engine's side: token `number`, from 1. One that was there before a batch was decoded anew is left out."""
-        if number > self._pushed:
-            self._pushed = number
-            self._arrivals.put(token)
-
-    def push(self, end: Decoded | BaseException) -> None:
-        """The engine's side: the end."""
-        self._arrivals.put(end)
+log = logging.getLogger(__name__)
 
 
 class TransformersEngine:
-    """Decodes with a loaded checkpoint, up to `max_batch` utterances at a time."""
+    """Decodes with a loaded checkpoint, up to `max_batch` utterances and `batch_audio_seconds` of padded audio at a
+    time; a lone utterance waits up to `batch_wait_seconds` for company."""
 
-    def __init__(self, loaded: Loaded, *, max_batch: int) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        max_batch: int,
+        batch_audio_seconds: float = math.inf,
+        batch_wait_seconds: float = 0.0,
+    ) -> None:
         self._loaded = loaded
-        self._max_batch = max_batch
-        self._waiting: list[Stream] = []
+        self._queue: Queue[Stream] = Queue(Bounds(max_batch, batch_audio_seconds, batch_wait_seconds))
         self._batch: list[Stream] = []
         self._stopping = False
-        self._changed = threading.Condition()
+        self._failed = ""
+        self._changed = threading.Condition()  # streams are told things without it: their listeners may come back here
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -82,59 +51,71 @@ class TransformersEngine:
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Stream]:
         """Hand over utterances; those handed over together may be decoded together from the start."""
-        streams = [Stream(utterance) for utterance in utterances]
+        streams = [Stream(utterance, on_cancel=self._withdraw) for utterance in utterances]
+        now = time.monotonic()
         with self._changed:
+            if self._failed:
+                raise _failure(self._failed)
             if self._stopping:
                 raise RuntimeError("the engine has stopped")
-            self._waiting += streams
+            self._queue.add([Place(stream, stream.utterance.seconds, now) for stream in streams])
             self._changed.notify()
         return streams
 
     def status(self) -> Status:
-        """What waits and what is being decoded."""
+        """What waits and what is being decoded; those that have ended or were cancelled do not count."""
         with self._changed:
-            return Status(len(self._waiting), len(self._batch), self._max_batch)
+            decoding = sum(not stream.ended for stream in self._batch)
+            return Status(len(self._queue), decoding, self._queue.bounds.together, self._failed)
 
     def stop(self, *, drain: bool = True) -> None:
         """End the worker: after all that was accepted has been decoded or, without `drain`, at the next token."""
         with self._changed:
             self._stopping = True
-            for stream in [] if drain else [*self._waiting, *self._batch]:
-                stream.cancel()
+            given_up = [] if drain else [*self._queue, *self._batch]
             self._changed.notify()
+        for stream in given_up:
+            stream.cancel()
         self._worker.join()
 
+    def _withdraw(self, stream: Stream) -> None:
+        with self._changed:
+            self._queue.remove(stream)
+
     def _work(self) -> None:
-        while batch := self._next_batch():
-            self._decode(batch)
+        try:
+            while batch := self._next_batch():
+                self._decode(batch)
+        except BaseException as error:
+            log.critical("the engine has failed", exc_info=error)
+            self._fail(f"{type(error).__name__}: {error}")
 
     def _next_batch(self) -> list[Stream]:
-        """The utterance that waited longest and those nearest to it in length; empty when the engine shall end."""
+        """What is decoded next, as soon as it is due; empty when the engine shall end."""
         with self._changed:
             self._batch = []
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            if not self._waiting:
-                return []
-            oldest = self._waiting[0].utterance.seconds
-            likest = sorted(self._waiting, key=lambda stream: abs(stream.utterance.seconds - oldest))
-            chosen = set(likest[: self._max_batch])
-            batch = [stream for stream in self._waiting if stream in chosen]
-            self._waiting = [stream for stream in self._waiting if stream not in chosen]
-            self._batch = batch
-            return batch
+            while not self._stopping and (left := self._queue.due() - time.monotonic()) > 0:
+                self._changed.wait(None if left == math.inf else left)
+            self._batch = self._queue.take()
+            return self._batch
+
+    def _fail(self, reason: str) -> None:
+        """Decode no more; all that was accepted fails."""
+        with self._changed:
+            self._failed = reason
+            accepted = [*self._batch, *self._queue]
+            self._queue, self._batch = Queue(self._queue.bounds), []
+        for stream in accepted:
+            stream.push(_failure(reason))
 
     def _decode(self, batch: Sequence[Stream]) -> None:
         """Decode a batch. If that fails, for want of memory or because of one of the utterances, decode its halves, so
-        that in the end only those fail that fail alone."""
-        for stream in batch:
-            if stream.cancelled:
-                stream.push(CancelledError())
-        batch = [stream for stream in batch if not stream.cancelled]
+        that in the end only those fail that fail alone. Those that have ended, cancelled or not, are left out."""
+        batch = [stream for stream in batch if not stream.ended]
         if not batch:
             return
         try:
-            for stream, decoded in zip(batch, self._generate(batch), strict=True):
-                stream.push(CancelledError() if stream.cancelled else decoded)
+            self._generate(batch)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to these utterances, not to the engine
             failure = error.with_traceback(None)  # which would hold on to the batch's tensors
@@ -158,7 +139,7 @@ class TransformersEngine:
         )
 
     @torch.inference_mode()
-    def _generate(self, batch: Sequence[Stream]) -> list[Decoded]:
+    def _generate(self, batch: Sequence[Stream]) -> None:
         loaded, utterances = self._loaded, [stream.utterance for stream in batch]
         inputs = loaded.processor(
             text=[utterance.prompt for utterance in utterances],
@@ -167,7 +148,7 @@ class TransformersEngine:
             padding=True,
         )
         inputs = inputs.to(loaded.device.name).to(loaded.model.dtype)  # features come as float32
-        answers = _Answers(batch, loaded.end_tokens, loaded.device.name)
+        answers = _Answers(batch, loaded)
         loaded.model.generate(
             **inputs,
             max_new_tokens=max(utterance.max_new_tokens for utterance in utterances),
@@ -176,35 +157,23 @@ class TransformersEngine:
             streamer=answers,
             stopping_criteria=StoppingCriteriaList([answers.given_up]),
         )
-        return [
-            Decoded(tuple(answer.tokens), self._text(answer.tokens), truncated=not answer.complete)
-            for answer in answers.rows
-        ]
-
-    def _text(self, tokens: list[int]) -> str:
-        text: str = self._loaded.processor.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
 
 @dataclass
 class _Answer:
-    """A row of the batch: its tokens so far, whether it is over, and whether it came to its own end."""
+    """A row of the batch and its tokens so far. It is over when its stream has ended, cancelled or not."""
 
     stream: Stream
-    tokens: list[int]
-    over: bool = False
-    complete: bool = False
+    tokens: list[int] = field(default_factory=list)
 
 
 class _Answers(BaseStreamer):
-    """Follows a batch token by token: passes them on, and ends rows at their own limit or when cancelled."""
+    """Follows a batch token by token: passes them on, and ends rows at an end token, at their own limit or when
+    cancelled. A row that has ended is answered, however long the others go on."""
 
-    def __init__(self, batch: Sequence[Stream], end_tokens: tuple[int, ...], device: str) -> None:
-        self.rows = [_Answer(stream, []) for stream in batch]
-        self._end_tokens = frozenset(end_tokens)
-        self._device = device
+    def __init__(self, batch: Sequence[Stream], loaded: Loaded) -> None:
+        self.rows = [_Answer(stream) for stream in batch]
+        self._loaded = loaded
         self._prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -213,22 +182,29 @@ class _Answers(BaseStreamer):
             self._prompt_seen = True
             return
         for row, token in zip(self.rows, value.tolist(), strict=True):
-            if row.over:
+            if row.stream.ended:
                 continue
-            if token in self._end_tokens:
-                row.over = row.complete = True
+            if token in self._loaded.end_tokens:
+                self._finish(row, truncated=False)
                 continue
             row.tokens.append(token)
             row.stream.push_token(len(row.tokens), token)
-            row.over = len(row.tokens) >= row.stream.utterance.max_new_tokens
+            if len(row.tokens) >= row.stream.utterance.max_new_tokens:
+                self._finish(row, truncated=True)
 
     def end(self) -> None:
-        """`generate` has ended; what each row became is known by its tokens."""
+        """`generate` has ended; every row was told its end, as the limit given to it is the highest of their own."""
+
+    def _finish(self, row: _Answer, *, truncated: bool) -> None:
+        text = self._loaded.processor.tokenizer.decode(
+            row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        row.stream.push(Decoded(tuple(row.tokens), text, truncated))
 
     @property
     def given_up(self) -> "_GivenUp":
-        """Tells `generate` which rows are over: at an end token, at their own limit or cancelled."""
-        return _GivenUp(self.rows, self._device)
+        """Tells `generate` which rows are over."""
+        return _GivenUp(self.rows, self._loaded.device.name)
 
 
 class _GivenUp(StoppingCriteria):
@@ -237,4 +213,8 @@ class _GivenUp(StoppingCriteria):
 
     def __call__(self, *_: Any, **__: Any) -> torch.Tensor:
         """(batch,), true where a row shall not be decoded further."""
-        return torch.tensor([row.over or row.stream.cancelled for row in self._rows], device=self._device)
+        return torch.tensor([row.stream.ended for row in self._rows], device=self._device)
+
+
+def _failure(reason: str) -> EngineError:
+    return EngineError("engine", f"has failed: {reason}", "start it again; the log says where it failed")

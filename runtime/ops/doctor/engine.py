@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.ops.doctor.findings import Case, Outcome, Status
+from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Host
 from runtime.ops.lifecycle.host import RUNTIME
 from runtime.ops.lifecycle.image import STACK_LABEL
 
-TROUBLE = re.compile(r"Restarting|Dead|Exited \((?!0\))|.*\(unhealthy\)")
+LOOPING = re.compile(r"Restarting|Dead|.*\(unhealthy\)")
+FAILED = re.compile(r"Exited \((?!0\))")
 OLDEST_COMPOSE = (1, 29)
 DAEMON = "/etc/docker/daemon.json"
 
@@ -32,9 +33,11 @@ class Container:
         return self.status.startswith("Up")
 
     @property
-    def troubled(self) -> bool:
-        """Whether it ends again and again, has ended by itself, or runs and does not answer."""
-        return bool(TROUBLE.match(self.status))
+    def trouble(self) -> Status:
+        """fail where it ends again and again, or runs and does not answer; warn where it has ended by itself."""
+        if LOOPING.match(self.status):
+            return "fail"
+        return "warn" if FAILED.match(self.status) else "pass"
 
     def publishes(self, port: int) -> bool:
         """Whether a port of the host leads to it."""
@@ -96,11 +99,13 @@ def servers(case: Case) -> Outcome | None:
     ours = [container for container in containers(case.host) if container.ours]
     if not ours:
         return None
-    evidence = "; ".join(f"{container.name}: {container.status}" for container in ours)
-    troubled = [container.name for container in ours if container.troubled]
-    if troubled:
-        return Outcome("fail", evidence, "; ".join(f"docker logs --tail 50 {name}" for name in troubled))
-    return Outcome("pass", evidence)
+    outcomes = [
+        Outcome(server.trouble, f"{server.name}: {server.status}", f"docker logs --tail 50 {server.name}")
+        for server in ours
+    ]
+    told = [outcome for outcome in outcomes if outcome.status != "pass"]
+    fix = "; ".join(outcome.fix for outcome in told)
+    return Outcome(worst(outcomes), "; ".join(outcome.evidence for outcome in told or outcomes), fix)
 
 
 def containers(host: Host) -> list[Container]:

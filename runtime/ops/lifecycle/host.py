@@ -1,6 +1,7 @@
 """What the container gets of this host, as a second compose file: image, port, user, NPUs, mounts, settings."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from runtime.ops.lifecycle.image import image_name
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise
 OP_CACHE = "op-cache"
+KEYS = "keys"
 RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 
 # From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
@@ -33,9 +35,24 @@ NPU_MOUNTS = (
 SHARED_MEMORY = {"atlas-300i-duo": "10g"}
 DEFAULT_SHARED_MEMORY = "1g"
 
+LAST_STEPS = 10  # seconds from the end of draining to the end of the process
+
 # Settings that are about the host, or that mean another path in the container.
 NOT_HANDED_ON = {
-    *("base_image", "base_os", "gid", "host", "image", "model", "npus", "op_cache_dir", "out_dir", "port", "profile"),
+    *(
+        "base_image",
+        "base_os",
+        "gid",
+        "host",
+        "image",
+        "keys_file",
+        "model",
+        "npus",
+        "op_cache_dir",
+        "out_dir",
+        "port",
+        "profile",
+    ),
     *("torch_npu", "uid", "weights_lock"),
     *("hub", "hub_endpoint", "hub_revision", "hub_token", "hub_workers"),
 }
@@ -80,6 +97,8 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "ports": [f"{settings.host}:{settings.port}:{settings.port}"],
         "environment": handed_on(settings, environment),
         "volumes": mounts(settings),
+        # Docker kills what has not ended by then; draining comes first.
+        "stop_grace_period": f"{math.ceil(settings.drain_seconds) + LAST_STEPS}s",
     }
     if settings.stack != "cpu":
         service["group_add"] = groups(settings, root)
@@ -106,6 +125,8 @@ def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, s
         found[variable("model")] = DEMO
     if settings.op_cache_dir:
         found[variable("op_cache_dir")] = OP_CACHE
+    if settings.keys_file:
+        found[variable("keys_file")] = KEYS
     return found
 
 
@@ -119,8 +140,10 @@ def writable(settings: Settings) -> dict[Path, str]:
 
 
 def mounts(settings: Settings) -> list[str]:
-    """The directories that the container writes to, and the weights, which it does not."""
+    """The directories that the container writes to; weights and keys, which it does not."""
     found = [f"{source}:{target}" for source, target in writable(settings).items()]
+    if settings.keys_file:
+        found.append(f"{under_project(settings.keys_file)}:{KIT}/{KEYS}:ro")
     if settings.model != DEMO:
         model, lock = under_project(settings.model), under_project(settings.weights_lock)
         sources = {model: model.name, lock: "weights.lock", model.parent / "clips": "clips"}

@@ -2,13 +2,12 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.errors import KitError
-from runtime.ops.lifecycle.commands import ask
+from runtime.ops.lifecycle import commands
+from runtime.ops.process.health import ask
 
 EVERY = 0.5  # seconds between two looks
 TAIL = 25  # lines of the log that are shown of a container that ended
@@ -31,7 +30,7 @@ class State:
 
 def container_state(container: str) -> State:
     """The state of a container, by name or id. Raises NotReadyError where there is none."""
-    found = ask(["docker", "inspect", "--type", "container", container])
+    found = commands.ask(["docker", "inspect", "--type", "container", container])
     if not found:
         raise NotReadyError(container, "is gone", "make up")
     (entry,) = json.loads(found)
@@ -56,33 +55,13 @@ def await_ready(container: str, url: str, *, on_stage: Callable[[str], None]) ->
         if state.health == "unhealthy":
             reason = f"runs but did not get ready; the end of its log:\n{tail(container)}"
             raise NotReadyError(container[:SHORT], reason, "make logs")
-        ready, stage = ask_server(url)
-        on_stage(stage)
-        if ready:
+        health = ask(url)
+        on_stage(health.stage)
+        if health.status == "ready":
             return
         time.sleep(EVERY)
 
 
-def ask_server(url: str) -> tuple[bool, str]:
-    """Whether the server is ready, and its stage in words; both from its health endpoint."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/health/ready", timeout=5) as answer:
-            return True, str(json.load(answer)["stage"])
-    except urllib.error.HTTPError as error:
-        with error:
-            return False, _stage(error.read())
-    except OSError:
-        return False, "starting"
-
-
 def tail(container: str) -> str:
     """The end of a container's log, both streams."""
-    return ask(["sh", "-c", f'docker logs --tail {TAIL} "$0" 2>&1', container])
-
-
-def _stage(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["stage"])
-    except (ValueError, KeyError, TypeError):
-        return "starting"
+    return commands.ask(["sh", "-c", f'docker logs --tail {TAIL} "$0" 2>&1', container])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from env.loading import PROJECT
 from env.settings import Settings
+from runtime import demo
 from runtime.ops.lifecycle import commands, host, image
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
@@ -13,6 +14,7 @@ from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
 COMPOSE = PROJECT / "docker" / "compose.yaml"
 SERVICE = "asr"
 OPEN = "0.0.0.0"
+CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before
 
 
@@ -64,7 +66,11 @@ def url(settings: Settings) -> str:
 
 def try_curl(settings: Settings) -> None:
     """Show and run the curl command that an operator can start from. Raises DockerError if it fails."""
-    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", f"{url(settings)}/health/ready"]
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*"]
+    if settings.keys_file:  # which of them it shall be is not ours to say
+        command.append(f"{url(settings)}/health/ready")
+    else:
+        command += ["--form", f"file=@{CLIP}", f"{url(settings)}/v1/audio/transcriptions"]
     if shutil.which("curl"):
         commands.run(command)
         print()

@@ -1,0 +1,66 @@
+"""The server: how much it accepts, how long it waits, who may ask."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings
+
+from env.field import setting
+
+
+class ServerSettings(BaseSettings):
+    """Load and access."""
+
+    batch_wait_ms: int = setting(
+        5,
+        "ms",
+        "Longest wait of a lone utterance for others to be decoded with.",
+        "单个语音段等待与其他段合批的最长时间。",
+        ge=0,
+        le=1000,
+    )
+    batch_audio_seconds: float = setting(
+        480,
+        "s",
+        "Most audio decoded together, each utterance counted as long as the longest of its batch.",
+        "一起解码的音频总长上限,批内每段均按最长的一段计。",
+        ge=1,
+        le=86400,
+    )
+    max_waiting: int = setting(
+        500,
+        "requests",
+        "Most requests that wait or are worked on; more are refused with 429.",
+        "等待与处理中的请求数上限,超出的以 429 拒绝。",
+        ge=1,
+        le=100_000,
+    )
+    request_timeout_seconds: float = setting(
+        600,
+        "s",
+        "Longest time for one request; then it is answered with 504.",
+        "单个请求的最长时间,超时以 504 应答。",
+        ge=1,
+        le=86400,
+    )
+    upload_max_mib: int = setting(
+        512,
+        "MiB",
+        "Largest upload; larger ones are refused with 413.",
+        "上传的最大体积,超出的以 413 拒绝。",
+        ge=1,
+        le=65536,
+    )
+    drain_seconds: float = setting(
+        110,
+        "s",
+        "Longest time to answer what was accepted when the server stops.",
+        "停止服务时答复已接受请求的最长时间。",
+        ge=0,
+        le=3600,
+    )
+    keys_file: Path | None = setting(
+        None,
+        "",
+        "File of the keys that callers need, one `name:key` a line. Not set: no key is needed.",
+        "调用方密钥文件,每行一个 `名称:密钥`。未设置时不需要密钥。",
+    )

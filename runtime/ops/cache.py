@@ -1,0 +1,149 @@
+"""`invoke clear-cache`: give back what is kept for later, on the device and on disk."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from env.loading import PROJECT, exports, under_project
+from env.settings import Settings
+from runtime.device import open_device
+from runtime.errors import KitError, UsageError
+from runtime.ops.doctor.listening import listener
+from runtime.ops.process import record
+from runtime.ops.weights import facts
+from runtime.ops.weights.places import Place, place, shown
+from runtime.ops.weights.workshop import Workshop, workshop
+
+# What the hubs' own clients keep in a directory that they download into: huggingface-hub, modelscope.
+CLIENTS = (".cache/huggingface", "._____temp")
+LOCK = "lock"  # in .fetching: not removed, runtime/ops/weights/workshop.py says why
+KIT = ("docker", "env", "runtime", "tests", ".git", ".venv")  # at the project's root
+FEWEST_PARTS = 3  # of a directory to be emptied: / and /usr never are
+
+
+@dataclass(frozen=True)
+class Freed:
+    """`size` in bytes that were freed in `where`, or would be, in so many `files`."""
+
+    where: str
+    size: int
+    files: int
+    dry: bool
+
+    def __str__(self) -> str:
+        done = "would be freed" if self.dry else "freed"
+        return f"{self.where}: {_mib(self.size)} {done}, {self.files} files"
+
+
+def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
+    """Empty ASR_OP_CACHE_DIR. A link in it is removed, not followed.
+
+    Raises UsageError where it is not set, or is no directory to be emptied, and KitError where a server runs, which may
+    be reading from it.
+    """
+    if settings.op_cache_dir is None:
+        raise UsageError("ASR_OP_CACHE_DIR", "is not set, so where CANN keeps compiled operators is not known")
+    named = under_project(settings.op_cache_dir)
+    directory = named.resolve()
+    if _holds_more(directory, settings):
+        raise UsageError("ASR_OP_CACHE_DIR", f"{named} holds more than compiled operators", "remove them by hand")
+    if named.exists() and not directory.is_dir():
+        raise UsageError("ASR_OP_CACHE_DIR", f"{named} is a file, expected a directory")
+    holder = listener(settings.host, settings.port).output  # a container's server has no lock
+    if not dry_run and (holder or record.is_held(record.place(settings).lock)):
+        reason = f"may be in use by the server on port {settings.port}{f': {holder}' if holder else ''}"
+        raise KitError(shown(named), reason, "stop that, then again")
+    return _clear(shown(named), _inside(directory), dry_run=dry_run)
+
+
+def clear_downloads(settings: Settings, *, dry_run: bool) -> Freed:
+    """Remove what interrupted fetches left, and what the hubs' clients keep beside the weights in the project.
+
+    Weights that a fetch was about to replace come back first. Raises KitError where a fetch is at work.
+    """
+    spot = place(settings, facts.load())
+    where = f"{shown(spot.fetching)}, {shown(spot.directory.parent)}/*/{{{','.join(CLIENTS)}}}"
+    if dry_run or not spot.fetching.is_dir():
+        return _clear(where, _leftovers(spot), dry_run=dry_run)
+    with workshop(spot):
+        for bench in (path for path in _inside(spot.fetching) if path.is_dir()):
+            Workshop(bench).settle(spot.directory.parent / bench.name)
+        return _clear(where, _leftovers(spot), dry_run=False)
+
+
+def clear_device(settings: Settings, *, dry_run: bool) -> str:
+    """Empty the cache of the settings' device, as far as it is this process's; returns what there is to say of it."""
+    device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
+    before = device.memory()
+    if dry_run:
+        kept = before.reserved - before.used if device.is_npu else 0
+        told = f"{device.name}: {_mib(kept)} would be freed of {_mib(before.reserved)} that this process holds"
+    else:
+        freed = device.empty_cache()
+        after = device.memory().reserved
+        told = f"{device.name}: {_mib(freed)} freed; this process held {_mib(before.reserved)}, now {_mib(after)}"
+    if record.is_held(record.place(settings).lock):
+        told += f"\nThe server on port {settings.port} is another process: only itself can empty its cache."
+    return told
+
+
+def _holds_more(directory: Path, settings: Settings) -> bool:
+    """Whether a directory is, or holds, what is no cache: the kit or a part of it, its output, a home, the model."""
+    above = (
+        PROJECT,
+        Path.home(),
+        Path.cwd(),
+        under_project(settings.out_dir).resolve(),
+        place(settings, facts.load()).directory,
+    )
+    kit = any(directory.is_relative_to(PROJECT / name) for name in KIT)
+    return len(directory.parts) < FEWEST_PARTS or kit or any(path.is_relative_to(directory) for path in above)
+
+
+def _leftovers(spot: Place) -> list[Path]:
+    found = [path for path in _inside(spot.fetching) if path.name != LOCK]
+    models = spot.directory.parent
+    if models.is_relative_to(PROJECT) and models != PROJECT:
+        folders = [
+            path for path in _inside(models) if path != spot.fetching and path.is_dir() and not path.is_symlink()
+        ]
+        caches = [folder / name for folder in folders for name in CLIENTS]
+        found += [path for path in caches if path.is_dir() and not path.is_symlink()]
+    return found
+
+
+def _inside(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _clear(where: str, paths: Iterable[Path], *, dry_run: bool) -> Freed:
+    """Remove files and trees, or only count them. Raises KitError where one cannot be removed."""
+    size = files = 0
+    for path in paths:
+        for status in _entries(path):
+            files += 1
+            size += status.st_size if status.st_nlink == 1 else 0  # a second name of a file that stays frees nothing
+        if dry_run:
+            continue
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            reason = f"cannot be removed: {error.strerror}"
+            raise KitError(str(error.filename or path), reason, "as the user who owns it, or with sudo") from None
+    return Freed(where, size, files, dry_run)
+
+
+def _entries(path: Path) -> list[os.stat_result]:
+    """Files and links below a path, or the path itself; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return [path.lstat()]
+    return [Path(folder, name).lstat() for folder, _, names in os.walk(path) for name in names]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,135 @@
+"""`invoke start`: a server that is detached from whoever started it, once on each port."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from env.loading import PROJECT
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.doctor.listening import listener
+from runtime.ops.lifecycle.up import url
+from runtime.ops.process import record
+from runtime.ops.process.health import ask
+from runtime.ops.process.identity import check_handles, ended
+from runtime.ops.process.logs import tail
+from runtime.ops.process.record import Place, Record
+from runtime.ops.process.stop import end
+from runtime.ops.process.supervisor import USUAL, Order, Policy
+
+SERVE = (sys.executable, "-m", "invoke", "serve")
+EVERY = 0.25  # seconds between two looks
+TAIL = 25  # lines of the log that are shown of a server that ended
+
+
+class NotStartedError(KitError):
+    """A server that ended before it was ready."""
+
+
+class StartInterruptedError(KitError):
+    """Ctrl-C while the server was getting ready."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Started:
+    """A server that is ready; `already` where it was started before."""
+
+    url: str
+    pid: int
+    log: Path
+    already: bool
+
+
+def start(
+    settings: Settings,
+    *,
+    on_stage: Callable[[str], None],
+    command: Sequence[str] = SERVE,
+    policy: Policy = USUAL,
+) -> Started:
+    """Have a server run on the settings' port and be ready; one that runs already is only waited for. `on_stage` hears
+    how far it is.
+
+    Raises NotStartedError with the end of the log where the server ends before it is ready, KitError where it cannot be
+    started at all: the port is another's, a file cannot be written. On Ctrl-C a server that this call started is ended.
+    """
+    spot = record.place(settings)
+    mine = False
+    check_handles()
+    try:
+        with record.opened_lock(spot) as lock:
+            mine = record.take(lock)
+            if mine:
+                _check_port(settings)
+                order = Order(tuple(command), lock, str(spot.record), str(spot.log), url(settings), policy)
+                _detach(settings, spot, order)
+        return _await_ready(spot, already=not mine, on_stage=on_stage)
+    except KeyboardInterrupt:
+        if not mine:
+            raise StartInterruptedError("start", "interrupted; the server was there before, and goes on") from None
+        end(spot, now=True, patience=0)
+        raise StartInterruptedError("start", "interrupted; the server was stopped before it was ready") from None
+
+
+def _check_port(settings: Settings) -> None:
+    """Raises KitError where another program listens on the port."""
+    holder = listener(settings.host, settings.port).output
+    if holder:
+        subject, advice = f"{settings.host}:{settings.port}", "set ASR_PORT to a free port, or end what holds it"
+        raise KitError(subject, f"is held by {holder}, which `invoke start` did not start", advice)
+
+
+def _detach(settings: Settings, spot: Place, order: Order) -> None:
+    """Start the supervisor in a session of its own. Returns when it is on record, or has ended."""
+    try:
+        spot.log.parent.mkdir(parents=True, exist_ok=True)
+        log = spot.log.open("ab")
+    except OSError as error:
+        advice = "set ASR_OUT_DIR to a directory that can be written"
+        raise KitError(str(spot.log), f"cannot be written: {error.strerror}", advice) from None
+    with log:
+        begin = log.tell()
+        # Its output is a pipe that stays open until it is on record; then it goes on with the log alone.
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime.ops.process.supervisor", order.text()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=PROJECT,
+            env={**os.environ, "ASR_HOST": settings.host, "ASR_PORT": str(settings.port), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            pass_fds=(order.lock,),
+            check=False,
+        )
+    if done.returncode:
+        raise NotStartedError("server", f"could not be detached; the end of its log:\n{_tail(spot.log, begin)}")
+
+
+def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None]) -> Started:
+    service = record.settled(spot)
+    process, last = service.process, service.record
+    if process and last and process != last.supervisor:
+        reason = f"still ends, pid {process.pid}, with no supervisor"
+        raise KitError(f"the server on {last.url}", reason, "invoke stop waits for it, then invoke start")
+    over = process is None
+    while process and last and not over:
+        health = ask(last.url)
+        last = Record.read(spot.record) or last
+        if health.status == "ready" and last.server and last.phase == "running":
+            return Started(last.url, last.server.pid, last.log, already)
+        on_stage(last.reason if last.phase == "pausing" else health.stage)
+        with process.handle() as handle:
+            over = handle is None or ended(handle, EVERY)
+    ending = Record.read(spot.record)
+    reason = (ending.reason if ending else "") or "was ended from outside"
+    lines = _tail(spot.log, ending.log_start if ending else 0)
+    raise NotStartedError("server", f"is not ready: {reason}; the end of its log, {spot.log}:\n{lines}")
+
+
+def _tail(log: Path, begin: int) -> str:
+    return "\n".join(tail(log, TAIL, start=begin))

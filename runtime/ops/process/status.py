@@ -1,0 +1,105 @@
+"""`invoke status`: what there is to know of a server without entering it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from env.settings import Settings
+from runtime.ops.doctor.listening import listener
+from runtime.ops.lifecycle.up import url
+from runtime.ops.process import record
+from runtime.ops.process.health import Health, ask
+from runtime.ops.process.logs import last_errors
+from runtime.ops.process.record import Record
+
+ERRORS = 5  # lines
+NOT_RUNNING = 3  # exit code, as LSB has it for `status`
+
+
+@dataclass(frozen=True)
+class Status:
+    """A server on a port. `state` is ready, starting, draining, restarting, unknown (its lock is held by others than
+    are on record), stopped, failed, or absent. `uptime` is in seconds, `memory` resident bytes; both None without a
+    process. `reason` is why it ended last, or what holds the port instead."""
+
+    state: str
+    url: str
+    log: str
+    stage: str = ""
+    pid: int | None = None
+    supervisor: int | None = None
+    uptime: float | None = None
+    memory: int | None = None
+    restarts: int = 0
+    reason: str = ""
+    errors: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if it is ready, 3 if there is none, 1 if there is one that is not ready."""
+        if self.state == "ready":
+            return 0
+        return NOT_RUNNING if self.state in ("stopped", "failed", "absent") else 1
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "state": self.state,
+            "ready": self.state == "ready",
+            "stage": self.stage,
+            "url": self.url,
+            "pid": self.pid,
+            "supervisor_pid": self.supervisor,
+            "uptime_seconds": self.uptime,
+            "memory_bytes": self.memory,
+            "restarts": self.restarts,
+            "reason": self.reason,
+            "log": self.log,
+            "last_errors": list(self.errors),
+        }
+
+
+def status(settings: Settings) -> Status:
+    """The state of the server on the settings' port."""
+    spot = record.place(settings)
+    found = record.look(spot)
+    log, last = str(spot.log), found.record
+    if not found.held:
+        return _ended(settings, log, last)
+    if last is None or found.process is None:
+        return Status("unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record")
+    errors = tuple(last_errors(last.log, ERRORS, start=last.log_start))
+    server = last.server if last.server and last.server.alive else None
+    health = ask(last.url) if server else Health(stage="")
+    return Status(
+        state=_state(last, health),
+        url=last.url,
+        log=log,
+        stage=health.stage,
+        pid=server.pid if server else None,
+        supervisor=last.supervisor.pid if last.supervisor.alive else None,
+        uptime=round(server.uptime, 1) if server else None,
+        memory=server.memory if server else None,
+        restarts=last.restarts,
+        reason=last.reason,
+        errors=errors,
+    )
+
+
+def _state(last: Record, health: Health) -> str:
+    if not last.supervisor.alive or last.phase == "stopping":
+        return "draining"
+    return "restarting" if last.phase == "pausing" else health.status
+
+
+def _ended(settings: Settings, log: str, last: Record | None) -> Status:
+    """Where no server runs: how the last one ended, and whether another program has the port."""
+    holder = listener(settings.host, settings.port).output
+    held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
+    if last is None:
+        return Status("absent", url(settings), log, reason=held)
+    state = last.phase if last.phase in ("stopped", "failed") else "failed"
+    reason = last.reason if state == last.phase else "its supervisor was killed, or the machine went down"
+    errors = tuple(last_errors(last.log, ERRORS, start=last.log_start)) if state == "failed" else ()
+    return Status(
+        state, last.url, log, restarts=last.restarts, reason="; ".join(filter(None, (reason, held))), errors=errors
+    )

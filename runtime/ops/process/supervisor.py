@@ -1,0 +1,186 @@
+"""The supervisor: a small process that runs the server, and starts it again after a crash.
+
+It waits for signals and nothing else. SIGTERM and SIGINT are handed on to the server, and end the supervisor with it.
+Where the supervisor itself is killed, the kernel sends the server SIGTERM.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from runtime.errors import KitError
+from runtime.ops.process.identity import Process
+from runtime.ops.process.record import Phase, Record
+
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+STOPS = {signal.SIGTERM, signal.SIGINT}
+SIGNALS = STOPS | {signal.SIGCHLD}
+REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
+LIBC = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Start a crashed server again at most `restarts` times within `window` seconds, after a pause of `pause` seconds
+    that doubles with each of them."""
+
+    restarts: int = 3
+    window: float = 3600.0
+    pause: float = 1.0
+
+
+USUAL = Policy()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, and its `url`."""
+
+    command: tuple[str, ...]
+    lock: int
+    record: str
+    log: str
+    url: str
+    policy: Policy = USUAL
+
+    def text(self) -> str:
+        """As the supervisor's only argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Order":
+        """The inverse of `text`."""
+        found = json.loads(text)
+        return cls(**{**found, "command": tuple(found["command"]), "policy": Policy(**found["policy"])})
+
+
+class Supervisor:
+    """One server after the other. To be made with SIGNALS blocked: then none is lost before it is waited for.
+
+    Raises KitError where it cannot be put on record.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        log = Path(order.log)
+        self._record = Record(order.url, log, log.stat().st_size, Process.of(os.getpid()))
+        self._stopping = False
+        self._crashes: list[float] = []
+        self._record.write(Path(order.record))
+
+    def run(self) -> None:
+        """Return when no server is to run any more."""
+        while True:
+            try:
+                server = self._launch()
+            except OSError as error:
+                reason = f"cannot be started: {self._order.command[0]}: {error.strerror}"
+                return self._end("failed", reason)
+            begun = time.monotonic()
+            self._note(server=Process.of(server.pid), phase="running")
+            code = self._attend(server)
+            cause = words(code)
+            if self._stopping:
+                return self._end("stopped", f"stopped, {cause}")
+            if code == 0:
+                return self._end("stopped", "ended without a fault, told to by another than invoke stop")
+            if code in REFUSALS:
+                return self._end("failed", f"{cause}; its log says why")
+            crash = f"crashed: {cause}, pid {server.pid}, after {time.monotonic() - begun:.0f} s"
+            if not self._may_restart():
+                policy = self._order.policy
+                often = f"and had been started again {policy.restarts} times within {policy.window:.0f} s"
+                return self._end("failed", f"{crash}, {often}")
+            if self._pause(crash):
+                return self._end("stopped", f"stopped before it was started again; {crash}")
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        """Start the server, which dies with this process and holds the lock too."""
+        parent = os.getpid()
+
+        def prepare() -> None:
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if os.getppid() != parent:  # ended before the line above
+                os._exit(1)
+
+        return subprocess.Popen(
+            self._order.command, stdin=subprocess.DEVNULL, pass_fds=(self._order.lock,), preexec_fn=prepare
+        )
+
+    def _attend(self, server: "subprocess.Popen[bytes]") -> int:
+        """Wait until the server ends, handing signals on; returns its exit code as subprocess does."""
+        while (code := server.poll()) is None:
+            received = signal.sigwait(SIGNALS)
+            if received in STOPS:
+                self._stopping = True
+                self._note(phase="stopping")
+                server.send_signal(received)
+        return code
+
+    def _may_restart(self) -> bool:
+        now = time.monotonic()
+        self._crashes = [then for then in self._crashes if now - then < self._order.policy.window]
+        self._crashes.append(now)
+        return len(self._crashes) <= self._order.policy.restarts
+
+    def _pause(self, crash: str) -> bool:
+        """Wait before the next start; returns whether a signal to stop came meanwhile."""
+        seconds = self._order.policy.pause * 2 ** (len(self._crashes) - 1)
+        self._say(f"{crash}; starts again in {seconds:g} s")
+        self._note(server=None, phase="pausing", reason=crash, restarts=self._record.restarts + 1)
+        return signal.sigtimedwait(STOPS, seconds) is not None
+
+    def _end(self, phase: Phase, reason: str) -> None:
+        self._say(reason)
+        self._note(server=None, phase=phase, reason=reason)
+
+    def _say(self, text: str) -> None:
+        """A line in the log, which is standard error. A full disk must not end the server."""
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: server {text}", file=sys.stderr, flush=True)
+
+    def _note(self, **changes: object) -> None:
+        self._record = replace(self._record, **changes)  # type: ignore[arg-type]  # of the record's fields
+        try:
+            self._record.write(Path(self._order.record))
+        except KitError as error:
+            self._say(f"goes on, but its record does not: {error}")
+
+
+def words(code: int) -> str:
+    """An exit code of subprocess in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name
+
+
+def main(text: str) -> None:
+    """Detach from whoever called this, in whose eyes it ends when the supervisor is on record."""
+    order = Order.parse(text)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # a shell that starts in the background ignores some, which is inherited
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if os.fork():
+        return  # so that the supervisor is nobody's child, and leads no session that could get a terminal
+    try:
+        supervisor = Supervisor(order)
+    except KitError as error:
+        sys.exit(f"supervisor: {error}")
+    os.dup2(2, 1)  # closes the pipe that the caller waits on
+    supervisor.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

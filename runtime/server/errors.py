@@ -1,0 +1,121 @@
+"""What went wrong, in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from runtime.engines import EngineError
+from runtime.errors import KitError
+from runtime.languages import UnknownLanguageError
+from runtime.prompt import PromptError
+
+RETRY_AFTER = {"Retry-After": "5"}  # seconds
+HUNG_UP = 499  # nginx's status for a client that is gone; nobody receives it
+
+log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An answer other than success: HTTP status, words for people, the field at fault and a code for programs."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None, close: bool = False
+    ) -> None:
+        super().__init__(status, message, param)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers: dict[str, str] = dict(RETRY_AFTER) if status in (429, 503) else {}
+        if close:  # what the client still sends shall not be read
+            self.headers["Connection"] = "close"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the answer."""
+        kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+        if self.status >= 500:
+            kind = "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+class FullError(KitError):
+    """As many requests wait as may."""
+
+
+class OverdueError(KitError):
+    """A request took longer than it may."""
+
+
+class StoppingError(KitError):
+    """The server ends before the request is done."""
+
+
+class DecodingError(KitError):
+    """The engine could not decode a segment."""
+
+
+STATUS: Mapping[type[KitError], tuple[int, str]] = {
+    FullError: (429, "queue_full"),
+    OverdueError: (504, "timeout"),
+    StoppingError: (503, "stopping"),
+    EngineError: (503, "engine_failed"),
+    DecodingError: (500, "decoding_failed"),
+}
+
+
+def from_kit(error: KitError, fields: Mapping[str, str]) -> ApiError:
+    """The answer for a failed request. `fields` has the names that this route gives to audio, language and prompt."""
+    for kind, (status, code) in STATUS.items():
+        if isinstance(error, kind):
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                log.error("%s", error, exc_info=error)
+            return ApiError(status, str(error), code=code)
+    at_fault = "audio"
+    if isinstance(error, UnknownLanguageError):
+        at_fault = "language"
+    elif isinstance(error, PromptError):
+        at_fault = "prompt"
+    return ApiError(400, str(error), param=fields[at_fault], code=f"invalid_{at_fault}")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have every failure answered in this module's shape."""
+    app.add_exception_handler(ApiError, _api)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _bug)
+
+
+async def _api(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """The framework's own: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    words, code = f"{HTTPStatus(error.status_code).phrase}: {error.detail}", None
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        words, code = f"there is no {request.url.path}; /docs lists what there is", "unknown_url"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        words, code = f"{request.url.path} does not answer {request.method}; /docs lists what there is", "method"
+    answer = ApiError(error.status_code, words, code=code)
+    answer.headers.update(error.headers or {})
+    return answer.response()
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=HUNG_UP)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    """What nobody foresaw; the traceback goes to the log, from the server that runs the application."""
+    return ApiError(500, f"{type(error).__name__}: an error of the server, see its log", code="internal").response()

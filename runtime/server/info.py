@@ -1,0 +1,66 @@
+"""GET /v1/info: what serves, on what, within which limits, and how busy it is."""
+
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from env.settings import DEMO, Settings
+from runtime.ops.weights import facts, lock
+from runtime.ops.weights.places import place
+from runtime.server.life import life_of
+from runtime.server.models import names
+
+router = APIRouter(prefix="/v1", tags=["model"])
+
+PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "fastapi", "uvicorn")
+
+
+@router.get("/info")
+def info(request: Request) -> dict[str, Any]:
+    """Versions, device, model, limits, queue."""
+    life = life_of(request)
+    service, settings = life.service, life.service.settings
+    device = service.transcriber.device
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": {"name": device.name, "description": device.description(), "memory": asdict(device.memory())},
+        "model": {
+            "names": names(settings),
+            "revision": _revision(settings),
+            "dtype": settings.dtype,
+            "languages": service.transcriber.loaded.languages,
+        },
+        "limits": {
+            "audio_seconds": settings.max_audio_seconds,
+            "segment_seconds": settings.segment_seconds,
+            "tokens_per_segment": settings.max_new_tokens,
+            "upload_bytes": settings.upload_max_mib << 20,
+            "url_bytes": settings.url_max_mib << 20,
+            "url_seconds": settings.url_timeout_seconds,
+            "request_seconds": settings.request_timeout_seconds,
+            "requests": settings.max_waiting,
+        },
+        "queue": {"requests": service.held, "engine": asdict(service.transcriber.engine.status())},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision(settings: Settings) -> str | None:
+    """The commit of the weights as weights.lock has it, None where it does not tell."""
+    if settings.model == DEMO:
+        return None
+    spot = place(settings, facts.load())
+    entry = lock.read(spot.lock).get(spot.repo)
+    return (entry.commit or entry.revision or None) if entry else None

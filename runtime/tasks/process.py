@@ -1,0 +1,113 @@
+"""The server as a process of this machine, without a container: start, stop, restart, status, logs, clear-cache."""
+
+import json as json_
+import os
+import sys
+
+from invoke import Context, Exit, task
+
+from env.loading import load_settings
+from env.settings import Settings
+from runtime.tasks.foreseeing import foreseeing
+
+
+@task
+@foreseeing
+def start(_: Context) -> None:
+    """Start the server in the background and wait until it is ready; does nothing where it is."""
+    _start(load_settings())
+
+
+@task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
+@foreseeing
+def stop(_: Context, now: bool = False) -> None:
+    """Let the server answer what it has accepted (ASR_DRAIN_SECONDS at most), then end it."""
+    _stop(load_settings(), now=now)
+
+
+@task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
+@foreseeing
+def restart(_: Context, now: bool = False) -> None:
+    """Stop, then start: with the settings as they are now."""
+    settings = load_settings()
+    _stop(settings, now=now)
+    _start(settings)
+
+
+@task(help={"json": "print JSON instead of lines"})
+@foreseeing
+def status(_: Context, json: bool = False) -> None:
+    """Print how the server is; exit code 0 if it is ready, 3 if there is none, 1 if there is one that is not ready."""
+    from runtime.ops.process import present
+    from runtime.ops.process.status import status as ask
+
+    found = ask(load_settings())
+    print(json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found))
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
+
+
+@task(help={"follow": "go on with what is added, until the server ends or Ctrl-C", "lines": "so many from the end"})
+@foreseeing
+def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
+    """Print the end of the server's log."""
+    from runtime.ops.process import logs as reading
+    from runtime.ops.process import record
+
+    spot = record.place(load_settings())
+    process = record.look(spot).process if follow else None
+    try:
+        for line in reading.follow(spot.log, process, lines):
+            print(line, flush=follow)
+        if follow:
+            print("The server does not run." if process is None else "The server has ended.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@task(
+    help={
+        "operators": "the compiled operators in ASR_OP_CACHE_DIR, which are compiled again when they are used next",
+        "downloads": "what interrupted fetches and the hubs' clients left beside the weights",
+        "dry_run": "only tell what would be freed",
+    }
+)
+@foreseeing
+def clear_cache(_: Context, operators: bool = False, downloads: bool = False, dry_run: bool = False) -> None:
+    """Give back what is kept for later: without options, memory of the device that this process has cached."""
+    from runtime.ops import cache
+
+    settings = load_settings()
+    if not (operators or downloads):
+        print(cache.clear_device(settings, dry_run=dry_run))
+    if operators:
+        print(cache.clear_operators(settings, dry_run=dry_run))
+    if downloads:
+        print(cache.clear_downloads(settings, dry_run=dry_run))
+
+
+def _start(settings: Settings) -> None:
+    from runtime.ops.process.start import start as run
+    from runtime.progress import stages
+
+    with stages("Starting") as on_stage:
+        server = run(settings, on_stage=on_stage)
+    print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
+
+
+def _stop(settings: Settings, *, now: bool) -> None:
+    from runtime.ops.process.stop import stop as run
+    from runtime.progress import waiting
+
+    try:
+        with waiting("Stopping"):
+            stopped = run(settings, now=now)
+    except KeyboardInterrupt:
+        raise Exit("stop: interrupted; the server still ends → invoke status", code=130) from None
+    if stopped is None:
+        print(f"No server runs on port {settings.port}.")
+    else:
+        how = "Killed" if stopped.killed else "Stopped"
+        print(f"{how}: pid {stopped.pid}, after {stopped.seconds:.1f} s")

@@ -1,0 +1,140 @@
+"""The HTTP API on a free port of loopback, with an engine that is real or held still."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any
+
+import httpx
+import openai
+
+from runtime.engines import Decoded, Event, Status, Utterance
+from runtime.server.app import create_app
+from runtime.server.keys import Keys
+from runtime.server.life import Life
+from runtime.server.listening import Listener, listening
+from runtime.server.service import Service
+from runtime.transcriber import Transcriber
+
+PATIENCE = 60.0  # seconds until a test that waits in vain fails
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+
+
+class HeldDecoding:
+    """An utterance that ends when a test says so."""
+
+    def __init__(self, utterance: Utterance) -> None:
+        self.utterance = utterance
+        self.cancelled = threading.Event()
+        self._told: list[Event] = []
+        self._listeners: list[Callable[[Event], None]] = []
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+
+    def tell(self, event: Event) -> None:
+        """A token, or the end."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._told.append(event)
+                for listener in self._listeners:
+                    listener(event)
+            if not isinstance(event, int):
+                self._ended.set()
+
+    def add_listener(self, listener: Callable[[Event], None]) -> None:
+        with self._lock:
+            for event in self._told:
+                listener(event)
+            self._listeners.append(listener)
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self.tell(CancelledError())
+
+    def __iter__(self) -> Iterator[int]:
+        self._ended.wait()
+        return (event for event in self._told if isinstance(event, int))
+
+    def result(self) -> Decoded:
+        self._ended.wait()
+        end = self._told[-1]
+        if isinstance(end, Decoded):
+            return end
+        assert isinstance(end, BaseException)
+        raise end
+
+
+class HeldEngine:
+    """Decodes nothing on its own; `due` has what it was given, in order."""
+
+    def __init__(self) -> None:
+        self.due: SimpleQueue[HeldDecoding] = SimpleQueue()
+
+    def start(self) -> None:
+        """Nothing to make ready."""
+
+    def submit(self, utterances: Sequence[Utterance]) -> Sequence[HeldDecoding]:
+        decodings = [HeldDecoding(utterance) for utterance in utterances]
+        for decoding in decodings:
+            self.due.put(decoding)
+        return decodings
+
+    def status(self) -> Status:
+        return Status(self.due.qsize(), 0, 1)
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Nothing to stop."""
+
+    def next(self) -> HeldDecoding:
+        """The next utterance, once it is there."""
+        return self.due.get(timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    listener: Listener
+    life: Life
+    service: Service
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.listener.port}"
+
+    def client(self, key: str = "none") -> openai.OpenAI:
+        """The official client, which tries once."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
+
+    def post(self, path: str = TRANSCRIPTIONS, **options: Any) -> httpx.Response:
+        """One request, as a form or however `options` have it."""
+        return httpx.post(self.url + path, timeout=PATIENCE, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """One request."""
+        return httpx.get(self.url + path, timeout=PATIENCE, **options)
+
+
+@contextmanager
+def served(transcriber: Transcriber, *, keys: Keys | None = None, **changes: object) -> Iterator[Served]:
+    """A server around a transcriber, with some settings changed."""
+    life = Life()
+    with listening(create_app(life, keys=keys), host="127.0.0.1", port=0) as listener:
+        service = Service(replace(transcriber, settings=transcriber.settings.model_copy(update=changes)))
+        life.ready(service)
+        try:
+            yield Served(listener, life, service)
+        finally:
+            listener.call(service.give_up)
+            assert life.await_idle(PATIENCE)
+            service.close()
+
+
+def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
+    """The transcriber with an engine that is held still."""
+    engine = HeldEngine()
+    return replace(transcriber, engine=engine), engine

@@ -1,0 +1,225 @@
+"""From the first moment to the last: health while loading, keys, drain, SIGTERM under load."""
+
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from audio_files import sndfile
+from conftest import PROJECT
+from serving import PATIENCE, TRANSCRIPTIONS, held, served
+from tree import bare_environment
+
+from env.settings import Settings
+from runtime.audio import SAMPLE_RATE
+from runtime.engines import Decoded
+from runtime.errors import KitError
+from runtime.measure.smoke import Clip
+from runtime.server.app import create_app
+from runtime.server.keys import read_keys
+from runtime.server.life import Life
+from runtime.server.listening import listening
+from runtime.server.serve import drain
+from runtime.transcriber import Request, Transcriber
+
+SERVE = """
+from env.loading import load_settings
+from runtime.server.serve import serve
+
+settings = load_settings().model_copy(update={"port": 0})
+serve(settings, say=lambda words: print(words, flush=True), on_ready=lambda port: print("PORT", port, flush=True))
+"""
+
+
+def test_health_answers_while_the_model_loads() -> None:
+    life = Life()
+    life.stage = "loading weights/model"
+    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
+        url = f"http://127.0.0.1:{listener.port}"
+        assert httpx.get(f"{url}/health/live").status_code == 200
+        ready = httpx.get(f"{url}/health/ready")
+        assert ready.status_code == 503
+        assert ready.json() == {"status": "starting", "stage": "loading weights/model"}
+        early = httpx.post(url + TRANSCRIPTIONS, files={"file": b"x"})
+        assert (early.status_code, early.json()["error"]["code"]) == (503, "starting")
+        assert "loading weights/model" in early.json()["error"]["message"]
+        assert int(early.headers["Retry-After"]) > 0
+        assert httpx.get(f"{url}/docs").status_code == 200
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with (
+            pytest.raises(KitError, match=rf"127.0.0.1:{port}: cannot be listened on: .*ASR_PORT"),
+            listening(create_app(Life()), host="127.0.0.1", port=port),
+        ):
+            pass
+
+
+def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
+    transcriber: Transcriber, speech: list[Clip]
+) -> None:
+    silent, engine = held(transcriber)
+    with served(silent) as server, ThreadPoolExecutor(2) as pool:
+        accepted = pool.submit(server.post, files={"file": speech[0].path.read_bytes()})
+        decoding = engine.next()
+        server.life.drain()
+        drained = pool.submit(drain, server.life, server.service, server.listener, seconds=PATIENCE)
+        late = server.post(files={"file": b"x"})
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "draining")
+        assert int(late.headers["Retry-After"]) > 0
+        health = server.get("/health/ready")
+        assert (health.status_code, health.json()["status"]) == (503, "draining")
+        assert server.get("/health/live").status_code == 200
+        assert not drained.done()
+        decoding.tell(Decoded((), "language English<asr_text>done in time", truncated=False))
+        assert accepted.result().json()["text"] == "done in time"
+        drained.result()
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
+def test_what_is_not_done_in_time_is_told_so(
+    transcriber: Transcriber, speech: list[Clip], fields: dict[str, str]
+) -> None:
+    silent, engine = held(transcriber)
+    with served(silent) as server, ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(server.post, files={"file": speech[0].path.read_bytes()}, data=fields)
+        decoding = engine.next()
+        server.life.drain()
+        drain(server.life, server.service, server.listener, seconds=0)
+        answer = accepted.result()
+        assert decoding.cancelled.is_set()
+    assert answer.status_code == (200 if fields else 503)
+    assert '"code":"stopping"' in answer.text.replace(" ", "")
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    """Two callers, in a file as people write it."""
+    path = tmp_path / "keys"
+    path.write_text("# callers\nalice: sk-one\n\nbob:sk:two\n", encoding="utf-8")
+    return path
+
+
+def test_keys(transcriber: Transcriber, speech: list[Clip], keys_file: Path) -> None:
+    with served(transcriber, keys=read_keys(keys_file)) as server:
+        for key in ("sk-one", "sk:two"):
+            with server.client(key) as client:
+                heard = client.audio.transcriptions.create(file=speech[0].path, model="demo")
+                assert heard.text == speech[0].text
+        with server.client("sk-three") as client, pytest.raises(openai.AuthenticationError) as refused:
+            client.models.list()
+        assert refused.value.code == "invalid_api_key"
+        for headers in (
+            {},
+            {"Authorization": "sk-one"},
+            {"Authorization": "Basic sk-one"},
+            {"Authorization": "Bearer"},
+        ):
+            assert server.get("/v1/info", headers=headers).status_code == 401
+        for path in ("/health/ready", "/docs", "/openapi.json"):
+            assert server.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no key"),
+        ("# none\n", "no key"),
+        ("alice\n", "line 1"),
+        ("a:b\na:c", "line 2"),
+        (":secret", "line 1"),
+        ("a:sécret", "line 1"),
+    ],
+)
+def test_a_keys_file_that_is_wrong_is_refused_without_its_keys(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(KitError, match=f"ASR_KEYS_FILE.*{words}") as refused:
+        read_keys(path)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_keys_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"ASR_KEYS_FILE.*cannot be read"):
+        read_keys(tmp_path / "none")
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A server as a process of its own, which has just begun."""
+    environment = bare_environment(ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
+    command = ["sh", "-c", 'ulimit -S -n 256; exec "$0" -c "$1"', sys.executable, SERVE]
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def lines(server: "subprocess.Popen[str]") -> Iterator[str]:
+    """What it prints, line by line."""
+    assert server.stdout
+    return iter(server.stdout.readline, "")
+
+
+def test_each_request_that_may_wait_can_hold_a_connection_and_a_file(
+    process: "subprocess.Popen[str]", settings: Settings
+) -> None:
+    assert "loading demo\n" in lines(process)
+    soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    assert soft > 2 * settings.max_waiting or soft == hard
+
+
+def test_sigterm_while_it_loads_ends_it_at_once(process: "subprocess.Popen[str]") -> None:
+    assert "loading demo\n" in lines(process)
+    process.send_signal(signal.SIGTERM)
+    rest = list(lines(process))
+    assert rest[-1] == "stopped\n"
+    assert not any(line.startswith(("ready", "PORT")) for line in rest)
+    assert process.wait(PATIENCE) == 0
+
+
+def test_sigterm_under_load_loses_nothing(
+    process: "subprocess.Popen[str]", transcriber: Transcriber, speech: list[Clip]
+) -> None:
+    port = next(int(line.split()[1]) for line in lines(process) if line.startswith("PORT"))
+    clip = transcriber.prepare(Request(speech[0].path)).audio.samples
+    spoken = np.concatenate([clip, np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)])
+    recording = sndfile(np.tile(spoken, 8)[:, np.newaxis], SAMPLE_RATE, container="WAV", subtype="PCM_16")
+    expected = transcriber.transcribe(recording).text
+    clients = 8
+    all_accepted = Barrier(clients + 1)
+
+    def stream() -> str:
+        with httpx.stream(
+            "POST",
+            f"http://127.0.0.1:{port}{TRANSCRIPTIONS}",
+            files={"file": recording},
+            data={"stream": "true"},
+            timeout=PATIENCE,
+        ) as answer:
+            assert answer.status_code == 200
+            all_accepted.wait(PATIENCE)
+            return answer.read().decode()
+
+    with ThreadPoolExecutor(clients) as pool:
+        streams = [pool.submit(stream) for _ in range(clients)]
+        all_accepted.wait(PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        answers: list[Any] = [future.result() for future in streams]
+    for answer in answers:
+        assert "transcript.text.done" in answer
+        assert f'"text": "{expected}"' in answer
+    assert process.wait(PATIENCE) == 0
