@@ -20,6 +20,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 REFERENCE = PROJECT.parent / "shared" / "reference"
 
 
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """Opening a device sets variables for torch_npu and CANN: meant for the process, but not for the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     """The cpu profile, whatever the environment of the tests says."""
