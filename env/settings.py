@@ -5,16 +5,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from env.field import PREFIX
+from env.groups.access import AccessSettings
 from env.groups.container import ContainerSettings
 from env.groups.model import DEMO, ModelSettings
 from env.groups.native import NativeSettings
+from env.groups.observing import ObservingSettings
 from env.groups.server import ServerSettings
 from env.groups.weights import WeightsSettings
 
 __all__ = ["DEMO", "Settings"]
 
 
-class Settings(NativeSettings, ContainerSettings, WeightsSettings, ServerSettings, ModelSettings):
+class Settings(
+    NativeSettings,
+    ContainerSettings,
+    WeightsSettings,
+    ObservingSettings,
+    AccessSettings,
+    ServerSettings,
+    ModelSettings,
+):
     """What an operator can set, as `load_settings` found it. Relative paths start at the project's root."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)

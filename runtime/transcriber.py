@@ -13,7 +13,7 @@ from runtime import audio, checkpoint, demo, device, segments, transcript
 from runtime.audio import Audio, Limits
 from runtime.checkpoint import Loaded
 from runtime.device import Device
-from runtime.engines import Decoded, Decoding, Engine, Utterance
+from runtime.engines import Decoded, Decoding, Engine, Observer, Utterance
 from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.segments import Segment
@@ -209,8 +209,8 @@ def model_directory(settings: Settings) -> Path:
 
 
 @contextmanager
-def open_transcriber(settings: Settings) -> Iterator[Transcriber]:
-    """Load the model that the settings name and start its engine; stops it, drained, at the end.
+def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) -> Iterator[Transcriber]:
+    """Load the model that the settings name and start its engine; stops it, drained, at the end. `observers` hear it.
 
     Raises KitError where the device cannot be used or the checkpoint is not whole.
     """
@@ -224,6 +224,7 @@ def open_transcriber(settings: Settings) -> Iterator[Transcriber]:
         max_batch=settings.max_batch,
         batch_audio_seconds=settings.batch_audio_seconds,
         batch_wait_seconds=settings.batch_wait_ms / 1000,
+        observers=observers,
     )
     engine.start()
     try:

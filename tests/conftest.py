@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from engine import Host, free_port, stand_in_base
+from serving import Served, served
 from tree import bare_environment, clone_into
 
 from env.loading import load_settings
@@ -40,6 +42,20 @@ def transcriber(settings: Settings) -> Iterator[Transcriber]:
     """The demo model on the CPU."""
     with open_transcriber(settings) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def server(transcriber: Transcriber) -> Iterator[Served]:
+    """A server around the demo model."""
+    with served(transcriber) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Served) -> Iterator[openai.OpenAI]:
+    """OpenAI's client for it."""
+    with server.client() as connected:
+        yield connected
 
 
 @pytest.fixture(scope="session")

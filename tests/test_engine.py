@@ -54,7 +54,7 @@ def utterances(transcriber: Transcriber, speech: list[Clip]) -> list[Utterance]:
 
 
 @contextmanager
-def running(watched: Watched, *, max_batch: int = 8, **bounds: float) -> Iterator[TransformersEngine]:
+def running(watched: Watched, *, max_batch: int = 8, **bounds: Any) -> Iterator[TransformersEngine]:
     engine = TransformersEngine(watched.loaded, max_batch=max_batch, **bounds)
     engine.start()
     try:

@@ -1,7 +1,6 @@
 """Audio in chat messages, as users of vLLM send it."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,20 +11,6 @@ from runtime.measure.smoke import Clip
 from runtime.transcriber import Transcriber
 
 PATH = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def server(transcriber: Transcriber) -> Iterator[Served]:
-    """A server around the demo model."""
-    with served(transcriber) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[openai.OpenAI]:
-    """OpenAI's client for it."""
-    with server.client() as connected:
-        yield connected
 
 
 def encoded(clip: Clip) -> str:

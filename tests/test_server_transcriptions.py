@@ -23,20 +23,6 @@ from runtime.server.uploads import IN_MEMORY
 from runtime.transcriber import Request, Transcriber
 
 
-@pytest.fixture(scope="module")
-def server(transcriber: Transcriber) -> Iterator[Served]:
-    """A server around the demo model."""
-    with served(transcriber) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[openai.OpenAI]:
-    """OpenAI's client for it."""
-    with server.client() as connected:
-        yield connected
-
-
 @pytest.fixture
 def clip(speech: list[Clip]) -> Clip:
     """Somebody speaks English."""

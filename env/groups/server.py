@@ -1,6 +1,4 @@
-"""The server: how much it accepts, how long it waits, who may ask."""
-
-from pathlib import Path
+"""The server: how much it accepts, how long it waits."""
 
 from pydantic_settings import BaseSettings
 
@@ -8,7 +6,7 @@ from env.field import setting
 
 
 class ServerSettings(BaseSettings):
-    """Load and access."""
+    """Load."""
 
     batch_wait_ms: int = setting(
         5,
@@ -57,10 +55,4 @@ class ServerSettings(BaseSettings):
         "停止服务时答复已接受请求的最长时间。",
         ge=0,
         le=3600,
-    )
-    keys_file: Path | None = setting(
-        None,
-        "",
-        "File of the keys that callers need, one `name:key` a line. Not set: no key is needed.",
-        "调用方密钥文件,每行一个 `名称:密钥`。未设置时不需要密钥。",
     )

@@ -76,6 +76,23 @@ class Decoding(Protocol):
         """
 
 
+class Observer:
+    """Hears from an engine what it does, in the engine's threads: its methods shall return at once. This one ignores
+    all of it."""
+
+    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
+        """A batch is decoded, of utterances that waited so many seconds each and hold so much audio together."""
+
+    def prefilled(self, seconds: float) -> None:
+        """A batch's audio and prompts went through the model, up to the first token of each utterance."""
+
+    def stepped(self, seconds: float) -> None:
+        """A further token of each utterance of a batch was decoded."""
+
+    def failed(self, reason: str) -> None:
+        """The engine can decode no more."""
+
+
 class Engine(Protocol):
     """Decodes utterances, from `start` to `stop`."""
 

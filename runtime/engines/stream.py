@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Stream:
 
     def __init__(self, utterance: Utterance, *, on_cancel: Callable[["Stream"], None] = lambda _: None) -> None:
         self.utterance = utterance
+        self.since = time.monotonic()  # when it was handed over
         self._on_cancel = on_cancel
         self._events: list[Event] = []  # tokens, then one end
         self._listeners: list[_Listener] = []

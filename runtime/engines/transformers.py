@@ -18,7 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from runtime.checkpoint import Loaded
 from runtime.device import OutOfMemoryError, is_out_of_memory
-from runtime.engines import Decoded, EngineError, Status, Utterance
+from runtime.engines import Decoded, EngineError, Observer, Status, Utterance
 from runtime.engines.scheduling import Bounds, Place, Queue
 from runtime.engines.stream import Stream
 
@@ -36,8 +36,10 @@ class TransformersEngine:
         max_batch: int,
         batch_audio_seconds: float = math.inf,
         batch_wait_seconds: float = 0.0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._loaded = loaded
+        self._observers = observers
         self._queue: Queue[Stream] = Queue(Bounds(max_batch, batch_audio_seconds, batch_wait_seconds))
         self._batch: list[Stream] = []
         self._stopping = False
@@ -52,13 +54,12 @@ class TransformersEngine:
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Stream]:
         """Hand over utterances; those handed over together may be decoded together from the start."""
         streams = [Stream(utterance, on_cancel=self._withdraw) for utterance in utterances]
-        now = time.monotonic()
         with self._changed:
             if self._failed:
                 raise _failure(self._failed)
             if self._stopping:
                 raise RuntimeError("the engine has stopped")
-            self._queue.add([Place(stream, stream.utterance.seconds, now) for stream in streams])
+            self._queue.add([Place(stream, stream.utterance.seconds, stream.since) for stream in streams])
             self._changed.notify()
         return streams
 
@@ -97,7 +98,11 @@ class TransformersEngine:
             while not self._stopping and (left := self._queue.due() - time.monotonic()) > 0:
                 self._changed.wait(None if left == math.inf else left)
             self._batch = self._queue.take()
-            return self._batch
+        now = time.monotonic()
+        for observer in self._observers if self._batch else ():
+            waits = [now - stream.since for stream in self._batch]
+            observer.taken(waits, sum(stream.utterance.seconds for stream in self._batch))
+        return self._batch
 
     def _fail(self, reason: str) -> None:
         """Decode no more; all that was accepted fails."""
@@ -107,6 +112,8 @@ class TransformersEngine:
             self._queue, self._batch = Queue(self._queue.bounds), []
         for stream in accepted:
             stream.push(_failure(reason))
+        for observer in self._observers:
+            observer.failed(reason)
 
     def _decode(self, batch: Sequence[Stream]) -> None:
         """Decode a batch. If that fails, for want of memory or because of one of the utterances, decode its halves, so
@@ -148,7 +155,7 @@ class TransformersEngine:
             padding=True,
         )
         inputs = inputs.to(loaded.device.name).to(loaded.model.dtype)  # features come as float32
-        answers = _Answers(batch, loaded)
+        answers = _Answers(batch, loaded, self._observers)
         loaded.model.generate(
             **inputs,
             max_new_tokens=max(utterance.max_new_tokens for utterance in utterances),
@@ -171,16 +178,20 @@ class _Answers(BaseStreamer):
     """Follows a batch token by token: passes them on, and ends rows at an end token, at their own limit or when
     cancelled. A row that has ended is answered, however long the others go on."""
 
-    def __init__(self, batch: Sequence[Stream], loaded: Loaded) -> None:
+    def __init__(self, batch: Sequence[Stream], loaded: Loaded, observers: Sequence[Observer]) -> None:
         self.rows = [_Answer(stream) for stream in batch]
         self._loaded = loaded
-        self._prompt_seen = False
+        self._observers = observers
+        self._steps = -1  # of decoding; the first token of each row is the prefill's
+        self._last = 0.0
 
     def put(self, value: torch.Tensor) -> None:
         """`generate` hands over the prompt first, then each step's tokens, (batch,), already on the host."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
+        self._observe()
+        if self._steps < 0:
+            self._steps = 0
             return
+        self._steps += 1
         for row, token in zip(self.rows, value.tolist(), strict=True):
             if row.stream.ended:
                 continue
@@ -194,6 +205,12 @@ class _Answers(BaseStreamer):
 
     def end(self) -> None:
         """`generate` has ended; every row was told its end, as the limit given to it is the highest of their own."""
+
+    def _observe(self) -> None:
+        now, last = time.monotonic(), self._last
+        self._last = now
+        for observer in self._observers if self._steps >= 0 else ():
+            (observer.stepped if self._steps else observer.prefilled)(now - last)
 
     def _finish(self, row: _Answer, *, truncated: bool) -> None:
         text = self._loaded.processor.tokenizer.decode(

@@ -43,7 +43,7 @@ def listening(app: ASGIApp, *, host: str, port: int) -> Iterator[Listener]:
             lifespan="off",
             loop="asyncio",
             http="h11",
-            ws="none",
+            ws="websockets-sansio",
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(LAST_WORDS),

@@ -1,0 +1,5 @@
+"""What operators may do to a running server: its cache, its log, its drain."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""GET /metrics: what the server does, in figures for Prometheus."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
