@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from env.loading import load_settings
+from env.settings import Settings
 from runtime.audio import load
 from runtime.checkpoint import Loaded
-from runtime.engines import Decoded, EngineError, Event, Utterance
+from runtime.engines import EngineError, Event, Observer, Utterance
 from runtime.engines.stream import Stream
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.smoke import Clip
@@ -21,30 +22,41 @@ from runtime.transcriber import Transcriber, limits, open_transcriber
 TIMEOUT = 60  # seconds, for what comes at once unless it is broken
 
 
-class Watched:
-    """The demo model, which tells how many utterances each batch has, and decodes when it is let."""
+class Watch(Observer):
+    """Hears how many utterances each batch has, and holds the engine, before it decodes, until it is let."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.batches: list[int] = []
         self.begun = threading.Semaphore(0)
         self.let = threading.Event()
         self.let.set()
-        self.loaded = replace(loaded, model=self)
-        self._model = loaded.model
+        self.loaded = loaded
+        self.heard: list[str] = []
+        self.waits: list[float] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, **inputs: Any) -> Any:
-        self.batches.append(len(inputs["input_ids"]))
+    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
+        self.batches.append(len(waits))
+        self.waits += waits
+        self.heard.append("taken")
+        assert min(waits) >= 0 < audio_seconds
         self.begun.release()
         assert self.let.wait(TIMEOUT)
-        return self._model.generate(**inputs)
+
+    def prefilled(self, seconds: float) -> None:
+        self.heard.append("prefilled")
+        assert seconds > 0
+
+    def stepped(self, seconds: float) -> None:
+        self.heard.append("stepped")
+        assert seconds > 0
+
+    def failed(self, reason: str) -> None:
+        self.heard.append(reason)
 
 
 @pytest.fixture
-def watched(transcriber: Transcriber) -> Watched:
-    return Watched(transcriber.loaded)
+def watched(transcriber: Transcriber) -> Watch:
+    return Watch(transcriber.loaded)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +66,8 @@ def utterances(transcriber: Transcriber, speech: list[Clip]) -> list[Utterance]:
 
 
 @contextmanager
-def running(watched: Watched, *, max_batch: int = 8, **bounds: Any) -> Iterator[TransformersEngine]:
-    engine = TransformersEngine(watched.loaded, max_batch=max_batch, **bounds)
+def running(watched: Watch, *, max_batch: int = 8, **bounds: Any) -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(watched.loaded, max_batch=max_batch, observers=[watched], **bounds)
     engine.start()
     try:
         yield engine
@@ -68,72 +80,7 @@ def texts(streams: Sequence[Stream]) -> list[str]:
     return [stream.result().text for stream in streams]
 
 
-def stream() -> Stream:
-    return Stream(None)  # type: ignore[arg-type]
-
-
-DECODED = Decoded((1, 2), "text", False)
-
-
-def test_a_listener_hears_all_once_and_in_order_whenever_it_comes() -> None:
-    heard: list[list[Event]] = [[], [], []]
-    told = stream()
-    told.add_listener(heard[0].append)
-    told.push_token(1, 7)
-    told.add_listener(heard[1].append)
-    told.push_token(1, 7)  # a batch that is decoded anew
-    told.push_token(2, 7)
-    told.push(DECODED)
-    told.push(CancelledError())
-    told.push_token(3, 7)
-    told.add_listener(heard[2].append)
-    assert heard == [[7, 7, DECODED]] * 3
-    assert (list(told), list(told), told.result()) == ([7, 7], [7, 7], DECODED)
-
-
-def test_listeners_that_come_while_tokens_do_miss_and_double_nothing() -> None:
-    told = stream()
-    count, listeners = 2000, 50
-    heard: list[list[Event]] = [[] for _ in range(listeners)]
-
-    def push_all() -> None:
-        for k in range(1, count + 1):
-            told.push_token(k, k)
-
-    with ThreadPoolExecutor() as threads:
-        pushing = threads.submit(push_all)
-        list(threads.map(lambda events: told.add_listener(events.append), heard))
-        pushing.result()
-    told.push(DECODED)
-    assert heard == [[*range(1, count + 1), DECODED]] * listeners
-
-
-def test_a_listener_may_cancel_and_the_others_still_hear_it_in_order() -> None:
-    told, heard = stream(), list[Event]()
-    told.add_listener(lambda _: told.cancel())
-    told.add_listener(heard.append)
-    told.push_token(1, 7)
-    assert heard[0] == 7
-    assert isinstance(heard[1], CancelledError)
-    assert len(heard) == 2
-
-
-def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    told, heard, calls = stream(), list[Event](), list[Event]()
-
-    def faulty(event: Event) -> None:
-        calls.append(event)
-        raise RuntimeError("the loop is closed")
-
-    told.add_listener(faulty)
-    told.add_listener(heard.append)
-    told.push_token(1, 7)
-    told.push(DECODED)
-    assert (calls, heard) == ([7], [7, DECODED])
-    assert "the loop is closed" in caplog.text
-
-
-def test_what_a_listener_hears_is_what_a_reader_reads(watched: Watched, utterances: list[Utterance]) -> None:
+def test_what_a_listener_hears_is_what_a_reader_reads(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched) as engine:
         (one,) = engine.submit(utterances[:1])
         heard: list[Event] = []
@@ -144,7 +91,7 @@ def test_what_a_listener_hears_is_what_a_reader_reads(watched: Watched, utteranc
         assert heard == [*one, one.result()]
 
 
-def test_a_short_answer_does_not_wait_for_its_long_batch_mate(watched: Watched, utterances: list[Utterance]) -> None:
+def test_a_short_answer_does_not_wait_for_its_long_batch_mate(watched: Watch, utterances: list[Utterance]) -> None:
     heard: list[Event] = []
     with running(watched) as engine:
         watched.let.clear()
@@ -159,7 +106,7 @@ def test_a_short_answer_does_not_wait_for_its_long_batch_mate(watched: Watched, 
 
 
 def test_requests_that_come_while_one_is_decoded_are_decoded_together(
-    watched: Watched, utterances: list[Utterance]
+    watched: Watch, utterances: list[Utterance]
 ) -> None:
     with running(watched) as engine:
         watched.let.clear()
@@ -175,7 +122,7 @@ def test_requests_that_come_while_one_is_decoded_are_decoded_together(
 
 
 def test_a_lone_utterance_waits_for_company_until_the_batch_is_full(
-    watched: Watched, utterances: list[Utterance]
+    watched: Watch, utterances: list[Utterance]
 ) -> None:
     with running(watched, max_batch=2, batch_wait_seconds=1e6) as engine:
         one, other = engine.submit(utterances[:1]), engine.submit(utterances[1:2])
@@ -184,27 +131,27 @@ def test_a_lone_utterance_waits_for_company_until_the_batch_is_full(
     assert watched.batches == [2, 2]
 
 
-def test_a_lone_utterance_waits_no_longer_than_it_shall(watched: Watched, utterances: list[Utterance]) -> None:
+def test_a_lone_utterance_waits_no_longer_than_it_shall(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched, batch_wait_seconds=0.001) as engine:
         texts(engine.submit(utterances[:1]))
     assert watched.batches == [1]
 
 
-def test_nobody_waits_for_company_while_draining(watched: Watched, utterances: list[Utterance]) -> None:
+def test_nobody_waits_for_company_while_draining(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched, batch_wait_seconds=1e6) as engine:
         (one,) = engine.submit(utterances[:1])
         engine.stop()
         assert one.result().tokens
 
 
-def test_the_budget_of_audio_bounds_a_batch(watched: Watched, utterances: list[Utterance]) -> None:
+def test_the_budget_of_audio_bounds_a_batch(watched: Watch, utterances: list[Utterance]) -> None:
     same = [utterances[0]] * 6
     with running(watched, batch_audio_seconds=2.5 * same[0].seconds) as engine:
         texts(engine.submit(same))
     assert watched.batches == [2, 2, 2]
 
 
-def test_a_cancelled_utterance_leaves_the_queue_and_ends_at_once(watched: Watched, utterances: list[Utterance]) -> None:
+def test_a_cancelled_utterance_leaves_the_queue_and_ends_at_once(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched, max_batch=1) as engine:
         watched.let.clear()
         engine.submit(utterances[:1])
@@ -221,7 +168,7 @@ def test_a_cancelled_utterance_leaves_the_queue_and_ends_at_once(watched: Watche
     assert watched.batches == [1, 1]
 
 
-def test_one_that_is_cancelled_while_decoded_counts_no_more(watched: Watched, utterances: list[Utterance]) -> None:
+def test_one_that_is_cancelled_while_decoded_counts_no_more(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched) as engine:
         watched.let.clear()
         gone, stays = engine.submit(utterances[:2])
@@ -234,7 +181,7 @@ def test_one_that_is_cancelled_while_decoded_counts_no_more(watched: Watched, ut
             gone.result()
 
 
-def test_a_listener_may_hand_over_the_next_utterance(watched: Watched, utterances: list[Utterance]) -> None:
+def test_a_listener_may_hand_over_the_next_utterance(watched: Watch, utterances: list[Utterance]) -> None:
     following: list[Stream] = []
     with running(watched) as engine:
         (one,) = engine.submit(utterances[:1])
@@ -264,7 +211,7 @@ class Broken:
 
 
 def test_when_the_engine_fails_everybody_hears_of_it(
-    watched: Watched, utterances: list[Utterance], caplog: pytest.LogCaptureFixture
+    watched: Watch, utterances: list[Utterance], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = replace(utterances[0], samples=utterances[0].samples[:0])
     watched.loaded = replace(watched.loaded, device=Broken(watched.loaded))  # type: ignore[arg-type]
@@ -288,19 +235,28 @@ def test_when_the_engine_fails_everybody_hears_of_it(
     assert "the engine has failed" in caplog.text
 
 
-def test_the_settings_bound_a_batch(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+def settings_with(**changes: str) -> Settings:
+    return load_settings({"ASR_DEVICE": "cpu", **changes})
+
+
+def test_the_settings_bound_a_batch(watched: Watch, utterances: list[Utterance]) -> None:
     budget = 2.5 * utterances[0].seconds
-    settings = load_settings({"ASR_DEVICE": "cpu", "ASR_BATCH_AUDIO_SECONDS": str(budget), "ASR_MAX_BATCH": "5"})
-    with open_transcriber(settings) as opened:
-        batches: list[int] = []
-        generate = opened.loaded.model.generate
-
-        def counted(**inputs: Any) -> Any:
-            batches.append(len(inputs["input_ids"]))
-            return generate(**inputs)
-
-        monkeypatch.setattr(opened.loaded.model, "generate", counted)
+    settings = settings_with(ASR_BATCH_AUDIO_SECONDS=str(budget), ASR_MAX_BATCH="5")
+    with open_transcriber(settings, observers=[watched]) as opened:
         for decoding in opened.engine.submit([utterances[0]] * 4):
             decoding.result()
         assert opened.engine.status().most_together == 5
-    assert batches == [2, 2]
+    assert watched.batches == [2, 2]
+
+
+def test_the_settings_say_how_long_a_lone_utterance_waits(watched: Watch, utterances: list[Utterance]) -> None:
+    with open_transcriber(settings_with(ASR_BATCH_WAIT_MS="300"), observers=[watched]) as opened:
+        assert opened.engine.submit(utterances[:1])[0].result().tokens
+    assert watched.waits[0] >= 0.3
+
+
+def test_observers_hear_each_step_and_the_end(watched: Watch, utterances: list[Utterance]) -> None:
+    with running(watched) as engine:
+        tokens = engine.submit([replace(utterances[0], max_new_tokens=3)])[0].result().tokens
+    assert len(tokens) == 3
+    assert watched.heard == ["taken", "prefilled", "stepped", "stepped"]

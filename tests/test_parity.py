@@ -4,6 +4,7 @@ qwen-asr itself runs in a process of its own, with what it needs and the kit doe
 .reference.
 """
 
+import itertools
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from conftest import PROJECT
 
 from runtime.audio import SAMPLE_RATE, load
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.engines import Utterance
+from runtime.engines.encoder import encode
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.smoke import Clip
 from runtime.prompt import Prompter
@@ -93,3 +96,28 @@ def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch:
         theirs = process.submit(qwen_asr, sounds, ends, batch, language).result()
     assert kit(transcriber, sounds, batch, language) == theirs
     assert len({text for _, text, _ in theirs}) > CLIPS // 2
+
+
+def test_a_larger_batch_against_generate_of_the_same_model(transcriber: Transcriber, sounds: list[Samples]) -> None:
+    """This needs no .reference."""
+    loaded, chosen, ends = transcriber.loaded, sounds[-16:], list(transcriber.loaded.end_tokens)
+    prompt = Prompter(loaded.processor, loaded.languages).write()
+    inputs = loaded.processor(text=[prompt] * len(chosen), audio=chosen, return_tensors="pt", padding=True)
+    output = loaded.model.generate(
+        **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.pad_token
+    )
+    rows = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    theirs = [tuple(itertools.takewhile(lambda token: token not in ends, row)) for row in rows]
+    assert [tokens for tokens, _, _ in kit(transcriber, chosen, len(chosen), None)] == theirs
+
+
+# Frames: less than a chunk of 1 s, one, several, and the same again; alone, all alike, and all together.
+@pytest.mark.parametrize("frames", [[50], [100], [737], [800, 800], [50, 99, 100, 101, 800, 50, 999, 137]])
+@torch.inference_mode()
+def test_audio_is_encoded_as_clip_by_clip(transcriber: Transcriber, frames: list[int]) -> None:
+    thinker = transcriber.loaded.model.thinker
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(len(frames), 128, max(frames), generator=generator)
+    mask = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
+    theirs = thinker.get_audio_features(features, mask.long())
+    torch.testing.assert_close(encode(thinker.audio_tower, features, frames), theirs, rtol=1e-4, atol=1e-4)

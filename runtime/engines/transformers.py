@@ -1,5 +1,5 @@
 """The transformers engine: utterances wait in a queue; a worker thread takes what it shall decode together, see
-runtime/engines/scheduling.py, and decodes it as one batch with qwen-asr's `generate`.
+runtime/engines/scheduling.py, and decodes it as one batch, see runtime/engines/greedy.py.
 
 Whole batches today: a batch ends when its longest answer ends.
 """
@@ -10,15 +10,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
 from runtime.checkpoint import Loaded
 from runtime.device import OutOfMemoryError, is_out_of_memory
-from runtime.engines import Decoded, EngineError, Observer, Status, Utterance
+from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, greedy
 from runtime.engines.scheduling import Bounds, Place, Queue
 from runtime.engines.stream import Stream
 
@@ -122,7 +119,7 @@ class TransformersEngine:
         if not batch:
             return
         try:
-            self._generate(batch)
+            self._decode_together(batch)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to these utterances, not to the engine
             failure = error.with_traceback(None)  # which would hold on to the batch's tensors
@@ -146,91 +143,46 @@ class TransformersEngine:
         )
 
     @torch.inference_mode()
-    def _generate(self, batch: Sequence[Stream]) -> None:
-        loaded, utterances = self._loaded, [stream.utterance for stream in batch]
-        inputs = loaded.processor(
-            text=[utterance.prompt for utterance in utterances],
-            audio=[utterance.samples for utterance in utterances],
-            return_tensors="pt",
-            padding=True,
-        )
-        inputs = inputs.to(loaded.device.name).to(loaded.model.dtype)  # features come as float32
-        answers = _Answers(batch, loaded, self._observers)
-        loaded.model.generate(
-            **inputs,
-            max_new_tokens=max(utterance.max_new_tokens for utterance in utterances),
-            eos_token_id=list(loaded.end_tokens),
-            pad_token_id=loaded.pad_token,
-            streamer=answers,
-            stopping_criteria=StoppingCriteriaList([answers.given_up]),
-        )
+    def _decode_together(self, batch: Sequence[Stream]) -> None:
+        """Decode a batch to its end; a row that has ended is answered, however long the others go on."""
+        rows = [_Row(stream, self._loaded) for stream in batch]
+        steps = greedy.decode(self._loaded, [stream.utterance for stream in batch])
+        told = [observer.prefilled for observer in self._observers]
+        while not all(stream.ended for stream in batch):
+            began = time.monotonic()
+            tokens = next(steps)
+            for tell in told:
+                tell(time.monotonic() - began)
+            told = [observer.stepped for observer in self._observers]
+            for row, token in zip(rows, tokens, strict=True):
+                row.add(token)
 
 
 @dataclass
-class _Answer:
-    """A row of the batch and its tokens so far. It is over when its stream has ended, cancelled or not."""
+class _Row:
+    """An utterance in a batch and its tokens so far."""
 
     stream: Stream
+    loaded: Loaded
     tokens: list[int] = field(default_factory=list)
 
-
-class _Answers(BaseStreamer):
-    """Follows a batch token by token: passes them on, and ends rows at an end token, at their own limit or when
-    cancelled. A row that has ended is answered, however long the others go on."""
-
-    def __init__(self, batch: Sequence[Stream], loaded: Loaded, observers: Sequence[Observer]) -> None:
-        self.rows = [_Answer(stream) for stream in batch]
-        self._loaded = loaded
-        self._observers = observers
-        self._steps = -1  # of decoding; the first token of each row is the prefill's
-        self._last = 0.0
-
-    def put(self, value: torch.Tensor) -> None:
-        """`generate` hands over the prompt first, then each step's tokens, (batch,), already on the host."""
-        self._observe()
-        if self._steps < 0:
-            self._steps = 0
+    def add(self, token: int) -> None:
+        """A further token. What comes after the end, cancelled or not, does not count."""
+        if self.stream.ended:
             return
-        self._steps += 1
-        for row, token in zip(self.rows, value.tolist(), strict=True):
-            if row.stream.ended:
-                continue
-            if token in self._loaded.end_tokens:
-                self._finish(row, truncated=False)
-                continue
-            row.tokens.append(token)
-            row.stream.push_token(len(row.tokens), token)
-            if len(row.tokens) >= row.stream.utterance.max_new_tokens:
-                self._finish(row, truncated=True)
+        if token in self.loaded.end_tokens:
+            self._finish(truncated=False)
+            return
+        self.tokens.append(token)
+        self.stream.push_token(len(self.tokens), token)
+        if len(self.tokens) >= self.stream.utterance.max_new_tokens:
+            self._finish(truncated=True)
 
-    def end(self) -> None:
-        """`generate` has ended; every row was told its end, as the limit given to it is the highest of their own."""
-
-    def _observe(self) -> None:
-        now, last = time.monotonic(), self._last
-        self._last = now
-        for observer in self._observers if self._steps >= 0 else ():
-            (observer.stepped if self._steps else observer.prefilled)(now - last)
-
-    def _finish(self, row: _Answer, *, truncated: bool) -> None:
-        text = self._loaded.processor.tokenizer.decode(
-            row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    def _finish(self, *, truncated: bool) -> None:
+        text = self.loaded.processor.tokenizer.decode(
+            self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        row.stream.push(Decoded(tuple(row.tokens), text, truncated))
-
-    @property
-    def given_up(self) -> "_GivenUp":
-        """Tells `generate` which rows are over."""
-        return _GivenUp(self.rows, self._loaded.device.name)
-
-
-class _GivenUp(StoppingCriteria):
-    def __init__(self, rows: Sequence[_Answer], device: str) -> None:
-        self._rows, self._device = rows, device
-
-    def __call__(self, *_: Any, **__: Any) -> torch.Tensor:
-        """(batch,), true where a row shall not be decoded further."""
-        return torch.tensor([row.stream.ended for row in self._rows], device=self._device)
+        self.stream.push(Decoded(tuple(self.tokens), text, truncated))
 
 
 def _failure(reason: str) -> EngineError:
