@@ -1,25 +1,40 @@
-"""What decoding together brings: many clients at once against the same clips one at a time, by turns, in one run.
+"""What decoding together brings, and what HTTP costs, measured by turns in one run.
 
-The clips are the bundled ones, joined with pauses. What the model makes of them is not judged; each is heard by the
-same path as any file, from samples on.
+Many clients over HTTP stand against the same clips one at a time without it. The clips are the bundled ones, joined
+with pauses, as files. What the model makes of them is not judged.
 """
 
+import io
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+import wave
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from runtime import audio
-from runtime.audio import SAMPLE_RATE, Audio
+from runtime.audio import SAMPLE_RATE
+from runtime.measure.loopback import Client, Serving
 from runtime.measure.smoke import bundled_clips
 from runtime.transcriber import Transcriber, limits
 
 SHORTEST, LONGEST = 1.0, 20.0  # seconds
+LONE = 3.0  # seconds of the clip that shows what HTTP adds
 PAUSE = 0.4  # seconds between what is joined
 SEED = 4  # of lengths' order and of what is joined, so that runs can be compared
+
+Ask = Callable[[bytes], object]  # has a file transcribed, and returns when it is
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A WAV file of 16-bit samples at 16 kHz, and how long it plays."""
+
+    file: bytes
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Round:
-    """One clip at a time, then many clients."""
+    """One clip at a time in this process, then many clients over HTTP."""
 
     alone: Pass
     together: Pass
@@ -54,41 +69,96 @@ class Round:
         return self.together.throughput / self.alone.throughput
 
 
-def clips(transcriber: Transcriber, count: int) -> list[Audio]:
-    """So many clips, their lengths spread evenly from 1 to 20 s, in an order by chance that is always the same."""
+@dataclass(frozen=True)
+class Overhead:
+    """The same clip on its own, directly and over HTTP: medians, in seconds."""
+
+    direct: float
+    http: float
+
+    @property
+    def added(self) -> float:
+        """Seconds that HTTP and its queue add."""
+        return self.http - self.direct
+
+
+def recordings(transcriber: Transcriber, lengths: Sequence[float]) -> list[Recording]:
+    """Files of these lengths, in seconds, always with the same speech."""
     spoken = [clip.path for clip in bundled_clips() if clip.language]
     voices = [audio.load(path, limits=limits(transcriber.settings)).samples for path in spoken]
     chance = np.random.default_rng(SEED)
     made = []
-    for number, seconds in enumerate(chance.permutation(np.linspace(SHORTEST, LONGEST, count))):
+    for seconds in lengths:
         size = int(seconds * SAMPLE_RATE)
         pieces = [np.zeros(0, dtype=np.float32)]
         while sum(map(len, pieces)) < size:
             pieces += [voices[chance.integers(len(voices))], np.zeros(int(PAUSE * SAMPLE_RATE), dtype=np.float32)]
-        made.append(Audio(np.concatenate(pieces)[:size], f"clip {number + 1}"))
+        samples = np.concatenate(pieces)[:size]
+        file = io.BytesIO()
+        with wave.open(file, "wb") as writer:
+            writer.setparams((1, 2, SAMPLE_RATE, size, "NONE", ""))
+            writer.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        made.append(Recording(file.getvalue(), size / SAMPLE_RATE))
     return made
 
 
-def run(transcriber: Transcriber, sounds: Sequence[Audio], *, clients: int, rounds: int) -> Iterator[Round]:
+def lengths(count: int) -> list[float]:
+    """Seconds, spread evenly from 1 to 20, in an order by chance that is always the same."""
+    spread = np.linspace(SHORTEST, LONGEST, count)
+    return [float(seconds) for seconds in np.random.default_rng(SEED).permutation(spread)]
+
+
+def run(
+    transcriber: Transcriber, server: Serving, sounds: Sequence[Recording], *, clients: int, rounds: int
+) -> Iterator[Round]:
     """Measure so many rounds, after one pass of the clients that is not counted, because it pays for warming up.
 
     Raises KitError where a clip cannot be transcribed.
     """
-    _measure(transcriber, sounds, clients)
+
+    def together() -> Pass:
+        with _connected(server, clients) as asks:  # anew, as the server closes what is idle for some seconds
+            return _measure(asks, sounds)
+
+    together()
     for _ in range(rounds):
-        yield Round(_measure(transcriber, sounds, 1), _measure(transcriber, sounds, clients))
+        yield Round(_measure([transcriber.transcribe], sounds), together())
 
 
-def _measure(transcriber: Transcriber, sounds: Sequence[Audio], clients: int) -> Pass:
+def overhead(transcriber: Transcriber, server: Serving, sound: Recording, *, times: int) -> Overhead:
+    """Transcribe one clip so many times directly and over HTTP, by turns, after once that is not counted."""
+    with _connected(server, 1) as (ask,):
+        turns = [(_timed(transcriber.transcribe, sound), _timed(ask, sound)) for _ in range(times + 1)][1:]
+    direct, http = zip(*turns, strict=True)
+    return Overhead(statistics.median(direct), statistics.median(http))
+
+
+@contextmanager
+def _connected(server: Serving, count: int) -> Iterator[list[Ask]]:
+    """Clients of a server."""
+    clients = [Client(server.port) for _ in range(count)]
+    try:
+        yield [client.transcribe for client in clients]
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _measure(asks: Sequence[Ask], sounds: Sequence[Recording]) -> Pass:
     """Each client asks for the next clip when it has the answer to its last."""
+    left = iter(sounds)  # of which each takes the next
 
-    def ask(sound: Audio) -> float:
-        asked = time.perf_counter()
-        transcriber.transcribe(sound)
-        return time.perf_counter() - asked
+    def work(ask: Ask) -> list[float]:
+        return [_timed(ask, sound) for sound in left]
 
-    with ThreadPoolExecutor(clients) as threads:
+    with ThreadPoolExecutor(len(asks)) as threads:
         started = time.perf_counter()
-        latencies = tuple(threads.map(ask, sounds))
+        latencies = [seconds for done in threads.map(work, asks) for seconds in done]
         elapsed = time.perf_counter() - started
-    return Pass(clients, sum(sound.seconds for sound in sounds), elapsed, latencies)
+    return Pass(len(asks), sum(sound.seconds for sound in sounds), elapsed, tuple(latencies))
+
+
+def _timed(ask: Ask, sound: Recording) -> float:
+    asked = time.perf_counter()
+    ask(sound.file)
+    return time.perf_counter() - asked

@@ -1,10 +1,11 @@
 """What was measured, as tables for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
 from runtime.measure.smoke import Verdict
+from runtime.measure.soak import JUDGED, Report
 from runtime.ops.present import Mark, table
 
 VERDICTS = {True: Mark("pass", "green"), False: Mark("FAIL", "bold red")}
@@ -26,3 +27,25 @@ def verdicts(rows: Iterable[Verdict]) -> Table:
             f"[{mark.style}]{mark.word}",
         )
     return shown
+
+
+def soaked(report: Report) -> Iterator[Table | str]:
+    """A soak: kinds of requests with their latencies, then failures, drift and memory."""
+    shown = table("Request", "Asked", "Failed", "p50 ms", "p95 ms", "Longest ms")
+    for kind, tally in report.tallies.items():
+        taken = sorted(tally.taken) or [0.0]
+        figures = (taken[len(taken) // 2], taken[int(0.95 * (len(taken) - 1))], taken[-1])
+        failed = sum(tally.failures.values())
+        shown.add_row(kind, str(len(tally.taken)), str(failed), *(f"{1000 * figure:.0f}" for figure in figures))
+    yield shown
+    yield from (f"{count} times {words}" for words, count in report.failures.most_common())
+    yield f"{report.asked} requests in {report.seconds:.0f} s"
+    drift = "too few answers to tell" if report.drift is None else f"{report.drift:.2f} times the first third's"
+    yield f"Latency in the last third: {drift}"
+    if report.slope is None:
+        yield "Memory: too few looks to tell"
+    else:
+        now = report.memory[-1][1] / 2**20
+        yield f"Memory: {now:.0f} MiB resident, {report.slope:+.0f} MiB an hour after the first third"
+    if report.seconds < JUDGED:
+        yield f"A soak of less than {JUDGED / 60:.0f} minutes judges the answers alone: caches still fill"

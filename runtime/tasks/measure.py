@@ -1,10 +1,15 @@
-"""How well it does: load."""
+"""How well it does: load, soak."""
 
-from invoke import Context, task
+import os
+from contextlib import ExitStack
+
+from invoke import Context, Exit, task
 
 from env.loading import load_settings
 from runtime.errors import UsageError
 from runtime.tasks.foreseeing import foreseeing
+
+TIMES = 100  # that a lone clip is transcribed each way
 
 
 @task(
@@ -12,37 +17,96 @@ from runtime.tasks.foreseeing import foreseeing
         "clients": "how many ask at once",
         "clips": "how many clips of 1 to 20 s, two or more",
         "rounds": "how often all clips are transcribed one at a time, then by the clients",
+        "waiting": "how many requests wait when their memory is measured, 0 for none",
     }
 )
 @foreseeing
-def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> None:
-    """Compare many clients at once with one clip at a time, in this process: audio per second and waiting times."""
+def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
+    """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
     from runtime.measure import load as measure
+    from runtime.measure import waiting as wait
+    from runtime.measure.loopback import serving
     from runtime.ops.present import console, table
-    from runtime.progress import progress, waiting
+    from runtime.progress import progress
+    from runtime.progress import waiting as spinner
     from runtime.transcriber import open_transcriber
 
-    for flag, value, least in (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1)):
-        if value < least:
-            raise UsageError(flag, f"{value}, expected {least} or more")
+    least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1), ("--waiting", waiting, 0))
+    for flag, value, lowest in least:
+        if value < lowest:
+            raise UsageError(flag, f"{value}, expected {lowest} or more")
     settings = load_settings()
     out = console()
     shown = table("Round", "Clients", "Audio s/s", "p50 ms", "p95 ms", "Ratio")
-    with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
+    with spinner(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
         loaded()
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         out.print(f"{settings.model}, {settings.dtype}, at most {settings.max_batch} utterances together")
-        sounds = measure.clips(transcriber, clips)
-        with progress("Measuring", rounds, unit="rounds") as bar:
-            for number, found in enumerate(measure.run(transcriber, sounds, clients=clients, rounds=rounds), 1):
-                for done, ratio in ((found.alone, ""), (found.together, f"{found.ratio:.2f}")):
-                    shown.add_row(
-                        str(number),
-                        str(done.clients),
-                        f"{done.throughput:.1f}",
-                        f"{1000 * done.percentile(50):.0f}",
-                        f"{1000 * done.percentile(95):.0f}",
-                        ratio,
-                    )
+        sounds = measure.recordings(transcriber, measure.lengths(clips))
+        (lone,) = measure.recordings(transcriber, [measure.LONE])
+        with serving(transcriber) as server, progress("Measuring", rounds + 1, unit="rounds") as bar:
+            added = measure.overhead(transcriber, server, lone, times=TIMES)
+            bar.advance(1)
+            for number, found in enumerate(measure.run(transcriber, server, sounds, clients=clients, rounds=rounds), 1):
+                for who, done, ratio in (
+                    ("1, without HTTP", found.alone, ""),
+                    (f"{clients}, over HTTP", found.together, f"{found.ratio:.2f}"),
+                ):
+                    p50, p95 = (f"{1000 * done.percentile(percent):.0f}" for percent in (50, 95))
+                    shown.add_row(str(number), who, f"{done.throughput:.1f}", p50, p95, ratio)
                 bar.advance(1)
     out.print(shown)
+    out.print(
+        f"To a lone clip of {lone.seconds:g} s HTTP and its queue add {1000 * added.added:.1f} ms: "
+        f"p50 {1000 * added.http:.1f} ms, without {1000 * added.direct:.1f} ms ({TIMES} times each, by turns)"
+    )
+    if waiting:
+        with spinner("Letting requests wait"):
+            held = wait.measure(settings, [sound.file for sound in sounds], requests=waiting)
+        out.print(
+            f"{waiting} requests that wait hold {held.added / 2**20:.0f} MiB: the process has {held.held / 2**20:.0f}, "
+            f"and {held.before / 2**20:.0f} MiB before"
+        )
+
+
+@task(
+    help={
+        "minutes": "how long",
+        "clients": "how many ask at once",
+        "url": "the server to ask, with the key in OPENAI_API_KEY if it wants one; not given: one in this process",
+    }
+)
+@foreseeing
+def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> None:
+    """Ask a server for so long for all kinds of things: wrong answers, drift of latency, growth of memory."""
+    from runtime.measure import mixture
+    from runtime.measure import soak as measure
+    from runtime.measure.loopback import ADDRESS, serving
+    from runtime.measure.present import soaked
+    from runtime.ops.present import console
+    from runtime.progress import progress, waiting
+    from runtime.transcriber import open_transcriber
+
+    for flag, wrong in (("--minutes", minutes <= 0), ("--clients", clients < 1)):
+        if wrong:
+            raise UsageError(flag, "expected more than 0")
+    with ExitStack() as stack:
+        if not url:
+            settings = load_settings()
+            with waiting(f"Loading {settings.model}"):
+                transcriber = stack.enter_context(open_transcriber(settings))
+            url = f"http://{ADDRESS}:{stack.enter_context(serving(transcriber)).port}"
+        with progress("Soaking", 60 * minutes, unit="s") as bar:
+            report = measure.soak(
+                url,
+                mixture.recordings(),
+                seconds=60 * minutes,
+                clients=clients,
+                key=os.environ.get("OPENAI_API_KEY"),
+                on_time=bar.advance,
+            )
+    out = console()
+    for part in soaked(report):
+        out.print(part)
+    if report.faults:
+        raise Exit("; ".join(report.faults), code=1)

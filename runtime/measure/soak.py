@@ -1,0 +1,194 @@
+"""Hours of mixed load: whether answers stay right, latency stays as it was and memory does not grow."""
+
+import re
+import statistics
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+
+import requests
+
+from runtime.errors import KitError
+from runtime.measure.mixture import KINDS, Server, WrongAnswerError, drawn
+
+LOOK_EVERY = 1.0  # seconds between two looks at the server's memory
+BREATH = 1.0  # seconds that a client waits after a request without an answer
+ASKING = 10.0  # seconds for an answer about the server itself
+ENOUGH = 30  # answers in each third of the time, for their latencies to be compared
+JUDGED = 600.0  # seconds from which on drift and growth are held against a server: before, caches fill
+MOST_DRIFT = 1.5  # times the latency of the first third
+MOST_GROWTH = 64 << 20  # bytes from the end of the first third to the end of the last
+MIB_AN_HOUR = 3600 / 2**20
+RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
+
+
+@dataclass
+class Tally:
+    """The requests of one kind: when each began and how long it took, in seconds, and the failures by their words."""
+
+    begun: "array[float]" = field(default_factory=lambda: array("f"))
+    taken: "array[float]" = field(default_factory=lambda: array("f"))
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a soak of so many seconds found; `memory` has the time and the server's resident bytes, look by look."""
+
+    seconds: float
+    tallies: dict[str, Tally]
+    memory: Sequence[tuple[float, float]]
+
+    @property
+    def asked(self) -> int:
+        """Requests."""
+        return sum(len(tally.begun) for tally in self.tallies.values())
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Failures by their words."""
+        return sum((tally.failures for tally in self.tallies.values()), Counter())
+
+    @property
+    def drift(self) -> float | None:
+        """How many times as long an answer takes in the last third as in the first, by the medians; None for few."""
+        first, last = (self._latencies(third * self.seconds / 3) for third in (0, 2))
+        if min(len(first), len(last)) < ENOUGH:
+            return None
+        return statistics.median(last) / statistics.median(first)
+
+    @property
+    def slope(self) -> float | None:
+        """MiB an hour by which memory grows after the first third, in which caches fill; None for too few looks."""
+        settled = self._settled
+        if len(settled) < 3:
+            return None
+        times, sizes = zip(*settled, strict=True)
+        return statistics.linear_regression(times, sizes).slope * MIB_AN_HOUR
+
+    @property
+    def growth(self) -> float:
+        """Bytes by which memory has grown since the first third, by the line through all looks."""
+        return (self.slope or 0) / MIB_AN_HOUR * self.seconds * 2 / 3
+
+    @property
+    def faults(self) -> list[str]:
+        """What speaks against the server, in words."""
+        found = [] if self.asked else ["nothing was asked"]
+        if failed := self.failures.total():
+            found.append(f"{failed} of {self.asked} requests failed")
+        settled = self.seconds >= JUDGED
+        if settled and self.drift and self.drift > MOST_DRIFT:
+            found.append(f"answers take {self.drift:.2f} times as long as at first, at most {MOST_DRIFT} expected")
+        if settled and self.growth > MOST_GROWTH:
+            found.append(f"memory grew by {self.growth / 2**20:.0f} MiB, at most {MOST_GROWTH >> 20} expected")
+        return found
+
+    @property
+    def _settled(self) -> list[tuple[float, float]]:
+        return [look for look in self.memory if look[0] > self.seconds / 3]
+
+    def _latencies(self, start: float) -> list[float]:
+        """Of the third of the time that begins at `start`."""
+        return [
+            taken
+            for tally in self.tallies.values()
+            for begun, taken in zip(tally.begun, tally.taken, strict=True)
+            if start <= begun < start + self.seconds / 3
+        ]
+
+
+def soak(
+    url: str,
+    files: Sequence[bytes],
+    *,
+    seconds: float,
+    clients: int,
+    key: str | None = None,
+    on_time: Callable[[float], None] = lambda _: None,
+) -> Report:
+    """Ask the server at `url` for so long, by so many clients at once. `on_time` hears of seconds that have passed.
+
+    Ctrl-C ends it early, with what was found so far. Raises KitError where the server is not ready.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    _check_ready(url)
+    soaking = _Soak(url.rstrip("/"), headers, files)
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(soaking.ask, Random(number)) for number in range(clients)]
+        with suppress(KeyboardInterrupt):
+            while (passed := soaking.passed) < seconds:
+                soaking.over.wait(min(LOOK_EVERY, seconds - passed))
+                soaking.look()
+                on_time(soaking.passed - passed)
+        soaking.over.set()
+        whole = soaking.passed
+        for client in asking:
+            client.result()
+    return Report(whole, soaking.tallies, soaking.memory)
+
+
+class _Soak:
+    """A soak that goes on until it is over."""
+
+    def __init__(self, url: str, headers: dict[str, str], files: Sequence[bytes]) -> None:
+        self._url, self._headers, self._files = url, headers, files
+        self._begun = time.monotonic()
+        self._changing = threading.Lock()
+        self.tallies = {kind: Tally() for kind in KINDS}
+        self.memory: list[tuple[float, float]] = []
+        self.over = threading.Event()
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self._begun
+
+    def ask(self, chance: Random) -> None:
+        """One client: the next request when the last is answered."""
+        with requests.Session() as session:
+            session.headers.update(self._headers)
+            session.trust_env = False  # no proxies, and no credentials of the operator's
+            server = Server(self._url, session)
+            while not self.over.is_set():
+                self._ask_once(server, drawn(chance), chance.choice(self._files))
+
+    def _ask_once(self, server: Server, kind: str, file: bytes) -> None:
+        begun, failure = self.passed, ""
+        try:
+            KINDS[kind][0](server, file)
+        except WrongAnswerError as error:
+            failure = str(error)
+        except (requests.RequestException, ValueError) as error:
+            failure = f"no answer: {type(error).__name__}"
+        with self._changing:
+            tally = self.tallies[kind]
+            tally.begun.append(begun)
+            tally.taken.append(self.passed - begun)
+            if failure:
+                tally.failures[f"{kind}: {failure}"] += 1
+        if failure.startswith("no answer"):
+            self.over.wait(BREATH)
+
+    def look(self) -> None:
+        """Note the server's memory, if it tells."""
+        with suppress(requests.RequestException):
+            answer = requests.get(f"{self._url}/metrics", headers=self._headers, timeout=ASKING)
+            if found := RESIDENT.search(answer.text):
+                self.memory.append((self.passed, float(found[1])))
+
+
+def _check_ready(url: str) -> None:
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/health/ready", timeout=ASKING)
+    except requests.RequestException as error:
+        raise KitError(
+            url, f"cannot be reached: {type(error).__name__}", "invoke start, or give another --url"
+        ) from None
+    if answer.status_code != 200:
+        raise KitError(url, f"is not ready: {answer.text.strip()[:200]}", "invoke status tells how far it is")
