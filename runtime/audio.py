@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -36,6 +37,7 @@ GUESSED = {"mp3", "aac"}
 # What stands for silence, and the distance from there to full scale.
 INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
 
+FETCHED_IN_MEMORY = 1 << 20  # bytes of what a URL answers; the rest is in a file without a name
 CODEC_PADDING = 0.25  # seconds; what encoders add to fill their last frame does not count against the limit
 
 Samples = npt.NDArray[np.float32]
@@ -43,6 +45,10 @@ Samples = npt.NDArray[np.float32]
 
 class AudioError(KitError):
     """Audio that cannot be used, with the reason."""
+
+
+class TooLongError(AudioError):
+    """Audio that lasts longer than it may."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +75,35 @@ class Audio:
         return len(self.samples) / SAMPLE_RATE
 
 
-def load(source: str | Path | bytes, *, limits: Limits, name: str = "audio") -> Audio:
-    """Audio from a path, an http(s) URL or the bytes of a file, which errors call `name`.
+def load(source: str | Path | bytes | IO[bytes], *, limits: Limits, name: str = "audio") -> Audio:
+    """Audio from a path, an http(s) URL, an open seekable file or the bytes of one, which errors call `name`.
 
-    Any sample rate, 1 to 8 channels, in one of FORMATS; of a video, the sound track that players choose.
-    Raises AudioError for what is missing, unreadable, damaged, cut short, too long or too short, and
-    `runtime.fetch.FetchError` for a URL that cannot be had.
+    Any sample rate, 1 to 8 channels, in one of FORMATS; of a video, the sound track that players choose. An open file
+    is read from its start and stays open. Raises AudioError for what is missing, unreadable, damaged, cut short or too
+    short, TooLongError for what is too long, and what `fetched` raises for a URL that cannot be had.
     """
     if isinstance(source, str) and "://" in source:
-        body = fetch.fetch(
-            source,
-            seconds=limits.url_seconds,
-            most_bytes=limits.url_bytes,
-            permitted=fetch.anywhere if limits.allow_private_urls else fetch.is_public,
-        )
-        return load(body, limits=limits, name=fetch.shown(source))
+        with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
+            fetched(source, body, limits=limits)
+            return _load(body, fetch.shown(source), limits)
     if isinstance(source, bytes):
         return _load(io.BytesIO(source), name, limits)
+    if not isinstance(source, str | Path):
+        return _load(source, name, limits)
     with _open(Path(source), str(source)) as file:
-        try:
-            return _load(file, str(source), limits)
-        except OSError as error:
-            raise AudioError(str(source), f"cannot be read: {error.strerror}") from error
+        return _load(file, str(source), limits)
+
+
+def fetched(url: str, into: IO[bytes], *, limits: Limits) -> None:
+    """Fetch what is at an http(s) URL, within the limits, into a file. Raises `runtime.fetch.FetchError`, and
+    `runtime.fetch.StorageError` where the file takes no more."""
+    fetch.fetch(
+        url,
+        into,
+        seconds=limits.url_seconds,
+        most_bytes=limits.url_bytes,
+        permitted=fetch.anywhere if limits.allow_private_urls else fetch.is_public,
+    )
 
 
 def from_samples(samples: npt.NDArray[Any], rate: int, *, source: str, limits: Limits) -> Audio:
@@ -107,7 +120,7 @@ def from_samples(samples: npt.NDArray[Any], rate: int, *, source: str, limits: L
     return _collect([(rate, _mono(channels, source))], source, limits)
 
 
-def _open(path: Path, name: str) -> BinaryIO:
+def _open(path: Path, name: str) -> IO[bytes]:
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -117,16 +130,20 @@ def _open(path: Path, name: str) -> BinaryIO:
     raise AudioError(name, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
 
 
-def _load(file: BinaryIO, name: str, limits: Limits) -> Audio:
-    if not file.read(1):
-        raise AudioError(name, "is empty (0 bytes)")
-    fault = containers.fault(file)
-    if fault:
-        raise AudioError(name, fault, "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`")
-    return _collect(_decode(file, name, limits), name, limits)
+def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
+    try:
+        file.seek(0)
+        if not file.read(1):
+            raise AudioError(name, "is empty (0 bytes)")
+        if fault := containers.fault(file):
+            advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
+            raise AudioError(name, fault, advice)
+        return _collect(_decode(file, name, limits), name, limits)
+    except OSError as error:
+        raise AudioError(name, f"cannot be read: {error.strerror}") from error
 
 
-def _decode(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[int, Samples]]:
+def _decode(file: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[int, Samples]]:
     """The sound in a file piece by piece: rate in Hz, mono samples."""
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ""}
     try:
@@ -226,4 +243,4 @@ def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -
 def _refuse_longer(seconds: float, name: str, limits: Limits) -> None:
     if seconds > limits.longest_seconds + CODEC_PADDING:
         reason = f"lasts {seconds:.1f} s, the limit is {limits.longest_seconds:g} s"
-        raise AudioError(name, reason, "cut it, or set ASR_MAX_AUDIO_SECONDS")
+        raise TooLongError(name, reason, "cut it, or set ASR_MAX_AUDIO_SECONDS")

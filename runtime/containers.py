@@ -9,12 +9,12 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import IO
 
-Check = Callable[[BinaryIO, int], str]
+Check = Callable[[IO[bytes], int], str]
 
 
-def fault(file: BinaryIO) -> str:
+def fault(file: IO[bytes]) -> str:
     """What is missing or damaged in a seekable wav, mp4, webm, ogg, mp3 or ADTS file, in words; empty if nothing is.
 
     Files of any other kind are not judged. The file is left at its start.
@@ -32,7 +32,7 @@ def _cut(what: str, start: int, length: int, size: int) -> str:
     return f"is cut short: {what} at byte {start} should hold {length} bytes, {max(size - start, 0)} are there"
 
 
-def _check_wav(file: BinaryIO, size: int) -> str:
+def _check_wav(file: IO[bytes], size: int) -> str:
     """RIFF and RF64: the data chunk must fit into the file."""
     start, real_size = 12, None
     while start + 8 <= size:
@@ -52,7 +52,7 @@ def _check_wav(file: BinaryIO, size: int) -> str:
     return "is cut short: it ends before its data chunk"
 
 
-def _check_mp4(file: BinaryIO, size: int) -> str:
+def _check_mp4(file: IO[bytes], size: int) -> str:
     """The outermost boxes must fill the file."""
     start = 0
     while start < size:
@@ -79,7 +79,7 @@ EBML_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
 
-def _check_ebml(file: BinaryIO, size: int) -> str:
+def _check_ebml(file: IO[bytes], size: int) -> str:
     """Matroska and WebM: every element must be known and fit into the file."""
     start = 0
     while start < size:
@@ -103,7 +103,7 @@ def _check_ebml(file: BinaryIO, size: int) -> str:
     return ""
 
 
-def _number(file: BinaryIO, *, keep_marker: bool) -> tuple[int, int]:
+def _number(file: IO[bytes], *, keep_marker: bool) -> tuple[int, int]:
     """A number of EBML's variable width (RFC 8794, section 4) and how many bytes it takes."""
     first = (file.read(1) or b"\0")[0]
     width = 9 - first.bit_length()
@@ -120,7 +120,7 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-def _check_ogg(file: BinaryIO, size: int) -> str:
+def _check_ogg(file: IO[bytes], size: int) -> str:
     """Every page must be there, in order and intact, and the last packet complete.
 
     The end-of-stream flag is not asked for: Android's recorder, and with it many voice messages, never sets it.
@@ -155,6 +155,7 @@ def _check_ogg(file: BinaryIO, size: int) -> str:
 MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG2_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 FRAME_HEADER = 6  # bytes that tell a frame's length
+FLAC = b"fLaC"
 SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
@@ -182,9 +183,11 @@ def last_frame(data: bytes) -> int:
     return len(data)
 
 
-def _check_frames(file: BinaryIO, size: int) -> str:
+def _check_frames(file: IO[bytes], size: int) -> str:
     """mp3 and ADTS: frame must follow frame, and the last be complete; tags may stand before, between and after."""
     start = _after_tag(file, 0)
+    if _read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
+        return ""
     if not frame_length(_read(file, start, FRAME_HEADER)):
         first = _next_frame(file, start, most=1 << 16)
         if first is None:
@@ -209,12 +212,12 @@ def _check_frames(file: BinaryIO, size: int) -> str:
     return f"is cut short: it declares {declared} frames, {frames} are there" if frames < declared else ""
 
 
-def _read(file: BinaryIO, start: int, length: int) -> bytes:
+def _read(file: IO[bytes], start: int, length: int) -> bytes:
     file.seek(start)
     return file.read(length)
 
 
-def _after_tag(file: BinaryIO, start: int) -> int:
+def _after_tag(file: IO[bytes], start: int) -> int:
     """Where the ID3 tag at `start` ends: `start` itself if there is none. ID3 counts in 7 bits a byte."""
     header = _read(file, start, 10)
     if header[:3] != b"ID3" or len(header) < 10:
@@ -222,7 +225,7 @@ def _after_tag(file: BinaryIO, start: int) -> int:
     return start + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
 
 
-def _next_frame(file: BinaryIO, start: int, *, most: int) -> int | None:
+def _next_frame(file: IO[bytes], start: int, *, most: int) -> int | None:
     """Where, from `start` on and at most `most` bytes later, three frames of one kind follow each other."""
     stop = start + most
     while start < stop:
@@ -236,7 +239,7 @@ def _next_frame(file: BinaryIO, start: int, *, most: int) -> int | None:
     return None
 
 
-def _chained(file: BinaryIO, start: int) -> bool:
+def _chained(file: IO[bytes], start: int) -> bool:
     kinds = set()
     for _ in range(3):
         header = _read(file, start, FRAME_HEADER)

@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 from runtime.errors import KitError
@@ -24,15 +24,29 @@ REDIRECTS = {301, 302, 303, 307, 308}
 PIECE = 1 << 16  # bytes a read
 
 SIZE_ADVICE = "ASR_URL_MAX_MIB sets the limit"
+STORAGE_ADVICE = "make room where temporary files go, or set TMPDIR to a directory with room"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # IPv6 addresses in here lead to the IPv4 address in their last 32 bits (RFC 6052).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given to the internet of IPv6
+# Not of the internet either, although releases of Python differ about them: IANA's special-purpose registries; and the
+# address at which Azure's hosts talk to their guests.
+SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "3fff::/20"),
+    )
+)
 
 
 class FetchError(KitError):
     """A URL that could not be had, shown without the secrets in it, and the reason."""
+
+
+class StorageError(KitError):
+    """What was fetched could not be kept."""
 
 
 class _HopError(Exception):
@@ -46,12 +60,14 @@ class _HopError(Exception):
 def is_public(address: Address) -> bool:
     """Whether `address` lies in the public internet: not private, loopback, link-local, shared, reserved, multicast."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        inner = address.ipv4_mapped or address.sixtofour
         if address in NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner:
             return is_public(inner)
-    return address.is_global and not address.is_multicast
+        if address not in UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in SPECIAL)
 
 
 def anywhere(_: Address) -> bool:
@@ -68,12 +84,16 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "…" if parts.query else "", ""))
 
 
-def fetch(url: str, *, seconds: float, most_bytes: int, permitted: Callable[[Address], bool] = is_public) -> bytes:
-    """The body that a GET of `url` answers, of at most `most_bytes` bytes and within `seconds` altogether.
+def fetch(
+    url: str, into: IO[bytes], *, seconds: float, most_bytes: int, permitted: Callable[[Address], bool] = is_public
+) -> None:
+    """Write to `into` the body that a GET of `url` answers, of at most `most_bytes` bytes and within `seconds`
+    altogether.
 
     Follows up to 5 redirects; `permitted` judges the address of every hop. Credentials in a URL become basic
     authentication for that URL. Only a name server that keeps silent can take longer, as long as the system's resolver
-    waits. Raises FetchError for anything but a complete answer with status 200.
+    waits. Raises FetchError for anything but a complete answer with status 200, StorageError where `into` takes no
+    more.
     """
     deadline = time.monotonic() + seconds
     hop, redirects = url, 0
@@ -81,9 +101,9 @@ def fetch(url: str, *, seconds: float, most_bytes: int, permitted: Callable[[Add
         while True:
             if redirects > MOST_REDIRECTS:
                 raise _HopError(f"comes after {MOST_REDIRECTS} redirects, the most that are followed")
-            body, location = _get(hop, deadline, most_bytes, permitted)
+            location = _get(hop, into, deadline, most_bytes, permitted)
             if location is None:
-                return body
+                return
             hop, redirects = urljoin(hop, location), redirects + 1
     except (_HopError, OSError, http.client.HTTPException, ValueError) as error:
         advice = ""
@@ -97,8 +117,10 @@ def fetch(url: str, *, seconds: float, most_bytes: int, permitted: Callable[[Add
         raise FetchError(shown(url), where + reason, advice) from error
 
 
-def _get(url: str, deadline: float, most_bytes: int, permitted: Callable[[Address], bool]) -> tuple[bytes, str | None]:
-    """The body of the answer, or the place that it redirects to."""
+def _get(
+    url: str, into: IO[bytes], deadline: float, most_bytes: int, permitted: Callable[[Address], bool]
+) -> str | None:
+    """Write the body of the answer, unless it redirects: then the place."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _HopError("is not an http or https URL with a host")
@@ -109,26 +131,30 @@ def _get(url: str, deadline: float, most_bytes: int, permitted: Callable[[Addres
         with connection.getresponse() as response:
             location = response.headers["Location"]
             if response.status in REDIRECTS and location:
-                return b"", location.encode("latin-1").decode("utf-8", "replace")
+                return location.encode("latin-1").decode("utf-8", "replace")
             if response.status != HTTPStatus.OK:
                 raise _HopError(f"answers {response.status} {response.reason}".rstrip())
-            return _body(response, most_bytes), None
+            _copy(response, into, most_bytes)
+            return None
 
 
-def _body(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
+def _copy(response: http.client.HTTPResponse, into: IO[bytes], most_bytes: int) -> None:
     declared = response.length
     if declared is not None and declared > most_bytes:
         raise _HopError(f"holds {declared} bytes, the limit is {most_bytes}", SIZE_ADVICE)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise _HopError(f"is sent in the encoding {response.headers['Content-Encoding']}, which was not asked for")
-    body = io.BytesIO()
+    copied = 0
     while piece := response.read(PIECE):
-        body.write(piece)
-        if body.tell() > most_bytes:
+        copied += len(piece)
+        if copied > most_bytes:
             raise _HopError(f"holds more bytes than the limit of {most_bytes}", SIZE_ADVICE)
-    if declared is not None and body.tell() < declared:
-        raise _HopError(f"broke off after {body.tell()} of {declared} bytes")
-    return body.getvalue()
+        try:
+            into.write(piece)
+        except OSError as error:
+            raise StorageError("what was fetched", f"cannot be stored: {error.strerror}", STORAGE_ADVICE) from error
+    if declared is not None and copied < declared:
+        raise _HopError(f"broke off after {copied} of {declared} bytes")
 
 
 def _host(parts: SplitResult) -> str:

@@ -51,6 +51,11 @@ def sndfile(samples: Array, rate: int, *, container: str, subtype: str) -> bytes
     return file.getvalue()
 
 
+def wav(samples: Array, rate: int = 16_000, subtype: str = "PCM_16") -> bytes:
+    """A wav file written by libsndfile."""
+    return sndfile(samples, rate, container="WAV", subtype=subtype)
+
+
 def ffmpeg(
     samples: Array,
     rate: int,
