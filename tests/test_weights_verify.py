@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
-from hub.checkpoint import SHARDS, files, shard
-from hub.orders import SHARD, known, needed, sha256, target
+from hub.checkpoint import files
+from hub.copies import cut, flip, put, settings
+from hub.orders import SHARD, needed, target
 from hub.server import REPO
 
 from env.loading import load_settings
-from env.settings import Settings
-from runtime.checkpoint import INDEX, CheckpointError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.errors import KitError
-from runtime.ops.weights import lock
-from runtime.ops.weights.lock import Entry
-from runtime.ops.weights.manifest import Record
-from runtime.ops.weights.places import Place
 from runtime.ops.weights.report import verify_weights
-from runtime.ops.weights.shards import check_whole
-from runtime.ops.weights.verify import record_by_hand, require, state
+from runtime.ops.weights.verify import require, state
 
 INVOKE = Path(sys.executable).parent / "invoke"
 
@@ -32,29 +26,7 @@ INVOKE = Path(sys.executable).parent / "invoke"
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A model's directory, and a lock that says what is in it."""
-    directory = target(tmp_path)
-    directory.mkdir(parents=True)
-    for name, content in needed(files()).items():
-        (directory / name).write_bytes(content)
-    records = known(files()).models[REPO].files
-    lock.write(tmp_path / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)})
-    return directory
-
-
-def settings(folder: Path, **variables: str) -> Settings:
-    return load_settings(
-        {
-            "ASR_MODEL": str(target(folder)),
-            "ASR_WEIGHTS_LOCK": str(folder / "weights.lock"),
-            "ASR_HUB_REPO": REPO,
-            **variables,
-        }
-    )
-
-
-def flip(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    return put(tmp_path)
 
 
 def replace_by_directory(path: Path) -> None:
@@ -65,10 +37,6 @@ def replace_by_directory(path: Path) -> None:
 def replace_by_file(path: Path) -> None:
     shutil.rmtree(path)
     path.touch()
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
 
 
 def grow(path: Path) -> None:
@@ -228,102 +196,6 @@ def test_the_tasks_answer_in_words(weights: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{SHARD}: changed" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-# Weights that were copied by hand
-
-
-def by_hand(folder: Path) -> Place:
-    return Place(target(folder), REPO, folder / "weights.lock")
-
-
-def test_weights_copied_by_hand_are_recorded_as_found(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "weights.lock").unlink()
-    (weights / "README.md").touch()
-    verify_weights(settings(tmp_path), write_lock=True)
-    assert "trusted as they were found" in capsys.readouterr().out
-    entry = lock.read(tmp_path / "weights.lock")[REPO]
-    assert entry.hub == lock.BY_HAND
-    assert {name: record.sha256 for name, record in entry.files.items()} == {
-        name: sha256(content) for name, content in needed(files()).items()
-    }
-    assert state(settings(tmp_path), full=True).verified
-
-
-def test_what_is_recorded_is_not_recorded_again(weights: Path, tmp_path: Path) -> None:
-    flip(weights / SHARD)
-    with pytest.raises(KitError, match="already → delete its tables"):
-        verify_weights(settings(tmp_path), write_lock=True)
-
-
-def test_weights_that_are_not_whole_are_not_recorded(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "weights.lock").unlink()
-    cut(weights / SHARD)
-    with pytest.raises(CheckpointError, match="its header says"):
-        verify_weights(settings(tmp_path), write_lock=True)
-    assert not (tmp_path / "weights.lock").exists()
-
-
-def test_weights_that_are_not_the_known_ones_are_not_recorded(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "weights.lock").unlink()
-    flip(weights / SHARD)
-    trusted = known(files()).models[REPO].files
-    with pytest.raises(KitError) as caught:
-        record_by_hand(by_hand(tmp_path), trusted=trusted)
-    assert trusted[SHARD].sha256 in caught.value.reason
-    assert "ASR_HUB_REPO" in caught.value.advice
-
-
-# Shards and their index
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda folder: (folder / SHARDS[1]).unlink(), f"{SHARDS[1]} absent"),
-        (lambda folder: (folder / SHARDS[1]).write_bytes(shard({"other": b"1" * 200_000})), "names 1 tensors"),
-        (lambda folder: (folder / SHARDS[1]).write_bytes(shard({"layer.1": b"1"})), "counts 500000 bytes of tensors"),
-        (lambda folder: (folder / INDEX).write_text('{"weight_map": {"a": 1}}'), "not what it should be"),
-        (lambda folder: (folder / INDEX).write_text('{"weight_map": []}'), "not what it should be"),
-    ],
-)
-def test_shards_must_be_what_the_index_says(damage: Callable[[Path], object], words: str, weights: Path) -> None:
-    check_whole(weights)
-    damage(weights)
-    with pytest.raises(CheckpointError, match=words):
-        check_whole(weights)
-
-
-def test_a_single_file_needs_no_index() -> None:
-    check_whole(DEMO_CHECKPOINT)
-
-
-# The lock
-
-
-def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
-    entries = {
-        'me/"odd"': Entry(
-            "http", 'http://host/\\"', "v1", "", "2026-01-01T00:00:00+00:00", {"ü.json": Record(1, "a" * 64)}
-        ),
-        REPO: Entry("modelscope", files={"b.json": Record(2, "b" * 64), "a.json": Record(3, "c" * 64)}),
-    }
-    lock.write(tmp_path / "weights.lock", entries)
-    assert lock.read(tmp_path / "weights.lock") == entries
-    text = (tmp_path / "weights.lock").read_text()
-    assert text.startswith("# ")
-    assert text.index('"a.json" = { size = 3,') < text.index('"b.json" = { size = 2,')
-
-
-def test_no_lock_is_an_empty_one(tmp_path: Path) -> None:
-    assert lock.read(tmp_path / "weights.lock") == {}
-
-
-def test_a_lock_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="cannot be read: Is a directory"):
-        lock.read(tmp_path)
 
 
 # On a host

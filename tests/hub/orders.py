@@ -20,6 +20,7 @@ from runtime.ops.weights.manifest import Record
 from runtime.ops.weights.transfer import Patience
 
 KINDS = ("modelscope", "huggingface", "git-lfs", "http")
+every_hub = pytest.mark.parametrize("kind", KINDS)
 NAME = REPO.partition("/")[2]
 QUICK = Patience(attempts=3, first=0)  # no pauses
 SHARD = "model-00001-of-00002.safetensors"

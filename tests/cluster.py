@@ -1,0 +1,37 @@
+"""The builds of docker/kubernetes, as tests make them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import PROJECT
+from kustomize import Resource, only
+
+from env.loading import load_settings
+from env.settings import Settings
+
+KUBERNETES = PROJECT / "docker" / "kubernetes"
+BUILDS = ("npu", "cpu", "npu with fetch-weights", "npu with copy-weights", "example")
+Build = Callable[[str], list[Resource]]
+
+
+def folder_of(name: str, scratch: Path) -> Path:
+    """The folder of a build; those with a component are made as an operator would, beside a copy of the others in
+    `scratch`."""
+    base, _, component = name.partition(" with ")
+    if not component:
+        return KUBERNETES / base
+    copied: Path = shutil.copytree(KUBERNETES, scratch / "kubernetes", dirs_exist_ok=True)
+    own = copied / "own"
+    own.mkdir(exist_ok=True)
+    (own / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [../{base}]\ncomponents: [../{component}]\n",
+        encoding="utf-8",
+    )
+    return own
+
+
+def settings_of(resources: list[Resource]) -> Settings:
+    """What the server of a build is told."""
+    return load_settings(only(resources, "ConfigMap")["data"])
