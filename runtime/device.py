@@ -84,9 +84,11 @@ class Device:
         """Give memory that the allocator holds, but no tensor uses, back to the device; returns bytes."""
         if not self.is_npu:
             return 0
-        before = _npu().memory_reserved(self.name)
-        _npu().empty_cache()
-        return int(before - _npu().memory_reserved(self.name))
+        npu = _npu()
+        npu.set_device(self.name)  # of the calling thread, which may be another than the one that opened it
+        before = npu.memory_reserved(self.name)
+        npu.empty_cache()
+        return int(before - npu.memory_reserved(self.name))
 
 
 def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = False) -> Device:

@@ -3,9 +3,11 @@
 ready      answers, drains at once on SIGTERM
 loading    never gets ready
 draining   runs, and takes no more requests
+restarting runs, and loads its engine again
 odd        answers what no server of the kit would
 deaf       ready, but ends on no signal that can be ignored
 refuse     says why it cannot start, exit code 1
+lost       says that its engine is lost, exit code 70
 crash      dies by SIGABRT as soon as it is started
 """
 
@@ -21,10 +23,13 @@ def main(behaviour: str) -> None:
     """Behave on ASR_HOST:ASR_PORT."""
     if behaviour == "refuse":
         sys.exit("ASR_MODEL: no such directory")
+    if behaviour == "lost":
+        print("the engine: has failed", file=sys.stderr)
+        sys.exit(os.EX_SOFTWARE)
     if behaviour == "crash":
         print("about to crash", flush=True)
         os.abort()
-    status = {"loading": "starting", "draining": "draining"}.get(behaviour, "ready")
+    status = {"loading": "starting", "draining": "draining", "restarting": "restarting"}.get(behaviour, "ready")
     answer = b"<html>" if behaviour == "odd" else json.dumps({"status": status, "stage": behaviour}).encode()
 
     class Handler(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from env.loading import PROJECT, load_settings
 from env.settings import Settings
 from runtime.errors import KitError, UsageError
 from runtime.ops import cache
-from runtime.ops.process import record
+from runtime.ops.process import admin, record
 from runtime.ops.weights.places import Place
 
 MIB = 2**20
@@ -165,12 +165,23 @@ def test_nothing_was_downloaded(tmp_path: Path) -> None:
 def test_the_cache_of_this_process(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     assert "cpu: 0.0 MiB would be freed" in cache.clear_device(settings, dry_run=True)
-    alone = cache.clear_device(settings, dry_run=False)
-    assert "cpu: 0.0 MiB freed; this process held" in alone
-    assert "another process" not in alone
+    told = cache.clear_device(settings, dry_run=False)
+    assert told.startswith("cpu: 0.0 MiB freed; ")
+    assert f"(this process, as no server runs on port {settings.port})" in told
+
+
+def test_the_cache_of_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tmp_path)
     with record.opened_lock(record.place(settings)) as lock:
         record.take(lock)
-        assert f"server on port {settings.port} is another process" in cache.clear_device(settings, dry_run=False)
+        with pytest.raises(KitError, match=f"the server on port {settings.port}: does not answer.*invoke status"):
+            cache.clear_device(settings, dry_run=False)
+    monkeypatch.setattr(admin, "TIMEOUT", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", settings.port)),
+        pytest.raises(KitError, match=f"{settings.port}/admin/cache: does not answer: timed out"),
+    ):
+        cache.clear_device(settings, dry_run=False)
 
 
 @on_npu
@@ -182,6 +193,8 @@ def test_the_cache_of_an_npu() -> None:
     block = torch.zeros(2**20, device="npu:0")
     assert "npu:0: 0.0 MiB would be freed" in cache.clear_device(settings, dry_run=True)
     del block
-    assert "npu:0: 4.0 MiB would be freed of" in cache.clear_device(settings, dry_run=True)
-    assert "npu:0: 4.0 MiB freed; this process held" in cache.clear_device(settings, dry_run=False)
+    would = cache.clear_device(settings, dry_run=True)
+    assert "npu:0: 4.0 MiB would be freed; 4.0 MiB reserved before, then 0.0 MiB" in would
+    did = cache.clear_device(settings, dry_run=False)
+    assert "npu:0: 4.0 MiB freed; 4.0 MiB reserved before, now 0.0 MiB" in did
     assert "npu:0: 0.0 MiB would be freed" in cache.clear_device(settings, dry_run=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,6 +72,11 @@ def test_a_life_of_the_server(terminal: Terminal) -> None:
     before = json.loads(shown.stdout)
     assert before["ready"]
     assert f"pid {before['pid']}, log {before['log']}" in started.stdout
+    assert before["device"]["name"] == "cpu"
+    assert (before["queue"]["requests"], before["engine_restarts"]) == (0, 0)
+    cleared = terminal.type("clear-cache")
+    assert cleared.returncode == 0, cleared.stderr
+    assert f"(the server on port {port})" in cleared.stdout
 
     with terminal.open("logs", "--follow", "--lines", "1000") as following:
         assert following.stdout
@@ -78,7 +84,7 @@ def test_a_life_of_the_server(terminal: Terminal) -> None:
         restarted = terminal.type("restart")
         out, err = following.communicate()
     assert restarted.returncode == 0, restarted.stderr
-    assert f"Stopped: pid {before['pid']}, after " in restarted.stdout
+    assert re.search(rf"Stopped: pid {before['pid']}, after \d+\.\d s, 0 requests answered\n", restarted.stdout)
     assert "stopped, exit code 0" in out
     assert (following.returncode, err) == (0, "The server has ended.\n")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from env.loading import PROJECT, exports, under_project
 from env.settings import Settings
-from runtime.device import open_device
+from runtime.device import Device, open_device
 from runtime.errors import KitError, UsageError
 from runtime.ops.doctor.listening import listener
-from runtime.ops.process import record
+from runtime.ops.process import admin, record
 from runtime.ops.weights import facts
 from runtime.ops.weights.places import Place, place, shown
 from runtime.ops.weights.workshop import Workshop, workshop
@@ -35,6 +35,23 @@ class Freed:
     def __str__(self) -> str:
         done = "would be freed" if self.dry else "freed"
         return f"{self.where}: {_mib(self.size)} {done}, {self.files} files"
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """Bytes that a process holds on a device before and after its cache was emptied, or would be, and what that gives
+    back."""
+
+    device: str
+    reserved_before: int
+    reserved_after: int
+    freed: int
+    dry_run: bool
+
+    def __str__(self) -> str:
+        done, later = ("would be freed", "then") if self.dry_run else ("freed", "now")
+        held = f"{_mib(self.reserved_before)} reserved before, {later} {_mib(self.reserved_after)}"
+        return f"{self.device}: {_mib(self.freed)} {done}; {held}"
 
 
 def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
@@ -74,19 +91,32 @@ def clear_downloads(settings: Settings, *, dry_run: bool) -> Freed:
 
 
 def clear_device(settings: Settings, *, dry_run: bool) -> str:
-    """Empty the cache of the settings' device, as far as it is this process's; returns what there is to say of it."""
+    """Empty the device cache of the server on the settings' port; where none runs, that of this process. Returns what
+    there is to say of it.
+
+    Raises KitError where there is a server that does not do it: it loads its model, it wants another key.
+    """
+    server = f"the server on port {settings.port}"
+    told = admin.call(settings, "GET" if dry_run else "POST", "/admin/cache")
+    if told is not None:
+        try:
+            return f"{Emptied(**told)} ({server})"
+        except TypeError:
+            raise KitError(server, "is of another version of the kit", "invoke restart") from None
+    if record.is_held(record.place(settings).lock):
+        raise KitError(server, "does not answer", "invoke status")
     device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
+    return f"{empty(device, dry_run=dry_run)} (this process, as no server runs on port {settings.port})"
+
+
+def empty(device: Device, *, dry_run: bool) -> Emptied:
+    """Empty this process's cache on a device."""
     before = device.memory()
     if dry_run:
-        kept = before.reserved - before.used if device.is_npu else 0
-        told = f"{device.name}: {_mib(kept)} would be freed of {_mib(before.reserved)} that this process holds"
-    else:
-        freed = device.empty_cache()
-        after = device.memory().reserved
-        told = f"{device.name}: {_mib(freed)} freed; this process held {_mib(before.reserved)}, now {_mib(after)}"
-    if record.is_held(record.place(settings).lock):
-        told += f"\nThe server on port {settings.port} is another process: only itself can empty its cache."
-    return told
+        unused = before.reserved - before.used if device.is_npu else 0
+        return Emptied(device.name, before.reserved, before.reserved - unused, unused, dry_run=True)
+    freed = device.empty_cache()
+    return Emptied(device.name, before.reserved, device.memory().reserved, freed, dry_run=False)
 
 
 def _holds_more(directory: Path, settings: Settings) -> bool:

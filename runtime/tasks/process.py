@@ -76,7 +76,7 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
 )
 @foreseeing
 def clear_cache(_: Context, operators: bool = False, downloads: bool = False, dry_run: bool = False) -> None:
-    """Give back what is kept for later: without options, memory of the device that this process has cached."""
+    """Give back what is kept for later: without options, memory of the device that the server has cached."""
     from runtime.ops import cache
 
     settings = load_settings()
@@ -109,5 +109,4 @@ def _stop(settings: Settings, *, now: bool) -> None:
     if stopped is None:
         print(f"No server runs on port {settings.port}.")
     else:
-        how = "Killed" if stopped.killed else "Stopped"
-        print(f"{how}: pid {stopped.pid}, after {stopped.seconds:.1f} s")
+        print(stopped)

@@ -1,8 +1,11 @@
 """The server."""
 
-from invoke import Context, task
+import logging
+
+from invoke import Context, Exit, task
 
 from env.loading import load_settings
+from runtime.errors import KitError
 from runtime.tasks.foreseeing import foreseeing
 
 
@@ -12,4 +15,9 @@ def serve(_: Context) -> None:
     """Run the server in the foreground until it is told to stop: what the container runs."""
     from runtime.server.serve import serve as run
 
-    run(load_settings(), say=lambda words: print(words, flush=True))
+    settings = load_settings()
+    try:
+        run(settings)
+    except KitError as error:
+        logging.getLogger("runtime.server").critical("%s", error)  # in the form of the log that it ends
+        raise Exit(code=error.exit_code) from None

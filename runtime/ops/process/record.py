@@ -31,6 +31,7 @@ class Place:
     lock: Path
     record: Path
     log: Path
+    farewell: Path
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Service:
 def place(settings: Settings) -> Place:
     """Where the server on the settings' port is on record, and its log."""
     out, name = under_project(settings.out_dir), f"server-{settings.port}"
-    return Place(out / "run" / f"{name}.lock", out / "run" / f"{name}.json", out / "logs" / f"{name}.log")
+    run, log = out / "run", out / "logs" / f"{name}.log"
+    return Place(run / f"{name}.lock", run / f"{name}.json", log, run / f"{name}.farewell.json")
 
 
 def look(spot: Place) -> Service:

@@ -13,12 +13,13 @@ from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
 from runtime.ops.process import record
+from runtime.ops.process.crashes import USUAL, Policy
 from runtime.ops.process.health import ask
 from runtime.ops.process.identity import check_handles, ended
 from runtime.ops.process.logs import tail
 from runtime.ops.process.record import Place, Record
 from runtime.ops.process.stop import end
-from runtime.ops.process.supervisor import USUAL, Order, Policy
+from runtime.ops.process.supervisor import Order
 
 SERVE = (sys.executable, "-m", "invoke", "serve")
 EVERY = 0.25  # seconds between two looks

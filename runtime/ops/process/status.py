@@ -1,12 +1,14 @@
 """`invoke status`: what there is to know of a server without entering it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from env.settings import Settings
+from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
-from runtime.ops.process import record
+from runtime.ops.process import admin, record
 from runtime.ops.process.health import Health, ask
 from runtime.ops.process.logs import last_errors
 from runtime.ops.process.record import Record
@@ -19,7 +21,8 @@ NOT_RUNNING = 3  # exit code, as LSB has it for `status`
 class Status:
     """A server on a port. `state` is ready, starting, draining, restarting, unknown (its lock is held by others than
     are on record), stopped, failed, or absent. `uptime` is in seconds, `memory` resident bytes; both None without a
-    process. `reason` is why it ended last, or what holds the port instead."""
+    process. `reason` is why it ended last, or what holds the port instead. `told` is what the server tells operators,
+    see /admin/status; empty where it does not."""
 
     state: str
     url: str
@@ -32,6 +35,7 @@ class Status:
     restarts: int = 0
     reason: str = ""
     errors: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -51,7 +55,10 @@ class Status:
             "supervisor_pid": self.supervisor,
             "uptime_seconds": self.uptime,
             "memory_bytes": self.memory,
+            "device": self.told.get("device"),
+            "queue": self.told.get("queue"),
             "restarts": self.restarts,
+            "engine_restarts": self.told.get("engine_restarts"),
             "reason": self.reason,
             "log": self.log,
             "last_errors": list(self.errors),
@@ -82,6 +89,7 @@ def status(settings: Settings) -> Status:
         restarts=last.restarts,
         reason=last.reason,
         errors=errors,
+        told=_told(settings) if server else {},
     )
 
 
@@ -91,10 +99,30 @@ def _state(last: Record, health: Health) -> str:
     return "restarting" if last.phase == "pausing" else health.status
 
 
+def _told(settings: Settings) -> dict[str, Any]:
+    """What the server tells operators; nothing where it takes us for none."""
+    try:
+        return admin.call(settings, "GET", "/admin/status") or {}
+    except KitError:
+        return {}
+
+
 def _ended(settings: Settings, log: str, last: Record | None) -> Status:
-    """Where no server runs: how the last one ended, and whether another program has the port."""
+    """Where `invoke start` has no server running: how the last one ended, or what else has the port, which may be a
+    server that runs alone, as in a container."""
     holder = listener(settings.host, settings.port).output
     held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
+    told = _told(settings) if holder else {}
+    if "status" in told:
+        return Status(
+            str(told["status"]),
+            url(settings),
+            "",
+            stage=str(told.get("stage", "")),
+            uptime=told.get("uptime_seconds"),
+            reason=held,
+            told=told,
+        )
     if last is None:
         return Status("absent", url(settings), log, reason=held)
     state = last.phase if last.phase in ("stopped", "failed") else "failed"

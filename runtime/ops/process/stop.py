@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.process import record
+from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process, ended
 from runtime.ops.process.record import Place
 
@@ -16,11 +17,17 @@ GRACE = 10.0  # seconds that a server may take to end at once, before it is kill
 
 @dataclass(frozen=True)
 class Stopped:
-    """A server that was stopped: how long it took, in seconds, and whether it had to be killed."""
+    """A server that was stopped: how long it took, in seconds, whether it had to be killed, and its last words, None
+    where it had none."""
 
     pid: int
     seconds: float
     killed: bool
+    farewell: Farewell | None = None
+
+    def __str__(self) -> str:
+        words = f", {self.farewell}" if self.farewell else ""
+        return f"{'Killed' if self.killed else 'Stopped'}: pid {self.pid}, after {self.seconds:.1f} s{words}"
 
 
 def stop(settings: Settings, *, now: bool = False, margin: float = MARGIN, grace: float = GRACE) -> Stopped | None:
@@ -39,15 +46,15 @@ def end(spot: Place, *, now: bool, patience: float, grace: float = GRACE) -> Sto
     process = found.process
     if process is None or found.record is None:
         return None
-    pid = found.record.server.pid if found.record.server else process.pid
+    server = found.record.server or process
     begun = time.monotonic()
     if _signal(process, signal.SIGINT if now else signal.SIGTERM, grace if now else patience):
-        return Stopped(pid, time.monotonic() - begun, killed=False)
+        return Stopped(server.pid, time.monotonic() - begun, False, Farewell.read(spot.farewell, server))
     if not now:
         reason = f"has not ended after {patience:.0f} s; it goes on answering what it has accepted"
-        raise KitError(f"server, pid {pid}", reason, "invoke stop waits on, invoke stop --now breaks it off")
+        raise KitError(f"server, pid {server.pid}", reason, "invoke stop waits on, invoke stop --now breaks it off")
     _kill(spot, process)
-    return Stopped(pid, time.monotonic() - begun, killed=True)
+    return Stopped(server.pid, time.monotonic() - begun, True)
 
 
 def _kill(spot: Place, process: Process) -> None:

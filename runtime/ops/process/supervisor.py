@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime.errors import KitError
+from runtime.ops.process.crashes import USUAL, Crashes, Policy
 from runtime.ops.process.identity import Process
 from runtime.ops.process.record import Phase, Record
 
@@ -24,19 +25,6 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = STOPS | {signal.SIGCHLD}
 REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
 LIBC = ctypes.CDLL(None)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Start a crashed server again at most `restarts` times within `window` seconds, after a pause of `pause` seconds
-    that doubles with each of them."""
-
-    restarts: int = 3
-    window: float = 3600.0
-    pause: float = 1.0
-
-
-USUAL = Policy()
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,7 @@ class Supervisor:
         log = Path(order.log)
         self._record = Record(order.url, log, log.stat().st_size, Process.of(os.getpid()))
         self._stopping = False
-        self._crashes: list[float] = []
+        self._crashes = Crashes(order.policy)
         self._record.write(Path(order.record))
 
     def run(self) -> None:
@@ -94,11 +82,10 @@ class Supervisor:
             if code in REFUSALS:
                 return self._end("failed", f"{cause}; its log says why")
             crash = f"crashed: {cause}, pid {server.pid}, after {time.monotonic() - begun:.0f} s"
-            if not self._may_restart():
-                policy = self._order.policy
-                often = f"and had been started again {policy.restarts} times within {policy.window:.0f} s"
-                return self._end("failed", f"{crash}, {often}")
-            if self._pause(crash):
+            pause = self._crashes.add(time.monotonic())
+            if pause is None:
+                return self._end("failed", f"{crash}, and had been started again {self._order.policy}")
+            if self._pause(crash, pause):
                 return self._end("stopped", f"stopped before it was started again; {crash}")
 
     def _launch(self) -> "subprocess.Popen[bytes]":
@@ -125,15 +112,8 @@ class Supervisor:
                 server.send_signal(received)
         return code
 
-    def _may_restart(self) -> bool:
-        now = time.monotonic()
-        self._crashes = [then for then in self._crashes if now - then < self._order.policy.window]
-        self._crashes.append(now)
-        return len(self._crashes) <= self._order.policy.restarts
-
-    def _pause(self, crash: str) -> bool:
+    def _pause(self, crash: str, seconds: float) -> bool:
         """Wait before the next start; returns whether a signal to stop came meanwhile."""
-        seconds = self._order.policy.pause * 2 ** (len(self._crashes) - 1)
         self._say(f"{crash}; starts again in {seconds:g} s")
         self._note(server=None, phase="pausing", reason=crash, restarts=self._record.restarts + 1)
         return signal.sigtimedwait(STOPS, seconds) is not None

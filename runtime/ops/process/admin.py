@@ -1,0 +1,49 @@
+"""Admin calls to the server on this machine."""
+
+import json
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.lifecycle.up import url
+from runtime.ops.process.health import opener
+
+TIMEOUT = 10.0  # seconds for an answer; a device that is busy gives its memory back late
+
+
+def call(settings: Settings, method: str, path: str) -> dict[str, Any] | None:
+    """What the server on the settings' port answers; None where nothing listens there.
+
+    Raises KitError where it refuses, does not answer, or is no server of the kit.
+    """
+    where = url(settings) + path
+    request = urllib.request.Request(where, method=method)
+    if settings.admin_key:
+        request.add_unredirected_header("Authorization", f"Bearer {settings.admin_key.get_secret_value()}")
+    try:
+        with opener().open(request, timeout=TIMEOUT) as answer:
+            return _document(where, answer.read())
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            told = _document(where, refusal.read()).get("error")
+        reason = told["message"] if isinstance(told, dict) and "message" in told else f"answers {refusal.code}"
+        advice = "set ASR_ADMIN_KEY as for the server" if refusal.code in (401, 403) else ""
+        raise KitError(where, reason, advice) from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ConnectionRefusedError):
+            return None
+        raise KitError(where, f"does not answer: {reason}", "invoke status") from None
+
+
+def _document(where: str, body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise KitError(where, "answers what no server of the kit does", "set ASR_PORT to the server's")
+    return found

@@ -1,0 +1,36 @@
+"""How often what has crashed is started again: the server by its supervisor, the engine by the server."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Start again at most `restarts` times within `window` seconds, after a pause of `pause` seconds that doubles with
+    each crash in that time."""
+
+    restarts: int = 3
+    window: float = 3600.0
+    pause: float = 1.0
+
+    def __str__(self) -> str:
+        often = "once" if self.restarts == 1 else f"{self.restarts} times"
+        return f"{often} within {self.window:.0f} s"
+
+
+USUAL = Policy()
+
+
+class Crashes:
+    """Those of one thing; times are of any clock that never goes back, in seconds."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._times: list[float] = []
+
+    def add(self, now: float) -> float | None:
+        """One more, `now`; returns the seconds to wait before the next start, None where there shall be none."""
+        self._times = [then for then in self._times if now - then < self.policy.window]
+        self._times.append(now)
+        if len(self._times) > self.policy.restarts:
+            return None
+        return float(self.policy.pause * 2 ** (len(self._times) - 1))

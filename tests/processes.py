@@ -1,0 +1,76 @@
+"""Real processes on loopback for the tests of them, most of them a stand-in for the server."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conftest import PROJECT
+from engine import free_port
+
+from env.loading import load_settings
+from env.settings import Settings
+from runtime.ops.process import record
+from runtime.ops.process.crashes import USUAL, Policy
+from runtime.ops.process.identity import Process, ended
+from runtime.ops.process.start import Started
+from runtime.ops.process.start import start as start_process
+from runtime.ops.process.stop import stop
+
+LONG = 60  # seconds after which what is awaited will never come
+
+
+@contextmanager
+def port_of_its_own(tmp_path: Path) -> Iterator[Settings]:
+    """Settings with a port and an output directory of their own; whatever runs there in the end is killed."""
+    variables = {"ASR_DEVICE": "cpu", "ASR_PORT": str(free_port()), "ASR_OUT_DIR": str(tmp_path / "out")}
+    made = load_settings(variables)
+    yield made
+    stop(made, now=True, grace=0)
+    assert not record.is_held(record.place(made).lock)
+
+
+def start(settings: Settings, behaviour: str = "ready", *, policy: Policy = USUAL) -> Started:
+    """Start a stand-in."""
+    return start_process(settings, on_stage=lambda _: None, command=stand_in(behaviour), policy=policy)
+
+
+def stand_in(behaviour: str) -> list[str]:
+    """The command of tests/process_server.py."""
+    return [sys.executable, str(PROJECT / "tests" / "process_server.py"), behaviour]
+
+
+def processes(settings: Settings) -> tuple[Process, Process]:
+    """The supervisor and the server on record."""
+    found = record.look(record.place(settings)).record
+    assert found
+    assert found.server
+    return found.supervisor, found.server
+
+
+def kill(process: Process) -> None:
+    """Kill a process and wait until it has ended."""
+    with process.handle() as handle:
+        assert handle is not None
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert ended(handle, LONG)
+
+
+def await_end(process: Process) -> None:
+    """Wait until a process has ended."""
+    with process.handle() as handle:
+        assert handle is None or ended(handle, LONG)
+
+
+def log_of(settings: Settings) -> str:
+    """The server's log."""
+    return record.place(settings).log.read_text(encoding="utf-8")
+
+
+def lines_until(lines: Iterator[str], word: str) -> Iterator[str]:
+    """The lines up to the one that has the word."""
+    for line in lines:
+        yield line
+        if word in line:
+            return

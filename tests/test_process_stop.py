@@ -1,0 +1,82 @@
+"""Stopping: patience, haste, and certainty about who is signalled."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import lines_until, log_of, port_of_its_own, processes, start
+
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.process import record
+from runtime.ops.process.identity import Process
+from runtime.ops.process.logs import follow
+from runtime.ops.process.status import status
+from runtime.ops.process.stop import stop
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    with port_of_its_own(tmp_path) as made:
+        yield made
+
+
+def test_a_server_that_drains_too_long(settings: Settings) -> None:
+    server = start(settings, "deaf")
+    supervisor, _ = processes(settings)
+    settings = settings.model_copy(update={"drain_seconds": 0.0})
+    with pytest.raises(KitError, match=f"pid {server.pid}: has not ended after 0 s.*--now"):
+        stop(settings, margin=0)
+    assert list(lines_until(follow(record.place(settings).log, supervisor, 100), "deaf to SIGTERM"))
+    found = status(settings)
+    assert (found.state, found.exit_code) == ("draining", 1)
+    stopped = stop(settings, now=True, grace=0)
+    assert stopped is not None
+    assert (stopped.pid, stopped.killed) == (server.pid, True)
+    assert status(settings).exit_code == 3
+
+
+def test_now_is_sigint_first(settings: Settings) -> None:
+    start(settings)
+    stopped = stop(settings, now=True)
+    assert stopped is not None
+    assert not stopped.killed
+    assert "draining after SIGINT" in log_of(settings)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Process]:
+    """A living process that is none of the kit's, as one that got a recycled pid."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        yield Process.of(process.pid)
+        assert process.poll() is None, "was signalled"
+
+
+def test_a_recycled_pid_is_never_signalled(
+    settings: Settings, stranger: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "PATIENCE", 0.1)
+    spot = record.place(settings)
+    recycled = Process(stranger.pid, stranger.started - 1)
+    spot.log.parent.mkdir(parents=True)
+    spot.log.touch()
+    with record.opened_lock(spot) as lock:
+        record.Record("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
+        assert stop(settings, now=True) is None
+        assert status(settings).exit_code == 3
+        assert record.take(lock)
+        for now in (False, True):
+            with pytest.raises(KitError, match=r"nothing was signalled.*fuser"):
+                stop(settings, now=now)
+        assert status(settings).state == "unknown"
+        with pytest.raises(KitError, match="is held"):
+            start(settings)
+
+
+def test_a_record_that_was_cut_off(settings: Settings) -> None:
+    start(settings)
+    stop(settings)
+    record.place(settings).record.write_text('{"url": "http')
+    assert status(settings).state == "absent"
+    assert not start(settings).already
