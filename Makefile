@@ -7,6 +7,11 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.10,$(
 	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
+# As ASR_MONITORING=1, in the words of a command line: make up MONITORING=1
+ifdef MONITORING
+export ASR_MONITORING := $(MONITORING)
+endif
+
 .PHONY: help smoke test lint install clean host up down restart build pull logs ps shell
 
 help: ## Show this list
@@ -15,10 +20,10 @@ help: ## Show this list
 smoke: install ## Transcribe the bundled clips with the settings in force: without any, the demo model on this machine
 	@$(BIN)/invoke smoke
 
-up: host ## Check this host, build or pull the image, start the server, wait until it is ready
+up: host ## Check this host, build or pull the image, start the server, wait until it is ready; MONITORING=1 adds Grafana
 	@$(BIN)/invoke container.up
 
-down: host ## Answer what was accepted, then stop the server and remove its container
+down: host ## Answer what was accepted, then stop the server and remove its container, and those that watch it
 	@$(BIN)/invoke container.down
 
 restart: host ## Down, then up with the settings as they are now
@@ -33,7 +38,7 @@ pull: host ## Pull ASR_IMAGE, or the image that is built on
 logs: host ## Follow the server's log
 	@$(BIN)/invoke container.logs
 
-ps: host ## Show the server's container
+ps: host ## Show the server's container, and those that watch it
 	@$(BIN)/invoke container.ps
 
 shell: host ## Open a shell in the server's container

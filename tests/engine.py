@@ -1,14 +1,17 @@
 """A real container engine for the tests, and an image to build on that needs no registry."""
 
 import io
+import json
 import os
 import shutil
 import socket
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,12 @@ class Host:
         """The ids of this host's containers."""
         project = f"label=com.docker.compose.project=qwen3-asr-{self.port}"
         return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", project, *options).split()
+
+    def container(self, service: str) -> dict[str, Any]:
+        """The one container of a service, as Docker describes it."""
+        (identity,) = self.containers("--filter", f"label=com.docker.compose.service={service}")
+        (described,) = json.loads(docker("inspect", identity))
+        return dict(described)
 
 
 def free_port() -> int:
@@ -80,6 +89,15 @@ def check_engine() -> None:
         unavailable("no docker engine answers: install docker.io and docker-compose, and start dockerd")
 
 
+def await_event(container: str, event: str, *, since: str) -> None:
+    """Return when Docker has told of an event, which may be in the past."""
+    options = ("--since", since, "--filter", f"container={container}", "--format", "{{.Status}}")
+    with subprocess.Popen(["docker", "events", *options], stdout=subprocess.PIPE, text=True) as events:
+        assert events.stdout
+        assert any(line.strip() == event for line in events.stdout)
+        events.terminate()
+
+
 def stand_in_base() -> str:
     """The name of a Debian image with Python, made by debootstrap unless it is there."""
     check_engine()
@@ -101,13 +119,14 @@ def stand_in_base() -> str:
     return BASE
 
 
-def layered(base: str, name: str, *, instructions: str, files: dict[str, str]) -> str:
+def layered(base: str, name: str, *, instructions: str, files: Mapping[str, str | bytes]) -> str:
     """Build an image on `base`, with `files` (by path from the context's root); returns its name."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
         for path, text in {**files, "Dockerfile": f"FROM {base}\n{instructions}\n"}.items():
+            content = text if isinstance(text, bytes) else text.encode()
             entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(text.encode()), 0o755
-            archive.addfile(entry, io.BytesIO(text.encode()))
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
     docker("build", "--quiet", "--tag", name, "-", stdin=context.getvalue())
     return name

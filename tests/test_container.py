@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import Host, docker, free_port, layered, stand_in_base
+from engine import Host, await_event, docker, free_port, layered, stand_in_base
 from packaging.utils import canonicalize_name
 
 from env.stacks import load_stack
@@ -34,24 +34,13 @@ def up(host: Host, built: str) -> Iterator[str]:
 def container(host: Host, up: str) -> dict[str, Any]:
     """The running container, as Docker describes it."""
     assert up
-    (identity,) = host.containers()
-    (described,) = json.loads(docker("inspect", identity))
-    return dict(described)
+    return host.container("asr")
 
 
 @pytest.fixture(scope="module")
 def image(container: dict[str, Any]) -> str:
     """The image that was built."""
     return str(container["Config"]["Image"])
-
-
-def await_event(container: str, event: str, *, since: str) -> None:
-    """Return when Docker has told of an event, which may be in the past."""
-    options = ("--since", since, "--filter", f"container={container}", "--format", "{{.Status}}")
-    with subprocess.Popen(["docker", "events", *options], stdout=subprocess.PIPE, text=True) as events:
-        assert events.stdout
-        assert any(line.strip() == event for line in events.stdout)
-        events.terminate()
 
 
 def run_image(image: str, *options: str, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -204,4 +193,5 @@ def test_down_drains_and_leaves_nothing(host: Host, container: dict[str, Any]) -
     assert host.containers() == []
     networks = docker("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project=qwen3-asr-{host.port}")
     assert networks == ""
+    assert docker("volume", "ls", "--quiet", "--filter", f"name=qwen3-asr-{host.port}") == ""
     assert "No server" in host.make("down").stdout

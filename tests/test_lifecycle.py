@@ -12,10 +12,9 @@ import pytest
 
 from env.loading import PROJECT, load_settings
 from env.settings import Settings
-from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.doctor.probes import Host
-from runtime.ops.lifecycle import commands, host, image, profile
+from runtime.ops.lifecycle import commands, host, monitoring, profile
 from runtime.ops.lifecycle.up import COMPOSE
 
 Fake = Callable[[str, str], None]
@@ -129,6 +128,7 @@ def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_pa
 
 def test_keys_reach_the_container_and_stopping_leaves_time_to_drain(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
+    keys.touch()
     service = described(Path("/"), tmp_path, ASR_KEYS_FILE=str(keys), ASR_DRAIN_SECONDS="30.5")
     assert f"{keys}:/kit/keys:ro" in service["volumes"]
     assert service["environment"]["ASR_KEYS_FILE"] == "keys"
@@ -201,34 +201,19 @@ def test_both_files_follow_the_specification_of_compose_v2(second: Path) -> None
     assert result.returncode == 0, result.stdout
 
 
-def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*image.MIRRORS, *image.PROXIES):
-        monkeypatch.delenv(name, raising=False)
-    mirror = {"PIP_INDEX_URL": "https://mirror.example/simple"}
-    command = image.build_command(load_settings({"ASR_PROFILE": A2}), mirror)
-    assert f"BASE_IMAGE={load_stack('npu').image(A2)}" in command
-    assert "STACK=npu" in command
-    assert command[command.index("--target") + 1] == "npu"
-    assert command[command.index("--tag") + 1] == f"qwen3-asr-ascend:{image.version()}-{A2}"
-    assert command[command.index("PIP_INDEX_URL") - 1] == "--build-arg"
-    assert not any("mirror.example" in word for word in command)
+def test_who_watches_but_ended_is_named_with_the_last_words(fake: Fake) -> None:
+    state = '[{"State": {"Status": "exited", "ExitCode": 2}, "RestartCount": 0}]'
+    fake("docker", f"[ $1 = inspect ] && echo '{state}' || echo 'no space left'")
+    settings = load_settings({"ASR_GRAFANA_PORT": "1", "ASR_PROMETHEUS_PORT": "1"})  # where nobody listens
+    with pytest.raises(KitError, match=r"(?s)grafana: does not answer; .*no space left"):
+        monitoring.await_answers(settings, lambda service: f"the-{service}")
 
 
-def test_the_system_below_is_a_setting() -> None:
-    base = image.base_image(load_settings({"ASR_PROFILE": A2, "ASR_BASE_OS": "openeuler"}))
-    assert base == load_stack("npu").image(A2, "openeuler")
-    assert "openeuler" in base
-
-
-def test_a_mirrors_password_does_not_get_into_an_image() -> None:
-    with pytest.raises(KitError, match="password") as caught:
-        image.build_command(load_settings({}), {"PIP_INDEX_URL": "https://me:pass-word@mirror.example/simple"})
-    assert "pass-word" not in str(caught.value)
-
-
-def test_a_profile_without_a_base_image_is_refused() -> None:
-    with pytest.raises(KitError, match="cpu"):
-        image.base_image(load_settings({"ASR_STACK": "npu"}))
+def test_a_registry_out_of_reach_leads_to_mirrors(fake: Fake, capfd: pytest.CaptureFixture[str]) -> None:
+    fake("docker", "exit 1")
+    with pytest.raises(KitError, match="ASR_PROMETHEUS_IMAGE and ASR_GRAFANA_IMAGE name a mirror's copies"):
+        monitoring.prepare(load_settings({"ASR_PROMETHEUS_IMAGE": "mirror.example/prometheus:v3"}))
+    assert "docker pull mirror.example/prometheus:v3" in capfd.readouterr().err
 
 
 def a_host(root: Path, npu_smi: str) -> Host:

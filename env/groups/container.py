@@ -8,7 +8,7 @@ from env.field import setting
 
 
 class ContainerSettings(BaseSettings):
-    """Address, NPUs, user, image."""
+    """Address, NPUs, user, image, monitoring."""
 
     host: str = setting(
         "127.0.0.1",
@@ -70,4 +70,50 @@ class ContainerSettings(BaseSettings):
         "",
         "Which torch-npu the image gets: the validated wheel, or the release in the package index.",
         "镜像安装哪个 torch-npu:经过验证的 wheel,或软件包索引中的发行版。",
+    )
+    monitoring: bool = setting(
+        False,
+        "",
+        "Run Prometheus and Grafana beside the server, open to this host alone.",
+        "是否在服务旁运行 Prometheus 和 Grafana,仅本机可访问。",
+    )
+    prometheus_port: int = setting(
+        9090,
+        "",
+        "Port of this host on which Prometheus listens; another one for each server.",
+        "Prometheus 在本机监听的端口,每个服务各用一个。",
+        ge=1,
+        le=65535,
+    )
+    grafana_port: int = setting(
+        3000,
+        "",
+        "Port of this host on which Grafana listens; another one for each server.",
+        "Grafana 在本机监听的端口,每个服务各用一个。",
+        ge=1,
+        le=65535,
+    )
+    prometheus_image: str = setting(
+        "quay.io/prometheus/prometheus:v3.13.3",
+        "",
+        "Image of Prometheus, such as a mirror's copy. Pulled if it is not there.",
+        "Prometheus 的镜像,例如镜像站中的副本。本机没有则拉取。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    grafana_image: str = setting(
+        "grafana/grafana:12.4.10",
+        "",
+        "Image of Grafana, such as a mirror's copy. Pulled if it is not there.",
+        "Grafana 的镜像,例如镜像站中的副本。本机没有则拉取。",
+        form="name[:tag][@digest]",
+        pattern=r"^[\w.:/@-]+$",
+    )
+    npu_exporter: str = setting(
+        "172.17.0.1:8082",
+        "",
+        "Where MindCluster's NPU Exporter listens, as containers see this host. Asked where there are NPUs.",
+        "MindCluster NPU Exporter 的监听地址(从容器访问本机的地址)。仅在有 NPU 时采集。",
+        form="host:port",
+        pattern=r"^[\w.-]+:\d{1,5}$",
     )

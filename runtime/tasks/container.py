@@ -29,14 +29,14 @@ def pull(_: Context) -> None:
 @task
 @foreseeing
 def up(_: Context) -> None:
-    """Check the host, have the image, start the server and wait until it is ready."""
+    """Check the host, have the image, start the server and wait until it is ready; with ASR_MONITORING, watch it."""
     _up(_settings())
 
 
 @task
 @foreseeing
 def down(_: Context) -> None:
-    """Drain the server and remove its container."""
+    """Drain the server and remove its container, and those that watch it."""
     from runtime.ops.lifecycle import up as lifecycle
 
     settings = _settings()
@@ -47,25 +47,27 @@ def down(_: Context) -> None:
 @task
 @foreseeing
 def restart(_: Context) -> None:
-    """Down, then up: with the settings as they are now."""
+    """Down, then up: with the settings as they are now. What was watched is watched again."""
+    from runtime.ops.lifecycle import monitoring
     from runtime.ops.lifecycle import up as lifecycle
 
     settings = _settings()
+    watched = monitoring.wanted(settings)
     lifecycle.down(settings)
-    _up(settings)
+    _up(settings.model_copy(update={"monitoring": watched}))
 
 
 @task
 @foreseeing
 def logs(_: Context) -> None:
     """Follow the server's log; Ctrl-C ends it."""
-    _compose("logs", "--follow", "--tail", "200")
+    _compose("logs", "--follow", "--tail", "200", "asr")
 
 
 @task
 @foreseeing
 def ps(_: Context) -> None:
-    """Show the server's container."""
+    """Show the server's container, and those that watch it."""
     _compose("ps")
 
 
@@ -77,6 +79,7 @@ def shell(_: Context) -> None:
 
 
 def _up(settings: Settings) -> None:
+    from runtime.ops.lifecycle import monitoring
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
 
@@ -85,6 +88,9 @@ def _up(settings: Settings) -> None:
     with stages("Starting") as on_stage:
         url = lifecycle.up(settings, on_stage=on_stage)
     lifecycle.try_curl(settings)
+    if monitoring.wanted(settings):
+        for service, address in monitoring.addresses(settings).items():
+            print(f"{service.capitalize()}: {address}")
     print(f"Ready: {url}   make logs, make down")
 
 

@@ -12,13 +12,15 @@ from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
 from runtime.errors import KitError
 from runtime.ops.files import write_whole
+from runtime.ops.lifecycle import monitoring
 from runtime.ops.lifecycle.commands import ask
 from runtime.ops.lifecycle.image import image_name
 
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise
 OP_CACHE = "op-cache"
-KEYS = "keys"
+# Files that the container reads, by setting, and what it calls them.
+GIVEN = {"keys_file": "keys", "tls_cert_file": "tls.crt", "tls_key_file": "tls.key"}
 RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 
 # From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
@@ -45,7 +47,6 @@ NOT_HANDED_ON = {
         "gid",
         "host",
         "image",
-        "keys_file",
         "model",
         "npus",
         "op_cache_dir",
@@ -53,7 +54,9 @@ NOT_HANDED_ON = {
         "port",
         "profile",
     ),
+    *GIVEN,
     *("torch_npu", "uid", "weights_lock"),
+    *("grafana_image", "grafana_port", "monitoring", "npu_exporter", "prometheus_image", "prometheus_port"),
     *("hub", "hub_endpoint", "hub_revision", "hub_token", "hub_workers"),
 }
 
@@ -77,8 +80,11 @@ def write_host_file(settings: Settings, *, root: Path = Path("/")) -> Path:
     """Write the second compose file, and make the directory that the container writes to.
 
     `root` is where the host's devices and drivers are looked for. Raises KitError where an NPU of ASR_NPUS is not
-    there, or the directory cannot be made.
+    there, a file that the container needs is not, or the directory cannot be made.
     """
+    for name, path in given(settings).items():
+        if not path.is_file():  # Docker would make an empty directory of it
+            raise KitError(variable(name), f"{path} is no file", "correct it, or unset it")
     for directory in writable(settings):
         make_writable(directory, user(settings))
     path = host_file(settings)
@@ -109,7 +115,8 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         else:
             service["devices"] = devices(settings, root)
             service["volumes"] += [f"{path}:{path}:ro" for path in NPU_MOUNTS if there(root, path)]
-    return {"services": {"asr": service}}
+    watching = monitoring.describe(settings)
+    return {**watching, "services": {"asr": service, **watching["services"]}}
 
 
 def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -125,9 +132,7 @@ def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, s
         found[variable("model")] = DEMO
     if settings.op_cache_dir:
         found[variable("op_cache_dir")] = OP_CACHE
-    if settings.keys_file:
-        found[variable("keys_file")] = KEYS
-    return found
+    return found | {variable(name): GIVEN[name] for name in given(settings)}
 
 
 def writable(settings: Settings) -> dict[Path, str]:
@@ -139,11 +144,15 @@ def writable(settings: Settings) -> dict[Path, str]:
     return found
 
 
+def given(settings: Settings) -> dict[str, Path]:
+    """The files of `GIVEN` that the settings name."""
+    return {name: under_project(path) for name in GIVEN if (path := getattr(settings, name))}
+
+
 def mounts(settings: Settings) -> list[str]:
-    """The directories that the container writes to; weights and keys, which it does not."""
+    """The directories that the container writes to; weights, keys and certificates, which it does not."""
     found = [f"{source}:{target}" for source, target in writable(settings).items()]
-    if settings.keys_file:
-        found.append(f"{under_project(settings.keys_file)}:{KIT}/{KEYS}:ro")
+    found += [f"{path}:{KIT}/{GIVEN[name]}:ro" for name, path in given(settings).items()]
     if settings.model != DEMO:
         model, lock = under_project(settings.model), under_project(settings.weights_lock)
         sources = {model: model.name, lock: "weights.lock", model.parent / "clips": "clips"}

@@ -1,0 +1,273 @@
+"""The dashboard and the alerts against a real Prometheus, which asks a real server that has really been used."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import httpx
+import pytest
+from conftest import PROJECT, read_json
+from engine import free_port, unavailable
+from serving import PATIENCE, TRANSCRIPTIONS
+from tree import bare_environment
+
+from env.loading import load_settings
+from runtime.measure.smoke import Clip
+from runtime.ops.lifecycle import monitoring
+
+DASHBOARD: dict[str, Any] = read_json(monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json")
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+METRIC = re.compile(r"\b(?:asr|npu|process)_\w+")
+LABEL = re.compile(r'(\w+)(?:=~|!=|=)"')
+# Names, labels and units as MindCluster's reference of the NPU Exporter has them, of a 910B and a 310P on one host.
+NPUS = "".join(
+    f'npu_chip_info_{name}{{id="{number}",model_name="{model}",vdie_id="die-{number}",pod_name=""}} {value}\n'
+    for number, model, values in (
+        (0, "910B4", {"overall_utilization": 63, "hbm_used_memory": 3744, "hbm_total_memory": 32768}),
+        (1, "310P3", {"used_memory": 2048, "total_memory": 44280}),
+    )
+    for name, value in {**values, "utilization": 40, "health_status": 1, "power": 93.5, "temperature": 47}.items()
+)
+
+
+class Relay(ThreadingHTTPServer):
+    """Stands between Prometheus and what it asks, so that a test hears of each question."""
+
+    def __init__(self, source: str) -> None:
+        self.asked: SimpleQueue[str] = SimpleQueue()
+        relay = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                relay.asked.put(self.path)
+                if source:
+                    answer = httpx.get(source + self.path, headers={"Accept": self.headers["Accept"]}, timeout=PATIENCE)
+                    kind, body = answer.headers["Content-Type"], answer.content
+                else:
+                    kind, body = "text/plain; version=0.0.4", NPUS.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Prometheus tells."""
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def await_scrapes(self, count: int) -> None:
+        """Return when so many have begun from now on: all but the last are done then."""
+        while not self.asked.empty():
+            self.asked.get()
+        for _ in range(count):
+            self.asked.get(timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """One that runs on loopback."""
+
+    url: str
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """What its API answers."""
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=PATIENCE).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def evaluate(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an expression, each with its labels as `metric`."""
+        return list(self.ask("query", query=expression.replace("$__rate_interval", "5m"))["result"])
+
+
+@contextmanager
+def process(words: list[str], sign: str, **environment: str) -> Iterator[None]:
+    """A process, once it has printed its sign, until the end of the block."""
+    with subprocess.Popen(
+        words,
+        cwd=PROJECT,
+        env=bare_environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout
+        printed = []
+        for line in running.stdout:
+            printed.append(line)
+            if sign in line:
+                break
+        else:
+            pytest.fail("".join(printed))
+        reading = threading.Thread(target=running.stdout.read)  # a full pipe would hold it up
+        reading.start()
+        try:
+            yield
+        finally:
+            running.terminate()
+            reading.join()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server as operators start it."""
+    port, out = str(free_port()), tmp_path_factory.mktemp("out")
+    words = [sys.executable, "-m", "invoke", "serve"]
+    with process(words, "ready on", ASR_PORT=port, ASR_DEVICE="cpu", ASR_OUT_DIR=str(out)):
+        yield f"http://127.0.0.1:{port}"
+
+
+def use(server: str, clips: list[Clip]) -> None:
+    """Ask for what servers are asked for: all at once, streamed, and what cannot be."""
+
+    def ask(clip: Clip, **data: str) -> int:
+        with clip.path.open("rb") as file:
+            return httpx.post(server + TRANSCRIPTIONS, files={"file": file}, data=data, timeout=PATIENCE).status_code
+
+    with ThreadPoolExecutor() as pool:
+        assert set(pool.map(ask, clips)) == {200}
+    assert ask(clips[0], stream="true") == 200
+    assert ask(clips[0], temperature="1") == 400
+
+
+@pytest.fixture(scope="module")
+def prometheus(server: str, speech: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the kit's own files, after it has seen the server in use. It asks every second."""
+    if not shutil.which("prometheus"):
+        unavailable("no Prometheus checked the dashboard: apt-get install prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    with Relay(server) as relay, Relay("") as npus:
+        for each in (relay, npus):
+            threading.Thread(target=each.serve_forever, args=(0.05,)).start()
+        try:
+            environment = {"ASR_STACK": "npu", "ASR_OUT_DIR": str(folder), "ASR_PORT": str(relay.server_address[1])}
+            environment["ASR_NPU_EXPORTER"] = f"127.0.0.1:{npus.server_address[1]}"
+            settings = load_settings(environment)
+            monitoring.write(settings)
+            files = monitoring.directory(settings) / "prometheus"
+            change(files / "prometheus.yml", "_interval: 15s", "_interval: 1s")
+            change(files / "targets" / "asr.json", '"asr:', '"127.0.0.1:')
+            use(server, speech)  # what has never happened is not counted yet, and nothing can grow from there
+            url = f"127.0.0.1:{free_port()}"
+            words = ["prometheus", f"--config.file={files / 'prometheus.yml'}", f"--web.listen-address={url}"]
+            words.append(f"--storage.tsdb.path={folder / 'data'}")
+            with process(words, "ready to receive web requests"):
+                relay.await_scrapes(2)
+                use(server, speech)
+                relay.await_scrapes(2)
+                yield Prometheus(f"http://{url}")
+        finally:
+            for each in (relay, npus):
+                each.shutdown()
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """Replace a text that is there."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_it_asks_the_server_and_the_npu_exporter(prometheus: Prometheus) -> None:
+    found = {target["labels"]["job"]: target["health"] for target in prometheus.ask("targets")["activeTargets"]}
+    assert found == {"asr": "up", "npu": "up"}
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"].partition(" · ")[0])
+def test_every_query_of_the_dashboard_finds_data(prometheus: Prometheus, panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        samples = prometheus.evaluate(target["expr"])
+        assert samples, target["expr"]
+        for sample in samples:
+            assert float(sample["value"][1]) >= 0, target["expr"]  # nor NaN
+            for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                assert sample["metric"][label], label
+
+
+def test_everything_named_is_measured(prometheus: Prometheus) -> None:
+    groups = prometheus.ask("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [rule["health"] for rule in rules] == ["ok"] * len(rules)
+    expressions = [rule["query"] for rule in rules]
+    expressions += [target["expr"] for panel in PANELS for target in panel["targets"]]
+    measured, labels = set(prometheus.ask("label/__name__/values")), set(prometheus.ask("labels"))
+    for expression in expressions:
+        assert set(METRIC.findall(expression)) <= measured, expression
+        assert set(LABEL.findall(expression)) <= labels | {"alertstate"}, expression
+
+
+def test_nothing_is_alarming_about_a_server_at_work(prometheus: Prometheus) -> None:
+    assert prometheus.ask("alerts")["alerts"] == []
+
+
+HEALTHY = {
+    'up{job="asr"}': "1x90",
+    "asr_ready": "1x90",
+    "asr_engine_restarts_total": "0x90",
+    'asr_requests_total{route="/v1/audio/transcriptions",code="200"}': "0+60x90",
+    'asr_requests_total{route="/health/ready",code="503"}': "0+60x90",
+    'asr_queue_wait_seconds_bucket{le="30"}': "0+60x90",
+    'asr_queue_wait_seconds_bucket{le="60"}': "0+60x90",
+    'asr_queue_wait_seconds_bucket{le="+Inf"}': "0+60x90",
+    'asr_device_memory_bytes{kind="used"}': "90x90",
+    'asr_device_memory_bytes{kind="total"}': "100x90",
+    'npu_chip_info_health_status{id="3"}': "1x90",
+}
+FAULTS = {
+    "AsrDown": {'up{job="asr"}': "1x30 0x60"},
+    "AsrNotReady": {"asr_ready": "1x30 0x60"},
+    "AsrEngineRestarted": {"asr_engine_restarts_total": "0x58 1x32"},
+    "AsrErrors": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0+4x90"},
+    "AsrQueueFull": {'asr_requests_total{route="/v1/audio/transcriptions",code="429"}': "0+1x90"},
+    "AsrQueueSlow": {'asr_queue_wait_seconds_bucket{le="30"}': "0+56x90"},
+    "AsrDeviceMemory": {'asr_device_memory_bytes{kind="used"}': "96x90"},
+    "NpuUnhealthy": {'npu_chip_info_health_status{id="3"}': "1x30 0x60"},
+}
+BEARABLE = {
+    "a_short_restart": {"asr_ready": "1x50 0x5 1x35"},
+    "one_failure_in_an_hour": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0x58 1x32"},
+    "one_wait_in_thirty": {'asr_queue_wait_seconds_bucket{le="30"}': "0+58x90"},
+}
+
+
+def fires(folder: Path, changed: dict[str, str], expected: list[str]) -> subprocess.CompletedProcess[str]:
+    """Have Prometheus play the series for an hour, one sample a minute, and compare which alerts fire then."""
+    question = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "60m"}
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in expected]
+    series = [{"series": name, "values": values} for name, values in {**HEALTHY, **changed}.items()]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [{**question, "exp_samples": samples}]}
+    file = folder / "test.json"
+    rules = str(monitoring.FILES / "prometheus" / "rules.yml")
+    file.write_text(json.dumps({"rule_files": [rules], "tests": [test]}), encoding="utf-8")
+    if not shutil.which("promtool"):
+        unavailable("no Prometheus checked the alerts: apt-get install prometheus")
+    return subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("alert", FAULTS)
+def test_an_alert_fires_for_its_fault_alone(tmp_path: Path, alert: str) -> None:
+    found = fires(tmp_path, FAULTS[alert], [alert])
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("changed", [{}, *BEARABLE.values()], ids=["healthy", *BEARABLE])
+def test_no_alert_fires_for_what_passes(tmp_path: Path, changed: dict[str, str]) -> None:
+    found = fires(tmp_path, changed, [])
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_each_alert_is_tried() -> None:
+    rules = (monitoring.FILES / "prometheus" / "rules.yml").read_text(encoding="utf-8")
+    assert re.findall(r"- alert: (\w+)", rules) == list(FAULTS)
