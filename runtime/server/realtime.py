@@ -1,5 +1,62 @@
-"""WS /v1/realtime: speech as it is spoken, in the transcription events of OpenAI's Realtime API."""
+"""WS /v1/realtime, in the transcription events of OpenAI's Realtime API."""
 
-from fastapi import APIRouter
+import asyncio
+import contextlib
+from collections.abc import Mapping
 
-router = APIRouter()
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketState
+
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.server.answering import refused
+from runtime.server.entry import note_failure
+from runtime.server.errors import StoppingError, from_kit
+from runtime.server.life import life_of
+from runtime.server.live.messages import Outgoing
+from runtime.server.live.session import Session
+from runtime.server.live.terms import NAMES
+from runtime.server.metrics import metrics_of
+from runtime.server.models import check_model
+
+router = APIRouter(prefix="/v1", tags=["transcription"])
+
+POSSIBLE = ("intent", "model")
+INTENT = "transcription"
+SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
+GOING_AWAY, FAILED = 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
+GONE = (WebSocketDisconnect, asyncio.TimeoutError)
+
+
+@router.websocket("/realtime")
+async def realtime(socket: WebSocket) -> None:
+    """Transcribe speech while it is spoken."""
+    life = life_of(socket)
+    service = life.service
+    check_query(socket.query_params, service.settings)
+    outgoing = Outgoing(socket, patience=service.settings.request_timeout_seconds)
+    try:
+        with service.session(), metrics_of(socket).realtime_sessions.track_inprogress():
+            await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
+            await Session(socket, outgoing, service=service, life=life).lead()
+    except KitError as error:
+        failure = from_kit(error, NAMES)
+        if socket.application_state is WebSocketState.CONNECTING:
+            raise failure from error
+        note_failure(failure.status, failure.code)
+        with contextlib.suppress(*GONE):
+            await outgoing.error(failure)
+            await outgoing.close(GOING_AWAY if isinstance(error, StoppingError) else FAILED, failure.message)
+    except GONE:
+        pass  # nobody is there any more, or reads
+
+
+def check_query(query: Mapping[str, str], settings: Settings) -> None:
+    """Raises ApiError for what the address asks for and cannot be had; it need not ask for anything."""
+    for name in query:
+        if name not in POSSIBLE:
+            raise refused(name, f"is not known here; possible are {', '.join(POSSIBLE)}", code="unknown_field")
+    intent = query.get("intent", INTENT)
+    if intent != INTENT:
+        raise refused("intent", f"{intent!r} is not possible; possible is {INTENT}")
+    check_model(query.get("model"), settings)

@@ -1,0 +1,127 @@
+"""What goes over the WebSocket: client's events, read and checked, and the server's, sent one after the other."""
+
+import asyncio
+import base64
+import binascii
+import json
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from fastapi import WebSocket
+
+from runtime.server.answering import refused
+from runtime.server.errors import ApiError
+
+MOST_AUDIO = 1 << 20  # bytes of audio in one event: 22 s at 24 kHz
+# What each event may bring beside its type and event_id; all of it must be there.
+EVENTS: Mapping[str, Sequence[str]] = {
+    "session.update": ("session",),
+    "input_audio_buffer.append": ("audio",),
+    "input_audio_buffer.commit": (),
+    "input_audio_buffer.clear": (),
+}
+ALWAYS = ("type", "event_id")
+LONGEST_ID = 512  # characters, as at OpenAI
+LONGEST_SHOWN = 80  # characters of what a client sent, in words about it
+LONGEST_REASON = 123  # bytes, of a WebSocket's close (RFC 6455, 5.5)
+
+
+def read(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The event in a message. Raises ApiError, 400, for what is none that the server knows."""
+    text = message.get("text")
+    if text is None:
+        raise ApiError(400, "binary messages are not possible; send events as JSON text", code="invalid_event")
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the message is no JSON: {error}", code="invalid_event") from None
+    if not isinstance(event, dict):
+        raise ApiError(400, f"the message is {shown(event)}, expected a JSON object", code="invalid_event")
+    return event
+
+
+def check(event: Mapping[str, Any]) -> None:
+    """Raises ApiError, 400, for an event of an unknown type, or with other fields than its type has."""
+    if not is_id(event.get("event_id", "")):
+        raise refused("event_id", f"expected text of at most {LONGEST_ID} characters")
+    kind = event.get("type")
+    if not isinstance(kind, str) or kind not in EVENTS:
+        raise refused("type", f"{shown(kind)} is not possible; possible are {', '.join(EVENTS)}", code="unknown_event")
+    for name in event:
+        if name not in ALWAYS and name not in EVENTS[kind]:
+            possible = ", ".join([*ALWAYS, *EVENTS[kind]])
+            raise refused(
+                name[:LONGEST_SHOWN], f"is not known in {kind}; possible are {possible}", code="unknown_field"
+            )
+    for name in EVENTS[kind]:
+        if name not in event:
+            raise refused(name, f"is missing in {kind}", code="missing_field")
+
+
+def pcm(audio: Any) -> bytes:
+    """The audio of an append event. Raises ApiError, 400, for what is no whole 16-bit samples in base64."""
+    if not isinstance(audio, str):
+        raise refused("audio", "expected text, in base64")
+    if len(audio) > MOST_AUDIO * 4 / 3:
+        raise refused("audio", f"holds more than {MOST_AUDIO >> 20} MiB; send it in several events", code="too_large")
+    try:
+        samples = base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise refused("audio", f"is no base64: {error}") from None
+    if len(samples) % 2:
+        raise refused("audio", f"holds {len(samples)} bytes, expected 16-bit samples, an even number")
+    return samples
+
+
+class Outgoing:
+    """Sends events. It waits until the client has room for each, so none are stored; a client that reads nothing for
+    `patience` seconds is given up with TimeoutError."""
+
+    def __init__(self, socket: WebSocket, *, patience: float) -> None:
+        self._socket, self._patience = socket, patience
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """An event with these fields."""
+        event = {"type": kind, "event_id": new_id("event"), **fields}
+        text = json.dumps(event)  # in ASCII: what a client said, which is repeated in errors, need not be good Unicode
+        await self._in_time(self._socket.send_text(text))
+
+    async def error(self, failure: ApiError, cause: object = None) -> None:
+        """What went wrong, with the id that the client gave to the event at fault."""
+        fields = failure.body["error"]
+        await self.send("error", error={**fields, "event_id": cause if is_id(cause) else None})
+
+    async def close(self, code: int, reason: str) -> None:
+        """The last words."""
+        short = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
+        await self._in_time(self._socket.close(code, short))
+
+    async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Unlike `asyncio.wait_for` before Python 3.12, it never takes a session's being cancelled for itself."""
+        task = asyncio.ensure_future(sending)
+        try:
+            await asyncio.wait({task}, timeout=self._patience)
+        finally:
+            task.cancel()
+        if not task.done():
+            raise asyncio.TimeoutError
+        task.result()
+
+
+def is_id(value: object) -> bool:
+    """Whether a client may give that as an event's id."""
+    return isinstance(value, str) and len(value) <= LONGEST_ID
+
+
+def shown(value: object) -> str:
+    """A value in a message, however long or deep it is."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def new_id(kind: str) -> str:
+    """An id that nothing else has."""
+    return f"{kind}_{uuid.uuid4().hex[:24]}"

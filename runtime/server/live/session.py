@@ -1,0 +1,172 @@
+"""A session: what a client asks for is done, event by event, and answered.
+
+One task leads it and sends each event before it goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import WebSocket
+
+from runtime.audio import SAMPLE_RATE
+from runtime.live.listener import Listener
+from runtime.live.turn import LONGEST, Turn
+from runtime.live.words import Words
+from runtime.server.answering import refused
+from runtime.server.errors import ApiError, StoppingError
+from runtime.server.life import Life
+from runtime.server.live import messages
+from runtime.server.live.config import Config
+from runtime.server.live.messages import Outgoing, new_id
+from runtime.server.live.narrator import Narrator
+from runtime.server.live.terms import Terms, agree
+from runtime.server.service import Service
+
+SLICE = 0.128  # seconds of sound that are heard at once; following the voice in it takes some 4 ms
+SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
+AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
+TICK = 0.5  # seconds between looks at whether the server drains
+
+Handler = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Session:
+    """With one client, whose WebSocket is accepted."""
+
+    def __init__(self, socket: WebSocket, outgoing: Outgoing, *, service: Service, life: Life) -> None:
+        self._socket, self._out, self._service, self._life = socket, outgoing, service, life
+        self._id = new_id("sess")
+        self._terms: Terms = agree(Config(), service.transcriber)
+        self._listener = Listener(
+            rate=self._terms.rate,
+            detection=self._terms.detection,
+            longest=min(LONGEST, service.settings.segment_seconds),
+            new_turn=self._new_turn,
+        )
+        self._narrator = Narrator(outgoing, service, self._listener.tape)
+        self._item: str | None = None  # the last one that was committed
+        self._handlers: Mapping[str, Handler] = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.commit": self._commit,
+            "input_audio_buffer.clear": self._clear,
+        }
+
+    async def lead(self) -> None:
+        """Until the client leaves or, where the server drains, all that was said is told.
+
+        Raises KitError where the server ends it, and what `Outgoing` raises where the client is gone.
+        """
+        await self._out.send("session.created", session=self._described())
+        receiving = asyncio.ensure_future(self._socket.receive())
+        active = time.monotonic()
+        try:
+            while self._life.status != "draining":
+                await self._narrator.advance()
+                ready = {receiving} if self._narrator.waiting < AHEAD else set()
+                awaited = {*ready, *self._narrator.decoding}
+                await asyncio.wait(awaited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+                if ready and receiving.done():
+                    message = receiving.result()
+                    if message["type"] == "websocket.disconnect":
+                        return
+                    await self._take(message)
+                    active = time.monotonic()
+                    receiving = asyncio.ensure_future(self._socket.receive())
+                self._refuse_if_idle(active)
+            await self._finish()
+        finally:
+            receiving.cancel()
+            await self._narrator.give_up()
+        raise StoppingError("the server", f"is {self._life.stage}", "connect again later")
+
+    async def _take(self, message: Mapping[str, Any]) -> None:
+        """Do what an event says, or tell what is wrong with it; the session goes on."""
+        event: dict[str, Any] = {}
+        try:
+            event = messages.read(message)
+            messages.check(event)
+            await self._handlers[event["type"]](event)
+        except ApiError as error:
+            await self._out.error(error, event.get("event_id"))
+
+    async def _update(self, event: dict[str, Any]) -> None:
+        terms = agree(self._terms.config.updated(event["session"]), self._service.transcriber)
+        if not terms.hears_like(self._terms):
+            if self._listener.turn:
+                words = "format and turn_detection cannot change within a turn; commit or clear it first"
+                raise refused("session.audio.input", words, code="turn_open")
+            self._listener.tune(rate=terms.rate, detection=terms.detection)
+        self._terms = terms
+        await self._out.send("session.updated", session=self._described())
+
+    async def _append(self, event: dict[str, Any]) -> None:
+        pcm = messages.pcm(event["audio"])
+        size = 2 * int(SLICE * self._terms.rate)  # bytes
+        for start in range(0, len(pcm), size):
+            for turn in self._listener.hear(pcm[start : start + size]):
+                await (self._begun(turn) if turn.end is None else self._stopped(turn))
+            await self._narrator.advance()
+            await asyncio.sleep(0)  # others have their turn
+
+    async def _commit(self, _: dict[str, Any]) -> None:
+        turn = self._listener.commit(shortest=SHORTEST)
+        if turn is None:
+            words = f"expected {SHORTEST * 1000:g} ms of audio or more"
+            if self._terms.detection:
+                words = "nobody speaks, and what was said before was committed by turn_detection"
+            raise ApiError(400, f"there is nothing to commit: {words}", code="input_audio_buffer_commit_empty")
+        await self._committed(turn)
+
+    async def _clear(self, _: dict[str, Any]) -> None:
+        turn = self._listener.clear()
+        if turn:
+            self._narrator.turns.remove(turn)
+        await self._out.send("input_audio_buffer.cleared")
+
+    def _new_turn(self, start: int) -> Turn:
+        turn = Turn(new_id("item"), self._terms.prompt, start, Words(self._terms.language), open=start)
+        self._narrator.turns.append(turn)
+        return turn
+
+    async def _begun(self, turn: Turn) -> None:
+        if self._terms.detection:
+            start = _milliseconds(turn.start)
+            await self._out.send("input_audio_buffer.speech_started", item_id=turn.id, audio_start_ms=start)
+
+    async def _stopped(self, turn: Turn) -> None:
+        end = _milliseconds(turn.end or 0)
+        await self._out.send("input_audio_buffer.speech_stopped", item_id=turn.id, audio_end_ms=end)
+        await self._committed(turn)
+
+    async def _committed(self, turn: Turn) -> None:
+        before, self._item = self._item, turn.id
+        await self._out.send("input_audio_buffer.committed", item_id=turn.id, previous_item_id=before)
+        content = [{"type": "input_audio", "transcript": None}]
+        item = {"id": turn.id, "object": "realtime.item", "type": "message", "status": "completed", "role": "user"}
+        for kind in ("conversation.item.added", "conversation.item.done"):
+            await self._out.send(kind, previous_item_id=before, item={**item, "content": content})
+
+    async def _finish(self) -> None:
+        """Tell all that was said."""
+        turn = self._listener.commit(shortest=SHORTEST)
+        if turn:
+            await self._committed(turn)
+        elif self._listener.turn:  # too short to hold a word
+            self._narrator.turns.remove(self._listener.turn)
+        await self._narrator.finish()
+
+    def _refuse_if_idle(self, active: float) -> None:
+        """Raises StoppingError where the client has said nothing for as long as a request may take."""
+        most = self._service.settings.request_timeout_seconds
+        if not self._narrator.decoding and time.monotonic() - active > most:
+            raise StoppingError("the session", f"was idle for longer than the limit of {most:g} s", "connect again")
+
+    def _described(self) -> dict[str, Any]:
+        return {"id": self._id, "object": "realtime.transcription_session", **self._terms.config.model_dump()}
+
+
+def _milliseconds(sample: int) -> int:
+    return sample * 1000 // SAMPLE_RATE

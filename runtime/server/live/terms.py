@@ -1,0 +1,61 @@
+"""What a session's settings mean for the server: checked against the model, in the terms of `runtime.live`."""
+
+from dataclasses import dataclass
+
+from runtime.errors import KitError
+from runtime.live.listener import Detection
+from runtime.server.answering import refused
+from runtime.server.errors import from_kit
+from runtime.server.live.config import Config
+from runtime.server.models import names
+from runtime.transcriber import Transcriber
+
+_TRANSCRIPTION = "session.audio.input.transcription"
+NAMES = {"audio": "audio", "language": f"{_TRANSCRIPTION}.language", "prompt": f"{_TRANSCRIPTION}.prompt"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The settings as a client sees them, and what follows: the forced language, the prompt of each utterance, when
+    turns begin and end."""
+
+    config: Config
+    language: str | None
+    prompt: str
+    detection: Detection | None
+
+    @property
+    def rate(self) -> int:
+        """Of the sound that comes, in Hz."""
+        return self.config.audio.input.format.rate
+
+    def hears_like(self, other: "Terms") -> bool:
+        """Whether sound is taken in the same way."""
+        return (self.rate, self.detection) == (other.rate, other.detection)
+
+
+def agree(config: Config, transcriber: Transcriber) -> Terms:
+    """Raises ApiError, 400, for a model, language or prompt that cannot be had."""
+    wanted = config.audio.input
+    served = names(transcriber.settings)
+    if wanted.transcription.model not in (None, *served):
+        words = f"{wanted.transcription.model!r} is not served here; possible are {', '.join(served)}"
+        raise refused(f"{_TRANSCRIPTION}.model", words, code="model_not_found")
+    prompter, vad = transcriber.prompter, wanted.turn_detection
+    context = wanted.transcription.prompt or ""
+    if not _is_unicode(context):
+        raise refused(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
+    try:
+        language = prompter.language(wanted.transcription.language)
+        prompt = prompter.write(context=context, language=language)
+    except KitError as error:
+        raise from_kit(error, NAMES) from error
+    detection = None
+    if vad:
+        detection = Detection(vad.threshold, vad.prefix_padding_ms / 1000, vad.silence_duration_ms / 1000)
+    return Terms(config, language, prompt, detection)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded, as a tokenizer does; JSON can hold what cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,129 @@
+"""Realtime sessions as tests lead them: a raw WebSocket, and speech in PCM."""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+from serving import PATIENCE, HeldDecoding, HeldEngine, Served
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close, CloseCode
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
+
+from runtime.audio import SAMPLE_RATE
+from runtime.engines import Decoded, Utterance
+from runtime.measure.smoke import Clip
+from runtime.prompt import ASR_TEXT
+from runtime.transcriber import Request, Transcriber
+
+PAUSE = 1.0  # seconds between utterances, enough for the server's voice activity
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass
+class Talk:
+    """A session; `heard` is every event of the server so far."""
+
+    connection: Connection
+    heard: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """An event."""
+        self.connection.send(json.dumps({"type": kind, **fields}))
+
+    def append(self, samples: Samples, *, rate: int = SAMPLE_RATE, most: float = 0.1) -> None:
+        """Samples at 16 kHz, as PCM at `rate`, at most so many seconds in one event."""
+        sound = pcm(samples, rate=rate)
+        size = 2 * int(most * rate)
+        for start in range(0, len(sound), size):
+            audio = base64.b64encode(sound[start : start + size]).decode()
+            self.send("input_audio_buffer.append", audio=audio)
+
+    def set(self, **wanted: Any) -> dict[str, Any]:
+        """Settings of the input; returns the session as the server has it."""
+        self.send("session.update", session={"type": "transcription", "audio": {"input": wanted}})
+        session: dict[str, Any] = self.wait("session.updated")["session"]
+        return session
+
+    def next(self) -> dict[str, Any]:
+        """The next event of the server."""
+        event: dict[str, Any] = json.loads(self.connection.recv(timeout=PATIENCE))
+        self.heard.append(event)
+        return event
+
+    def wait(self, kind: str) -> dict[str, Any]:
+        """The next event of that type."""
+        while (event := self.next())["type"] != kind:
+            assert event["type"] != "error" or kind == "error", event
+        return event
+
+    def ending(self) -> Close:
+        """How the server closes, after what it still has to say."""
+        try:
+            while True:
+                self.next()
+        except ConnectionClosed as closed:
+            return closed.rcvd or Close(CloseCode.ABNORMAL_CLOSURE, "")
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of that type so far."""
+        return [event for event in self.heard if event["type"] == kind]
+
+    def told(self, item: str) -> str:
+        """The deltas of an item, joined."""
+        return "".join(event["delta"] for event in self.of(f"{TRANSCRIPTION}.delta") if event["item_id"] == item)
+
+
+@contextmanager
+def talking(server: Served, *, query: str = "", **options: Any) -> Iterator[Talk]:
+    """A session that has begun."""
+    address = f"{server.url.replace('http', 'ws', 1)}/v1/realtime{query}"
+    with connect(address, proxy=None, compression=None, **options) as connection:
+        talk = Talk(connection)
+        assert talk.next()["type"] == "session.created"
+        yield talk
+
+
+def pcm(samples: Samples, *, rate: int = SAMPLE_RATE) -> bytes:
+    """16-bit mono."""
+    sound = samples if rate == SAMPLE_RATE else soxr.resample(samples, SAMPLE_RATE, rate)
+    return (np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def spoken(transcriber: Transcriber, clips: Sequence[Clip]) -> Samples:
+    """The clips with a quiet room before, between and behind them, at 16 kHz."""
+    room = np.random.default_rng(0).normal(0, 1e-3, int(PAUSE * SAMPLE_RATE)).astype(np.float32)
+    parts = [room]
+    for clip in clips:
+        parts += [transcriber.prepare(Request(clip.path)).audio.samples, room]
+    return np.concatenate(parts)
+
+
+class CountingEngine(HeldEngine):
+    """Hears a word each whole second, and counts the seconds that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Utterance] = []
+
+    def submit(self, utterances: Sequence[Utterance]) -> Sequence[HeldDecoding]:
+        decodings = [HeldDecoding(utterance) for utterance in utterances]
+        for decoding in decodings:
+            self.given.append(decoding.utterance)
+            decoding.tell(_answer(decoding.utterance))
+        return decodings
+
+
+def _answer(utterance: Utterance) -> Decoded:
+    words = [f"w{number}" for number in range(int(utterance.seconds))]
+    _, tag, before = utterance.prompt.partition(ASR_TEXT)
+    known = len(before.split())
+    rest = "".join(f" {word}" for word in words[known:])
+    return Decoded(tuple(range(len(words) - known)), rest if tag else f"language English{ASR_TEXT}{rest}", False)

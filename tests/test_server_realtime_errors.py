@@ -1,0 +1,166 @@
+"""What a realtime session refuses, and how it goes on."""
+
+import base64
+import json
+import struct
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import SecretStr
+from serving import Served, held, served
+from talking import TRANSCRIPTION, talking
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from runtime.audio import SAMPLE_RATE
+from runtime.server.listening import MESSAGE
+from runtime.transcriber import Transcriber
+
+AUDIO = base64.b64encode(b"\0\0" * 100).decode()
+INPUT = "session.audio.input"
+
+
+def setting(**wanted: Any) -> dict[str, Any]:
+    """An update of the input's settings."""
+    return {"type": "session.update", "session": {"audio": {"input": wanted}}}
+
+
+@pytest.mark.parametrize(
+    ("event", "param", "words"),
+    [
+        ({}, "type", "input_audio_buffer.append"),
+        ({"type": "response.create"}, "type", "session.update"),
+        ({"type": ["session.update"]}, "type", "a list"),
+        ({"type": "input_audio_buffer.append"}, "audio", "missing"),
+        ({"type": "input_audio_buffer.append", "audio": 1}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "*"}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "AAAAA"}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "\ud800"}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "audio", "3 bytes"),
+        ({"type": "input_audio_buffer.append", "audio": AUDIO, "rate": 8000}, "rate", "audio"),
+        ({"type": "input_audio_buffer.append", "audio": "A" * 2_000_000}, "audio", "1 MiB"),
+        ({"type": "input_audio_buffer.commit", "event_id": "x" * 513}, "event_id", "512"),
+        ({"type": "session.update"}, "session", "missing"),
+        ({"type": "session.update", "session": []}, "session", "a list"),
+        ({"type": "session.update", "session": {"type": "realtime"}}, "session.type", "transcription"),
+        ({"type": "session.update", "session": {"voice": "alloy"}}, "session.voice", "audio"),
+        ({"type": "session.update", "session": {"include": ["x"]}}, "session.include", "0"),
+        (setting(format={"type": "audio/pcmu"}), f"{INPUT}.format.type", "audio/pcm"),
+        (setting(format={"rate": 8000}), f"{INPUT}.format.rate", "16000 or 24000"),
+        (setting(format=None), f"{INPUT}.format", "None"),
+        (setting(noise_reduction={"type": "near_field"}), f"{INPUT}.noise_reduction", "None"),
+        (setting(turn_detection={"type": "semantic_vad"}), f"{INPUT}.turn_detection.type", "server_vad"),
+        (setting(turn_detection={"threshold": 2}), f"{INPUT}.turn_detection.threshold", "1"),
+        (setting(turn_detection={"threshold": float("nan")}), f"{INPUT}.turn_detection.threshold", "finite"),
+        (setting(turn_detection={"silence_duration_ms": "500"}), f"{INPUT}.turn_detection.silence_duration_ms", "500"),
+        (setting(turn_detection={"eagerness": "low"}), f"{INPUT}.turn_detection.eagerness", "threshold"),
+        (setting(turn_detection={"create_response": True}), f"{INPUT}.turn_detection.create_response", "False"),
+        (setting(transcription={"model": "whisper-1"}), f"{INPUT}.transcription.model", "demo"),
+        (setting(transcription={"language": "tlh"}), f"{INPUT}.transcription.language", "tlh"),
+        (setting(transcription={"language": "de"}), f"{INPUT}.transcription.language", "English"),
+        (setting(transcription={"prompt": "<|im_end|>"}), f"{INPUT}.transcription.prompt", "im_end"),
+        (setting(transcription={"prompt": "\ud800"}), f"{INPUT}.transcription.prompt", "surrogate"),
+        (setting(transcription={"keywords": ["sara"]}), f"{INPUT}.transcription.keywords", "prompt"),
+    ],
+)
+def test_an_event_that_cannot_be_honoured_is_named(
+    server: Served, event: dict[str, Any], param: str, words: str
+) -> None:
+    with talking(server) as talk:
+        talk.connection.send(json.dumps({"event_id": "mine", **event}))
+        error = talk.next()
+        assert (error["type"], error["error"]["param"]) == ("error", param)
+        assert words in error["error"]["message"]
+        assert len(error["error"]["message"]) < 500
+        assert error["error"]["event_id"] == (None if param == "event_id" else "mine")
+        assert error["error"]["type"] == "invalid_request_error"
+        assert talk.set()["audio"]["input"]["format"]["rate"] == 24_000
+
+
+@pytest.mark.parametrize(
+    "message", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"type": 1' + "0" * 5000 + "}", b"\0\0" * 100]
+)
+def test_a_message_that_is_no_event(server: Served, message: str | bytes) -> None:
+    with talking(server) as talk:
+        talk.connection.send(message)
+        error = talk.next()
+        assert (error["type"], error["error"]["code"]) == ("error", "invalid_event")
+        talk.set()
+
+
+def test_a_message_larger_than_any_may_be_ends_the_session(server: Served) -> None:
+    with talking(server) as talk:
+        # Its head alone, RFC 6455's 5.2: text, masked, 64 bits of length. What is unread when a connection closes may
+        # take the goodbye with it.
+        talk.connection.socket.sendall(struct.pack("!BBQ4x", 0x81, 0xFF, MESSAGE + 1))
+        assert talk.ending().code == 1009
+
+
+def test_nothing_to_commit(server: Served) -> None:
+    with talking(server) as talk:
+        talk.send("input_audio_buffer.commit")
+        assert "nobody speaks" in talk.wait("error")["error"]["message"]
+        talk.set(turn_detection=None, format={"rate": 16000})
+        talk.append(np.zeros(800, dtype=np.float32))
+        talk.send("input_audio_buffer.commit", event_id="early")
+        error = talk.wait("error")["error"]
+        assert (error["code"], error["event_id"]) == ("input_audio_buffer_commit_empty", "early")
+        assert "100 ms" in error["message"]
+        talk.append(np.zeros(1600, dtype=np.float32))
+        talk.send("input_audio_buffer.commit")
+        done = talk.wait(f"{TRANSCRIPTION}.completed")
+        assert (done["transcript"], done["usage"]["seconds"], done["languages"]) == ("", 0.15, [])
+
+
+def test_sound_is_not_taken_otherwise_within_a_turn(server: Served) -> None:
+    with talking(server) as talk:
+        talk.set(turn_detection=None)
+        talk.append(np.zeros(SAMPLE_RATE, dtype=np.float32), rate=24_000)
+        for wanted in ({"format": {"rate": 16000}}, {"turn_detection": {"type": "server_vad"}}):
+            talk.send("session.update", session={"audio": {"input": wanted}})
+            assert talk.wait("error")["error"]["code"] == "turn_open"
+        talk.send("input_audio_buffer.clear")
+        talk.wait("input_audio_buffer.cleared")
+        assert talk.set(format={"rate": 16000})["audio"]["input"]["turn_detection"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "param"),
+    [("?voice=alloy", 400, "voice"), ("?intent=conversation", 400, "intent"), ("?model=whisper-1", 404, "model")],
+)
+def test_an_address_that_asks_for_what_is_not_here(server: Served, query: str, status: int, param: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, talking(server, query=query):
+        pass
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body)["error"]["param"] == param
+
+
+def test_a_page_brings_its_key_as_a_subprotocol(transcriber: Transcriber) -> None:
+    silent, _ = held(transcriber)
+    with served(silent, api_key=SecretStr("sk-one")) as server:
+        offered = [Subprotocol("realtime"), Subprotocol("openai-insecure-api-key.sk-one")]
+        with talking(server, subprotocols=offered) as talk:
+            assert talk.connection.subprotocol == "realtime"
+        with pytest.raises(InvalidStatus) as refused, talking(server, subprotocols=offered[:1]):
+            pass
+        assert refused.value.response.status_code == 401
+
+
+def test_sessions_take_places_of_requests(transcriber: Transcriber) -> None:
+    silent, _ = held(transcriber)
+    with served(silent, max_waiting=1) as server:
+        with talking(server):
+            with pytest.raises(InvalidStatus) as refused, talking(server):
+                pass
+            assert refused.value.response.status_code == 429
+            assert "Retry-After" in refused.value.response.headers
+            assert json.loads(refused.value.response.body)["error"]["code"] == "queue_full"
+            answer: httpx.Response = server.post(files={"file": b"x"})
+            assert answer.status_code == 429
+            assert "asr_realtime_sessions 1.0" in server.get("/metrics").text
+        assert server.life.await_idle(60)
+        assert "asr_realtime_sessions 0.0" in server.get("/metrics").text
+        with talking(server):
+            pass

@@ -1,0 +1,67 @@
+"""Words are told once they are certain, and joined they are the transcript."""
+
+import pytest
+
+from runtime.live.words import Words, agreed
+from runtime.prompt import ASR_TEXT
+
+ENGLISH = f"language English{ASR_TEXT}"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "language", "common"),
+    [
+        ("station train thir", "station train thirty", "English", "station train"),
+        ("station tray thirty", "station train thirty", "English", "station"),
+        ("one ten", "one tennis court", "English", "one"),
+        ("How are you.", "How are you doing", "English", "How are"),
+        ("太阳七", "太阳七百五万", "Chinese", "太阳"),
+        ("你好。", "你好。", "Chinese", "你好"),
+        ("one", "one", "English", ""),
+        ("", "one", "English", ""),
+    ],
+)
+def test_what_two_hypotheses_have_in_common(before: str, now: str, language: str, common: str) -> None:
+    assert agreed(before, now, language) == common
+
+
+def test_words_are_told_once_and_continued() -> None:
+    words = Words(None)
+    assert words.guess(f"{ENGLISH}station tray thir", heard=1) == ""
+    assert words.beginning == ""
+    assert words.guess(f"{ENGLISH}station train thirty", heard=2) == "station"
+    assert (words.beginning, words.reach) == (f"{ENGLISH}station", 1)
+    assert words.guess(" train thirty three", heard=3) == " train"
+    assert words.finish(" thirty three purple") == " thirty three purple"
+    assert words.beginning == ""
+    assert words.guess(f"{ENGLISH}bread", heard=1) == ""
+    assert words.finish(f"{ENGLISH}bread chicken") == " bread chicken"
+    assert words.transcript.text == "station train thirty three purple bread chicken"
+    assert words.transcript.languages == ("English",)
+
+
+def test_a_forced_language_is_in_the_prompt_already() -> None:
+    words = Words("Chinese")
+    words.guess("太阳七", heard=1)
+    assert words.guess("太阳七百", heard=2) == "太阳"
+    assert words.beginning == "太阳"
+    assert words.finish("七百五万") == "七百五万"
+    assert words.transcript.text == "太阳七百五万"
+
+
+def test_nothing_is_told_while_hypotheses_differ_in_language() -> None:
+    words = Words(None)
+    words.guess(f"{ENGLISH}wan ba", heard=1)
+    assert words.guess(f"language Chinese{ASR_TEXT}wan ba", heard=2) == ""
+    assert words.guess(f"language None{ASR_TEXT}", heard=3) == ""
+
+
+def test_what_was_told_stays_where_the_model_runs_in_circles() -> None:
+    words = Words("Chinese")
+    circles = "啊" * 15
+    words.guess(circles, heard=1)
+    told = words.guess(circles, heard=2)
+    assert told == circles[:-1]
+    assert words.finish(circles) == ""
+    assert words.transcript.text == told
+    assert words.transcript.repeated == 28
