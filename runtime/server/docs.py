@@ -1,4 +1,4 @@
-"""GET /docs: the operations of the OpenAPI document as a page that needs nothing from elsewhere."""
+"""GET /docs: the operations of the OpenAPI document as a page that needs nothing from other servers."""
 
 from html import escape
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from runtime.server.policy import HEADERS
+
 router = APIRouter()
 
-# No script, nothing fetched; the style in the page is all that is allowed.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}}
-code{{font-size:.95em}}dt{{font-weight:600}}section{{border-top:1px solid #ccc}}</style></head>
-<body><h1>{title} {version}</h1><p>Machine-readable: <a href="openapi.json">openapi.json</a></p>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><link rel="icon" href="static/icon.svg"><link rel="stylesheet" href="static/style.css"></head>
+<body class="docs"><main class="card"><h1>{title} {version}</h1>
+<p>Machine-readable: <a href="openapi.json">openapi.json</a>. To try it: <a href="./">a page</a>.</p>
 {operations}
-</body></html>
+</main></body></html>
 """
 
 
@@ -34,7 +34,7 @@ async def docs(request: Request) -> HTMLResponse:
         version=escape(document["info"]["version"]),
         operations="\n".join(operations),
     )
-    return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
+    return HTMLResponse(page, headers=HEADERS)
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
