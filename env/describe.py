@@ -20,6 +20,8 @@ HEADINGS: dict[Language, tuple[str, ...]] = {
 SETS: dict[Language, str] = {"en": " Sets `{}`.", "zh": "对应 `{}`。"}
 # The words of units and of what is allowed. A phrase comes before the words in it.
 CHINESE = {
+    "8 characters or more": "8 个字符以上",
+    "origins with commas between, or *": "以逗号分隔的来源,或 *",
     "whole number": "整数",
     "number": "数值",
     " to ": " 至 ",
@@ -35,6 +37,7 @@ CHINESE = {
     "http(s) address": "http(s) 地址",
     "IPv4 address": "IPv4 地址",
     "owner/name": "所有者/名称",
+    "host:port": "主机:端口",
     "name[:tag][@digest]": "名称[:标签][@摘要]",
 }
 

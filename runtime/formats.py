@@ -33,7 +33,7 @@ def _verbose_json(transcript: Transcript) -> str:
             "end": round(segment.end, 3),
             "text": segment.hypothesis.text,
             "language": segment.hypothesis.language,
-            "tokens": len(segment.tokens),
+            "token_count": len(segment.tokens),
             "truncated": segment.truncated,
             "repeated_characters": segment.hypothesis.repeated,
         }

@@ -33,8 +33,8 @@ def environment_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """The cpu profile, whatever the environment of the tests says."""
-    return load_settings({"ASR_DEVICE": "cpu"})
+    """The cpu profile, whatever the environment of the tests says, but for the device that TESTED_DEVICE names."""
+    return load_settings({"ASR_DEVICE": os.environ.get("TESTED_DEVICE", "cpu")})
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The HTTP API on a free port of loopback, with an engine that is real or held still."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -12,11 +13,13 @@ import httpx
 import openai
 
 from runtime.engines import Decoded, Event, Status, Utterance
+from runtime.measure.smoke import Clip
+from runtime.server.access import read_access
 from runtime.server.app import create_app
-from runtime.server.keys import Keys
 from runtime.server.life import Life
 from runtime.server.listening import Listener, listening
 from runtime.server.service import Service
+from runtime.server.tls import read_tls
 from runtime.transcriber import Transcriber
 
 PATIENCE = 60.0  # seconds until a test that waits in vain fails
@@ -100,11 +103,12 @@ class Served:
     listener: Listener
     life: Life
     service: Service
+    scheme: str
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.listener.port}"
+        return f"{self.scheme}://127.0.0.1:{self.listener.port}"
 
     def client(self, key: str = "none") -> openai.OpenAI:
         """The official client, which tries once."""
@@ -120,14 +124,17 @@ class Served:
 
 
 @contextmanager
-def served(transcriber: Transcriber, *, keys: Keys | None = None, **changes: object) -> Iterator[Served]:
+def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     """A server around a transcriber, with some settings changed."""
     life = Life()
-    with listening(create_app(life, keys=keys), host="127.0.0.1", port=0) as listener:
-        service = Service(replace(transcriber, settings=transcriber.settings.model_copy(update=changes)))
+    settings = transcriber.settings.model_copy(update=changes)
+    tls = read_tls(settings)
+    app = create_app(life, access=read_access(settings))
+    with listening(app, host="127.0.0.1", port=0, tls=tls) as listener:
+        service = Service(replace(transcriber, settings=settings))
         life.ready(service)
         try:
-            yield Served(listener, life, service)
+            yield Served(listener, life, service, "https" if tls else "http")
         finally:
             listener.call(service.give_up)
             assert life.await_idle(PATIENCE)
@@ -138,3 +145,12 @@ def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
     """The transcriber with an engine that is held still."""
     engine = HeldEngine()
     return replace(transcriber, engine=engine), engine
+
+
+def hang_up_after_upload(server: Served, clip: Clip, **fields: str) -> socket.socket:
+    """A client that has sent its request and waits; closing the socket is hanging up."""
+    request = httpx.Request("POST", server.url + TRANSCRIPTIONS, files={"file": clip.path.read_bytes()}, data=fields)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
+    connection.sendall(f"POST {TRANSCRIPTIONS} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+    return connection

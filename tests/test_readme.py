@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from serving import served
 from tree import bare_environment, clone_into
 
 import tasks
+from env.field import variable
+from env.settings import Settings
 from runtime.measure.smoke import Clip
 from runtime.ops.readme import READMES, renewed
+from runtime.transcriber import Transcriber
 
+SERVER = PROJECT / "runtime" / "server"
 ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
 
 
@@ -35,12 +40,26 @@ def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None
     assert path.read_text(encoding="utf-8") == renewed(path), "stale → invoke readme"
 
 
-def test_both_languages_are_in_step() -> None:
-    assert outline(ENGLISH) == outline(CHINESE)
-    assert commands(ENGLISH) == commands(CHINESE)
+@pytest.mark.parametrize("folder", [PROJECT, SERVER], ids=lambda folder: folder.name)
+def test_both_languages_are_in_step(folder: Path) -> None:
+    english, chinese = ((folder / path.name).read_text(encoding="utf-8") for path in READMES)
+    assert outline(english) == outline(chinese)
+    assert commands(english) == commands(chinese)
 
 
-@pytest.mark.parametrize("path", [*READMES, PROJECT / "runtime" / "demo" / "checkpoint" / "README.md"])
+def test_the_page_of_the_server_names_its_routes_and_settings(transcriber: Transcriber) -> None:
+    page = (SERVER / "README.md").read_text(encoding="utf-8")
+    routes = {route for _, route in re.findall(r"`(GET|POST|PUT) (/[\w/.-]*)`", page)}
+    assert set(re.findall(r"`(ASR_\w+)`", page)) <= {variable(name) for name in Settings.model_fields}
+    with served(transcriber) as server:
+        for route in sorted(routes):
+            assert server.get(route).status_code != 404, route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*READMES, *(SERVER / path.name for path in READMES), PROJECT / "runtime" / "demo" / "checkpoint" / "README.md"],
+)
 def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert "://" in link or (path.parent / link).exists(), link

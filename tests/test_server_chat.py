@@ -82,7 +82,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Served, name: str) -
 
 def test_bodies_that_are_no_json(server: Served) -> None:
     kind = {"Content-Type": "application/json"}
-    for content in (b"{", b"\xff", b"[" * 100_000):
+    twice, half = b'{"stream": true, "stream": false}', b'{"model": "\\ud800"}'
+    for content in (b"{", b"\xff", b"[" * 100_000, b"[" + b"[]," * 200_000 + b"[]]", twice, half):
         answer = server.post(PATH, content=content, headers=kind)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_body")
     assert server.post(PATH, content=b"{}").status_code == 415

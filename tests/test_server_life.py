@@ -1,4 +1,4 @@
-"""From the first moment to the last: health while loading, keys, drain, SIGTERM under load."""
+"""From the first moment to the last: health while loading, drain, SIGTERM under load."""
 
 import resource
 import signal
@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 from audio_files import sndfile
 from conftest import PROJECT
@@ -25,11 +24,12 @@ from runtime.audio import SAMPLE_RATE
 from runtime.engines import Decoded
 from runtime.errors import KitError
 from runtime.measure.smoke import Clip
+from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.identity import Process
 from runtime.server.app import create_app
-from runtime.server.keys import read_keys
+from runtime.server.engine import drain
 from runtime.server.life import Life
 from runtime.server.listening import listening
-from runtime.server.serve import drain
 from runtime.transcriber import Request, Transcriber
 
 SERVE = """
@@ -37,7 +37,7 @@ from env.loading import load_settings
 from runtime.server.serve import serve
 
 settings = load_settings().model_copy(update={"port": 0})
-serve(settings, say=lambda words: print(words, flush=True), on_ready=lambda port: print("PORT", port, flush=True))
+serve(settings, on_ready=lambda port: print("PORT", port, flush=True))
 """
 
 
@@ -85,7 +85,7 @@ def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
         assert not drained.done()
         decoding.tell(Decoded((), "language English<asr_text>done in time", truncated=False))
         assert accepted.result().json()["text"] == "done in time"
-        drained.result()
+        assert drained.result() == Farewell(answered=1)
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
@@ -97,7 +97,8 @@ def test_what_is_not_done_in_time_is_told_so(
         accepted = pool.submit(server.post, files={"file": speech[0].path.read_bytes()}, data=fields)
         decoding = engine.next()
         server.life.drain()
-        drain(server.life, server.service, server.listener, seconds=0)
+        farewell = drain(server.life, server.service, server.listener, seconds=0)
+        assert (farewell.given_up, str(farewell)) == (1, "0 requests answered, 1 given up")
         answer = accepted.result()
         assert decoding.cancelled.is_set()
     assert answer.status_code == (200 if fields else 503)
@@ -105,63 +106,13 @@ def test_what_is_not_done_in_time_is_told_so(
 
 
 @pytest.fixture
-def keys_file(tmp_path: Path) -> Path:
-    """Two callers, in a file as people write it."""
-    path = tmp_path / "keys"
-    path.write_text("# callers\nalice: sk-one\n\nbob:sk:two\n", encoding="utf-8")
-    return path
-
-
-def test_keys(transcriber: Transcriber, speech: list[Clip], keys_file: Path) -> None:
-    with served(transcriber, keys=read_keys(keys_file)) as server:
-        for key in ("sk-one", "sk:two"):
-            with server.client(key) as client:
-                heard = client.audio.transcriptions.create(file=speech[0].path, model="demo")
-                assert heard.text == speech[0].text
-        with server.client("sk-three") as client, pytest.raises(openai.AuthenticationError) as refused:
-            client.models.list()
-        assert refused.value.code == "invalid_api_key"
-        for headers in (
-            {},
-            {"Authorization": "sk-one"},
-            {"Authorization": "Basic sk-one"},
-            {"Authorization": "Bearer"},
-        ):
-            assert server.get("/v1/info", headers=headers).status_code == 401
-        for path in ("/health/ready", "/docs", "/openapi.json"):
-            assert server.get(path).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "no key"),
-        ("# none\n", "no key"),
-        ("alice\n", "line 1"),
-        ("a:b\na:c", "line 2"),
-        (":secret", "line 1"),
-        ("a:sécret", "line 1"),
-    ],
-)
-def test_a_keys_file_that_is_wrong_is_refused_without_its_keys(tmp_path: Path, text: str, words: str) -> None:
-    path = tmp_path / "keys"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(KitError, match=f"ASR_KEYS_FILE.*{words}") as refused:
-        read_keys(path)
-    assert "secret" not in str(refused.value)
-
-
-def test_a_keys_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match=r"ASR_KEYS_FILE.*cannot be read"):
-        read_keys(tmp_path / "none")
-
-
-@pytest.fixture
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A server as a process of its own, which has just begun."""
     environment = bare_environment(ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
     command = ["sh", "-c", 'ulimit -S -n 256; exec "$0" -c "$1"', sys.executable, SERVE]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
         try:
             yield server
         finally:
@@ -169,7 +120,7 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def lines(server: "subprocess.Popen[str]") -> Iterator[str]:
-    """What it prints, line by line."""
+    """What it prints and logs, line by line."""
     assert server.stdout
     return iter(server.stdout.readline, "")
 
@@ -177,23 +128,25 @@ def lines(server: "subprocess.Popen[str]") -> Iterator[str]:
 def test_each_request_that_may_wait_can_hold_a_connection_and_a_file(
     process: "subprocess.Popen[str]", settings: Settings
 ) -> None:
-    assert "loading demo\n" in lines(process)
+    assert any("loading demo" in line for line in lines(process))
     soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     assert soft > 2 * settings.max_waiting or soft == hard
 
 
 def test_sigterm_while_it_loads_ends_it_at_once(process: "subprocess.Popen[str]") -> None:
-    assert "loading demo\n" in lines(process)
+    assert any("loading demo" in line for line in lines(process))
     process.send_signal(signal.SIGTERM)
     rest = list(lines(process))
-    assert rest[-1] == "stopped\n"
-    assert not any(line.startswith(("ready", "PORT")) for line in rest)
+    assert "draining after SIGTERM" in rest[-2]
+    assert "stopped, 0 requests answered" in rest[-1]
+    assert not any(word in line for line in rest for word in ("ready on", "PORT"))
     assert process.wait(PATIENCE) == 0
 
 
 def test_sigterm_under_load_loses_nothing(
-    process: "subprocess.Popen[str]", transcriber: Transcriber, speech: list[Clip]
+    process: "subprocess.Popen[str]", transcriber: Transcriber, speech: list[Clip], tmp_path: Path
 ) -> None:
+    server = Process.of(process.pid)
     port = next(int(line.split()[1]) for line in lines(process) if line.startswith("PORT"))
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples
     spoken = np.concatenate([clip, np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)])
@@ -222,4 +175,6 @@ def test_sigterm_under_load_loses_nothing(
     for answer in answers:
         assert "transcript.text.done" in answer
         assert f'"text": "{expected}"' in answer
+    assert f"stopped, {clients} requests answered" in list(lines(process))[-1]
     assert process.wait(PATIENCE) == 0
+    assert Farewell.read(tmp_path / "run" / "server-0.farewell.json", server) == Farewell(clients, 0)

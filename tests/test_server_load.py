@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, held, served
+from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_upload, held, served
 
 from runtime.device import OutOfMemoryError
 from runtime.engines import Decoded, EngineError
@@ -31,15 +31,6 @@ def still(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served, He
 def answer_of(transcriber: Transcriber, text: str) -> Decoded:
     tokens = transcriber.loaded.processor.tokenizer(f"language English<asr_text>{text}").input_ids
     return Decoded(tuple(tokens), f"language English<asr_text>{text}", truncated=False)
-
-
-def hang_up_after_upload(server: Served, clip: Clip, **fields: str) -> socket.socket:
-    """A client that has sent its request and waits; closing the socket is hanging up."""
-    request = httpx.Request("POST", server.url + TRANSCRIPTIONS, files={"file": clip.path.read_bytes()}, data=fields)
-    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
-    connection.sendall(f"POST {TRANSCRIPTIONS} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
-    return connection
 
 
 @pytest.fixture

@@ -1,39 +1,30 @@
 """Transcriptions over HTTP, with OpenAI's own client and with requests that it would not send."""
 
 import http.server
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import openai
 import pytest
 import soundfile
-from audio_files import made, sndfile
+from audio_files import made
+from recordings import joined
 from serving import TRANSCRIPTIONS, Served, served
 
-from runtime.audio import SAMPLE_RATE
 from runtime.formats import FORMATS
 from runtime.measure.smoke import Clip
+from runtime.server.stored import IN_MEMORY
 from runtime.server.transcriptions import POSSIBLE
-from runtime.server.uploads import IN_MEMORY
-from runtime.transcriber import Request, Transcriber
+from runtime.transcriber import Transcriber
 
 
 @pytest.fixture
 def clip(speech: list[Clip]) -> Clip:
     """Somebody speaks English."""
     return next(clip for clip in speech if clip.language == "English")
-
-
-def long_recording(clips: list[Clip], transcriber: Transcriber) -> bytes:
-    """All clips in one file, with pauses."""
-    pause = np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)
-    pieces = [part for clip in clips for part in (transcriber.prepare(Request(clip.path)).audio.samples, pause)]
-    return sndfile(np.concatenate(pieces)[:, np.newaxis], SAMPLE_RATE, container="WAV", subtype="FLOAT")
 
 
 def test_every_clip_as_json(client: openai.OpenAI, clips: list[Clip]) -> None:
@@ -75,20 +66,6 @@ def test_text_that_was_cut_says_so(transcriber: Transcriber, clip: Clip) -> None
     assert answer.json()["truncated"] is True
 
 
-def test_a_stream_grows_to_the_text_over_several_segments(
-    client: openai.OpenAI, transcriber: Transcriber, speech: list[Clip]
-) -> None:
-    recording = long_recording(speech, transcriber)
-    whole = client.audio.transcriptions.create(file=("long.wav", recording), model="demo")
-    events = list(client.audio.transcriptions.create(file=("long.wav", recording), model="demo", stream=True))
-    deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
-    done = events[-1]
-    assert done.type == "transcript.text.done"
-    assert "".join(deltas) == done.text == whole.text
-    assert len(deltas) > len(speech)
-    assert done.to_dict() == {"type": done.type, **whole.to_dict()}
-
-
 def test_all_formats_of_files_are_read(server: Served) -> None:
     for name in ("aac.m4a", "browser.webm", "ffmpeg.mp3", "piped.flac"):
         answer = server.post(files={"file": (name, made(name))})
@@ -125,7 +102,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Served, clip: Clip, 
     answer = server.post(files={"file": clip.path.read_bytes()}, data=fields)
     error = answer.json()["error"]
     assert answer.status_code == (404 if param == "model" else 400)
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
     assert words in error["message"]
     assert param in error["message"] or name in ("language", "prompt")
@@ -172,7 +149,7 @@ def test_broken_bodies_are_refused_in_words(server: Served, name: str) -> None:
 
 
 def test_a_large_upload_goes_through_a_file(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
-    recording = long_recording(speech, transcriber)
+    recording = joined(speech, transcriber)
     assert len(recording) > IN_MEMORY
     assert server.post(files={"file": recording}).json()["text"].startswith(speech[0].text)
 
@@ -230,13 +207,6 @@ def test_a_url_is_fetched_where_its_address_is_permitted(
     assert "not public" in answer.json()["error"]["message"]
 
 
-def test_a_stream_is_plain_server_sent_events(server: Served, clip: Clip) -> None:
-    answer = server.post(files={"file": clip.path.read_bytes()}, data={"stream": "true"})
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
-    assert [event["type"] for event in events[-2:]] == ["transcript.text.delta", "transcript.text.done"]
-
-
 def test_models_by_the_official_client(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["demo"]
     assert client.models.retrieve("demo").object == "model"
@@ -246,7 +216,7 @@ def test_models_by_the_official_client(client: openai.OpenAI) -> None:
 
 def test_info_tells_device_limits_and_languages(server: Served, transcriber: Transcriber) -> None:
     info = server.get("/v1/info").json()
-    assert info["device"]["name"] == "cpu"
+    assert info["device"]["name"] == transcriber.settings.device
     assert info["model"]["names"] == ["demo"]
     assert set(info["model"]["languages"]) == set(transcriber.loaded.languages)
     assert info["limits"]["requests"] == transcriber.settings.max_waiting

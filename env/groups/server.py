@@ -27,16 +27,16 @@ class ServerSettings(BaseSettings):
     max_waiting: int = setting(
         500,
         "requests",
-        "Most requests that wait or are worked on; more are refused with 429.",
-        "等待与处理中的请求数上限,超出的以 429 拒绝。",
+        "Most requests that wait or are worked on, realtime sessions included; more are refused with 429.",
+        "等待与处理中的请求数上限(含实时会话),超出的以 429 拒绝。",
         ge=1,
         le=100_000,
     )
     request_timeout_seconds: float = setting(
         600,
         "s",
-        "Longest time for one request; then it is answered with 504.",
-        "单个请求的最长时间,超时以 504 应答。",
+        "Longest time for one request; then it is answered with 504. A realtime session idle for so long is ended.",
+        "单个请求的最长时间,超时以 504 应答。实时会话空闲超过此时间即结束。",
         ge=1,
         le=86400,
     )

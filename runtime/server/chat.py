@@ -3,6 +3,7 @@
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -43,7 +44,7 @@ async def complete(request: Request) -> Response:
         service.refuse_if_full()
     except FullError as error:
         raise from_kit(error, NAMES) from error
-    ask = read(await json_body(request, service.settings), most_in_memory=in_memory(request))
+    ask = await json_body(request, service, partial(read, most_in_memory=in_memory(request)))
     try:
         check_model(ask.model, service.settings)
         wanted = transcriber.Request(ask.source, context=ask.context)

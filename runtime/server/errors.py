@@ -1,4 +1,5 @@
-"""What went wrong, in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
+"""What went wrong, in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}, with the
+request's id beside these."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from runtime.engines import EngineError
 from runtime.errors import KitError
+from runtime.fetch import StorageError
 from runtime.languages import UnknownLanguageError
 from runtime.prompt import PromptError
+from runtime.server import entry
 
 RETRY_AFTER = {"Retry-After": "5"}  # seconds
 HUNG_UP = 499  # nginx's status for a client that is gone; nobody receives it
@@ -39,10 +42,12 @@ class ApiError(Exception):
         kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
         if self.status >= 500:
             kind = "server_error"
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        told = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": {**told, "request_id": entry.request_id()}}
 
     def response(self) -> Response:
         """The answer."""
+        entry.note_failure(self.status, self.code)
         return JSONResponse(self.body, self.status, self.headers)
 
 
@@ -68,6 +73,7 @@ STATUS: Mapping[type[KitError], tuple[int, str]] = {
     StoppingError: (503, "stopping"),
     EngineError: (503, "engine_failed"),
     DecodingError: (500, "decoding_failed"),
+    StorageError: (507, "storage"),
 }
 
 
@@ -75,14 +81,16 @@ def from_kit(error: KitError, fields: Mapping[str, str]) -> ApiError:
     """The answer for a failed request. `fields` has the names that this route gives to audio, language and prompt."""
     for kind, (status, code) in STATUS.items():
         if isinstance(error, kind):
-            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.error("%s", error, exc_info=error)
+            if isinstance(error, DecodingError | StorageError):  # without its subject, a client's name for the audio
+                log.error("%s: %s", type(error).__name__, error.reason, exc_info=error)
+            entry.note_failure(status, code)
             return ApiError(status, str(error), code=code)
     at_fault = "audio"
     if isinstance(error, UnknownLanguageError):
         at_fault = "language"
     elif isinstance(error, PromptError):
         at_fault = "prompt"
+    entry.note_failure(400, f"invalid_{at_fault}")
     return ApiError(400, str(error), param=fields[at_fault], code=f"invalid_{at_fault}")
 
 
@@ -91,7 +99,6 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _api)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _bug)
 
 
 async def _api(_: Request, error: Exception) -> Response:
@@ -116,6 +123,7 @@ async def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=HUNG_UP)
 
 
-async def _bug(_: Request, error: Exception) -> Response:
-    """What nobody foresaw; the traceback goes to the log, from the server that runs the application."""
-    return ApiError(500, f"{type(error).__name__}: an error of the server, see its log", code="internal").response()
+def bug(error: Exception) -> ApiError:
+    """The answer where nobody foresaw that a request might fail; the traceback is in the log."""
+    words = f"{type(error).__name__}: an error of the server, see its log for request {entry.request_id()}"
+    return ApiError(500, words, code="internal")

@@ -1,37 +1,59 @@
-"""What every request for /v1 passes first: its key, and whether the server accepts anything."""
+"""What every request passes first: whether it may be asked here, and whether the server accepts anything."""
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import Mapping
 
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.server.access import Access
 from runtime.server.errors import ApiError
-from runtime.server.keys import Keys
+from runtime.server.keys import SUBPROTOCOL
 from runtime.server.life import Life
+from runtime.server.operators import check_operator
+from runtime.server.origins import check_origin
+from runtime.server.quotas import Quotas
 
-GUARDED = "/v1/"
+CALLERS = "/v1/"
+OPERATORS = "/admin/"
 
 
 class Gate:
-    """Refuses before anything of a body is read; counts what it lets through until it is answered."""
+    """Refuses before anything of a body is read or a WebSocket is open; counts what it lets through to /v1 until it is
+    answered or closed."""
 
-    def __init__(self, app: ASGIApp, *, life: Life, keys: Keys) -> None:
-        self._app, self._life, self._keys = app, life, keys
+    def __init__(self, app: ASGIApp, *, life: Life, access: Access) -> None:
+        self._app, self._life, self._access = app, life, access
+        self._quotas = Quotas()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
-            await self._app(scope, receive, send)
-            return
+        """Answer one request, or lead one WebSocket's conversation."""
+        path = scope.get("path", "")
         try:
-            self._check_key(Headers(scope=scope))
-            with self._life.accept():
-                await self._app(scope, receive, send)
-        except ApiError as refusal:
+            if path.startswith(CALLERS):
+                await self._call(scope, receive, send)
+                return
+            if path.startswith(OPERATORS):
+                check_operator(scope, self._access.admin)
+            await self._app(scope, receive, send)
+        except ApiError as refusal:  # of a WebSocket too: uvicorn answers what is not open yet as HTTP
             await refusal.response()(scope, receive, send)
 
-    def _check_key(self, headers: Headers) -> None:
-        if not self._keys.digests:
-            return
-        given = headers.get("authorization", "")
-        if self._keys.owner(given) is None:
-            words = "the key is none of this server's" if given else "a key is needed: Authorization: Bearer KEY"
-            raise ApiError(401, words, code="invalid_api_key")
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_origin(scope, self._access.origins)
+        key = self._access.key(scope)
+        scope.setdefault("state", {})["owner"] = key.owner if key else ""
+        if "subprotocols" in scope:  # the key is not for the routes
+            scope["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(SUBPROTOCOL)]
+        with self._life.accept(), self._quotas.taking(self._access.caller(scope, key)) as headers:
+            await self._app(scope, receive, _telling(send, headers) if headers else send)
+
+
+def _telling(send: Send, headers: Mapping[str, str]) -> Send:
+    """Sends these headers too."""
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return tell

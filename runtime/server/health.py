@@ -18,7 +18,7 @@ async def live(request: Request) -> Response:
 
 @router.get("/ready")
 async def ready(request: Request) -> Response:
-    """200 once a clip was transcribed and until the server drains, else 503 with how far it is."""
+    """200 once a clip was transcribed and while requests are accepted, else 503 with how far it is."""
     return _answer(request, 200 if life_of(request).status == "ready" else 503)
 
 

@@ -12,6 +12,7 @@ from runtime.ops.weights import facts, lock
 from runtime.ops.weights.places import place
 from runtime.server.life import life_of
 from runtime.server.models import names
+from runtime.server.service import Service
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
@@ -23,10 +24,9 @@ def info(request: Request) -> dict[str, Any]:
     """Versions, device, model, limits, queue."""
     life = life_of(request)
     service, settings = life.service, life.service.settings
-    device = service.transcriber.device
     return {
         "versions": {"python": platform.python_version(), **_versions()},
-        "device": {"name": device.name, "description": device.description(), "memory": asdict(device.memory())},
+        "device": device(service),
         "model": {
             "names": names(settings),
             "revision": _revision(settings),
@@ -43,8 +43,19 @@ def info(request: Request) -> dict[str, Any]:
             "request_seconds": settings.request_timeout_seconds,
             "requests": settings.max_waiting,
         },
-        "queue": {"requests": service.held, "engine": asdict(service.transcriber.engine.status())},
+        "queue": queue(service),
     }
+
+
+def device(service: Service) -> dict[str, Any]:
+    """What the model runs on, and its memory in bytes."""
+    found = service.transcriber.device
+    return {"name": found.name, "description": found.description(), "memory": asdict(found.memory())}
+
+
+def queue(service: Service) -> dict[str, Any]:
+    """Requests that are held, and the engine's utterances."""
+    return {"requests": service.held, "engine": asdict(service.transcriber.engine.status())}
 
 
 def _versions() -> dict[str, str]:

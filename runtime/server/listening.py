@@ -1,8 +1,13 @@
 """The application on a port, in a thread of its own, so that the main thread is free to load the model."""
 
 import asyncio
+import fcntl
+import logging
 import socket
+import ssl
+import termios
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +17,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from runtime.errors import KitError
+from runtime.server.connections import PatientProtocol
 
 BACKLOG = 2048  # connections that wait to be accepted
+MESSAGE = 2 << 20  # bytes of a websocket's message; an append of the most audio that realtime takes at once is 1.4 MB
 LAST_WORDS = 5.0  # seconds for what is still being sent when the port closes
+FAREWELL = 0.5  # seconds for clients to end TLS in their turn
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """Of a WebSocket that was refused with an answer, uvicorn logs as an error that there was none."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,9 @@ class Listener:
 
 
 @contextmanager
-def listening(app: ASGIApp, *, host: str, port: int) -> Iterator[Listener]:
-    """Answer with `app` until the end of the block; what is being answered then has 5 s left.
+def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
+    """Answer with `app` until the end of the block, over https if `tls` is given; what is being answered then has 5 s
+    left.
 
     Port 0 is one that is free. Raises KitError where the address cannot be used.
     """
@@ -42,13 +56,17 @@ def listening(app: ASGIApp, *, host: str, port: int) -> Iterator[Listener]:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http="h11",
+            http=PatientProtocol,
             ws="websockets-sansio",
+            ws_max_size=MESSAGE,
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(LAST_WORDS),
         )
-        server = uvicorn.Server(config)
+        logging.getLogger("uvicorn.error").addFilter(_tells)
+        config.load()
+        config.ssl = tls  # its own way to make one cannot say what is wrong with a certificate
+        server = _Server(config)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_run, args=(loop, server, listener), name="http", daemon=True)
         thread.start()
@@ -59,13 +77,44 @@ def listening(app: ASGIApp, *, host: str, port: int) -> Iterator[Listener]:
             thread.join()
 
 
+class _Server(uvicorn.Server):
+    """Waits at its end for what is being sent, but not for clients to say goodbye: TLS wants them to, and a client that
+    keeps a connection for later does not read."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections."""
+        asyncio.get_running_loop().call_later(FAREWELL, self._part)
+        await super().shutdown(sockets)
+
+    def _part(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport.is_closing() and not _unread(connection.transport):
+                connection.transport.abort()
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """Bytes that the client's system has not taken yet; with 0, none wait in this process either."""
+    count = array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, count)
+    return count[0]
+
+
 def _run(loop: asyncio.AbstractEventLoop, server: uvicorn.Server, listener: socket.socket) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(server.serve(sockets=[listener]))
+        loop.run_until_complete(_end_the_rest())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
+
+
+async def _end_the_rest() -> None:
+    """Give up on connections whose TLS handshake never came, of which uvicorn knows nothing."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,5 +1,93 @@
 """GET /metrics: what the server does, in figures for Prometheus."""
 
-from fastapi import APIRouter
+import threading
+from collections.abc import Iterator
 
-router = APIRouter()
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.requests import HTTPConnection
+
+from runtime.device import Memory
+from runtime.ops.lifecycle.image import version
+from runtime.server.instruments import Metrics
+from runtime.server.life import Life
+from runtime.server.models import names
+from runtime.server.service import Service
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """All metrics, as text or, for who accepts it, in the OpenMetrics form."""
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(metrics_of(request).registry), headers={"Content-Type": media_type})
+
+
+def metrics_of(connection: HTTPConnection) -> Metrics:
+    """The metrics of the server that answers a request or leads a session."""
+    found = connection.app.state.metrics
+    assert isinstance(found, Metrics)
+    return found
+
+
+class Now(Collector):
+    """What the server is doing when it is asked. Before there is a model, nothing."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._memory: Memory | None = None
+        self._asking = threading.Lock()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of this moment."""
+        life = self._life
+        service = life.loaded
+        yield _gauge("asr_ready", "1 if requests are accepted, else 0.", life.status == "ready")
+        yield CounterMetricFamily("asr_engine_restarts", "Engines replaced after a crash.", life.restarts)
+        held = service.held if service else 0
+        yield _gauge("asr_requests_held", "Requests that wait or are worked on.", held)
+        engine = service.transcriber.engine.status() if service else None
+        waiting, decoding = (engine.waiting, engine.decoding) if engine else (0, 0)
+        yield _gauge("asr_queue_utterances", "Utterances that wait in the engine.", waiting)
+        yield _gauge("asr_decoding_utterances", "Utterances that are being decoded.", decoding)
+        if service:
+            yield self._used(service)
+            yield InfoMetricFamily("asr", "What serves.", _labels(service))
+
+    def _used(self, service: Service) -> Metric:
+        """A device that does not answer keeps one scrape waiting; the others tell what was so before."""
+        if self._asking.acquire(blocking=self._memory is None):
+            try:
+                self._memory = service.transcriber.device.memory()
+            finally:
+                self._asking.release()
+        memory = self._memory
+        assert memory
+        family = GaugeMetricFamily(
+            "asr_device_memory_bytes",
+            "Memory of the device; on a CPU, of this process: its resident size.",
+            labels=("kind",),
+        )
+        for kind, count in (("used", memory.used), ("reserved", memory.reserved), ("total", memory.total)):
+            family.add_metric((kind,), count)
+        return family
+
+
+def _gauge(name: str, description: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, description, value)
+
+
+def _labels(service: Service) -> dict[str, str]:
+    transcriber, settings = service.transcriber, service.settings
+    return {
+        "version": version(),
+        "engine": type(transcriber.engine).__module__.rpartition(".")[2],
+        "model": names(settings)[0],
+        "device": transcriber.device.name,
+        "hardware": transcriber.device.description(),
+        "dtype": settings.dtype,
+    }

@@ -20,7 +20,7 @@ _FORM = {
         "language": _text("Language by ISO code or English name; not given: detected."),
         "prompt": _text("Hotwords or a passage that tells what to expect."),
         "response_format": _text("Form of the answer.", enum=list(FORMATS), default="json"),
-        "stream": {"type": "boolean", "default": False, "description": "Server-sent events, with json alone."},
+        "stream": {"type": "boolean", "default": False, "description": "Server-sent events: json or verbose_json."},
         "temperature": {"type": "number", "enum": [0], "description": "Only 0: decoding is greedy."},
         "timestamp_granularities[]": {
             "type": "array",

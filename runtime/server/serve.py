@@ -1,28 +1,29 @@
 """A server's life: listen, check, load, warm up, be ready, drain."""
 
+import logging
+import os
 import resource
-import signal
-import threading
 from collections.abc import Callable
-from typing import Any
 
-from env.loading import under_project
 from env.settings import Settings
-from runtime.measure.smoke import bundled_clips
-from runtime.server import preflight
+from runtime.errors import KitError
+from runtime.ops.process import record
+from runtime.ops.process.crashes import USUAL, Policy
+from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.identity import Process
+from runtime.server import logs, preflight
+from runtime.server.access import read_access
 from runtime.server.app import create_app
-from runtime.server.keys import Keys, read_keys
+from runtime.server.engine import Keeper
+from runtime.server.instruments import Metrics
 from runtime.server.life import Life
-from runtime.server.listening import Listener, listening
-from runtime.server.service import Service
-from runtime.transcriber import open_transcriber
+from runtime.server.listening import listening
+from runtime.server.signals import StoppedError, Stops
+from runtime.server.tls import read_tls
 
 FILES = 65536  # open at most: each request that waits holds a connection and perhaps an upload
-LAST_ANSWERS = 1.0  # seconds for requests that were given up to be told so
 
-
-class _StoppedError(BaseException):
-    """SIGTERM or SIGINT before the server was ready, when nothing is worth waiting for."""
+log = logging.getLogger(__name__)
 
 
 class Tally:
@@ -37,54 +38,35 @@ class Tally:
         self._life.stage = f"verifying weights, {self._bytes / 2**30:.1f} GiB"
 
 
-def serve(settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[int], None] = lambda _: None) -> None:
-    """Run until SIGTERM or SIGINT, then drain and return. `say` hears each stage, `on_ready` the port once it is ready.
+def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: None, policy: Policy = USUAL) -> None:
+    """Run until SIGTERM or SIGINT, then drain and return. `on_ready` hears the port each time that it is ready.
 
-    Ready means that a clip was transcribed through the path that requests take. Draining means that new requests are
-    refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS; what is not done then is refused
-    too. Raises KitError where the server cannot start.
+    Ready means that a clip was transcribed through the path that requests take. An engine that fails then is loaded
+    again, as often as `policy` allows; until it is ready, requests are refused. Draining means that new requests are
+    refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT; what is not done
+    then is refused too. Raises KitError where the server cannot start, EngineLostError where no engine lives.
     """
-    stopped, loaded = threading.Event(), threading.Event()
+    logs.configure(settings)
     life = Life()
-
-    def stage(words: str) -> None:
-        life.stage = words
-        say(words)
-
-    def stop(number: int, _: Any) -> None:
-        first = not stopped.is_set()
-        stopped.set()
-        life.drain()
-        stage(f"draining after {signal.Signals(number).name}")
-        if first and not loaded.is_set():
-            raise _StoppedError
-
+    stops = Stops(life)
     allow_files(FILES)
-    app = create_app(life, keys=read_keys(under_project(settings.keys_file)) if settings.keys_file else Keys())
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with listening(app, host=settings.host, port=settings.port) as listener:
-            stage("verifying weights")
-            preflight.check(settings, on_bytes=Tally(life).add)
-            stage(f"loading {settings.model}")
-            with open_transcriber(settings) as transcriber:
-                stage("warming up")
-                transcriber.transcribe(bundled_clips()[0].path)
-                service = Service(transcriber)
-                loaded.set()
-                if not stopped.is_set():
-                    where = f"{transcriber.device.name} ({transcriber.device.description()})"
-                    stage(f"ready on {where}, port {listener.port}")
-                    life.ready(service)
-                    on_ready(listener.port)
-                stopped.wait()
-                drain(life, service, listener, seconds=settings.drain_seconds)
-    except _StoppedError:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    stage("stopped")
+    app = create_app(life, access=read_access(settings))
+    metrics: Metrics = app.state.metrics
+    with stops.heeded():
+        try:
+            with listening(app, host=settings.host, port=settings.port, tls=read_tls(settings)) as listener:
+                with stops.interrupting():
+                    life.enter("verifying weights")
+                    preflight.check(settings, on_bytes=Tally(life).add)
+                farewell = Keeper(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
+        except StoppedError:
+            log.info("%s", life.stage)
+            farewell = Farewell()
+        log.info("stopped, %s", farewell)
+        try:
+            farewell.write(record.place(settings).farewell, Process.of(os.getpid()))
+        except KitError as error:
+            log.warning("invoke stop will not know how many requests were answered: %s", error)
 
 
 def allow_files(count: int) -> None:
@@ -93,11 +75,3 @@ def allow_files(count: int) -> None:
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def drain(life: Life, service: Service, listener: Listener, *, seconds: float) -> None:
-    """Wait until what was accepted is answered; what takes longer than `seconds` is told that the server ends."""
-    if not life.await_idle(seconds):
-        listener.call(service.give_up)
-        life.await_idle(LAST_ANSWERS)
-    service.close()

@@ -1,38 +1,67 @@
 """From requests that come together to transcripts: bounded, awaited without threads, given up when nobody waits."""
 
 import asyncio
+import contextvars
+import copy
+import functools
+import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from tempfile import SpooledTemporaryFile
+from typing import Any, TypeVar
 
 from env.settings import Settings
-from runtime import transcript
-from runtime.engines import Decoded, Decoding, EngineError, Event
+from runtime import audio, transcript
+from runtime.audio import TooLongError
+from runtime.engines import Decoded, Decoding, EngineError, Event, Utterance
 from runtime.errors import KitError
+from runtime.fetch import shown
 from runtime.server.deltas import Deltas
+from runtime.server.entry import Account
 from runtime.server.errors import DecodingError, FullError, OverdueError, StoppingError
+from runtime.server.stored import Upload, most_in_memory
 from runtime.server.workers import Workers
-from runtime.transcriber import Prepared, Request, Transcriber
+from runtime.transcriber import Prepared, Request, Transcriber, limits
 from runtime.transcript import Transcript
 
 # Requests whose audio is in memory, for each utterance of a batch: enough that the engine finds company of like length
 # for each. The others wait with their audio as it came, most of it on disk.
 AHEAD = 4
-READERS = min(4, os.cpu_count() or 1)  # threads that decode audio
+# Seconds from which on audio counts as long. Long files have places of their own, fewer, so that neither is memory full
+# of decoded audio, 64 kB a second, nor do short ones wait for them.
+LONG = 300.0
+READERS = min(4, os.cpu_count() or 1)  # threads that decode audio and parse bodies
+STOPPING = StoppingError("the server", "ends before this request is done")
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def long_files(settings: Settings) -> int:
+    """Long files whose audio is in memory: as many as fill a batch with their segments, and one to follow."""
+    batch = min(settings.max_batch * settings.segment_seconds, settings.batch_audio_seconds)
+    return 1 + math.ceil(batch / LONG)
 
 
 class Service:
     """Transcribes for many clients at once, on one event loop."""
 
-    def __init__(self, transcriber: Transcriber) -> None:
+    def __init__(self, transcriber: Transcriber, *, on_trouble: Callable[[KitError], None] = lambda _: None) -> None:
+        """`on_trouble` hears, on the event loop, what the engine could not decode, or that it has failed."""
         self.transcriber = transcriber
+        self._on_trouble = on_trouble
         self._desks = asyncio.Semaphore(AHEAD * self.settings.max_batch)
+        self._long = asyncio.Semaphore(long_files(self.settings))
         self._readers = Workers(READERS, name="audio")
         self._fetchers = Workers(FETCHERS, name="url")
-        self._running: set[asyncio.Task[Transcript]] = set()
-        self._given_up = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self._over: KitError | None = None
 
     @property
     def settings(self) -> Settings:
@@ -60,11 +89,12 @@ class Service:
         """Transcribe one file. `on_start` hears that its audio could be read, `on_text` each bit of text as it comes.
 
         Cancelled, it takes its segments out of the engine. Raises KitError: FullError at once, OverdueError after the
-        longest time, StoppingError after `give_up`, DecodingError or EngineError from the engine, and others where
+        longest time, the reason of `give_up` after it, DecodingError or EngineError from the engine, and others where
         audio, language or context cannot be used.
         """
         self.refuse_if_full()
-        work = asyncio.ensure_future(self._work(request, on_start, on_text))
+        self._refuse_if_over()
+        work = asyncio.ensure_future(self._work(request, on_start, on_text, Account()))
         self._running.add(work)
         seconds = self.settings.request_timeout_seconds
         try:
@@ -72,15 +102,55 @@ class Service:
         except asyncio.TimeoutError:
             raise OverdueError("the request", f"took longer than the limit of {seconds:g} s") from None
         except asyncio.CancelledError:
-            if self._given_up:
-                raise StoppingError("the server", "ends before this request is done") from None
+            self._refuse_if_over()
+            raise
+        except (DecodingError, EngineError) as error:
+            self._on_trouble(error)
             raise
         finally:
             self._running.discard(work)
 
-    def give_up(self) -> None:
-        """End all requests that are held. To be called on the event loop."""
-        self._given_up = True
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """A place for the task that runs the block, for as long as it does.
+
+        Raises FullError at once, and the reason of `give_up`, which cancels the task, after it.
+        """
+        self.refuse_if_full()
+        self._refuse_if_over()
+        task = asyncio.current_task()
+        assert task, "a session is led by a task"
+        self._running.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._refuse_if_over()
+            raise
+        finally:
+            self._running.discard(task)
+
+    async def decode(self, utterance: Utterance, *, name: str) -> Decoded:
+        """Decode one utterance of a session; errors call it `name`.
+
+        Cancelled, it takes it out of the engine. Raises OverdueError, StoppingError, DecodingError and EngineError.
+        """
+        seconds = self.settings.request_timeout_seconds
+        try:
+            with _submitted(self.transcriber, [utterance]) as (decoding,):
+                return await asyncio.wait_for(_decoded(_arrivals(decoding, tokens=False), None, name), seconds)
+        except asyncio.TimeoutError:
+            raise OverdueError(name, f"took longer than the limit of {seconds:g} s") from None
+        except (DecodingError, EngineError) as error:
+            self._on_trouble(error)
+            raise
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """What `function` gives, in one of the threads that read what clients send: few, as that may take memory."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    def give_up(self, reason: KitError = STOPPING) -> None:
+        """End all requests that are held, and refuse others, for that reason. To be called on the event loop."""
+        self._over = reason
         for work in self._running:
             work.cancel()
 
@@ -89,32 +159,78 @@ class Service:
         self._readers.shutdown()
         self._fetchers.shutdown()
 
-    async def _work(
-        self, request: Request, on_start: Callable[[], None], on_text: Callable[[str], None] | None
-    ) -> Transcript:
-        pool = self._fetchers if isinstance(request.source, str) else self._readers
-        async with self._desks:
-            prepared = await asyncio.get_running_loop().run_in_executor(pool, self.transcriber.prepare, request)
-            on_start()
-            deltas = on_text and Deltas(raw=self.transcriber.text, language=prepared.language, tell=on_text)
-            return await self._decode(prepared, deltas or None)
+    def _refuse_if_over(self) -> None:
+        if self._over:
+            raise copy.copy(self._over) from None  # each request's own: what is raised holds on to where it was raised
 
-    async def _decode(self, prepared: Prepared, deltas: Deltas | None) -> Transcript:
-        with _submitted(self.transcriber, prepared) as decodings:
+    async def _work(
+        self, request: Request, on_start: Callable[[], None], on_text: Callable[[str], None] | None, account: Account
+    ) -> Transcript:
+        async with self._at_hand(request) as here:
+            try:
+                async with self._desks:
+                    return await self._transcribed(here, on_start, on_text, account, longest=LONG)
+            except TooLongError:
+                if self.settings.max_audio_seconds <= LONG:
+                    raise
+            async with self._long:
+                return await self._transcribed(here, on_start, on_text, account, longest=math.inf)
+
+    @asynccontextmanager
+    async def _at_hand(self, request: Request) -> AsyncIterator[Request]:
+        """The request, its audio fetched if it is at a URL."""
+        url = request.source
+        if not isinstance(url, str):
+            yield request
+            return
+        with SpooledTemporaryFile(max_size=most_in_memory(self.held)) as body:
+            fetch = functools.partial(audio.fetched, url, body, limits=limits(self.settings))
+            await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
+            yield replace(request, source=Upload(body, shown(url)))
+
+    async def _transcribed(
+        self,
+        request: Request,
+        on_start: Callable[[], None],
+        on_text: Callable[[str], None] | None,
+        account: Account,
+        *,
+        longest: float,
+    ) -> Transcript:
+        """Raises TooLongError for what is longer than `longest` seconds, or than the settings allow."""
+        most = min(longest, self.settings.max_audio_seconds)
+        patient = replace(self.transcriber, settings=self.settings.model_copy(update={"max_audio_seconds": most}))
+        account.taken()
+        prepare = functools.partial(contextvars.copy_context().run, patient.prepare, request)  # its log has its id
+        prepared = await asyncio.get_running_loop().run_in_executor(self._readers, prepare)
+        on_start()
+        deltas = on_text and Deltas(raw=self.transcriber.text, language=prepared.language, tell=on_text)
+        return await self._decode(prepared, deltas or None, account)
+
+    async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: Account) -> Transcript:
+        with _submitted(self.transcriber, prepared.spoken) as decodings:
+            for decoding in decodings[:1]:
+                decoding.add_listener(account.begun)
             arrivals = iter([_arrivals(decoding, tokens=deltas is not None) for decoding in decodings])
             done: list[transcript.Segment] = []
             for cut, utterance in zip(prepared.cuts, prepared.utterances, strict=True):
-                decoded = await _decoded(next(arrivals), deltas, prepared) if utterance else None
+                decoded = await _decoded(next(arrivals), deltas, prepared.audio.source) if utterance else None
                 done.append(prepared.heard(cut, decoded))
+                account.decoded(cut.end - cut.start, len(done[-1].tokens))
                 if deltas:
                     deltas.end(done[-1])
-            return prepared.joined(done)
+            heard = prepared.joined(done)
+            account.done(heard)
+            if self.settings.log_content:
+                told = {"source": heard.source, "context": prepared.request.context, "text": heard.text}
+                log.info("transcribed", extra=told)
+            return heard
 
 
 @contextmanager
-def _submitted(transcriber: Transcriber, prepared: Prepared) -> Iterator[Sequence[Decoding]]:
-    """The segments in the engine; whatever ends the wait for them takes them out again."""
-    decodings = transcriber.engine.submit(prepared.spoken)
+def _submitted(transcriber: Transcriber, utterances: Sequence[Utterance]) -> Iterator[Sequence[Decoding]]:
+    """Utterances in the engine; whatever ends the wait for them takes them out again."""
+    decodings = transcriber.engine.submit(utterances)
     try:
         yield decodings
     except BaseException:
@@ -136,8 +252,8 @@ def _arrivals(decoding: Decoding, *, tokens: bool) -> "asyncio.Queue[Event]":
     return arrivals
 
 
-async def _decoded(arrivals: "asyncio.Queue[Event]", deltas: Deltas | None, prepared: Prepared) -> Decoded:
-    """Wait for the end of an utterance."""
+async def _decoded(arrivals: "asyncio.Queue[Event]", deltas: Deltas | None, name: str) -> Decoded:
+    """Wait for the end of an utterance of what errors call `name`."""
     tokens: list[int] = []
     while isinstance(event := await arrivals.get(), int):
         tokens.append(event)
@@ -149,5 +265,5 @@ async def _decoded(arrivals: "asyncio.Queue[Event]", deltas: Deltas | None, prep
         raise StoppingError("the engine", "ends before this request is done")
     if isinstance(event, BaseException):
         words = str(event) if isinstance(event, KitError) else f"{type(event).__name__}: {event}"
-        raise DecodingError(prepared.audio.source, f"cannot be decoded: {words}") from event
+        raise DecodingError(name, f"cannot be decoded: {words}") from event
     return event

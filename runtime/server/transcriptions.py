@@ -1,5 +1,6 @@
 """POST /v1/audio/transcriptions, as OpenAI's clients send it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/audio", tags=["transcription"])
 
+STREAMED = ("json", "verbose_json")
 MEDIA_TYPES = {"json": "application/json", "verbose_json": "application/json", "vtt": "text/vtt; charset=utf-8"}
 GRANULARITIES = "timestamp_granularities"
 
@@ -62,7 +64,7 @@ async def transcribe(request: Request) -> Response:
                 wanted,
                 fields=ask.names,
                 on_text=lambda text: data_of({"type": "transcript.text.delta", "delta": text}),
-                on_end=_done,
+                on_end=lambda heard: [_done(heard, ask.format)],
             )
         heard = await whole(request, service, wanted, fields=ask.names)
     media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
@@ -88,8 +90,9 @@ def read(fields: Fields) -> Ask:
     if len(sources) != 1:
         raise refused("file", "give one of file and url", code="missing_field")
     form_of_answer, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
-    if stream and form_of_answer != "json":
-        raise refused("response_format", f"{form_of_answer} cannot be streamed; possible with stream is json")
+    if stream and form_of_answer not in STREAMED:
+        words = f"{form_of_answer} cannot be streamed; possible with stream are {' and '.join(STREAMED)}"
+        raise refused("response_format", words)
     return Ask(
         source=sources[0],
         model=wanted.get("model"),
@@ -165,5 +168,6 @@ KNOWN: dict[str, Callable[[str, str | Upload], Any]] = {
 POSSIBLE = {*KNOWN, GRANULARITIES}
 
 
-def _done(heard: Transcript) -> list[str]:
-    return [data_of({"type": "transcript.text.done", **formats.summary(heard)})]
+def _done(heard: Transcript, form_of_answer: str) -> str:
+    """The last event: it has all that the answer would have without a stream."""
+    return data_of({"type": "transcript.text.done", **json.loads(formats.FORMATS[form_of_answer].write(heard))})

@@ -3,57 +3,33 @@
 import asyncio
 import base64
 import binascii
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from env.settings import Settings
-from runtime import audio
-from runtime.audio import Audio, Limits
-from runtime.errors import KitError
+from runtime.server import strict_json
 from runtime.server.errors import ApiError
+from runtime.server.heap import tidy
 from runtime.server.life import life_of
+from runtime.server.service import Service
+from runtime.server.stored import Upload, most_in_memory
 
 T = TypeVar("T")
 
-IN_MEMORY = 1 << 20  # bytes of an upload; the rest is in a file without a name
-ALL_IN_MEMORY = 32 << 20  # bytes of all uploads together, as hundreds may wait
+log = logging.getLogger(__name__)
+
 MOST_FIELDS = 40
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
-
-
-@dataclass(frozen=True)
-class Upload:
-    """Audio as a client sent it, under the name that the client gave it."""
-
-    file: "SpooledTemporaryFile[bytes]"
-    name: str
-
-    def load(self, *, limits: Limits) -> Audio:
-        """Decode it. Raises KitError like `runtime.audio.load`, with the client's name for it."""
-        try:
-            source: Path | bytes
-            if self.file._rolled:  # type: ignore[attr-defined]
-                source = Path(f"/proc/self/fd/{self.file.fileno()}")  # opened anew, however often
-            else:
-                self.file.seek(0)
-                source = self.file.read()
-            return replace(audio.load(source, limits=limits), source=self.name)
-        except KitError as error:
-            raise type(error)(self.name, error.reason, error.advice) from error
-
-    def close(self) -> None:
-        """Forget it."""
-        self.file.close()
 
 
 Fields = dict[str, list[str | Upload]]
@@ -61,7 +37,7 @@ Fields = dict[str, list[str | Upload]]
 
 def in_memory(request: Request) -> int:
     """Bytes that an upload may keep in memory: the fewer, the more requests there are."""
-    return min(IN_MEMORY, ALL_IN_MEMORY // life_of(request).accepted)
+    return most_in_memory(life_of(request).accepted)
 
 
 @asynccontextmanager
@@ -74,11 +50,13 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
     kind = content_type(request)
     if kind not in FORMS:
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected {FORMS[0]}", code="content_type")
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() != "utf-8":  # Python knows codecs that are no character sets, and slow ones
+        raise ApiError(415, f"the form is in the character set {charset!r}, expected utf-8", code="content_type")
     body = _bounded(request, settings.upload_max_mib << 20)
-    parser: MultiPartParser | FormParser
+    parser: _WholeForm | FormParser
     if kind == FORMS[0]:
-        parser = MultiPartParser(request.headers, body, max_files=1, max_fields=MOST_FIELDS)
-        parser.spool_max_size = in_memory(request)
+        parser = _WholeForm(request.headers, body, most_in_memory=in_memory(request))
     else:
         parser = FormParser(request.headers, body, max_fields=MOST_FIELDS)
     try:
@@ -89,6 +67,7 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
         raise _unstorable(error) from error
     finally:
         await body.aclose()
+        await tidy()
     fields: Fields = {}
     for name, value in data.multi_items():
         fields.setdefault(name, []).append(_upload(value) if isinstance(value, UploadFile) else value)
@@ -98,21 +77,31 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
         await data.close()
 
 
-async def json_body(request: Request, settings: Settings) -> Any:
-    """A JSON body, read in a thread. Raises ApiError like `form`."""
+async def json_body(request: Request, service: Service, read: Callable[[Any], T]) -> T:
+    """What `read`, called in one of the service's threads for reading, makes of a JSON body.
+
+    Raises ApiError like `form`, and what `read` raises.
+    """
     kind = content_type(request)
     if kind != "application/json":
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
     with SpooledTemporaryFile(max_size=in_memory(request)) as file:
         try:
-            await _in_time(_spool(request, file, settings), settings)
+            await _in_time(_spool(request, file, service.settings), service.settings)
         except OSError as error:
             raise _unstorable(error) from error
-        file.seek(0)
         try:
-            return await run_in_threadpool(json.load, file)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
+            return await service.read(lambda: read(_read_json(file)))
+        finally:
+            await tidy()
+
+
+def _read_json(file: IO[bytes]) -> Any:
+    file.seek(0)
+    try:
+        return strict_json.read(file.read())
+    except ValueError as error:
+        raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
 
 
 def from_base64(text: str, *, name: str, param: str, most_in_memory: int) -> Upload:
@@ -135,13 +124,32 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+class _WholeForm(MultiPartParser):
+    """Reads a form with one file at most; without its closing boundary it is refused, and the file closed."""
+
+    def __init__(self, headers: Headers, body: AsyncGenerator[bytes, None], *, most_in_memory: int) -> None:
+        super().__init__(headers, self._until_its_end(body), max_files=1, max_fields=MOST_FIELDS)
+        self.spool_max_size = most_in_memory
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def _until_its_end(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for piece in body:
+            yield piece
+        if not self._ended:
+            raise MultiPartException("it breaks off before its closing boundary")
+
+
 def _upload(part: UploadFile) -> Upload:
     assert isinstance(part.file, SpooledTemporaryFile)
     return Upload(part.file, Path(part.filename or "").name or "audio")
 
 
 def _unstorable(error: OSError) -> ApiError:
-    return ApiError(500, f"the upload cannot be stored: {error.strerror or error}", code="storage", close=True)
+    log.error("an upload cannot be stored: %s", error)
+    return ApiError(507, f"the upload cannot be stored: {error.strerror or error}", code="storage", close=True)
 
 
 async def _in_time(reading: Coroutine[Any, Any, T], settings: Settings) -> T:

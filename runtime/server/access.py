@@ -1,0 +1,60 @@
+"""Who may ask, as the settings have it."""
+
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from env.loading import under_project
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.server import operators
+from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
+from runtime.server.origins import read_origins
+from runtime.server.quotas import Caller
+
+
+@dataclass(frozen=True)
+class Access:
+    """Callers' keys and limits, the operators' key, and the origins of pages."""
+
+    keys: Keys = field(default_factory=Keys)
+    admin: Keys = field(default_factory=Keys)
+    per_minute: int | None = None
+    at_once: int | None = None
+    origins: frozenset[str] = frozenset()
+
+    def key(self, scope: Scope) -> Key | None:
+        """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one."""
+        if not self.keys.known:
+            return None
+        given = given_key(scope)
+        key = self.keys.find(given)
+        if key is None:
+            words = "the key is none of this server's" if given else "a key is needed: Authorization: Bearer KEY"
+            raise unknown(words, "invalid_api_key")
+        return key
+
+    def caller(self, scope: Scope, key: Key | None) -> Caller:
+        """Who a request counts for: the key's owner, or the address it comes from."""
+        if key is None:
+            return Caller(scope["client"][0], self.per_minute, self.at_once)
+        return Caller(key.owner, key.per_minute or self.per_minute, key.at_once or self.at_once)
+
+
+def read_access(settings: Settings) -> Access:
+    """Raises KitError where a key cannot be used, or it is not clear which ones count."""
+    if settings.api_key and settings.keys_file:
+        raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
+    keys, admin = Keys(), Keys()
+    if settings.keys_file:
+        keys = read_keys(under_project(settings.keys_file))
+    if settings.api_key:
+        keys = Keys((one_key(settings.api_key.get_secret_value(), owner="api", variable="ASR_API_KEY"),))
+    if settings.admin_key:
+        secret = settings.admin_key.get_secret_value()
+        admin = Keys((one_key(secret, owner="admin", variable=operators.VARIABLE),))
+        if keys.find(secret.strip()):
+            raise KitError(operators.VARIABLE, "is a caller's key too", "openssl rand -hex 24 makes another")
+    return Access(
+        keys, admin, settings.requests_per_minute, settings.requests_at_once, read_origins(settings.cors_origins)
+    )

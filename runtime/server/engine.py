@@ -1,0 +1,136 @@
+"""The server's engine: loaded, warmed up, served with, and loaded anew after a crash."""
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from env.settings import Settings
+from runtime.checkpoint import Loaded
+from runtime.engines import EngineError, Observer
+from runtime.errors import KitError
+from runtime.ops.process.crashes import Crashes, Policy
+from runtime.ops.process.farewell import Farewell
+from runtime.server.life import Life
+from runtime.server.listening import Listener
+from runtime.server.logs import adopt
+from runtime.server.service import STOPPING, Service
+from runtime.server.signals import StoppedError, Stops
+from runtime.server.watch import Watch, warm_up
+from runtime.transcriber import Transcriber, open_transcriber
+
+LAST_ANSWERS = 1.0  # seconds for requests that were given up to be told so
+
+log = logging.getLogger(__name__)
+
+
+class EngineLostError(KitError):
+    """The engine fails again and again. A new process may do better: the device's context ends with the old one."""
+
+    exit_code = os.EX_SOFTWARE  # 70 in sysexits.h; supervisors and containers start again after it
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps an engine for `life` and what listens. `on_ready` hears the port each time an engine is ready, `observers`
+    the work of all engines."""
+
+    settings: Settings
+    life: Life
+    listener: Listener
+    stops: Stops
+    on_ready: Callable[[int], None]
+    observers: Sequence[Observer]
+
+    def run(self, policy: Policy) -> Farewell:
+        """Serve until the server ends, with one engine after the other.
+
+        Raises what loading the first one raises, StoppedError where the server ends while there is none, and
+        EngineLostError where they fail more often than `policy` allows.
+        """
+        life, crashes, why = self.life, Crashes(policy), ""
+        while True:
+            try:
+                return self._serve_with_one(why)
+            except Exception as error:  # torch, CANN and files raise what they like
+                if not life.served:
+                    raise
+                if not isinstance(error, EngineError):  # which the engine has logged
+                    log.error("the engine cannot be loaded again", exc_info=error)
+                life.crashed(f"{type(error).__name__}: {error}")
+            pause = crashes.add(monotonic())
+            if pause is None:
+                reason = f"has failed, and had been loaded again {policy}: {life.crash}"
+                raise EngineLostError("the engine", reason, "npu-smi info tells how the device is")
+            why = f"the engine has failed: {life.crash}"
+            life.enter(f"restarting in {pause:g} s: {why}", level=logging.ERROR)
+            if life.pause(pause):
+                raise StoppedError
+            life.reload()
+
+    def _serve_with_one(self, why: str) -> Farewell:
+        """Raises EngineError when it fails, and what loading it raises. `why` there was another before."""
+        watch = Watch(self.life.crashed)
+        reason = f" again: {why}" if why else ""
+        with contextlib.ExitStack() as stack:
+            with self.stops.interrupting():
+                self.life.enter(f"loading {self.settings.model}{reason}")
+                transcriber = stack.enter_context(opened(self.settings, observers=(watch, *self.observers)))
+                adopt()  # loading has imported transformers
+                self.life.enter(f"warming up{reason}")
+                warm_up(transcriber)
+            service = Service(transcriber, on_trouble=lambda error: watch.trouble(service, error))
+            try:
+                return self._serve(service)
+            finally:
+                watch.end()
+                service.close()
+
+    def _serve(self, service: Service) -> Farewell:
+        life, device = self.life, service.transcriber.device
+        life.enter(f"ready on {device.name} ({device.description()}), port {self.listener.port}")
+        life.ready(service)
+        self.on_ready(self.listener.port)
+        if life.await_end():
+            log.info("%s", life.stage)
+            return drain(life, service, self.listener, seconds=self.settings.drain_seconds)
+        lost = _lost(life)
+        self.listener.call(functools.partial(service.give_up, lost))
+        life.await_idle(LAST_ANSWERS)
+        raise lost
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Transcriber]:
+    """`open_transcriber`, of which nothing is left on the device after the block."""
+    loaded: Loaded | None = None
+    try:
+        with open_transcriber(settings, observers=observers) as transcriber:
+            loaded = transcriber.loaded
+            yield transcriber
+    finally:
+        if loaded:
+            loaded.model.to("meta")  # frees the weights, whoever still holds the model
+            gc.collect()
+            with contextlib.suppress(RuntimeError):  # of a device that is lost; the next load says so
+                loaded.device.empty_cache()
+
+
+def drain(life: Life, service: Service, listener: Listener, *, seconds: float) -> Farewell:
+    """Wait until what was accepted is answered; what takes longer than `seconds`, or than until the server shall end at
+    once, is told that it ends, and what the engine fails, that."""
+    waited_for = life.accepted
+    if life.await_drained(seconds):
+        return Farewell(waited_for)
+    left = life.accepted
+    listener.call(functools.partial(service.give_up, _lost(life) if life.crash else STOPPING))
+    life.await_idle(LAST_ANSWERS)
+    return Farewell(waited_for - left, left)
+
+
+def _lost(life: Life) -> EngineError:
+    return EngineError("the engine", f"has failed: {life.crash}", "try again later")

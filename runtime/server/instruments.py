@@ -1,0 +1,117 @@
+"""What is measured of the server's work, for Prometheus. What it is doing now is in runtime/server/metrics.py."""
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from runtime.engines import Observer
+
+# Bounds of buckets, in seconds unless told otherwise. They are closest where an answer of Qwen3-ASR-1.7B on an Ascend
+# 910B4 is expected: 0.73 s for a clip of 4.2 s (RTF 0.175), of which each of some 20 tokens is 0.03 s.
+REQUEST = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60, 120, 300, 600)  # 600 is the usual time limit
+WAIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)  # from ASR_BATCH_WAIT_MS's default on
+FIRST_TOKEN = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60)  # under 0.5 feels immediate
+PREFILL = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8)
+STEP = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.25, 0.5, 1)
+RTF = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5)  # from 1 on, speech comes faster
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # utterances; ASR_MAX_BATCH is 256 at most
+
+
+class EngineMetrics(Observer):
+    """Measures what engines tell, one after the other if one had to be replaced."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._waits = Histogram(
+            "asr_queue_wait_seconds",
+            "Time of an utterance between its coming to the engine and its being decoded.",
+            registry=registry,
+            buckets=WAIT,
+        )
+        self._batches = Histogram(
+            "asr_batch_utterances", "Utterances that were taken together.", registry=registry, buckets=BATCH
+        )
+        self._prefills = Histogram(
+            "asr_prefill_seconds",
+            "Time of a batch's audio and prompts, up to the first token of each utterance.",
+            registry=registry,
+            buckets=PREFILL,
+        )
+        self._steps = Histogram(
+            "asr_decode_step_seconds", "Time of one further token of each utterance.", registry=registry, buckets=STEP
+        )
+
+    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
+        """Counts the batch, and how long each utterance of it has waited."""
+        self._batches.observe(len(waits))
+        for wait in waits:
+            self._waits.observe(wait)
+
+    def prefilled(self, seconds: float) -> None:
+        """Counts a prefill."""
+        self._prefills.observe(seconds)
+
+    def stepped(self, seconds: float) -> None:
+        """Counts a step of decoding."""
+        self._steps.observe(seconds)
+
+
+class Metrics:
+    """Counts and times since the process started, in a registry of their own. `engine` is for `open_transcriber`,
+    `realtime_sessions` for whoever begins and ends sessions."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.engine = EngineMetrics(self.registry)
+        self.realtime_sessions = Gauge(
+            "asr_realtime_sessions", "Realtime sessions that are open.", registry=self.registry
+        )
+        self._requests = Counter(
+            "asr_requests",
+            "Requests that ended, by the route's template and status; 499 where the client hung up.",
+            ("route", "code"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "asr_request_seconds",
+            "Time of a request from its head to the end of the answer, or of a session.",
+            ("route",),
+            registry=self.registry,
+            buckets=REQUEST,
+        )
+        self._audio = Counter("asr_audio_seconds", "Audio transcribed.", registry=self.registry)
+        self._tokens = Counter("asr_tokens", "Tokens decoded for it.", registry=self.registry)
+        self._rtf = Histogram(
+            "asr_rtf",
+            "Real-time factor of a transcribed request: its time, waiting included, over its audio's.",
+            registry=self.registry,
+            buckets=RTF,
+        )
+        self._first_token = Histogram(
+            "asr_first_token_seconds",
+            "Time from a request's being accepted to the first token of its transcript.",
+            registry=self.registry,
+            buckets=FIRST_TOKEN,
+        )
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """A request or a session ended."""
+        self._requests.labels(route, str(code)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def decoded(self, audio_seconds: float, tokens: int) -> None:
+        """A segment of a request is done; silent ones have no tokens."""
+        self._audio.inc(audio_seconds)
+        self._tokens.inc(tokens)
+
+    def began(self, seconds: float) -> None:
+        """The first token of a transcript is there, so long after its request was accepted."""
+        self._first_token.observe(seconds)
+
+    def transcribed(self, audio_seconds: float, seconds: float) -> None:
+        """A transcript is done, so long after its request was accepted."""
+        if audio_seconds:
+            self._rtf.observe(seconds / audio_seconds)

@@ -1,0 +1,81 @@
+"""The certificate that the server answers https with."""
+
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+from env.loading import under_project
+from env.settings import Settings
+from runtime.errors import KitError
+
+CERTIFICATE, KEY = "ASR_TLS_CERT_FILE", "ASR_TLS_KEY_FILE"
+READABLE = "make it readable for the user that the server runs as"
+MATCHING = "openssl x509 -noout -pubkey -in CERTIFICATE, openssl pkey -pubout -in KEY: they must print the same"
+
+
+def read_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What to shake hands with, TLS 1.2 or newer; None where the settings name no certificate.
+
+    Raises KitError for one file without the other, files that cannot be read or do not belong together, a key that is
+    encrypted and a certificate that clients would refuse for its date or purpose.
+    """
+    if settings.tls_cert_file is None and settings.tls_key_file is None:
+        return None
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        missing, given = (CERTIFICATE, KEY) if settings.tls_cert_file is None else (KEY, CERTIFICATE)
+        raise KitError(missing, f"is not set, but {given} is", "set both for https, none for http")
+    certificate, key = under_project(settings.tls_cert_file), under_project(settings.tls_key_file)
+    for variable, path in ((CERTIFICATE, certificate), (KEY, key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise KitError(variable, f"{path} cannot be read: {error.strerror}", READABLE) from None
+    context = _context(certificate, key)
+    _try(context, certificate)
+    return context
+
+
+def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+    def no_password() -> NoReturn:
+        raise KitError(KEY, f"{key} is encrypted", f"openssl pkey -in {key} -out KEY writes one that is not")
+
+    try:  # a certificate that is none is told from a key that is none: the file of a key holds no certificate
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        reason = f"{certificate} holds no certificate in PEM ({error.reason or error})"
+        raise KitError(CERTIFICATE, reason, "give the certificate, and those between it and the root, in PEM") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise KitError(KEY, f"{key} is not the key of the certificate {certificate}", MATCHING) from None
+        reason = f"{key} cannot be used with the certificate {certificate} ({error.reason or error})"
+        raise KitError(KEY, reason, "give the certificate's private key, in PEM and not encrypted") from None
+    return context
+
+
+def _try(server: ssl.SSLContext, certificate: Path) -> None:
+    """Shake hands with a client that trusts this certificate. Raises KitError with what it says against it."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trusts the certificate itself, whoever signed it
+    client.load_verify_locations(certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
+    try:
+        while ends:
+            ends = [end for end in ends if not _done(end)]
+    except ssl.SSLError as error:
+        words = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+        reason = f"{certificate} would be refused by clients: {words}"
+        raise KitError(CERTIFICATE, reason, f"openssl x509 -noout -dates -purpose -in {certificate}") from None
+
+
+def _done(end: ssl.SSLObject) -> bool:
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True

@@ -1,0 +1,115 @@
+"""A server's engines as the server keeps them, with a model whose device fails when a test says so."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from serving import PATIENCE, TRANSCRIPTIONS
+
+from env.settings import Settings
+from runtime.ops.process.crashes import Policy
+from runtime.ops.process.farewell import Farewell
+from runtime.server.app import create_app
+from runtime.server.engine import Keeper
+from runtime.server.life import Life
+from runtime.server.listening import listening
+from runtime.server.signals import StoppedError, Stops
+
+
+class Device:
+    """Where the model computes: it goes on, waits until `goes_on` is set, or raises `failure` in the engine's thread,
+    `times` times. `waits` says that it waits."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.failure: BaseException | None = None
+        self.times = 0
+        self.then_hold = False
+        self.goes_on, self.waits = threading.Event(), threading.Event()
+        self.goes_on.set()
+        product = torch.nn.Linear.forward
+
+        def forward(layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+            if not self.goes_on.is_set():
+                self.waits.set()
+                assert self.goes_on.wait(PATIENCE)
+            if self.times:
+                self.times -= 1
+                if self.then_hold:
+                    self.hold()
+                assert self.failure
+                raise self.failure
+            return product(layer, inputs)
+
+        patch.setattr(torch.nn.Linear, "forward", forward)
+
+    def fail(self, failure: BaseException, times: int = 10**9, *, then_hold: bool = False) -> None:
+        """From now on."""
+        self.failure, self.times, self.then_hold = failure, times, then_hold
+
+    def hold(self) -> None:
+        """From now on it waits."""
+        self.waits.clear()
+        self.goes_on.clear()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A server that is ready, or was; `ready` has an entry for each time, `over` is set when it has ended."""
+
+    life: Life
+    url: str
+    ready: "SimpleQueue[int]"
+    over: threading.Event
+
+    def post(self, audio: bytes, path: str = TRANSCRIPTIONS, **data: str) -> httpx.Response:
+        """A request for a transcript."""
+        return httpx.post(self.url + path, files={"file": audio}, data=data, timeout=PATIENCE)
+
+    def health(self) -> tuple[int, Any]:
+        """What /health/ready says."""
+        answer = httpx.get(f"{self.url}/health/ready", timeout=PATIENCE)
+        return answer.status_code, answer.json()
+
+    def await_ready(self) -> None:
+        """Wait until it is ready, once for each time."""
+        self.ready.get(timeout=PATIENCE)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the server, which is this process."""
+        os.kill(os.getpid(), number)
+
+
+def keep(settings: Settings, visit: Callable[[Kept], None], *, policy: Policy) -> Farewell:
+    """Serve as `invoke serve` does while `visit` runs in a thread, from the first time the server is ready on."""
+    life, ready = Life(), SimpleQueue[int]()
+    stops = Stops(life)
+    with (
+        stops.heeded(),
+        listening(create_app(life), host="127.0.0.1", port=0) as listener,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        kept = Kept(life, f"http://127.0.0.1:{listener.port}", ready, threading.Event())
+
+        def visited() -> None:
+            try:
+                kept.await_ready()
+                visit(kept)
+            finally:
+                life.stop("the end of the visit", at_once=True)
+
+        visitor = pool.submit(visited)
+        try:
+            return Keeper(settings, life, listener, stops, ready.put, []).run(policy)
+        except StoppedError:
+            return Farewell()
+        finally:
+            kept.over.set()
+            visitor.result()

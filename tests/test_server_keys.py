@@ -1,0 +1,232 @@
+"""Callers' keys, and how much each may ask, over HTTP and WebSockets."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fastapi import WebSocket
+from pydantic import SecretStr
+from serving import PATIENCE, held, served
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from env.loading import SettingsError, load_settings
+from env.settings import Settings
+from runtime.engines import Decoded
+from runtime.errors import KitError
+from runtime.measure.smoke import Clip
+from runtime.server.access import read_access
+from runtime.server.app import create_app
+from runtime.server.keys import read_keys
+from runtime.server.life import Life
+from runtime.server.listening import listening
+from runtime.server.service import Service
+from runtime.transcriber import Transcriber
+
+KEY = "sk-of-somebody"
+REALTIME = Subprotocol("realtime")
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    """Two callers; one has limits of its own."""
+    path = tmp_path / "keys"
+    path.write_text(f"# callers\nalice: {KEY}\n\nbatch:sk:two  per_minute=2 at_once=5\n", encoding="utf-8")
+    return path
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@contextmanager
+def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
+    """A server with a WebSocket that says whose it is and which subprotocols it sees; gives its address."""
+    life, settings = Life(), transcriber.settings.model_copy(update=changes)
+    app = create_app(life, access=read_access(settings))
+
+    @app.websocket("/v1/echo")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept(subprotocol=REALTIME if REALTIME in socket.scope["subprotocols"] else None)
+        await socket.send_json([socket.state.owner, socket.scope["subprotocols"]])
+        await socket.receive()
+
+    with listening(app, host="127.0.0.1", port=0) as listener:
+        service = Service(transcriber)
+        life.ready(service)
+        try:
+            yield f"127.0.0.1:{listener.port}/v1/echo"
+        finally:
+            assert life.await_idle(PATIENCE)
+            service.close()
+
+
+def refused(address: str, **options: Any) -> tuple[int, str]:
+    """How opening a WebSocket is refused: status and code."""
+    with pytest.raises(InvalidStatus) as caught:
+        connect(f"ws://{address}", **options)
+    answer = httpx.Response(caught.value.response.status_code, content=bytes(caught.value.response.body))
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_one_key_by_a_setting(transcriber: Transcriber, speech: list[Clip]) -> None:
+    with served(transcriber, api_key=SecretStr(KEY)) as server:
+        with server.client(KEY) as client:
+            assert client.audio.transcriptions.create(file=speech[0].path, model="demo").text == speech[0].text
+        with server.client("sk-of-nobody") as client, pytest.raises(openai.AuthenticationError) as wrong:
+            client.models.list()
+        assert wrong.value.code == "invalid_api_key"
+        for headers in (
+            {},
+            {"Authorization": KEY},
+            {"Authorization": f"Basic {KEY}"},
+            {"Authorization": "Bearer"},
+            bearer(KEY[:-1]),
+        ):
+            answer = server.get("/v1/info", headers=headers)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert server.get(f"/v1/info?api_key={KEY}").status_code == 401
+        for path in ("/health/ready", "/docs", "/openapi.json"):
+            assert server.get(path).status_code == 200
+
+
+def test_a_websocket_brings_its_key_in_a_header_or_as_a_subprotocol(transcriber: Transcriber, keys_file: Path) -> None:
+    with echoing(transcriber, keys_file=keys_file) as address:
+        with connect(f"ws://{address}", additional_headers=bearer(KEY)) as socket:
+            assert socket.recv(PATIENCE) == '["alice",[]]'
+        secret = Subprotocol(f"openai-insecure-api-key.{KEY}")
+        with connect(f"ws://{address}", subprotocols=[REALTIME, secret]) as socket:
+            assert socket.subprotocol == REALTIME
+            assert socket.recv(PATIENCE) == '["alice",["realtime"]]'
+        assert refused(address) == (401, "invalid_api_key")
+        assert refused(f"{address}?api_key={KEY}") == (401, "invalid_api_key")
+        assert refused(address, additional_headers=bearer("sk-of-nobody")) == (401, "invalid_api_key")
+        assert refused(address, subprotocols=[f"{secret}x"]) == (401, "invalid_api_key")
+
+
+def test_a_websocket_is_refused_until_the_server_is_ready() -> None:
+    with listening(create_app(Life()), host="127.0.0.1", port=0) as listener:
+        assert refused(f"127.0.0.1:{listener.port}/v1/realtime") == (503, "starting")
+
+
+def test_requests_per_minute_of_each_key(transcriber: Transcriber, keys_file: Path) -> None:
+    with served(transcriber, keys_file=keys_file, requests_per_minute=1) as server:
+        for key, most in ((KEY, 1), ("sk:two", 2)):
+            for made in range(1, most + 1):
+                answer = server.get("/v1/models", headers=bearer(key))
+                assert answer.status_code == 200
+                assert answer.headers["x-ratelimit-limit-requests"] == str(most)
+                assert answer.headers["x-ratelimit-remaining-requests"] == str(most - made)
+            with server.client(key) as client, pytest.raises(openai.RateLimitError) as caught:
+                client.models.list()
+            assert caught.value.code == "rate_limit_exceeded"
+            headers = caught.value.response.headers
+            # A minute after the first request, which is seconds ago.
+            assert 30 < int(headers["Retry-After"]) <= 60
+            assert headers["x-ratelimit-reset-requests"] == f"{headers['Retry-After']}s"
+            assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert server.get("/v1/models", headers=bearer("sk-of-nobody")).status_code == 401
+        assert server.get("/health/ready").status_code == 200
+
+
+def test_without_keys_addresses_count(transcriber: Transcriber) -> None:
+    with served(transcriber, requests_per_minute=1) as server:
+        for address in ("127.0.0.1", "127.0.0.2"):
+            with httpx.Client(transport=httpx.HTTPTransport(local_address=address), base_url=server.url) as client:
+                assert [client.get("/v1/models").status_code for _ in range(2)] == [200, 429]
+
+
+def test_requests_at_once(transcriber: Transcriber, speech: list[Clip]) -> None:
+    silent, engine = held(transcriber)
+    files = {"file": speech[0].path.read_bytes()}
+    with served(silent, requests_at_once=1, requests_per_minute=3) as server, ThreadPoolExecutor(1) as pool:
+        for remaining in ("2", "1"):
+            first = pool.submit(server.post, files=files)
+            decoding = engine.next()
+            second = server.post(files=files)
+            assert (second.status_code, second.json()["error"]["code"]) == (429, "too_many_at_once")
+            assert int(second.headers["Retry-After"]) > 0
+            decoding.tell(Decoded((), "language English<asr_text>done", truncated=False))
+            # What was refused did not count.
+            assert first.result().headers["x-ratelimit-remaining-requests"] == remaining
+
+
+def test_a_websocket_counts_until_it_is_closed(transcriber: Transcriber) -> None:
+    with echoing(transcriber, requests_at_once=1, requests_per_minute=2) as address:
+        for _ in range(2):
+            with connect(f"ws://{address}") as socket:
+                socket.recv(PATIENCE)
+                assert refused(address) == (429, "too_many_at_once")
+        assert refused(address) == (429, "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no key"),
+        ("# none\n", "holds no key"),
+        ("alice\n", "line 1 of .* is not name:key"),
+        (":secret", "line 1 of .* is not name:key"),
+        ("a:sécret", "line 1 of .* is not name:key"),
+        ("a:secret-1\na:secret-2", "line 2 of .* repeats"),
+        ("a:secret-1 per_minute=0", "line 1 of .* has more behind its key than per_minute=N and at_once=N"),
+        ("a:secret-1 at_once=2 at_once=3", "line 1 of .* once each"),
+        ("a:secret-1 secret-2", "line 1"),
+        ("a:secret-1\nb:secret-1", "line 2 of .* repeats"),
+        ("a:", "line 1 of .* is not name:key"),
+    ],
+)
+def test_a_keys_file_that_is_wrong_is_refused_without_its_keys(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(KitError, match=f"ASR_KEYS_FILE.*{words}") as caught:
+        read_keys(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_keys_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"ASR_KEYS_FILE.*cannot be read"):
+        read_keys(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"api_key": "secret words", "admin_key": None}, "ASR_API_KEY: is not all of visible ASCII"),
+        ({"admin_key": "secrét-words"}, "ASR_ADMIN_KEY: is not all of visible ASCII"),
+        ({"api_key": "secret-words", "admin_key": "secret-words"}, "ASR_ADMIN_KEY: is a caller's key too"),
+        ({"api_key": "secret-words", "keys_file": True}, "ASR_API_KEY: is set, and so is ASR_KEYS_FILE"),
+    ],
+)
+def test_keys_that_cannot_be(settings: Settings, keys_file: Path, changes: dict[str, object], words: str) -> None:
+    given = {name: SecretStr(value) if isinstance(value, str) else value for name, value in changes.items()}
+    if "keys_file" in given:
+        given["keys_file"] = keys_file
+    with pytest.raises(KitError, match=words) as caught:
+        read_access(settings.model_copy(update=given))
+    assert "words" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ASR_API_KEY", "ASR_ADMIN_KEY"])
+def test_a_short_key_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: the value .* expected 8 characters or more") as caught:
+        load_settings({name: "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_openais_realtime_client_brings_its_key(transcriber: Transcriber) -> None:
+    with served(transcriber, api_key=SecretStr(KEY), requests_at_once=1) as server:
+        with (
+            server.client(KEY) as client,
+            client.realtime.connect(extra_query={"intent": "transcription"}) as connection,
+        ):
+            assert connection.recv().type.endswith("session.created")
+            assert server.get("/v1/models", headers=bearer(KEY)).status_code == 429
+        with server.client("sk-of-nobody") as client, pytest.raises(InvalidStatus, match="401"):
+            client.realtime.connect(extra_query={"intent": "transcription"}).enter()
