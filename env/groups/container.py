@@ -94,7 +94,7 @@ class ContainerSettings(BaseSettings):
         le=65535,
     )
     prometheus_image: str = setting(
-        "quay.io/prometheus/prometheus:v3.13.3",
+        "prom/prometheus:v3.13.3",
         "",
         "Image of Prometheus, such as a mirror's copy. Pulled if it is not there.",
         "Prometheus 的镜像,例如镜像站中的副本。本机没有则拉取。",
