@@ -51,6 +51,18 @@ def test_every_task_is_listed_with_a_line_of_help() -> None:
     assert all(text.strip() for _, text in tasks)
 
 
+def test_a_reader_who_has_seen_enough_is_no_fault() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [INVOKE, "status", "--json"], cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_config_says_where_each_value_comes_from() -> None:
     shown = invoke("config", ASR_PROFILE="atlas-300i-duo", ASR_MAX_BATCH="3", TASK_QUEUE_ENABLE="0").stdout
     assert re.search(r"ASR_MAX_BATCH\s+3\s+utterances\s+environment", shown)

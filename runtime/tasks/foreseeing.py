@@ -1,6 +1,9 @@
 """Tasks that fail in words."""
 
 import functools
+import os
+import select
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,13 +15,26 @@ Body = TypeVar("Body", bound=Callable[..., None])
 
 
 def foreseeing(body: Body) -> Body:
-    """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen."""
+    """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen; and with none
+    where nobody reads on, as in `invoke status | head`."""
 
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             body(*args, **kwargs)
+            sys.stdout.flush()
         except KitError as error:
             raise Exit(str(error), code=error.exit_code) from None
+        except BrokenPipeError:
+            if not _unread():  # a connection's, and a fault
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
 
     return run  # type: ignore[return-value]
+
+
+def _unread() -> bool:
+    """Whether standard output leads into a pipe that nobody reads any more."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))

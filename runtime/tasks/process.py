@@ -1,7 +1,6 @@
 """The server as a process of this machine, without a container: start, stop, restart, status, logs, clear-cache."""
 
 import json as json_
-import os
 import sys
 
 from invoke import Context, Exit, task
@@ -63,8 +62,6 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
             print("The server does not run." if process is None else "The server has ended.", file=sys.stderr)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-    except BrokenPipeError:  # | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @task(
