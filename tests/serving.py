@@ -14,6 +14,7 @@ import openai
 
 from runtime.engines import Decoded, Event, Status, Utterance
 from runtime.measure.smoke import Clip
+from runtime.prompt import ASR_TEXT
 from runtime.server.access import read_access
 from runtime.server.app import create_app
 from runtime.server.life import Life
@@ -141,10 +142,29 @@ def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
             service.close()
 
 
+@contextmanager
+def loading() -> Iterator[tuple[Life, int]]:
+    """A server that has no model yet, and its port."""
+    life = Life()
+    life.stage = "loading weights/model"
+    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
+        yield life, listener.port
+
+
 def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
     """The transcriber with an engine that is held still."""
     engine = HeldEngine()
     return replace(transcriber, engine=engine), engine
+
+
+def decoded(text: str) -> Decoded:
+    """What a held engine heard, in English."""
+    return Decoded((), f"language English{ASR_TEXT}{text}", truncated=False)
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that brings a key."""
+    return {"Authorization": f"Bearer {key}"}
 
 
 def hang_up_after_upload(server: Served, clip: Clip, **fields: str) -> socket.socket:

@@ -8,10 +8,9 @@ import httpx
 import numpy as np
 import pytest
 from audio_files import sndfile
-from serving import PATIENCE, TRANSCRIPTIONS, HeldDecoding, held, served
+from serving import PATIENCE, TRANSCRIPTIONS, HeldDecoding, decoded, held, served
 
 from runtime.audio import SAMPLE_RATE, Limits, load
-from runtime.engines import Decoded
 from runtime.measure.smoke import Clip
 from runtime.server.service import LONG, long_files
 from runtime.transcriber import Transcriber
@@ -35,7 +34,7 @@ def recording(path: Path, seconds: float) -> bytes:
 
 def answer(decoding: HeldDecoding) -> None:
     """Let an utterance end."""
-    decoding.tell(Decoded((), "language English<asr_text>one", truncated=False))
+    decoding.tell(decoded("one"))
 
 
 def test_an_hour_does_not_keep_short_ones_waiting(transcriber: Transcriber, speech: list[Clip]) -> None:

@@ -7,13 +7,10 @@ import pytest
 from browser import Page, opened
 from relay import relay
 from selenium.webdriver.common.keys import Keys as Key
-from serving import Served, held, served
+from serving import Served, held, loading, served
 
 from runtime.engines import EngineError
 from runtime.measure.smoke import Clip
-from runtime.server.app import create_app
-from runtime.server.life import Life
-from runtime.server.listening import listening
 from runtime.server.service import Service
 from runtime.transcriber import Transcriber
 
@@ -97,10 +94,8 @@ def test_a_key_is_asked_for(page: Page, transcriber: Transcriber, clip: Clip, tm
 
 
 def test_a_server_that_starts_is_waited_for(page: Page, transcriber: Transcriber, clip: Clip) -> None:
-    life = Life()
-    life.stage = "loading weights/model"
-    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
-        page.driver.get(f"http://127.0.0.1:{listener.port}")
+    with loading() as (life, port):
+        page.driver.get(f"http://127.0.0.1:{port}")
         page.until("document.querySelector('#status').textContent.includes('loading weights/model')")
         page.find("#file").send_keys(str(clip.path))
         page.until("document.querySelector('#status').textContent.includes('loading weights/model')")

@@ -1,6 +1,8 @@
 """What ends by itself: what is started again, how often, and what is not."""
 
+import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +44,21 @@ def test_crashes_are_logged_and_end_in_rest(settings: Settings) -> None:
     assert "3 times within 3600 s" in str(told.value)
     log = log_of(settings)
     assert log.count("about to crash") == 4
-    pauses = [line.rpartition("starts again in ")[2] for line in log.splitlines() if "starts again" in line]
-    assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
+    assert re.findall(r"starts again in (\S+) s", log) == ["0.01", "0.02", "0.04"]
     found = status(settings)
     assert (found.state, found.exit_code, found.restarts) == ("failed", 3, 3)
     assert "SIGABRT" in found.reason
     assert any("crashed: SIGABRT" in line for line in found.errors)
     assert "last errors" in present.lines(found)
+
+
+def test_the_supervisor_logs_as_the_server_does(settings: Settings) -> None:
+    logged_as_json = settings.model_copy(update={"log_format": "json"})
+    with pytest.raises(NotStartedError, match="SIGABRT"):
+        start(logged_as_json, "crash", policy=Policy(restarts=1, pause=0.01))
+    told = [json.loads(line) for line in log_of(settings).splitlines() if line.startswith("{")]
+    assert ["crashed: SIGABRT" in line["event"] for line in told] == [True, True]
+    assert {line["level"] for line in told} == {"error"}
 
 
 def test_a_server_whose_engine_is_lost_is_started_again(settings: Settings) -> None:

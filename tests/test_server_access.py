@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
-from serving import PATIENCE, Served, served
+from serving import PATIENCE, Served, bearer, served
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -25,11 +25,7 @@ from runtime.transcriber import Transcriber
 PAGE = "https://notes.example"
 ORDER = "/admin/nothing"  # the gate lets it through where it is answered with 404
 LOCAL = {"Host": "localhost:8000"}
-CALLER, OPERATOR = SecretStr("sk-of-a-caller"), SecretStr("sk-of-the-operator")
-
-
-def bearer(key: SecretStr) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key.get_secret_value()}"}
+CALLER, OPERATOR = "sk-of-a-caller", "sk-of-the-operator"
 
 
 def preflight(server: Served, origin: str) -> httpx.Response:
@@ -49,7 +45,7 @@ def test_pages_of_others_are_not_let_in_by_default(server: Served) -> None:
 
 def test_pages_of_the_origins_in_the_settings_are_let_in(transcriber: Transcriber) -> None:
     origins = f"http://localhost:3000, {PAGE}:443"
-    with served(transcriber, cors_origins=origins, api_key=CALLER, requests_per_minute=9) as server:
+    with served(transcriber, cors_origins=origins, api_key=SecretStr(CALLER), requests_per_minute=9) as server:
         for origin in (PAGE, "http://localhost:3000"):
             asked = preflight(server, origin)
             assert (asked.status_code, asked.headers["Access-Control-Allow-Origin"]) == (200, origin)
@@ -132,13 +128,13 @@ def test_admin_calls_from_another_machine_need_the_key(settings: Settings) -> No
     keyless = call(Access())
     assert (keyless.status_code, keyless.json()["error"]["code"]) == (403, "not_local")
     assert "192.0.2.7" in keyless.json()["error"]["message"]
-    keyed = read_access(settings.model_copy(update={"admin_key": OPERATOR}))
+    keyed = read_access(settings.model_copy(update={"admin_key": SecretStr(OPERATOR)}))
     assert call(keyed).status_code == 401
     assert call(keyed, **bearer(OPERATOR), Origin=PAGE).status_code == 404
 
 
 def test_the_operators_key_and_callers_keys_open_different_doors(transcriber: Transcriber) -> None:
-    with served(transcriber, admin_key=OPERATOR, api_key=CALLER) as server:
+    with served(transcriber, admin_key=SecretStr(OPERATOR), api_key=SecretStr(CALLER)) as server:
         for headers in ({}, bearer(CALLER)):
             answer = server.get(ORDER, headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_admin_key")
@@ -153,14 +149,14 @@ def test_the_container_gets_the_keys_and_the_files(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     environment = {
         "ASR_OUT_DIR": str(tmp_path / "out"),
-        "ASR_ADMIN_KEY": OPERATOR.get_secret_value(),
+        "ASR_ADMIN_KEY": OPERATOR,
         "ASR_KEYS_FILE": str(tmp_path / "keys"),
         "ASR_TLS_CERT_FILE": str(tmp_path / "crt"),
         "ASR_TLS_KEY_FILE": str(tmp_path / "key"),
     }
     service = host.describe(load_settings(environment), root=Path("/"), environment=environment)["services"]["asr"]
     given = service["environment"]
-    assert given["ASR_ADMIN_KEY"] == OPERATOR.get_secret_value()
+    assert given["ASR_ADMIN_KEY"] == OPERATOR
     for name, variable in (("keys", "KEYS_FILE"), ("crt", "TLS_CERT_FILE"), ("key", "TLS_KEY_FILE")):
         assert f"{tmp_path / name}:{host.KIT}/{given[f'ASR_{variable}']}:ro" in service["volumes"]
 
@@ -174,15 +170,15 @@ def test_a_file_that_the_container_would_miss_is_named(tmp_path: Path) -> None:
 
 def test_a_support_bundle_tells_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASR_OUT_DIR", str(tmp_path / "out"))
-    monkeypatch.setenv("ASR_API_KEY", CALLER.get_secret_value())
-    monkeypatch.setenv("ASR_ADMIN_KEY", OPERATOR.get_secret_value())
+    monkeypatch.setenv("ASR_API_KEY", CALLER)
+    monkeypatch.setenv("ASR_ADMIN_KEY", OPERATOR)
     log = tmp_path / "out" / "logs" / "server-8000.log"
     log.parent.mkdir(parents=True)
-    log.write_text(f"a proxy was asked for {CALLER.get_secret_value()} and {OPERATOR.get_secret_value()}\n", "utf-8")
+    log.write_text(f"a proxy was asked for {CALLER} and {OPERATOR}\n", "utf-8")
     bundle = support.collect(load_settings(), tmp_path)
     with tarfile.open(bundle.path) as archive:
         archive.extractall(tmp_path / "read", filter="data")
     texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "read").rglob("*") if path.is_file()]
     assert any("ASR_ADMIN_KEY=********" in text for text in texts)
     assert any("a proxy was asked for ********" in text for text in texts)
-    assert not any(key.get_secret_value() in text for key in (CALLER, OPERATOR) for text in texts)
+    assert not any(key in text for key in (CALLER, OPERATOR) for text in texts)

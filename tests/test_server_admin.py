@@ -7,18 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from pydantic import SecretStr
-from serving import Served, held, served
+from serving import Served, decoded, held, loading, served
 
 from env.settings import Settings
-from runtime.engines import Decoded
 from runtime.errors import KitError
 from runtime.measure.smoke import Clip
 from runtime.ops import cache
 from runtime.ops.process import present
 from runtime.ops.process.status import status
-from runtime.server.app import create_app
-from runtime.server.life import Life
-from runtime.server.listening import listening
 from runtime.transcriber import Transcriber
 
 KEY = "operators-own-key"
@@ -40,10 +36,8 @@ def test_what_a_server_tells_of_itself(server: Served) -> None:
 
 
 def test_admin_calls_before_there_is_a_model() -> None:
-    life = Life()
-    life.stage = "loading weights/model"
-    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
-        url = f"http://127.0.0.1:{listener.port}/admin"
+    with loading() as (_, port):
+        url = f"http://127.0.0.1:{port}/admin"
         told = httpx.get(f"{url}/status").json()
         assert (told["status"], told["stage"], told["device"]) == ("starting", "loading weights/model", None)
         answer = httpx.post(f"{url}/cache")
@@ -63,13 +57,13 @@ def test_drain_and_resume(transcriber: Transcriber, speech: list[Clip]) -> None:
         late = server.post(files=audio)
         assert (late.status_code, late.json()["error"]["code"]) == (503, "draining")
         assert server.get("/admin/status").json()["accepted"] == 1
-        decoding.tell(Decoded((), "language English<asr_text>done in time", truncated=False))
+        decoding.tell(decoded("done in time"))
         assert accepted.result().json()["text"] == "done in time"
         assert server.post("/admin/cache").status_code == 200
         assert server.post("/admin/resume").json()["status"] == "ready"
         assert server.get("/health/ready").status_code == 200
         again = pool.submit(server.post, files=audio)
-        engine.next().tell(Decoded((), "language English<asr_text>and again", truncated=False))
+        engine.next().tell(decoded("and again"))
         assert again.result().json()["text"] == "and again"
         server.life.stop("SIGTERM", at_once=False)
         refused = server.post("/admin/resume")
@@ -135,9 +129,7 @@ def test_operators_with_a_key(transcriber: Transcriber) -> None:
 
 
 def test_clear_cache_where_the_server_does_not_do_it(transcriber: Transcriber) -> None:
-    life = Life()
-    life.stage = "loading weights/model"
-    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
-        settings = transcriber.settings.model_copy(update={"port": listener.port})
+    with loading() as (_, port):
+        settings = transcriber.settings.model_copy(update={"port": port})
         with pytest.raises(KitError, match="the server is starting: loading weights/model"):
             cache.clear_device(settings, dry_run=False)

@@ -11,14 +11,13 @@ import openai
 import pytest
 from fastapi import WebSocket
 from pydantic import SecretStr
-from serving import PATIENCE, held, served
+from serving import PATIENCE, bearer, decoded, held, served
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from env.loading import SettingsError, load_settings
 from env.settings import Settings
-from runtime.engines import Decoded
 from runtime.errors import KitError
 from runtime.measure.smoke import Clip
 from runtime.server.access import read_access
@@ -39,10 +38,6 @@ def keys_file(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
     path.write_text(f"# callers\nalice: {KEY}\n\nbatch:sk:two  per_minute=2 at_once=5\n", encoding="utf-8")
     return path
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @contextmanager
@@ -152,7 +147,7 @@ def test_requests_at_once(transcriber: Transcriber, speech: list[Clip]) -> None:
             second = server.post(files=files)
             assert (second.status_code, second.json()["error"]["code"]) == (429, "too_many_at_once")
             assert int(second.headers["Retry-After"]) > 0
-            decoding.tell(Decoded((), "language English<asr_text>done", truncated=False))
+            decoding.tell(decoded("done"))
             # What was refused did not count.
             assert first.result().headers["x-ratelimit-remaining-requests"] == remaining
 

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from audio_files import sndfile
 from conftest import PROJECT
-from serving import PATIENCE, TRANSCRIPTIONS, held, served
+from serving import PATIENCE, TRANSCRIPTIONS, decoded, held, loading, served
 from tree import bare_environment
 
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
-from runtime.engines import Decoded
 from runtime.errors import KitError
 from runtime.measure.smoke import Clip
 from runtime.ops.process.farewell import Farewell
@@ -42,10 +41,8 @@ serve(settings, on_ready=lambda port: print("PORT", port, flush=True))
 
 
 def test_health_answers_while_the_model_loads() -> None:
-    life = Life()
-    life.stage = "loading weights/model"
-    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
-        url = f"http://127.0.0.1:{listener.port}"
+    with loading() as (_, port):
+        url = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{url}/health/live").status_code == 200
         ready = httpx.get(f"{url}/health/ready")
         assert ready.status_code == 503
@@ -83,7 +80,7 @@ def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
         assert (health.status_code, health.json()["status"]) == (503, "draining")
         assert server.get("/health/live").status_code == 200
         assert not drained.done()
-        decoding.tell(Decoded((), "language English<asr_text>done in time", truncated=False))
+        decoding.tell(decoded("done in time"))
         assert accepted.result().json()["text"] == "done in time"
         assert drained.result() == Farewell(answered=1)
 

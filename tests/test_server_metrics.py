@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 from pydantic import SecretStr
-from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, held, served
+from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, hang_up_after_upload, held, served
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -111,7 +111,7 @@ def test_the_form_is_the_one_that_is_accepted(server: Served) -> None:
 
 def test_made_up_paths_and_refused_callers_make_no_metrics_of_their_own(transcriber: Transcriber) -> None:
     with served(transcriber, api_key=SecretStr("sk-one")) as server:
-        key = {"Authorization": "Bearer sk-one"}
+        key = bearer("sk-one")
         for number in range(5):
             server.get(f"/no/such/{number}?secret={number}")
             server.get(f"/v1/models/{number}", headers=key)

@@ -8,7 +8,7 @@ import jiwer
 import numpy as np
 import openai
 import pytest
-from serving import Served, served
+from serving import Served, held, served
 from talking import PAUSE, TRANSCRIPTION, CountingEngine, pcm, spoken, talking
 
 from runtime.audio import SAMPLE_RATE
@@ -67,20 +67,27 @@ def test_the_official_client_hears_what_is_said(
     assert languages == [["en"], ["zh"]]
 
 
-def test_words_are_told_while_somebody_speaks(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
-    clip = transcriber.prepare(Request(speech[0].path)).audio.samples[: -int(0.4 * SAMPLE_RATE)]
-    pieces = np.array_split(np.tile(clip, 10), 60)
-    with talking(server) as talk:
-        talk.set(format={"type": "audio/pcm", "rate": 16000})
-        while not talk.of(f"{TRANSCRIPTION}.delta"):
-            talk.append(pieces.pop())
-            talk.set()  # answered once the sound has been heard
-        (start,) = talk.of("input_audio_buffer.speech_started")
-        assert not talk.of("input_audio_buffer.speech_stopped")
-        talk.append(spoken(transcriber, []))
+def test_words_are_told_while_somebody_speaks(transcriber: Transcriber, speech: list[Clip]) -> None:
+    clip = transcriber.prepare(Request(speech[0].path)).audio.samples
+    silent, engine = held(transcriber)
+
+    def decode() -> None:
+        decoding = engine.next()
+        (heard,) = transcriber.engine.submit([decoding.utterance])
+        decoding.tell(heard.result())
+
+    with served(silent) as server, talking(server) as talk:
+        talk.set(format={"rate": 16000}, turn_detection=None)
+        for piece in np.array_split(clip, len(clip) // SAMPLE_RATE):
+            talk.append(piece)
+            decode()
+        before = talk.wait(f"{TRANSCRIPTION}.delta")["delta"]
+        assert 0 < len(before) < len(speech[0].text)
+        assert not talk.of("input_audio_buffer.committed")
+        talk.send("input_audio_buffer.commit")
+        decode()
         done = talk.wait(f"{TRANSCRIPTION}.completed")
-        assert done["transcript"] == talk.told(done["item_id"])
-        assert {event["item_id"] for event in talk.heard if "item_id" in event} == {start["item_id"]}
+        assert done["transcript"] == talk.told(done["item_id"]) == speech[0].text
 
 
 def test_events_come_in_order_and_with_their_times(

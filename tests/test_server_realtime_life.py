@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import PATIENCE, HeldEngine, Served, held, served
+from serving import PATIENCE, HeldEngine, Served, decoded, held, served
 from talking import TRANSCRIPTION, Talk, spoken, talking
 from websockets.exceptions import ConnectionClosed
 
@@ -31,11 +31,6 @@ def speaking(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served,
         talk.append(NOISE[: 3 * SAMPLE_RATE // 2])
         talk.set()
         yield server, engine, talk
-
-
-def answer(text: str) -> Decoded:
-    """What a model hears."""
-    return Decoded((1, 2), f"language English{ASR_TEXT}{text}", truncated=False)
 
 
 def test_draining_tells_what_was_said_and_takes_no_more(transcriber: Transcriber, speech: list[Clip]) -> None:
@@ -73,7 +68,7 @@ def test_a_growing_segment_is_with_the_engine_once_and_gives_way_to_the_whole(tr
         whole = engine.next()
         assert partial.cancelled.is_set()
         assert whole.utterance.seconds == 4.5
-        whole.tell(answer("one two"))
+        whole.tell(decoded("one two"))
         assert talk.wait(f"{TRANSCRIPTION}.completed")["transcript"] == "one two"
 
 
@@ -99,7 +94,7 @@ def test_a_segment_that_cannot_be_decoded_fails_alone(transcriber: Transcriber) 
         assert failed["item_id"] == talk.of("input_audio_buffer.committed")[0]["item_id"]
         talk.append(NOISE[:8000])
         talk.send("input_audio_buffer.commit")
-        engine.next().tell(answer("three"))
+        engine.next().tell(decoded("three"))
         assert talk.wait(f"{TRANSCRIPTION}.completed")["transcript"] == "three"
 
 

@@ -16,8 +16,7 @@ FILES = (
     "test_server_load.py",
     "test_server_life.py",
 )
-# Tests of a server in a process of its own, which runs on the CPU; and one that talks as fast as a CPU listens.
-LEFT_OUT = "sigterm or each_request or words_are_told_while_somebody_speaks"
+LEFT_OUT = "sigterm or each_request"  # tests of a server in a process of its own, which runs on the CPU
 LEAST = 100  # tests
 
 

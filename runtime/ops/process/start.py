@@ -67,7 +67,8 @@ def start(
             mine = record.take(lock)
             if mine:
                 _check_port(settings)
-                order = Order(tuple(command), lock, str(spot.record), str(spot.log), url(settings), policy)
+                log, form = str(spot.log), settings.log_format
+                order = Order(tuple(command), lock, str(spot.record), log, url(settings), form, policy)
                 _detach(settings, spot, order)
         return _await_ready(spot, already=not mine, on_stage=on_stage)
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from runtime.errors import KitError
@@ -24,18 +25,21 @@ PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 STOPS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = STOPS | {signal.SIGCHLD}
 REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
+LOGGER = "runtime.ops.process.supervisor"
 LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, and its `url`."""
+    """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, the server's `url` and
+    the `form` of its log, ASR_LOG_FORMAT."""
 
     command: tuple[str, ...]
     lock: int
     record: str
     log: str
     url: str
+    form: str
     policy: Policy = USUAL
 
     def text(self) -> str:
@@ -114,25 +118,34 @@ class Supervisor:
 
     def _pause(self, crash: str, seconds: float) -> bool:
         """Wait before the next start; returns whether a signal to stop came meanwhile."""
-        self._say(f"{crash}; starts again in {seconds:g} s")
+        self._say("error", f"{crash}; starts again in {seconds:g} s")
         self._note(server=None, phase="pausing", reason=crash, restarts=self._record.restarts + 1)
         return signal.sigtimedwait(STOPS, seconds) is not None
 
     def _end(self, phase: Phase, reason: str) -> None:
-        self._say(reason)
+        self._say("error" if phase == "failed" else "info", reason)
         self._note(server=None, phase=phase, reason=reason)
 
-    def _say(self, text: str) -> None:
+    def _say(self, level: str, text: str) -> None:
         """A line in the log, which is standard error. A full disk must not end the server."""
         with contextlib.suppress(OSError):
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: server {text}", file=sys.stderr, flush=True)
+            print(line(self._order.form, level, f"server {text}"), file=sys.stderr, flush=True)
 
     def _note(self, **changes: object) -> None:
         self._record = replace(self._record, **changes)  # type: ignore[arg-type]  # of the record's fields
         try:
             self._record.write(Path(self._order.record))
         except KitError as error:
-            self._say(f"goes on, but its record does not: {error}")
+            self._say("error", f"goes on, but its record does not: {error}")
+
+
+def line(form: str, level: str, event: str) -> str:
+    """Like the server's own, without the packages that it needs for them."""
+    timestamp = datetime.now(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if form == "json":
+        told = {"event": event, "level": level, "logger": LOGGER, "timestamp": timestamp}
+        return json.dumps(told, ensure_ascii=False)
+    return f"{timestamp} [{level}] {event} [{LOGGER}]"
 
 
 def words(code: int) -> str:
@@ -157,7 +170,7 @@ def main(text: str) -> None:
     try:
         supervisor = Supervisor(order)
     except KitError as error:
-        sys.exit(f"supervisor: {error}")
+        sys.exit(line(order.form, "critical", str(error)))
     os.dup2(2, 1)  # closes the pipe that the caller waits on
     supervisor.run()
 
