@@ -12,6 +12,8 @@ import pytest
 from engine import Host, free_port, stand_in_base
 from serving import Served, served
 from tree import bare_environment, clone_into
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from env.loading import load_settings
 from env.settings import Settings
@@ -19,7 +21,21 @@ from runtime.measure.smoke import Clip, bundled_clips
 from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent
+ON_THE_IMAGE = {"test_bundle", "test_container", "test_container_watched", "test_image"}
 REFERENCE = PROJECT.parent / "shared" / "reference"
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it brings no types
+    """Where tests run side by side, those of a file stay together for what they share, and all that need the image."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "image" if Path(file).stem in ON_THE_IMAGE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """The scheduler of `make test`."""
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ def clone_into(directory: Path) -> Path:
 
 
 def bare_environment(**changes: str) -> dict[str, str]:
-    """This process's environment, without what would reach into the copy's make and settings."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ASR_", "MAKE", "VIRTUAL_ENV"))}
-    return {**kept, **changes}
+    """This process's environment, without what would reach into the copy's make and settings, and without the width of
+    a terminal, which pytest's workers have."""
+    reach = ("ASR_", "MAKE", "VIRTUAL_ENV", "COLUMNS")
+    return {**{key: value for key, value in os.environ.items() if not key.startswith(reach)}, **changes}
