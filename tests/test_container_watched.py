@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import threading
@@ -44,6 +45,11 @@ def typing(host: Host, up: str) -> Iterator["Terminal"]:
     terminal.close()
 
 
+def _heed_interrupts() -> None:
+    """What a script runs in its background ignores them, and passes that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A terminal with a make target at work."""
 
@@ -62,6 +68,7 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         ) as process:
             os.close(inside)
             os.write(self._keyboard, keys)
@@ -78,6 +85,7 @@ class Terminal:
         os.close(self._keyboard)
 
     def _read(self) -> bytes:
+        assert select.select([self._keyboard], [], [], PATIENCE)[0], "the screen stays as it is"
         try:
             return os.read(self._keyboard, 4096)
         except OSError:  # nobody is at the other end any more
