@@ -7,8 +7,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from tempfile import SpooledTemporaryFile
@@ -17,9 +16,10 @@ from typing import Any, TypeVar
 from env.settings import Settings
 from runtime import audio, transcript
 from runtime.audio import TooLongError
-from runtime.engines import Decoded, Decoding, EngineError, Event, Utterance
+from runtime.engines import Decoded, EngineError, Utterance
 from runtime.errors import KitError
 from runtime.fetch import shown
+from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account
 from runtime.server.errors import DecodingError, FullError, OverdueError, StoppingError
@@ -136,8 +136,8 @@ class Service:
         """
         seconds = self.settings.request_timeout_seconds
         try:
-            with _submitted(self.transcriber, [utterance]) as (decoding,):
-                return await asyncio.wait_for(_decoded(_arrivals(decoding, tokens=False), None, name), seconds)
+            with submitted(self.transcriber, [utterance]) as (decoding,):
+                return await asyncio.wait_for(await_end(events_of(decoding, tokens=False), None, name), seconds)
         except asyncio.TimeoutError:
             raise OverdueError(name, f"took longer than the limit of {seconds:g} s") from None
         except (DecodingError, EngineError) as error:
@@ -208,13 +208,13 @@ class Service:
         return await self._decode(prepared, deltas or None, account)
 
     async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: Account) -> Transcript:
-        with _submitted(self.transcriber, prepared.spoken) as decodings:
+        with submitted(self.transcriber, prepared.spoken) as decodings:
             for decoding in decodings[:1]:
                 decoding.add_listener(account.begun)
-            arrivals = iter([_arrivals(decoding, tokens=deltas is not None) for decoding in decodings])
+            events = iter([events_of(decoding, tokens=deltas is not None) for decoding in decodings])
             done: list[transcript.Segment] = []
             for cut, utterance in zip(prepared.cuts, prepared.utterances, strict=True):
-                decoded = await _decoded(next(arrivals), deltas, prepared.audio.source) if utterance else None
+                decoded = await await_end(next(events), deltas, prepared.audio.source) if utterance else None
                 done.append(prepared.heard(cut, decoded))
                 account.decoded(cut.end - cut.start, len(done[-1].tokens))
                 if deltas:
@@ -225,45 +225,3 @@ class Service:
                 told = {"source": heard.source, "context": prepared.request.context, "text": heard.text}
                 log.info("transcribed", extra=told)
             return heard
-
-
-@contextmanager
-def _submitted(transcriber: Transcriber, utterances: Sequence[Utterance]) -> Iterator[Sequence[Decoding]]:
-    """Utterances in the engine; whatever ends the wait for them takes them out again."""
-    decodings = transcriber.engine.submit(utterances)
-    try:
-        yield decodings
-    except BaseException:
-        for decoding in decodings:
-            decoding.cancel()
-        raise
-
-
-def _arrivals(decoding: Decoding, *, tokens: bool) -> "asyncio.Queue[Event]":
-    """What the engine tells about an utterance, brought onto the event loop; its end alone, unless tokens are asked."""
-    loop = asyncio.get_running_loop()
-    arrivals: asyncio.Queue[Event] = asyncio.Queue()
-
-    def pass_on(event: Event) -> None:
-        if tokens or not isinstance(event, int):
-            loop.call_soon_threadsafe(arrivals.put_nowait, event)
-
-    decoding.add_listener(pass_on)
-    return arrivals
-
-
-async def _decoded(arrivals: "asyncio.Queue[Event]", deltas: Deltas | None, name: str) -> Decoded:
-    """Wait for the end of an utterance of what errors call `name`."""
-    tokens: list[int] = []
-    while isinstance(event := await arrivals.get(), int):
-        tokens.append(event)
-        if deltas and arrivals.empty():
-            deltas.grow(tokens)
-    if isinstance(event, EngineError):
-        raise event
-    if isinstance(event, CancelledError):
-        raise StoppingError("the engine", "ends before this request is done")
-    if isinstance(event, BaseException):
-        words = str(event) if isinstance(event, KitError) else f"{type(event).__name__}: {event}"
-        raise DecodingError(name, f"cannot be decoded: {words}") from event
-    return event
