@@ -202,6 +202,16 @@ def certificate(tmp_path: Path) -> Path:
     return file
 
 
+def test_the_servers_own_certificate(certificate: Path) -> None:
+    files = {"ASR_TLS_CERT_FILE": str(certificate), "ASR_TLS_KEY_FILE": str(certificate.parent / "key")}
+    assert machine.certificate(case()) is None
+    found = told(machine.certificate(case(**files)))
+    assert (found.status, str(certificate) in found.evidence) == ("pass", True)
+    half = told(machine.certificate(case(ASR_TLS_CERT_FILE=str(certificate))))
+    assert half.status == "fail"
+    assert "ASR_TLS_KEY_FILE: is not set" in half.evidence
+
+
 def test_a_certificate_that_nobody_signed(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(certificate) as url:
         assert "TLS: " in reach(url).fault

@@ -1,4 +1,4 @@
-"""The machine: architecture, system, memory, disk, port."""
+"""The machine: architecture, system, memory, disk, port, certificate."""
 
 import platform
 import re
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from env.field import variable
 from env.loading import under_project
+from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.listening import listener
 from runtime.ops.doctor.npu import used_nodes
-from runtime.ops.doctor.probes import NOT_RECORDED, Host
+from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle.host import numbers
 from runtime.ops.lifecycle.image import image_name
+from runtime.server.tls import read_tls
 
 ARCHITECTURES = ("aarch64", "x86_64")
 GIB = 2**30
@@ -83,6 +85,25 @@ def port(case: Case) -> Outcome:
     if answer.output:
         return Outcome("fail", f"{number}: taken by {answer.output.strip()}", another)
     return Outcome("pass", f"{number} is free")
+
+
+def certificate(case: Case) -> Outcome | None:
+    """The server can answer https with the certificate that is set, if one is."""
+    told = case.settings
+    if not (told.tls_cert_file or told.tls_key_file):
+        return None
+    answer = case.host.ask("certificate", lambda: _tried(told))
+    if answer.fault == NOT_RECORDED:
+        return Outcome("warn", NOT_RECORDED)
+    return Outcome("fail", answer.fault) if answer.fault else Outcome("pass", answer.output.strip())
+
+
+def _tried(told: Settings) -> Answer:
+    try:
+        read_tls(told)
+    except KitError as error:
+        return Answer("", str(error))
+    return Answer(f"{told.tls_cert_file} can be used")
 
 
 def settings(case: Case) -> Outcome:
