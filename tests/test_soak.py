@@ -129,6 +129,14 @@ def test_drift_and_growth_are_judged_after_a_while() -> None:
     assert steady.drift == pytest.approx(1)
 
 
+def test_memory_that_comes_back_is_no_growth() -> None:
+    swinging = [(at, size + (number % 2) * number * (16 << 20)) for number, (at, size) in enumerate(memory(1, 1, HOUR))]
+    steady = Report(HOUR, {"whole": tally([0.1] * 300, HOUR)}, swinging)
+    assert max(size for _, size in swinging) > 1 << 30
+    assert steady.slope == pytest.approx(0)
+    assert steady.faults == []
+
+
 def test_too_little_is_not_judged() -> None:
     few = Report(HOUR, {"whole": tally([0.1] * 9, HOUR)}, [])
     assert (few.drift, few.slope, few.faults) == (None, None, [])

@@ -24,6 +24,7 @@ ENOUGH = 30  # answers in each third of the time, for their latencies to be comp
 JUDGED = 600.0  # seconds from which on drift and growth are held against a server: before, caches fill
 MOST_DRIFT = 1.5  # times the latency of the first third
 MOST_GROWTH = 64 << 20  # bytes from the end of the first third to the end of the last
+TIDES = 20  # parts of the time, of each of which the least memory counts: more is what the allocator keeps for a while
 MIB_AN_HOUR = 3600 / 2**20
 RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
 
@@ -66,15 +67,15 @@ class Report:
     @property
     def slope(self) -> float | None:
         """MiB an hour by which memory grows after the first third, in which caches fill; None for too few looks."""
-        settled = self._settled
-        if len(settled) < 3:
+        lowest = self._lowest
+        if len(lowest) < 3:
             return None
-        times, sizes = zip(*settled, strict=True)
+        times, sizes = zip(*lowest, strict=True)
         return statistics.linear_regression(times, sizes).slope * MIB_AN_HOUR
 
     @property
     def growth(self) -> float:
-        """Bytes by which memory has grown since the first third, by the line through all looks."""
+        """Bytes by which memory has grown since the first third, by the line through the lowest looks."""
         return (self.slope or 0) / MIB_AN_HOUR * self.seconds * 2 / 3
 
     @property
@@ -91,8 +92,15 @@ class Report:
         return found
 
     @property
-    def _settled(self) -> list[tuple[float, float]]:
-        return [look for look in self.memory if look[0] > self.seconds / 3]
+    def _lowest(self) -> list[tuple[float, float]]:
+        """The look that saw the least, of each part of the time after the first third."""
+        tides: dict[int, tuple[float, float]] = {}
+        first = self.seconds / 3
+        for passed, size in self.memory:
+            part = min(int(TIDES * (passed - first) / (self.seconds - first)), TIDES - 1)
+            if passed > first and (part not in tides or size < tides[part][1]):
+                tides[part] = (passed, size)
+        return list(tides.values())
 
     def _latencies(self, start: float) -> list[float]:
         """Of the third of the time that begins at `start`."""
