@@ -6,10 +6,11 @@ Nothing here imports torch before `open_device` has set the environment that tor
 import os
 import platform
 import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtime.errors import KitError
 
@@ -17,6 +18,9 @@ from runtime.errors import KitError
 # imports it by hand, to say what is wrong.
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
+SIMULATION = "simulation"  # what tests ask of the stand-in for torch_npu; the real one has nothing of this name
+
+Silicon = Literal["NPU", "simulated NPU", "CPU"]
 
 
 class DeviceError(KitError):
@@ -48,6 +52,13 @@ class Device:
     def is_npu(self) -> bool:
         """Whether this is an NPU, real or simulated."""
         return self.name.startswith("npu")
+
+    @property
+    def silicon(self) -> Silicon:
+        """What calculates: an NPU, the simulated one of the tests, or a CPU."""
+        if not self.is_npu:
+            return "CPU"
+        return "simulated NPU" if hasattr(sys.modules["torch_npu"], SIMULATION) else "NPU"
 
     def description(self) -> str:
         """The device's model, such as `Ascend910B4`, or the CPU's architecture and number of cores."""

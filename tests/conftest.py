@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from env.loading import load_settings
 from env.settings import Settings
-from runtime.measure.smoke import Clip, bundled_clips
+from runtime.measure.clips import Clip, bundled_clips
 from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from recordings import joined
 from serving import served
 
 from env.loading import load_settings
-from runtime.measure.smoke import bundled_clips
+from runtime.measure.clips import bundled_clips
 from runtime.server.page import STATIC
 from runtime.transcriber import open_transcriber
 

@@ -13,7 +13,7 @@ import httpx
 import openai
 
 from runtime.engines import Decoded, Event, Status, Utterance
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
 from runtime.server.access import read_access
 from runtime.server.app import create_app

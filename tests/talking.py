@@ -18,7 +18,7 @@ from websockets.sync.connection import Connection
 
 from runtime.audio import SAMPLE_RATE
 from runtime.engines import Decoded, Utterance
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
 from runtime.transcriber import Request, Transcriber
 

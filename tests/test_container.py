@@ -13,7 +13,7 @@ from engine import Host, await_event, docker, free_port, layered, stand_in_base
 from packaging.utils import canonicalize_name
 
 from env.stacks import load_stack
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.image import version
 
 UNPRIVILEGED = 10001

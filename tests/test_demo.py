@@ -17,7 +17,7 @@ from runtime.demo.learn import Lesson, Spoken, batches, encode
 from runtime.demo.speech import HELD_OUT, TRAINING
 from runtime.demo.train import utterance
 from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, MOST_WORDS, Sentence, draw_sentence, words_of
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
 

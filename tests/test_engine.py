@@ -16,7 +16,7 @@ from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Event, Observer, Utterance
 from runtime.engines.stream import Stream
 from runtime.engines.transformers import TransformersEngine
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
 TIMEOUT = 60  # seconds, for what comes at once unless it is broken

@@ -7,7 +7,7 @@ from simulated_npu import on_npu, stand_in
 
 from env.loading import load_settings
 from runtime.engines import Observer, Utterance
-from runtime.measure.smoke import bundled_clips
+from runtime.measure.clips import bundled_clips
 from runtime.transcriber import Request, Transcriber, open_transcriber
 
 NPU = {"ASR_DEVICE": "npu:0", "ASR_MAX_BATCH": "8"}

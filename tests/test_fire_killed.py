@@ -13,7 +13,7 @@ from serving import PATIENCE, TRANSCRIPTIONS
 
 from env.loading import load_settings
 from env.settings import Settings
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.process import record
 from runtime.ops.process.crashes import Policy
 from runtime.ops.process.start import start

@@ -12,7 +12,7 @@ from audio_files import made
 from serving import Served, served
 from strangers import serving
 
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
 LARGE = made("16 bit.wav", 20.0)  # seconds; more bytes than stay in memory

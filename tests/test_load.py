@@ -10,8 +10,8 @@ from invoke import Exit, MockContext
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.measure import load, waiting
+from runtime.measure.clips import Clip
 from runtime.measure.loopback import Client, Serving, serving
-from runtime.measure.smoke import Clip
 from runtime.tasks import measure
 from runtime.transcriber import Transcriber
 

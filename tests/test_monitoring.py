@@ -23,7 +23,7 @@ from serving import PATIENCE, TRANSCRIPTIONS
 from tree import bare_environment
 
 from env.loading import load_settings
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import monitoring
 
 DASHBOARD: dict[str, Any] = read_json(monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json")

@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys as Key
 from serving import Served, held, loading, served
 
 from runtime.engines import EngineError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.server.service import Service
 from runtime.transcriber import Transcriber
 

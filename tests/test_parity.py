@@ -21,7 +21,7 @@ from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.engines import Utterance
 from runtime.engines.encoder import encode
 from runtime.engines.transformers import TransformersEngine
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.prompt import Prompter
 from runtime.transcriber import Transcriber, limits
 from runtime.transcript import read

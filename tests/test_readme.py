@@ -15,7 +15,7 @@ from tree import bare_environment, clone_into
 import tasks
 from env.field import variable
 from env.settings import Settings
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.readme import READMES, renewed
 from runtime.transcriber import Transcriber
 

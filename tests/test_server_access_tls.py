@@ -29,7 +29,7 @@ from websockets.sync.client import connect
 
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.up import try_curl, url
 from runtime.ops.process import health
 from runtime.server.tls import read_tls

@@ -11,7 +11,7 @@ from serving import Served, decoded, held, loading, served
 
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops import cache
 from runtime.ops.process import present
 from runtime.ops.process.status import status

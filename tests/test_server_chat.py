@@ -7,7 +7,7 @@ import openai
 import pytest
 from serving import Served, served
 
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
 PATH = "/v1/chat/completions"

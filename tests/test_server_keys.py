@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from env.loading import SettingsError, load_settings
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.server.access import read_access
 from runtime.server.app import create_app
 from runtime.server.keys import read_keys

@@ -22,7 +22,7 @@ from tree import bare_environment
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.errors import KitError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process
 from runtime.server.app import create_app

@@ -15,7 +15,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_
 
 from runtime.device import OutOfMemoryError
 from runtime.engines import Decoded, EngineError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.server.service import AHEAD, FETCHERS, READERS
 from runtime.transcriber import Transcriber
 

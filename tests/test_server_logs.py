@@ -20,7 +20,7 @@ from transformers.utils import logging as library
 
 from env.settings import Settings
 from runtime.errors import KitError, UsageError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.ops.process import supervisor
 from runtime.ops.process.logs import last_errors
 from runtime.server import logs, transcriptions

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from env.settings import Settings
 from runtime.device import Device, Memory
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.server.app import create_app
 from runtime.server.instruments import Metrics
 from runtime.server.journal import Journal

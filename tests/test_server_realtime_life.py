@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from runtime.audio import SAMPLE_RATE
 from runtime.engines import Decoded, EngineError
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
 from runtime.transcriber import Transcriber
 

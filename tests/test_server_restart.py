@@ -12,7 +12,7 @@ from simulated_npu import on_npu
 
 from env.loading import load_settings
 from env.settings import Settings
-from runtime.measure.smoke import Clip, bundled_clips
+from runtime.measure.clips import Clip, bundled_clips
 from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.supervisor import REFUSALS

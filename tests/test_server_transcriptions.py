@@ -15,7 +15,7 @@ from recordings import joined
 from serving import TRANSCRIPTIONS, Served, served
 
 from runtime.formats import FORMATS
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 from runtime.server.stored import IN_MEMORY
 from runtime.server.transcriptions import POSSIBLE
 from runtime.transcriber import Transcriber

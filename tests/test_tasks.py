@@ -17,7 +17,7 @@ from conftest import PROJECT, read_json
 
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.measure.smoke import Clip
+from runtime.measure.clips import Clip
 
 INVOKE = Path(sys.executable).parent / "invoke"
 

@@ -18,13 +18,14 @@ import soundfile
 
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
+from runtime.demo import CLIPS
 from runtime.demo import judge as judging
 from runtime.demo.judge import Score
 from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, speechless
 from runtime.demo.train import SEED, STEPS, UTTERANCES, train
 from runtime.demo.vocabulary import LANGUAGES
 from runtime.errors import KitError
-from runtime.measure.smoke import CLIPS, MANIFEST
+from runtime.measure.clips import MANIFEST
 from runtime.progress import progress
 from runtime.transcriber import open_transcriber
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from runtime import audio
 from runtime.audio import SAMPLE_RATE
+from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, Serving
-from runtime.measure.smoke import bundled_clips
 from runtime.transcriber import Transcriber, limits
 
 SHORTEST, LONGEST = 1.0, 20.0  # seconds

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 
 from runtime import audio
 from runtime.audio import SAMPLE_RATE, Limits, Samples
-from runtime.measure.smoke import bundled_clips
+from runtime.measure.clips import bundled_clips
 
 TRANSCRIPTIONS, CHAT = "/v1/audio/transcriptions", "/v1/chat/completions"
 PATIENCE = 600.0  # seconds for an answer

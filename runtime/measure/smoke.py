@@ -1,32 +1,18 @@
 """Does it transcribe? The bundled clips, one after another, against what was said in them."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-import jiwer
-
-from runtime import audio, languages
-from runtime.demo import CLIPS
+from runtime import audio
 from runtime.errors import KitError
+from runtime.measure.clips import Clip
+from runtime.measure.scoring import error_rate
 from runtime.transcriber import Transcriber, limits
 
 TOLERANCE = 0.1  # error rate; CPUs and NPUs round differently, and a word on the edge may tip over
-MANIFEST = "clips.json"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording and what is said in it; `language` None: nothing."""
-
-    path: Path
-    language: str | None
-    text: str
-    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,21 +34,6 @@ class Verdict:
     def passed(self) -> bool:
         """Whether language and text are what was expected."""
         return not self.fault
-
-
-def bundled_clips() -> list[Clip]:
-    """The clips that come with the demo model."""
-    entries = json.loads((CLIPS / MANIFEST).read_text(encoding="utf-8"))
-    return [Clip(CLIPS / entry.pop("file"), **entry) for entry in entries]
-
-
-def error_rate(expected: str, text: str, language: str | None) -> float:
-    """Word error rate, or character error rate for a language written without spaces. Any text where none is expected
-    is an error rate of 1."""
-    if not expected.strip():
-        return float(bool(text.strip()))
-    measure = jiwer.cer if language in languages.UNSPACED else jiwer.wer
-    return float(measure(expected, text))
 
 
 def run(transcriber: Transcriber, clips: list[Clip]) -> Iterator[Verdict]:

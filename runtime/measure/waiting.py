@@ -17,8 +17,8 @@ from env.settings import DEMO, Settings
 from runtime.device import Device
 from runtime.engines import Observer
 from runtime.errors import KitError
+from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, serving
-from runtime.measure.smoke import bundled_clips
 from runtime.server.serve import FILES, allow_files
 from runtime.transcriber import open_transcriber
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from env.settings import DEMO, Settings
-from runtime.ops.weights import facts, lock
-from runtime.ops.weights.places import place
+from runtime.ops.weights.revision import revision
 from runtime.server.life import life_of
 from runtime.server.models import names
 from runtime.server.service import Service
@@ -29,7 +27,7 @@ def info(request: Request) -> dict[str, Any]:
         "device": device(service),
         "model": {
             "names": names(settings),
-            "revision": _revision(settings),
+            "revision": revision(settings) or None,
             "dtype": settings.dtype,
             "languages": service.transcriber.loaded.languages,
         },
@@ -50,7 +48,12 @@ def info(request: Request) -> dict[str, Any]:
 def device(service: Service) -> dict[str, Any]:
     """What the model runs on, and its memory in bytes."""
     found = service.transcriber.device
-    return {"name": found.name, "description": found.description(), "memory": asdict(found.memory())}
+    return {
+        "name": found.name,
+        "silicon": found.silicon,
+        "description": found.description(),
+        "memory": asdict(found.memory()),
+    }
 
 
 def queue(service: Service) -> dict[str, Any]:
@@ -66,12 +69,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _revision(settings: Settings) -> str | None:
-    """The commit of the weights as weights.lock has it, None where it does not tell."""
-    if settings.model == DEMO:
-        return None
-    spot = place(settings, facts.load())
-    entry = lock.read(spot.lock).get(spot.repo)
-    return (entry.commit or entry.revision or None) if entry else None

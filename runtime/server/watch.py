@@ -6,7 +6,7 @@ from contextvars import Context
 
 from runtime.engines import EngineError, Observer
 from runtime.errors import KitError
-from runtime.measure.smoke import bundled_clips
+from runtime.measure.clips import bundled_clips
 from runtime.server.errors import DecodingError
 from runtime.server.service import Service
 from runtime.transcriber import Request, Transcriber

@@ -17,6 +17,7 @@ def smoke(_: Context) -> None:
     """Transcribe the bundled clips and compare; exit code 0 only if every clip passes."""
     from runtime.measure import present
     from runtime.measure import smoke as measure
+    from runtime.measure.clips import bundled_clips
     from runtime.ops.files import write_whole
     from runtime.ops.present import console
     from runtime.progress import progress, waiting
@@ -26,7 +27,7 @@ def smoke(_: Context) -> None:
     out = console()
     with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
         loaded()
-        clips = measure.bundled_clips()
+        clips = bundled_clips()
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         verdicts = []
         with progress("Transcribing", len(clips), unit="clips") as bar:

@@ -1,0 +1,131 @@
+"""All that is measured: its name in both languages, its unit, and which way is better. The one place for it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", ""]
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """The same in English and Chinese."""
+
+    en: str
+    zh: str
+
+    def __getitem__(self, language: Language) -> str:
+        return self.en if language == "en" else self.zh
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the benchmark, with what its figures' `at` counts; empty words where they have none."""
+
+    name: Words
+    axis: Words
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured. Units: s, bytes, x (seconds of audio per second), 1 (a ratio or share), or what is counted."""
+
+    name: Words
+    unit: str
+    better: Better
+
+
+_NONE = Words("", "")
+_UTTERANCES = Words("utterances in a batch", "批内语音段数")
+_SECONDS = Words("seconds of audio", "音频秒数")
+_MINUTES = Words("minutes of audio", "音频分钟数")
+_CLIENTS = Words("clients", "并发客户端数")
+_RATE = Words("requests per second", "每秒请求数")
+
+PARTS: dict[str, Part] = {
+    "loading": Part(Words("Loading", "加载"), _NONE),
+    "latency": Part(Words("Latency of one clip", "单条音频延迟"), _NONE),
+    "throughput": Part(Words("Throughput over batch", "不同批大小的吞吐"), _UTTERANCES),
+    "memory": Part(Words("Memory", "内存与显存"), _NONE),
+    "batch-memory": Part(Words("Memory over batch", "不同批大小的内存峰值"), _UTTERANCES),
+    "length-memory": Part(Words("Memory over length", "不同音频长度的内存峰值"), _SECONDS),
+    "long": Part(Words("Long audio", "长音频"), _MINUTES),
+    "closed": Part(Words("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
+    "open": Part(Words("Server, open arrival", "服务并发:开环到达"), _RATE),
+    "engines": Part(Words("Side by side with qwen-asr", "与 qwen-asr 对比"), _NONE),
+    "host": Part(Words("Cost on the host (simulated NPU)", "主机侧开销(模拟 NPU)"), _UTTERANCES),
+}
+
+
+def _served(part: str) -> dict[str, Quantity]:
+    return {
+        f"{part}/latency": Quantity(Words("from asking to the whole text", "从请求到完整文本"), "s", "lower"),
+        f"{part}/first-token": Quantity(Words("time to first token", "首 token 时间"), "s", "lower"),
+        f"{part}/rtf": Quantity(Words("RTF of a request", "单请求 RTF"), "1", "lower"),
+        f"{part}/throughput": Quantity(Words("throughput", "吞吐"), "x", "higher"),
+        f"{part}/errors": Quantity(Words("failed requests", "失败请求数"), "requests", "lower"),
+    }
+
+
+def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
+    who = {
+        "kit": Words("the kit", "本套件"),
+        "qwen-asr": Words("qwen-asr's transcribe", "qwen-asr 自带 transcribe"),
+        "first-validation": Words("as in the first validation", "首次验证的做法"),
+    }
+    seconds = {
+        f"engines/{name}/{key}": Quantity(Words(f"{english}: {words.en}", f"{chinese}:{words.zh}"), "s", "lower")
+        for key, words in who.items()
+    }
+    ratios = {
+        f"engines/{name}/{key}-ratio": Quantity(
+            Words(f"{english}: {words.en}, times the kit's", f"{chinese}:{words.zh},为本套件的倍数"), "1", ""
+        )
+        for key, words in who.items()
+        if key != "kit"
+    }
+    return seconds | ratios
+
+
+# By the part, a slash, and the quantity's own name.
+QUANTITIES: dict[str, Quantity] = {
+    "loading/seconds": Quantity(Words("loading the model", "加载模型"), "s", "lower"),
+    "loading/first": Quantity(Words("first transcription after loading", "加载后首次转写"), "s", "lower"),
+    "latency/total": Quantity(Words("whole", "总计"), "s", "lower"),
+    "latency/rtf": Quantity(Words("RTF", "RTF"), "1", "lower"),
+    "latency/audio": Quantity(Words("decoding the audio file", "音频解码"), "s", "lower"),
+    "latency/features": Quantity(Words("features", "特征提取"), "s", "lower"),
+    "latency/encoder": Quantity(Words("audio encoder", "音频编码器"), "s", "lower"),
+    "latency/prefill": Quantity(Words("prefill", "预填充"), "s", "lower"),
+    "latency/token": Quantity(Words("decoding a token", "单 token 解码"), "s", "lower"),
+    "latency/tokens": Quantity(Words("decoding all tokens", "全部 token 解码"), "s", "lower"),
+    "latency/text": Quantity(Words("tokens to text", "token 转文本"), "s", "lower"),
+    "throughput/seconds": Quantity(Words("a batch", "一批耗时"), "s", "lower"),
+    "throughput/speed": Quantity(Words("audio per second", "每秒处理音频"), "x", "higher"),
+    "throughput/efficiency": Quantity(Words("speed per utterance, of batch 1's", "相对批大小 1 的效率"), "1", "higher"),
+    "memory/weights": Quantity(Words("weights", "权重"), "bytes", "lower"),
+    "memory/loaded": Quantity(Words("device, model loaded", "设备,加载后"), "bytes", "lower"),
+    "memory/device-total": Quantity(Words("device, all there is", "设备总量"), "bytes", ""),
+    "memory/host-loaded": Quantity(Words("host process, model loaded", "主机进程,加载后"), "bytes", "lower"),
+    "memory/unloaded": Quantity(Words("device, after unloading", "设备,卸载后"), "bytes", "lower"),
+    "memory/host-unloaded": Quantity(Words("host process, after unloading", "主机进程,卸载后"), "bytes", "lower"),
+    "batch-memory/device": Quantity(Words("device, peak", "设备峰值"), "bytes", "lower"),
+    "batch-memory/host": Quantity(Words("host process, peak", "主机进程峰值"), "bytes", "lower"),
+    "length-memory/device": Quantity(Words("device, peak", "设备峰值"), "bytes", "lower"),
+    "length-memory/host": Quantity(Words("host process, peak", "主机进程峰值"), "bytes", "lower"),
+    "long/seconds": Quantity(Words("whole", "总计"), "s", "lower"),
+    "long/rtf": Quantity(Words("RTF", "RTF"), "1", "lower"),
+    "long/speed": Quantity(Words("audio per second", "每秒处理音频"), "x", "higher"),
+    **_served("closed"),
+    **_served("open"),
+    **_compared("alone", "one clip", "单条音频"),
+    **_compared("batch", "batch of 8, mixed lengths", "批大小 8,长短混合"),
+    **_compared("long", "5 minutes of audio", "5 分钟音频"),
+    "host/launches": Quantity(Words("kernels launched per token", "每 token 启动的核函数数"), "launches", "lower"),
+    "host/waits": Quantity(Words("waits for the device per token", "每 token 等待设备次数"), "waits", "lower"),
+}
+
+
+def part_of(quantity: str) -> str:
+    """The part that a quantity belongs to."""
+    return quantity.partition("/")[0]
