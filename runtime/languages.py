@@ -1,6 +1,9 @@
 """The 30 languages of Qwen3-ASR, by the English name that the model uses, by code and by Chinese name."""
 
 import difflib
+import re
+import unicodedata
+from collections import Counter
 
 from runtime.errors import UsageError
 
@@ -42,6 +45,9 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
 # Written without spaces between words; error rates of these count characters.
 UNSPACED = frozenset({"Chinese", "Cantonese", "Japanese", "Thai"})
 
+# First word of a letter's Unicode name → the language of UNSPACED that it stands for.
+_SCRIPTS = {"CJK": "Chinese", "HIRAGANA": "Japanese", "KATAKANA": "Japanese", "THAI": "Thai"}
+
 _BY_NAME = {name.casefold(): english for english, names in LANGUAGES.items() for name in (english, *names)}
 
 
@@ -65,6 +71,28 @@ def resolve(name: str, *, supported: tuple[str, ...] = tuple(LANGUAGES)) -> str:
     nearest = dict.fromkeys(f"{_BY_NAME[match]} ({LANGUAGES[_BY_NAME[match]][0]})" for match in near)
     hint = f"did you mean {' or '.join(list(nearest)[:3])}?" if nearest else f"one of {', '.join(supported)}"
     raise UnknownLanguageError(name, "no language of this name", hint)
+
+
+def of_tag(name: str) -> str:
+    """As `resolve`, and also by a tag with a script or region, such as en-US, pt_br or cmn_hans_cn."""
+    try:
+        return resolve(name)
+    except UnknownLanguageError:
+        primary = re.split("[-_]", name.strip())[0]
+        if primary.casefold() not in _BY_NAME:
+            raise
+        return resolve(primary)
+
+
+def by_script(text: str) -> str | None:
+    """The language that the script of a text stands for: Japanese for kana, Chinese for Han without kana, Thai; None
+    where most is of a script that languages share. A word in such a script counts as much as one of their letters."""
+    told = [_SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0]) for letter in text]
+    found = Counter(language for language in told if language)
+    shared = "".join(" " if language else letter for language, letter in zip(told, text, strict=True))
+    if found.total() <= len(re.findall(r"[^\W\d_]+", shared)):
+        return None
+    return "Japanese" if found["Japanese"] else found.most_common(1)[0][0]
 
 
 def code(english: str | None) -> str | None:

@@ -27,11 +27,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class DataSet:
-    """`name` as shown, such as `LibriSpeech test-clean`; `layout` (manifest, librispeech, aishell, fleurs, common-voice,
-    demo); `digest` changes with its entries, so that a run is resumed on the same data alone."""
+    """`name` as shown, such as `LibriSpeech test-clean`; `layout` (manifest, librispeech, aishell, fleurs,
+    common-voice, demo); `digest` changes with its entries, so that a run is resumed on the same data alone; `plain`
+    texts are compared as they are (`count(…, plain=True)`), others are normalised first."""
 
     name: str
     layout: str
     digest: str
     items: tuple[Item, ...]
     refused: tuple[Refused, ...] = ()
+    plain: bool = False
