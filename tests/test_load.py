@@ -4,16 +4,19 @@ import io
 import wave
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from invoke import Exit, MockContext
 
 from env.settings import Settings
+from runtime.audio import SAMPLE_RATE
 from runtime.errors import KitError
 from runtime.measure import load, waiting
 from runtime.measure.clips import Clip
 from runtime.measure.loopback import Client, Serving, serving
+from runtime.measure.speech import PAUSE, joined, lengths, recordings
 from runtime.tasks import measure
-from runtime.transcriber import Transcriber
+from runtime.transcriber import Request, Transcriber
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +25,33 @@ def serves(transcriber: Transcriber) -> Iterator[Serving]:
         yield server
 
 
-def test_clips_are_files_of_1_to_20_seconds_and_always_the_same(transcriber: Transcriber) -> None:
-    lengths = load.lengths(6)
-    assert sorted(lengths) == pytest.approx([1, 4.8, 8.6, 12.4, 16.2, 20])
-    assert lengths == load.lengths(6) != sorted(lengths)
-    made = load.recordings(transcriber, lengths)
-    assert made == load.recordings(transcriber, lengths)
-    assert [sound.seconds for sound in made] == pytest.approx(lengths, abs=1e-3)
+def test_clips_are_files_of_1_to_20_seconds_and_always_the_same() -> None:
+    seconds = lengths(6)
+    assert sorted(seconds) == pytest.approx([1, 4.8, 8.6, 12.4, 16.2, 20])
+    assert seconds == lengths(6) != sorted(seconds)
+    made = recordings(seconds)
+    assert made == recordings(seconds)
+    assert [sound.seconds for sound in made] == pytest.approx(seconds, abs=1e-3)
     with wave.open(io.BytesIO(made[0].file)) as file:
         assert file.getnframes() / file.getframerate() == made[0].seconds
         assert any(file.readframes(file.getnframes()))
 
 
+def test_speech_is_the_clips_with_pauses_again_and_again(transcriber: Transcriber, speech: list[Clip]) -> None:
+    spoken = transcriber.prepare(Request(speech[0].path)).audio.samples
+    sound = joined(60)
+    assert sound.dtype == np.float32
+    assert len(sound) == 60 * SAMPLE_RATE
+    assert sound[: len(spoken)] == pytest.approx(spoken)
+    assert not sound[len(spoken) : len(spoken) + int(PAUSE * SAMPLE_RATE)].any()
+    assert joined(5) == pytest.approx(sound[: 5 * SAMPLE_RATE])
+    later = joined(1, first=1)
+    start = len(spoken) + int(PAUSE * SAMPLE_RATE)
+    assert later == pytest.approx(sound[start : start + SAMPLE_RATE])
+
+
 def test_every_round_transcribes_all_clips_both_ways(transcriber: Transcriber, serves: Serving) -> None:
-    sounds = load.recordings(transcriber, [1, 3, 11])
+    sounds = recordings([1, 3, 11])
     rounds = list(load.run(transcriber, serves, sounds, clients=2, rounds=2))
     assert [(done.alone.clients, done.together.clients) for done in rounds] == [(1, 2), (1, 2)]
     for done in rounds:
@@ -55,7 +71,7 @@ def test_percentiles_are_of_the_latencies() -> None:
 
 
 def test_what_http_adds_is_the_difference_of_the_medians(transcriber: Transcriber, serves: Serving) -> None:
-    (sound,) = load.recordings(transcriber, [1])
+    (sound,) = recordings([1])
     found = load.overhead(transcriber, serves, sound, times=3)
     assert found.direct > 0 < found.http
     assert found.added == found.http - found.direct

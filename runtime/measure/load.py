@@ -4,37 +4,20 @@ Many clients over HTTP stand against the same clips one at a time without it. Th
 with pauses, as files. What the model makes of them is not judged.
 """
 
-import io
 import statistics
 import time
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
-from runtime import audio
-from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, Serving
-from runtime.transcriber import Transcriber, limits
+from runtime.measure.speech import Recording
+from runtime.transcriber import Transcriber
 
-SHORTEST, LONGEST = 1.0, 20.0  # seconds
 LONE = 3.0  # seconds of the clip that shows what HTTP adds
-PAUSE = 0.4  # seconds between what is joined
-SEED = 4  # of lengths' order and of what is joined, so that runs can be compared
 
 Ask = Callable[[bytes], object]  # has a file transcribed, and returns when it is
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A WAV file of 16-bit samples at 16 kHz, and how long it plays."""
-
-    file: bytes
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -80,32 +63,6 @@ class Overhead:
     def added(self) -> float:
         """Seconds that HTTP and its queue add."""
         return self.http - self.direct
-
-
-def recordings(transcriber: Transcriber, lengths: Sequence[float]) -> list[Recording]:
-    """Files of these lengths, in seconds, always with the same speech."""
-    spoken = [clip.path for clip in bundled_clips() if clip.language]
-    voices = [audio.load(path, limits=limits(transcriber.settings)).samples for path in spoken]
-    chance = np.random.default_rng(SEED)
-    made = []
-    for seconds in lengths:
-        size = int(seconds * SAMPLE_RATE)
-        pieces = [np.zeros(0, dtype=np.float32)]
-        while sum(map(len, pieces)) < size:
-            pieces += [voices[chance.integers(len(voices))], np.zeros(int(PAUSE * SAMPLE_RATE), dtype=np.float32)]
-        samples = np.concatenate(pieces)[:size]
-        file = io.BytesIO()
-        with wave.open(file, "wb") as writer:
-            writer.setparams((1, 2, SAMPLE_RATE, size, "NONE", ""))
-            writer.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        made.append(Recording(file.getvalue(), size / SAMPLE_RATE))
-    return made
-
-
-def lengths(count: int) -> list[float]:
-    """Seconds, spread evenly from 1 to 20, in an order by chance that is always the same."""
-    spread = np.linspace(SHORTEST, LONGEST, count)
-    return [float(seconds) for seconds in np.random.default_rng(SEED).permutation(spread)]
 
 
 def run(

@@ -14,14 +14,12 @@ import numpy as np
 import requests
 from av.audio.stream import AudioStream
 
-from runtime import audio
-from runtime.audio import SAMPLE_RATE, Limits, Samples
-from runtime.measure.clips import bundled_clips
+from runtime.audio import SAMPLE_RATE, Samples
+from runtime.measure.speech import joined
 
 TRANSCRIPTIONS, CHAT = "/v1/audio/transcriptions", "/v1/chat/completions"
 PATIENCE = 600.0  # seconds for an answer
 SECONDS = (1.0, 2.5, 4.0, 6.0, 9.0, 13.0, 20.0)
-PAUSE = 0.4  # seconds between clips that are joined
 # FFmpeg's names of a container and the coding in it.
 FORMATS = (("wav", "pcm_s16le"), ("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus"), ("webm", "libopus"))
 
@@ -48,13 +46,8 @@ class Server:
 
 def recordings() -> list[bytes]:
     """Files of 1 to 20 s, joined from the bundled clips, in every format by turns."""
-    said = [audio.load(clip.path, limits=Limits()).samples for clip in bundled_clips() if clip.language]
-    pause = np.zeros(int(PAUSE * SAMPLE_RATE), dtype=np.float32)
-    speech = np.concatenate([part for clip in said for part in (clip, pause)])
-    return [
-        _written(np.resize(np.roll(speech, -number * SAMPLE_RATE), int(seconds * SAMPLE_RATE)), *form)
-        for number, (seconds, form) in enumerate((seconds, form) for form in FORMATS for seconds in SECONDS)
-    ]
+    forms = [(seconds, form) for form in FORMATS for seconds in SECONDS]
+    return [_written(joined(seconds, first=number), *form) for number, (seconds, form) in enumerate(forms)]
 
 
 def whole(server: Server, file: bytes) -> None:

@@ -14,8 +14,8 @@ from random import Random
 
 import requests
 
-from runtime.errors import KitError
 from runtime.measure.mixture import KINDS, Server, WrongAnswerError, drawn
+from runtime.measure.remote import Remote
 
 LOOK_EVERY = 1.0  # seconds between two looks at the server's memory
 BREATH = 1.0  # seconds that a client waits after a request without an answer
@@ -126,8 +126,9 @@ def soak(
     Ctrl-C ends it early, with what was found so far. Raises KitError where the server is not ready.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    _check_ready(url)
-    soaking = _Soak(url.rstrip("/"), headers, files)
+    with Remote(url, key=key) as server:
+        server.check_ready()
+    soaking = _Soak(server.url, headers, files)
     with ThreadPoolExecutor(clients) as pool:
         asking = [pool.submit(soaking.ask, Random(number)) for number in range(clients)]
         with suppress(KeyboardInterrupt):
@@ -189,14 +190,3 @@ class _Soak:
             answer = requests.get(f"{self._url}/metrics", headers=self._headers, timeout=ASKING)
             if found := RESIDENT.search(answer.text):
                 self.memory.append((self.passed, float(found[1])))
-
-
-def _check_ready(url: str) -> None:
-    try:
-        answer = requests.get(f"{url.rstrip('/')}/health/ready", timeout=ASKING)
-    except requests.RequestException as error:
-        raise KitError(
-            url, f"cannot be reached: {type(error).__name__}", "invoke start, or give another --url"
-        ) from None
-    if answer.status_code != 200:
-        raise KitError(url, f"is not ready: {answer.text.strip()[:200]}", "invoke status tells how far it is")

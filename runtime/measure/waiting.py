@@ -3,20 +3,17 @@
 Its model is the demo on the CPU, whatever the settings say: what waits has not met the model.
 """
 
-import multiprocessing
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
 
 from env.settings import DEMO, Settings
 from runtime.device import Device
 from runtime.engines import Observer
 from runtime.errors import KitError
+from runtime.measure.apart import Pipe, apart
 from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, serving
 from runtime.server.serve import FILES, allow_files
@@ -60,7 +57,7 @@ def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Wai
     """Ask a server so many times at once, with these files in turn. Raises KitError where it does not accept all."""
     allow_files(FILES)
     calm = {"model": DEMO, "device": "cpu", "dtype": "float32", "max_waiting": requests}
-    with _server(settings.model_copy(update=calm)) as pipe, ExitStack() as stack:
+    with apart(_serve, settings.model_copy(update=calm), name="the server") as pipe, ExitStack() as stack:
         port, before = pipe.recv()
         for number in range(requests):
             client = Client(port)
@@ -77,28 +74,8 @@ def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Wai
         return Waiting(requests, before, seen[1])
 
 
-@contextmanager
-def _server(settings: Settings) -> Iterator["Connection[Any, Any]"]:
-    """What `_serve` answers, from a new process that ends with the block."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(settings, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here
-    except EOFError:
-        raise KitError("the server", "ended before it was asked to", "its last words are above") from None
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        here.close()
-
-
-def _serve(settings: Settings, pipe: "Connection[Any, Any]") -> None:
+def _serve(pipe: Pipe, settings: Settings) -> None:
     """Tell the port and the memory before requests wait; then, when asked, how many do, and the memory."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the process that started it
     allow_files(FILES)
     hold = Hold()
     with open_transcriber(settings, observers=[hold]) as transcriber, serving(transcriber) as server:
