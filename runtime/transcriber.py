@@ -171,11 +171,12 @@ class Transcriber:
             for cut, decoding in zip(prepared.cuts, job.decodings, strict=True):
                 done.append(prepared.heard(cut, decoding.result() if decoding else None))
                 on_segment(cut.end - cut.start)
-        except KitError as error:
+        except Exception as error:  # noqa: BLE001 - whatever the engine fails with, it belongs to this file
             for decoding in job.decodings:
                 if decoding is not None:
                     decoding.cancel()
-            failure = KitError(prepared.audio.source, str(error))
+            reason = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+            failure = KitError(prepared.audio.source, reason)
             failure.__cause__ = error
             return Failure(prepared.request, failure)
         return prepared.joined(done)

@@ -99,18 +99,22 @@ def test_versions_that_matter_are_an_error() -> None:
 def test_smoke_passes_and_writes_what_it_saw(tmp_path: Path, clips: list[Clip]) -> None:
     result = invoke("smoke", ASR_OUT_DIR=str(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
-    report = read_json(tmp_path / "smoke.json")
-    assert report["passed"]
-    assert report["device"] == "cpu"
-    assert [entry["text"] for entry in report["clips"]] == [clip.text for clip in clips]
+    record = read_json(tmp_path / "smoke.json")
+    assert record["passed"]
+    assert (record["head"]["where"]["silicon"], record["head"]["command"]) == ("CPU", "invoke smoke")
+    assert result.stdout.startswith("On a CPU, no NPU: cpu (")
+    assert [entry["text"] for entry in record["verdicts"]] == [clip.text for clip in clips]
     for clip in clips:
         assert re.search(rf"{re.escape(clip.path.name)}.*pass", result.stdout)
+    for check in ("format srt", "forced language", "context", "silence", "batch"):
+        assert re.search(rf"^{check} .*pass", result.stdout, re.MULTILINE)
     assert "\r" not in result.stdout + result.stderr
 
 
 def test_smoke_fails_where_a_clip_fails(tmp_path: Path) -> None:
     result = invoke("smoke", ASR_OUT_DIR=str(tmp_path), ASR_MAX_NEW_TOKENS="4")
-    assert_refused(result, "clips failed", "invoke versions")
+    assert_refused(result, " failed, as said above")
+    assert re.search(r"english-1\.wav: the text was cut off.* → raise ASR_MAX_NEW_TOKENS", result.stdout)
     assert not read_json(tmp_path / "smoke.json")["passed"]
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
+from rich.markup import escape
 from rich.table import Table
 
-from runtime.measure.smoke import Verdict
+from runtime.measure.smoke.record import CHECKS, Check, Verdict
 from runtime.measure.soak import JUDGED, Report
+from runtime.measure.where import Where
 from runtime.ops.present import Mark, table
 
 VERDICTS = {True: Mark("pass", "green"), False: Mark("FAIL", "bold red")}
@@ -15,18 +17,33 @@ def verdicts(rows: Iterable[Verdict]) -> Table:
     """The smoke test, clip by clip."""
     shown = table("Clip", "Seconds", "Expected", "Detected", "Text", "Error", "RTF", "")
     for row in rows:
-        mark = VERDICTS[row.passed]
         shown.add_row(
             row.clip,
             f"{row.seconds:.2f}",
             row.expected_language or "none",
             row.language or "none",
-            row.text or "(nothing)",
+            escape(row.text) or "(nothing)",
             f"{row.error_rate:.1%}",
             f"{row.rtf:.3f}",
-            f"[{mark.style}]{mark.word}",
+            _mark(row.passed),
         )
     return shown
+
+
+def checks(rows: Iterable[Check]) -> Table:
+    """The smoke test beyond the clips' words."""
+    shown = table("Check", "Of", "Found", "")
+    for row in rows:
+        shown.add_row(CHECKS[row.check].en, row.clip, escape(row.found), _mark(row.passed))
+    return shown
+
+
+def ran_on(where: Where) -> str:
+    """On what something ran, first of all whether that is an NPU."""
+    kind = {"NPU": "an NPU", "simulated NPU": "the simulated NPU, no real one", "CPU": "a CPU, no NPU"}[where.silicon]
+    whose = f"{where.url}: on" if where.url else "On"
+    why = f" {where.why_not_npu}" if where.why_not_npu else ""
+    return f"{whose} {kind}: {where.device} ({where.description}).{why}"
 
 
 def soaked(report: Report) -> Iterator[Table | str]:
@@ -49,3 +66,8 @@ def soaked(report: Report) -> Iterator[Table | str]:
         yield f"Memory: {now:.0f} MiB resident, {report.slope:+.0f} MiB an hour after the first third"
     if report.seconds < JUDGED:
         yield f"A soak of less than {JUDGED / 60:.0f} minutes judges the answers alone: caches still fill"
+
+
+def _mark(passed: bool) -> str:
+    mark = VERDICTS[passed]
+    return f"[{mark.style}]{mark.word}"

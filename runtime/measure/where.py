@@ -5,10 +5,14 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from env import stacks
 from env.describe import MASK, describe
 from env.settings import Settings
 from runtime.device import Device, Silicon
+from runtime.errors import KitError
+from runtime.measure import random_weights
 from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
 from runtime.ops.weights.revision import revision
@@ -48,7 +52,7 @@ def here(settings: Settings, device: Device) -> Where:
         description=device.description(),
         why_not_npu=device.reason,
         engine="transformers",
-        model=settings.model,
+        model=random_weights.shown(settings),
         revision=revision(settings),
         dtype=settings.dtype,
         versions={"python": platform.python_version(), **stacks.installed_versions()},
@@ -59,19 +63,46 @@ def here(settings: Settings, device: Device) -> Where:
     )
 
 
+class _Device(BaseModel):
+    silicon: Silicon
+    name: str
+    description: str
+
+
+class _Model(BaseModel):
+    names: list[str]
+    revision: str | None
+    dtype: str
+
+
+class _Info(BaseModel):
+    """What of /v1/info tells where a server runs."""
+
+    device: _Device
+    model: _Model
+    versions: dict[str, str]
+
+
 def of_server(url: str, info: dict[str, Any]) -> Where:
-    """A server that was asked over HTTP, by what its /v1/info says."""
-    device, model = info["device"], info["model"]
+    """A server that was asked over HTTP, by what its /v1/info says. Raises KitError where it says other things than
+    this kit's."""
+    try:
+        told = _Info.model_validate(info)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = f"is no server of this version of the kit: /v1/info, {field}: {first['msg']}"
+        raise KitError(url, reason, "ask it with the kit that it runs") from None
     return Where(
-        silicon=device["silicon"],
-        device=device["name"],
-        description=device["description"],
+        silicon=told.device.silicon,
+        device=told.device.name,
+        description=told.device.description,
         why_not_npu="",
         engine="transformers",
-        model=model["names"][0],
-        revision=model["revision"] or "",
-        dtype=model["dtype"],
-        versions=info["versions"],
+        model=told.model.names[0] if told.model.names else "",
+        revision=told.model.revision or "",
+        dtype=told.model.dtype,
+        versions=told.versions,
         url=url,
         **_machine(),
     )

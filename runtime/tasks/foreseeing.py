@@ -25,6 +25,8 @@ def foreseeing(body: Body) -> Body:
             sys.stdout.flush()
         except KitError as error:
             raise Exit(str(error), code=error.exit_code) from None
+        except KeyboardInterrupt:
+            raise Exit("interrupted", code=130) from None
         except BrokenPipeError:
             if not _unread():  # a connection's, and a fault
                 raise

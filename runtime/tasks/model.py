@@ -1,51 +1,50 @@
 """The model at work: smoke, transcribe, train-demo."""
 
-import json
 from pathlib import Path
 
 from invoke import Context, Exit, task
 
-from env import stacks
 from env.loading import load_settings, under_project
 from runtime.ops.variadic import VariadicTask
 from runtime.tasks.foreseeing import foreseeing
 
 
-@task
+@task(help={"url": "a running server to ask, with the key in OPENAI_API_KEY if it wants one; not given: this process"})
 @foreseeing
-def smoke(_: Context) -> None:
-    """Transcribe the bundled clips and compare; exit code 0 only if every clip passes."""
-    from runtime.measure import present
-    from runtime.measure import smoke as measure
-    from runtime.measure.clips import bundled_clips
-    from runtime.ops.files import write_whole
+def smoke(_: Context, url: str = "") -> None:
+    """Transcribe clips whose words are known, in every way there is; exit code 0 only if all is as it should be."""
+    from runtime.measure import present, records
+    from runtime.measure.smoke import run
+    from runtime.measure.smoke.cases import cases
+    from runtime.measure.smoke.hearing import hearing
+    from runtime.measure.smoke.record import FILE
     from runtime.ops.present import console
     from runtime.progress import progress, waiting
-    from runtime.transcriber import open_transcriber
 
-    settings = load_settings()
-    out = console()
-    with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
-        loaded()
-        clips = bundled_clips()
-        out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
-        verdicts = []
-        with progress("Transcribing", len(clips), unit="clips") as bar:
-            for verdict in measure.run(transcriber, clips):
-                verdicts.append(verdict)
-                bar.advance(1)
-        report = measure.report(transcriber, verdicts, stacks.installed_versions())
-    path = settings.out_dir / "smoke.json"
-    write_whole(under_project(path), json.dumps(report, ensure_ascii=False, indent=2) + "\n")
-    out.print(present.verdicts(verdicts))
-    out.print(f"Written to {path}")
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    for verdict in failed:
-        out.print(f"{verdict.clip}: {verdict.fault}", style="red")
-    if failed:
-        raise Exit(
-            f"smoke: {len(failed)} of {len(verdicts)} clips failed → invoke versions, then invoke config", code=1
-        )
+    settings, clock, out = load_settings(), records.Clock(), console()
+    title = f"Asking {url}" if url else f"Loading {settings.model}"
+    try:
+        with waiting(title) as ready, hearing(settings, url) as ears:
+            ready()
+            print(present.ran_on(ears.where), flush=True)
+            todo = run.steps(ears, cases(settings, ears.where.model))
+            with progress("Transcribing", len(todo), unit="steps") as bar:
+                found = run.run(todo, ears, clock, on_outcome=lambda _: bar.advance(1))
+    except KeyboardInterrupt:
+        raise Exit("smoke: interrupted, nothing is written", code=130) from None
+    path = settings.out_dir / FILE
+    records.write(under_project(path), found)
+    for part in (present.verdicts(found.verdicts), "", present.checks(found.checks)):
+        out.print(part)
+    print(f"Written to {path}")
+    for outcome in found.failed:
+        advice = f" → {outcome.advice}" if outcome.advice else ""
+        words = f"{outcome.name}: {outcome.fault}{advice}"
+        out.print(words, style="red", markup=False, highlight=False, soft_wrap=True)
+    if not found.head.complete:
+        raise Exit(f"smoke: {found.head.ended}", code=130)
+    if not found.passed:
+        raise Exit(f"smoke: {len(list(found.failed))} of {len(found.outcomes)} failed, as said above", code=1)
 
 
 @task(

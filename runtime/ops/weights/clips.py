@@ -1,7 +1,6 @@
-"""The official clips, by address and sum. A host without them has the bundled ones, so their absence is no failure."""
+"""The official clips, by address and sum, which the smoke test and the benchmark use with real weights."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -19,12 +18,16 @@ from runtime.ops.weights.transfer import Download, Patience, patiently
 PATIENCE = Patience(attempts=1)  # an intranet has no way to them, and nobody waits for them
 
 
-def fetch_clips(clips: tuple[Clip, ...], directory: Path, *, patience: Patience = PATIENCE) -> bool:
-    """Fetch what is missing of the clips into the directory; one line of warning where that fails. Returns whether all
-    are there."""
-    missing = [clip for clip in clips if not _is_there(clip, directory / clip.name)]
+def missing_clips(clips: Sequence[Clip], directory: Path) -> list[Clip]:
+    """Those of the clips that are not in the directory, or with other contents."""
+    return [clip for clip in clips if not _is_there(clip, directory / clip.name)]
+
+
+def fetch_clips(clips: Sequence[Clip], directory: Path, *, patience: Patience = PATIENCE) -> str:
+    """Fetch what is missing of the clips into the directory; returns why not all are there, empty if they are."""
+    missing = missing_clips(clips, directory)
     if not missing:
-        return True
+        return ""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with meter("Fetching the official clips", sum(clip.record.size for clip in missing)) as advance:
@@ -40,11 +43,11 @@ def fetch_clips(clips: tuple[Clip, ...], directory: Path, *, patience: Patience 
                     raise KitError(clip.url, f"has {found.record}, expected {clip.record}")
                 part.replace(directory / clip.name)
     except KitError as error:
-        return _warn(f"{error.subject}: {error.reason}")
+        return f"{error.subject}: {error.reason}"
     except OSError as error:
-        return _warn(f"{shown(directory)} cannot be written: {error.strerror}")
+        return f"{shown(directory)} cannot be written: {error.strerror}"
     print(f"{shown(directory)}: {', '.join(clip.name for clip in missing)}")
-    return True
+    return ""
 
 
 class _Web:
@@ -66,8 +69,3 @@ def _is_there(clip: Clip, path: Path) -> bool:
         return path.stat().st_size == clip.record.size and digest(path, size=clip.record.size).record == clip.record
     except OSError:
         return False
-
-
-def _warn(reason: str) -> bool:
-    print(f"Without the official clips, which only comparisons with published figures need: {reason}", file=sys.stderr)
-    return False

@@ -26,11 +26,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording to be fetched from `url`."""
+    """A recording to be fetched from `url`, and what is said in it, in a language by its English name; empty where that
+    is not known."""
 
     name: str
     url: str
     record: Record
+    language: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def load(path: Path = FACTS) -> Facts:
             for repo, table in tables["models"].items()
         },
         clips=tuple(
-            Clip(name, table["url"], record_from(table, where=f"{path.name}, {name}"))
+            Clip(name, table["url"], record_from(table, where=f"{path.name}, {name}"), table["language"], table["text"])
             for name, table in tables["clips"].items()
         ),
     )
