@@ -3,9 +3,10 @@
 Nothing here imports torch before `open_device` has set the environment that torch_npu and CANN read once, at import.
 """
 
+import ctypes
 import os
 import platform
-import resource
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from runtime.errors import KitError
 # imports it by hand, to say what is wrong.
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
+PROCESS = Path("/proc/self")
 SIMULATION = "simulation"  # what tests ask of the stand-in for torch_npu; the real one has nothing of this name
 
 Silicon = Literal["NPU", "simulated NPU", "CPU"]
@@ -81,15 +83,22 @@ class Device:
                 peak=npu.max_memory_allocated(self.name),
                 total=npu.mem_get_info(self.name)[1],
             )
-        page = os.sysconf("SC_PAGE_SIZE")
-        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Memory(resident, resident, max(peak, resident), os.sysconf("SC_PHYS_PAGES") * page)
+        sizes = dict(re.findall(r"(\w+):\s+(\d+) kB", PROCESS.joinpath("status").read_text(encoding="utf-8")))
+        resident = int(sizes["VmRSS"]) << 10
+        peak = int(sizes.get("VmHWM", 0)) << 10  # which not every kernel tells
+        return Memory(resident, resident, max(peak, resident), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
-    def reset_peak(self) -> None:
-        """Begin measuring the peak anew. A CPU's peak is the process's and cannot be reset."""
+    def reset_peak(self) -> bool:
+        """Begin measuring the peak anew; returns whether that is possible. A CPU's peak is the process's, which the
+        kernel keeps, and not every kernel lets it be reset."""
         if self.is_npu:
             _npu().reset_peak_memory_stats(self.name)
+            return True
+        try:
+            PROCESS.joinpath("clear_refs").write_text("5", encoding="ascii")  # 5: the peak, see proc_pid_clear_refs(5)
+        except OSError:
+            return False
+        return True
 
     def empty_cache(self) -> int:
         """Give memory that the allocator holds, but no tensor uses, back to the device; returns bytes."""
@@ -124,6 +133,14 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
     if wanted == "auto":
         return Device("cpu", reason)
     raise DeviceError(wanted, reason)
+
+
+def trim_heap() -> None:
+    """Give memory that the C library keeps of what was freed back to the system, so that a process's size is what it
+    uses. Only glibc keeps much."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

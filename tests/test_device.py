@@ -10,6 +10,7 @@ import pytest
 from conftest import PROJECT
 from simulated_npu import environment, on_npu, stand_in
 
+from runtime import device
 from runtime.device import Device, DeviceError, is_out_of_memory, open_device
 
 OPEN = """
@@ -125,6 +126,28 @@ def test_memory_of_the_cpu_is_the_processs() -> None:
     memory = Device("cpu").memory()
     assert 0 < memory.used <= memory.peak <= memory.total
     assert Device("cpu").empty_cache() == 0
+
+
+def test_the_peak_of_the_process_begins_anew() -> None:
+    cpu = Device("cpu")
+    before = cpu.memory().used
+    block = bytearray(2**26)  # of zeros, of which each page is touched
+    block[:: 2**12] = b"1" * 2**14
+    assert cpu.memory().used >= before + 2**25
+    del block
+    peak = cpu.memory().peak
+    assert peak >= before + 2**25
+    assert cpu.reset_peak()
+    assert cpu.memory().peak <= peak - 2**25
+
+
+def test_a_kernel_that_tells_less_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  1024 kB\n", encoding="utf-8")
+    (tmp_path / "clear_refs").mkdir()
+    monkeypatch.setattr(device, "PROCESS", tmp_path)
+    memory = Device("cpu").memory()
+    assert memory.used == memory.peak == 2**20
+    assert not Device("cpu").reset_peak()
 
 
 @on_npu

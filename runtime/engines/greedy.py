@@ -2,9 +2,14 @@
 
 Unlike `generate` it makes masks once and not at every step, computes logits of last places only, encodes the audio of
 all utterances together (runtime/engines/encoder.py), and waits for the device once a step, to read the tokens.
+
+Its stages, to be run in torch's inference mode: `features` on the host, `embed`, `prefill`, then `Rows`, which is read
+and moved on by turns. `decode` is all of them.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,50 +21,109 @@ from runtime.engines import Utterance
 from runtime.engines.encoder import encode
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the model is given, on the host: prompts as `ids` (rows, places), padded on the left to the longest, of
+    which `real` is no padding; `features` (rows, mel bands, frames), of which `lengths` count; and `room`, the most
+    tokens that any row may get."""
+
+    ids: Tensor
+    real: Tensor
+    features: Tensor
+    lengths: list[int]
+    room: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Prompts with the audio in its places: `places` (rows, places, width) on the device, `real` on the host, and
+    `room`, see `Inputs`."""
+
+    places: Tensor
+    real: Tensor
+    room: int
+
+
+class Rows:
+    """Utterances whose prompts went through the model: `hidden` (rows, places, width) is what came out."""
+
+    def __init__(self, model: Any, hidden: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache) -> None:
+        self._model, self._hidden, self._mask, self._cache = model, hidden, mask, cache
+        self._positions = positions  # (rows, 1), of the last place of each
+        self._tokens: Tensor | None = None
+
+    def read(self) -> list[int]:
+        """The next token of each row; waits for the device."""
+        self._tokens = self._model.lm_head(self._hidden[:, -1:]).argmax(-1)
+        tokens: list[int] = self._tokens.flatten().tolist()
+        return tokens
+
+    def step(self) -> None:
+        """Give the model the tokens that were read, also of rows that have ended."""
+        self._positions = self._positions + 1
+        self._hidden = self._model.model(
+            input_ids=self._tokens,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+
+
 def decode(loaded: Loaded, utterances: Sequence[Utterance]) -> Iterator[list[int]]:
     """The first token of each utterance, after audio and prompts went through the model; then the next of each, and so
-    on, also of those that have ended. To be closed by whoever has enough, and run in torch's inference mode.
+    on, also of those that have ended. To be closed by whoever has enough, and run in torch's inference mode."""
+    # One in the other, so that each stage's tensors go with it: the features are larger than all that follows.
+    rows = prefill(loaded, embed(loaded, features(loaded, utterances)))
+    while True:
+        yield rows.read()
+        rows.step()
 
-    Prompts, one row each, are padded on the left to the longest.
-    """
+
+def features(loaded: Loaded, utterances: Sequence[Utterance]) -> Inputs:
+    """Log-mel features, and the tokens of the prompts."""
     inputs = loaded.processor(
         text=[utterance.prompt for utterance in utterances],
         audio=[utterance.samples for utterance in utterances],
         return_tensors="pt",
         padding=True,
     )
-    thinker = loaded.model.thinker
-    real = inputs["attention_mask"].bool()  # (rows, places), on the host: what is no padding
-    positions = (real.cumsum(-1) - 1).clamp(min=0).to(loaded.device.name)
+    return Inputs(
+        ids=inputs["input_ids"],
+        real=inputs["attention_mask"].bool(),
+        features=inputs["input_features"],
+        lengths=inputs["feature_attention_mask"].sum(-1).tolist(),
+        room=max(utterance.max_new_tokens for utterance in utterances),
+    )
+
+
+def embed(loaded: Loaded, inputs: Inputs) -> Embedded:
+    """Encode the audio and put it into the prompts."""
+    thinker, device = loaded.model.thinker, loaded.device.name
+    audio = encode(thinker.audio_tower, inputs.features, inputs.lengths)
+    heard = (inputs.ids == thinker.config.audio_token_id).flatten().nonzero().flatten()
+    words = thinker.get_input_embeddings()(inputs.ids.to(device)).flatten(0, 1)
+    places = words.index_copy(0, heard.to(device), audio).unflatten(0, inputs.ids.shape)
+    return Embedded(places, inputs.real, inputs.room)
+
+
+def prefill(loaded: Loaded, embedded: Embedded) -> Rows:
+    """Give the model the prompts."""
+    thinker, device, real = loaded.model.thinker, loaded.device.name, embedded.real
+    positions = (real.cumsum(-1) - 1).clamp(min=0).to(device)
     prompt, step = None, None  # masks; attention is causal without
     if not real.all():
-        real = real.to(loaded.device.name)
-        most = max(utterance.max_new_tokens for utterance in utterances)
-        prompt, step = _causal(real), functional.pad(real, (0, most), value=True)[:, None, None]
+        real = real.to(device)
+        prompt, step = _causal(real), functional.pad(real, (0, embedded.room), value=True)[:, None, None]
     cache = DynamicCache()
-    embedded = _embedded(loaded, inputs)
-    del inputs  # the features are larger than all that follows
     hidden = thinker.model(
-        inputs_embeds=embedded, attention_mask=prompt, position_ids=positions, past_key_values=cache, use_cache=True
+        inputs_embeds=embedded.places,
+        attention_mask=prompt,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
     ).last_hidden_state
-    positions = positions[:, -1:]
-    while True:
-        tokens = thinker.lm_head(hidden[:, -1:]).argmax(-1)
-        yield tokens.flatten().tolist()
-        positions = positions + 1
-        hidden = thinker.model(
-            input_ids=tokens, attention_mask=step, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-
-
-def _embedded(loaded: Loaded, inputs: dict[str, Tensor]) -> Tensor:
-    """Prompts with the audio in its places: (rows, places, width) on the device."""
-    thinker, ids = loaded.model.thinker, inputs["input_ids"]
-    audio = encode(thinker.audio_tower, inputs["input_features"], inputs["feature_attention_mask"].sum(-1).tolist())
-    heard = (ids == thinker.config.audio_token_id).flatten().nonzero().flatten()
-    words = thinker.get_input_embeddings()(ids.to(loaded.device.name)).flatten(0, 1)
-    embedded: Tensor = words.index_copy(0, heard.to(loaded.device.name), audio).unflatten(0, ids.shape)
-    return embedded
+    return Rows(thinker, hidden, positions[:, -1:], step, cache)
 
 
 def _causal(real: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class TransformersEngine:
         if not batch:
             return
         try:
-            self._decode_together(batch)
+            decode_together(self._loaded, batch, self._observers)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to these utterances, not to the engine
             failure = error.with_traceback(None)  # which would hold on to the batch's tensors
@@ -142,20 +142,22 @@ class TransformersEngine:
             "lower ASR_SEGMENT_SECONDS, or free the device (npu-smi info)",
         )
 
-    @torch.inference_mode()
-    def _decode_together(self, batch: Sequence[Stream]) -> None:
-        """Decode a batch to its end; a row that has ended is answered, however long the others go on."""
-        rows = [_Row(stream, self._loaded) for stream in batch]
-        steps = greedy.decode(self._loaded, [stream.utterance for stream in batch])
-        told = [observer.prefilled for observer in self._observers]
-        while not all(stream.ended for stream in batch):
-            began = time.monotonic()
-            tokens = next(steps)
-            for tell in told:
-                tell(time.monotonic() - began)
-            told = [observer.stepped for observer in self._observers]
-            for row, token in zip(rows, tokens, strict=True):
-                row.add(token)
+
+@torch.inference_mode()
+def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence[Observer] = ()) -> None:
+    """Decode a batch to its end; a row that has ended is answered, however long the others go on. Raises what the model
+    raises, after which rows that have not ended are without an answer."""
+    rows = [_Row(stream, loaded) for stream in batch]
+    steps = greedy.decode(loaded, [stream.utterance for stream in batch])
+    told = [observer.prefilled for observer in observers]
+    while not all(stream.ended for stream in batch):
+        began = time.monotonic()
+        tokens = next(steps)
+        for tell in told:
+            tell(time.monotonic() - began)
+        told = [observer.stepped for observer in observers]
+        for row, token in zip(rows, tokens, strict=True):
+            row.add(token)
 
 
 @dataclass

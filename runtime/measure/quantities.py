@@ -37,7 +37,7 @@ class Quantity:
 
 _NONE = Words("", "")
 _UTTERANCES = Words("utterances in a batch", "批内语音段数")
-_SECONDS = Words("seconds of audio", "音频秒数")
+_SEGMENT = Words("seconds of a segment, at most ASR_SEGMENT_SECONDS", "单个语音段秒数,上限 ASR_SEGMENT_SECONDS")
 _MINUTES = Words("minutes of audio", "音频分钟数")
 _CLIENTS = Words("clients", "并发客户端数")
 _RATE = Words("requests per second", "每秒请求数")
@@ -48,7 +48,7 @@ PARTS: dict[str, Part] = {
     "throughput": Part(Words("Throughput over batch", "不同批大小的吞吐"), _UTTERANCES),
     "memory": Part(Words("Memory", "内存与显存"), _NONE),
     "batch-memory": Part(Words("Memory over batch", "不同批大小的内存峰值"), _UTTERANCES),
-    "length-memory": Part(Words("Memory over length", "不同音频长度的内存峰值"), _SECONDS),
+    "length-memory": Part(Words("Memory over length", "不同音频长度的内存峰值"), _SEGMENT),
     "long": Part(Words("Long audio", "长音频"), _MINUTES),
     "closed": Part(Words("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
     "open": Part(Words("Server, open arrival", "服务并发:开环到达"), _RATE),
@@ -84,7 +84,29 @@ def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
         for key, words in who.items()
         if key != "kit"
     }
-    return seconds | ratios
+    tokens = {
+        f"engines/{name}/{key}-tokens": Quantity(
+            Words(f"{english}: tokens decoded, {words.en}", f"{chinese}:解码 token 数,{words.zh}"), "tokens", ""
+        )
+        for key, words in who.items()
+    }
+    return seconds | ratios | tokens
+
+
+def _host_cost(key: str, english: str, chinese: str) -> dict[str, Quantity]:
+    step = Words("a step of decoding (one token of each utterance)", "每个解码步(每段一个 token)")
+    start = Words("an utterance, up to its first token", "每段语音,至首个 token")
+    counts = (
+        ("launches", Words("kernels launched", "启动的核函数数"), "launches"),
+        ("waits", Words("waits for the device", "等待设备次数"), "waits"),
+    )
+    return {
+        f"host/{key}{prefix}{name}": Quantity(
+            Words(f"{english}{counted.en}, {per.en}", f"{chinese}{counted.zh},{per.zh}"), unit, "lower"
+        )
+        for prefix, per in (("", step), ("first-", start))
+        for name, counted, unit in counts
+    }
 
 
 # By the part, a slash, and the quantity's own name.
@@ -100,10 +122,16 @@ QUANTITIES: dict[str, Quantity] = {
     "latency/token": Quantity(Words("decoding a token", "单 token 解码"), "s", "lower"),
     "latency/tokens": Quantity(Words("decoding all tokens", "全部 token 解码"), "s", "lower"),
     "latency/text": Quantity(Words("tokens to text", "token 转文本"), "s", "lower"),
+    "latency/split": Quantity(
+        Words("all stages, each waiting for the device", "各阶段之和(逐阶段等待设备)"), "s", "lower"
+    ),
+    "latency/count": Quantity(Words("tokens decoded", "解码 token 数"), "tokens", ""),
     "throughput/seconds": Quantity(Words("a batch", "一批耗时"), "s", "lower"),
     "throughput/speed": Quantity(Words("audio per second", "每秒处理音频"), "x", "higher"),
     "throughput/efficiency": Quantity(Words("speed per utterance, of batch 1's", "相对批大小 1 的效率"), "1", "higher"),
-    "memory/weights": Quantity(Words("weights", "权重"), "bytes", "lower"),
+    "memory/weights": Quantity(Words("weights, as files", "权重文件"), "bytes", "lower"),
+    "memory/before": Quantity(Words("device, before loading", "设备,加载前"), "bytes", "lower"),
+    "memory/host-before": Quantity(Words("host process, before loading", "主机进程,加载前"), "bytes", "lower"),
     "memory/loaded": Quantity(Words("device, model loaded", "设备,加载后"), "bytes", "lower"),
     "memory/device-total": Quantity(Words("device, all there is", "设备总量"), "bytes", ""),
     "memory/host-loaded": Quantity(Words("host process, model loaded", "主机进程,加载后"), "bytes", "lower"),
@@ -121,8 +149,8 @@ QUANTITIES: dict[str, Quantity] = {
     **_compared("alone", "one clip", "单条音频"),
     **_compared("batch", "batch of 8, mixed lengths", "批大小 8,长短混合"),
     **_compared("long", "5 minutes of audio", "5 分钟音频"),
-    "host/launches": Quantity(Words("kernels launched per token", "每 token 启动的核函数数"), "launches", "lower"),
-    "host/waits": Quantity(Words("waits for the device per token", "每 token 等待设备次数"), "waits", "lower"),
+    **_host_cost("", "", ""),
+    **_host_cost("qwen-asr-", "qwen-asr's transcribe: ", "qwen-asr 自带 transcribe:"),
 }
 
 
