@@ -2,10 +2,37 @@
 
 from invoke import Collection
 
-from runtime.tasks import care, container, evidence, handoff, kit, measure, model, process, server, weights
+from runtime.tasks import (
+    accuracy,
+    care,
+    container,
+    evidence,
+    handoff,
+    kit,
+    measure,
+    model,
+    process,
+    random_weights,
+    report,
+    server,
+    weights,
+)
 
 namespace = Collection()
-for module in (kit, model, weights, server, process, measure, care, evidence, handoff):
+for module in (
+    kit,
+    model,
+    weights,
+    server,
+    process,
+    measure,
+    random_weights,
+    accuracy,
+    report,
+    care,
+    evidence,
+    handoff,
+):
     for task in Collection.from_module(module).tasks.values():
         namespace.add_task(task)
 namespace.add_collection(Collection.from_module(container))

@@ -61,13 +61,15 @@ def waiting(title: str) -> Iterator[Callable[[], None]]:
 
 
 def _plain_lines(console: Console, title: str, unit: str) -> Callable[[float, float], None]:
-    told = time.monotonic()
+    begun = told = time.monotonic()
 
     def show(done: float, total: float) -> None:
         nonlocal told
-        if time.monotonic() - told >= LINE_EVERY:
-            told = time.monotonic()
-            console.print(f"{title}: {done:.0f} of {total:.0f} {unit}", highlight=False)
+        now = time.monotonic()
+        if now - told >= LINE_EVERY:
+            told = now
+            left = f", about {(now - begun) * (total / done - 1):.0f} s left" if done else ""
+            console.print(f"{title}: {done:.0f} of {total:.0f} {unit}{left}", highlight=False)
 
     return show
 

@@ -1,0 +1,38 @@
+"""Data sets of the bundled clips, and runs over them, for the tests of accuracy."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+from runtime.measure.accuracy import DataSet, ears
+from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.record import Accuracy
+from runtime.measure.accuracy.run import Ask, Listener, run
+from runtime.measure.clips import Clip
+from runtime.transcriber import Transcriber
+
+
+def write_manifest(folder: Path, clips: Iterable[Clip], *further: str, times: int = 1) -> Path:
+    """A manifest of those of the clips that have no hotwords, so many times, with further lines."""
+    plain = [clip for clip in clips if not clip.context]
+    lines = []
+    for number in range(times):
+        for clip in plain:
+            name = f"{number}-{clip.path.name}"
+            shutil.copy(clip.path, folder / name)
+            entry = {"audio": name, "text": clip.text, "language": clip.language, "speaker": f"s{number}"}
+            lines.append(json.dumps({key: value for key, value in entry.items() if value is not None}))
+    path = folder / "said.jsonl"
+    path.write_text("\n".join([*lines, *further]) + "\n", encoding="utf-8")
+    return path
+
+
+def measured(
+    data: DataSet, transcriber: Transcriber, directory: Path, *, says: Callable[[str], None] = lambda _: None
+) -> tuple[Accuracy, list[Outcome]]:
+    """A run in this process, and what was heard in it."""
+    heard: list[Outcome] = []
+    listener = Listener(says=says, heard=heard.append)
+    return run(Ask(data, data.items), nullcontext(ears.of(transcriber)), directory, listener), heard
