@@ -1,32 +1,28 @@
 """The kit decodes the very tokens that qwen-asr's own `Qwen3ASRModel.transcribe` decodes.
 
-qwen-asr itself runs in a process of its own, with what it needs and the kit does without: `make test` puts that into
-.reference.
+qwen-asr itself runs in a process of its own, see runtime/measure/bench/qwen.py.
 """
 
 import itertools
 import multiprocessing
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import PROJECT
 
 from runtime.audio import SAMPLE_RATE, load
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.engines import Utterance
 from runtime.engines.encoder import encode
 from runtime.engines.transformers import TransformersEngine
+from runtime.measure.bench.qwen import Recognizer
 from runtime.measure.clips import Clip
 from runtime.prompt import Prompter
 from runtime.transcriber import Transcriber, limits
 from runtime.transcript import read
 
-REFERENCE_PACKAGES = PROJECT / ".reference"
 CLIPS = 56
 BATCH = 8
 MAX_NEW_TOKENS = 64
@@ -36,25 +32,16 @@ Answers = list[tuple[tuple[int, ...], str, str]]  # tokens, text, language
 
 
 def qwen_asr(sounds: list[Samples], end_tokens: list[int], batch: int, language: str | None) -> Answers:
-    """What qwen-asr makes of the clips; runs in its own process. Its `generate` is given the demo's end tokens."""
-    sys.path.append(str(REFERENCE_PACKAGES))
-    from qwen_asr.inference.qwen3_asr import Qwen3ASRModel
-
-    recognizer = Qwen3ASRModel.from_pretrained(
-        str(DEMO_CHECKPOINT), max_inference_batch_size=batch, max_new_tokens=MAX_NEW_TOKENS, dtype="float32"
+    """What qwen-asr makes of the clips; runs in its own process."""
+    recognizer = Recognizer(
+        DEMO_CHECKPOINT,
+        end_tokens=end_tokens,
+        max_inference_batch_size=batch,
+        max_new_tokens=MAX_NEW_TOKENS,
+        dtype="float32",
     )
-    generate, tokens = recognizer.model.generate, []
-
-    def recorded(**inputs: Any) -> Any:
-        output = generate(**inputs, eos_token_id=end_tokens)
-        for row in output.sequences[:, inputs["input_ids"].shape[1] :].tolist():
-            end = next((k for k, token in enumerate(row) if token in end_tokens), len(row))
-            tokens.append(tuple(row[:end]))
-        return output
-
-    recognizer.model.generate = recorded
     results = recognizer.transcribe([(samples, SAMPLE_RATE) for samples in sounds], language=language)
-    return [(row, result.text, result.language) for row, result in zip(tokens, results, strict=True)]
+    return [(row, result.text, result.language) for row, result in zip(recognizer.tokens(), results, strict=True)]
 
 
 def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> Answers:
@@ -89,8 +76,6 @@ def sounds(transcriber: Transcriber, clips: list[Clip]) -> list[Samples]:
 
 @pytest.mark.parametrize(("batch", "language"), [(1, None), (BATCH, None), (BATCH, "Chinese")])
 def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> None:
-    if not REFERENCE_PACKAGES.is_dir():
-        pytest.skip("what qwen-asr's own transcribe needs is not in .reference: run make test")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         ends = list(transcriber.loaded.end_tokens)
         theirs = process.submit(qwen_asr, sounds, ends, batch, language).result()
