@@ -17,7 +17,7 @@ endif
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-smoke: install ## Transcribe the bundled clips with the settings in force: without any, the demo model on this machine
+smoke: install ## Transcribe clips whose words are known: with the demo model on this machine, unless settings say otherwise
 	@$(BIN)/invoke smoke
 
 up: host ## Check this host, build or pull the image, start the server, wait until it is ready; MONITORING=1 adds Grafana
@@ -66,9 +66,9 @@ host: $(VENV)/bin/python ## Create .venv and install what the host itself needs:
 clean: ## Remove .venv and what was written
 	rm -rf $(VENV) .reference out
 
-# What qwen-asr's own `transcribe` needs and the kit does without: apart, so that .venv shows that the kit does.
+# What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
-	@echo 'Fetching what the comparison with qwen-asr needs'
+	@echo 'Fetching what the comparison with the first validation needs'
 	@rm -rf .reference
 	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .reference --requirement $<
 	@touch $@

@@ -9,7 +9,9 @@ from typing import Any
 
 import openai
 import pytest
+from benchmarks import small
 from engine import Host, free_port, stand_in_base
+from reporting import keep, made
 from serving import Served, served
 from tree import bare_environment, clone_into
 from xdist.remote import Producer
@@ -17,7 +19,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from env.loading import load_settings
 from env.settings import Settings
+from runtime.measure.bench.record import Benchmark
 from runtime.measure.clips import Clip, bundled_clips
+from runtime.measure.report.record import Report
 from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -58,6 +62,28 @@ def transcriber(settings: Settings) -> Iterator[Transcriber]:
     """The demo model on the CPU."""
     with open_transcriber(settings) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def measured(settings: Settings) -> Benchmark:
+    """A small benchmark of the demo model."""
+    return small(settings)
+
+
+@pytest.fixture(scope="session")
+def kept(
+    measured: Benchmark, transcriber: Transcriber, clips: list[Clip], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A directory for outputs that holds the records of a small smoke test, benchmark and data set."""
+    out = tmp_path_factory.mktemp("kept")
+    keep(out, measured, transcriber, clips)
+    return out
+
+
+@pytest.fixture(scope="session")
+def report(kept: Path, settings: Settings) -> Report:
+    """A report that rests on those records."""
+    return made(kept, settings)
 
 
 @pytest.fixture(scope="module")

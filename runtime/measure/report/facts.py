@@ -1,0 +1,122 @@
+"""Today's facts: the host, what is installed, the weights, the image, the settings, and the device."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from env import stacks
+from env.describe import describe
+from env.settings import DEMO, Settings
+from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
+from runtime.device import Device
+from runtime.errors import KitError
+from runtime.measure.report.record import Facts, File, Image, Weights
+from runtime.measure.where import Where, here
+from runtime.ops.doctor import examine_host
+from runtime.ops.doctor.container import cann_version
+from runtime.ops.doctor.driver import driver_version
+from runtime.ops.doctor.npu import report as npu_smi
+from runtime.ops.doctor.npu_smi import Report as NpuSmi
+from runtime.ops.doctor.probes import Host, run_command
+from runtime.ops.lifecycle import commands, image
+from runtime.ops.manifest import MANIFEST, read_manifest
+from runtime.ops.weights import facts as known
+from runtime.ops.weights.manifest import digest
+from runtime.ops.weights.places import place
+from runtime.ops.weights.revision import recorded
+
+FIRST_USE = 180.0  # seconds to open a device, as the doctor allows
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where measurements will run; `fault` says why no device can be opened, empty if one can."""
+
+    where: Where
+    fault: str
+
+
+def spot(settings: Settings) -> Spot:
+    """Ask a process of its own, which opens the device and ends. Where that fails, nothing can be measured."""
+    answer = run_command([sys.executable, "-m", "runtime.measure.report.place"], seconds=FIRST_USE)
+    lines = [line for line in answer.output.splitlines() if line.startswith('{"where"')]
+    if lines:
+        return TypeAdapter(Spot).validate_json(lines[-1])
+    fault = answer.fault or "the process that opens it says nothing"
+    return Spot(here(settings, Device("cpu", fault)), fault)
+
+
+def gather(settings: Settings, host: Host) -> Facts:
+    """All facts but the device's. Raises KitError for settings that contradict each other."""
+    stack = stacks.active_stack()
+    findings = examine_host(settings, host)
+    smi, why = chips(host)
+    return Facts(
+        stack=stack,
+        packages=tuple(stacks.compare(stack)),
+        findings=tuple(findings),
+        driver=driver_version(host),
+        cann=cann_version(host),
+        weights=_weights(settings),
+        image=_image(settings),
+        settings=tuple(describe(settings)),
+        smi=smi,
+        smi_fault=why,
+    )
+
+
+def chips(host: Host) -> tuple[NpuSmi | None, str]:
+    """What npu-smi tells, or why it tells nothing."""
+    try:
+        return npu_smi(host), ""
+    except KitError as error:
+        return None, f"{error.subject} {error.reason}"
+
+
+def _weights(settings: Settings) -> Weights:
+    """What weights.lock says; of the demo model, which has no lock, what is there."""
+    if settings.model == DEMO:
+        files = sorted(path for path in DEMO_CHECKPOINT.iterdir() if path.is_file())
+        sums = [(path.name, digest(path, size=path.stat().st_size).record) for path in files]
+        return Weights(DEMO, False, files=tuple(File(name, record.size, record.sha256) for name, record in sums))
+    entry = recorded(settings)
+    where = place(settings, known.load())
+    if entry is None:
+        return Weights(settings.model, False, repo=where.repo)
+    files_of = tuple(File(name, record.size, record.sha256) for name, record in sorted(entry.files.items()))
+    origin = {"hub": entry.hub, "endpoint": entry.endpoint, "revision": entry.revision, "commit": entry.commit}
+    return Weights(settings.model, True, repo=where.repo, date=entry.date, files=files_of, **origin)
+
+
+def _image(settings: Settings) -> Image:
+    """In a container its manifest; on a host what docker knows of the image that the settings mean."""
+    if MANIFEST.is_file():
+        told = read_manifest(MANIFEST)
+        return Image(
+            place="container",
+            base=told.base_image,
+            stack=told.stack,
+            version=told.version,
+            commit=told.commit,
+            written=told.written,
+        )
+    name = image.image_name(settings)
+    text = commands.ask(["docker", "image", "inspect", "--format", "{{json .}}", name])
+    if not text:
+        return Image(place="host", name=name)
+    found: dict[str, Any] = json.loads(text)
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return Image(
+        place="host",
+        name=name,
+        id=str(found.get("Id", "")),
+        digests=tuple(found.get("RepoDigests") or ()),
+        base=labels.get("org.opencontainers.image.base.name", ""),
+        stack=labels.get(image.STACK_LABEL, ""),
+        version=labels.get("org.opencontainers.image.version", ""),
+        commit=labels.get("org.opencontainers.image.revision", ""),
+        written=str(found.get("Created", "")),
+    )

@@ -1,0 +1,1 @@
+"""The report's chapters: what each says, in both languages."""

@@ -1,0 +1,182 @@
+"""What was measured: the smoke test, accuracy, and the benchmark's parts."""
+
+from collections.abc import Callable, Iterator
+
+from runtime.measure.accuracy import present as scores
+from runtime.measure.accuracy.record import Accuracy
+from runtime.measure.bench.plots import TITLES, Which, figure_svg
+from runtime.measure.bench.present import LEGEND
+from runtime.measure.numbers import amount, share
+from runtime.measure.report.document import Block, Code, Items, Mark, Paragraph, Picture, Say, Section, Table
+from runtime.measure.report.record import Report
+from runtime.measure.report.sections.parts import figures, missing, table, unfinished
+from runtime.measure.smoke.record import CHECKS, Smoke
+from runtime.measure.where import Where
+
+Maker = Callable[[Report, Say], Section]
+
+
+def smoke(report: Report, say: Say) -> Section:
+    """Clips whose words are known, and the checks beyond them."""
+    record = report.smoke
+    blocks = tuple(_smoked(record, say)) if record else (missing(report.source("smoke"), say),)
+    return Section("smoke", say("Does it transcribe?", "转写检查"), blocks)
+
+
+def accuracy(report: Report, say: Say) -> Section:
+    """Error rates over a data set, with what others state beside them."""
+    record = report.accuracy
+    blocks = tuple(_scored(record, say)) if record else (missing(report.source("accuracy"), say),)
+    return Section("accuracy", say("Accuracy", "精度"), blocks)
+
+
+def loading(report: Report, say: Say) -> Section:
+    """How long loading takes."""
+    text = say(
+        "Each was measured once. Opening the device and importing torch are not part of it.",
+        "各测一次。不含打开设备和导入 torch 的时间。",
+    )
+    return Section("loading", say("Loading", "加载"), (*_when(report, text), *figures(report, "loading", say)))
+
+
+def latency(report: Report, say: Say) -> Section:
+    """One clip, again and again."""
+    blocks: list[Block] = []
+    if report.bench:
+        plan = report.bench.plan
+        clip = plan.get("clip") or say(
+            "the official one of 4.2 s, or the bundled one nearest to it where that was not fetched",
+            "4.2 s 的官方音频;未下载时用长度最接近的内置音频",
+        )
+        runs, warmups = plan.get("runs", "–"), plan.get("warmups", "–")
+        text = say(
+            f"The clip: {clip}. Runs: {runs}, after {warmups} for warming up.",
+            f"所用音频:{clip}。运行 {runs} 次,此前预热 {warmups} 次。",
+        )
+        blocks.append(Paragraph(text))
+        blocks.append(Paragraph(say.words(LEGEND)))
+    blocks += [*figures(report, "latency", say), *_plot(report, "latency", say)]
+    return Section("latency", say("Latency", "延迟"), tuple(blocks))
+
+
+def throughput(report: Report, say: Say) -> Section:
+    """Batches of growing size."""
+    blocks = (*figures(report, "throughput", say), *_plot(report, "throughput", say))
+    return Section("throughput", say("Throughput", "吞吐"), blocks)
+
+
+def memory(report: Report, say: Say) -> Section:
+    """Of the device and of the host."""
+    text = say("On a CPU the device's memory is that of the process.", "在 CPU 上,设备内存即进程内存。")
+    note = _when(report, text) if report.head.where.silicon == "CPU" else ()
+    return Section(
+        "memory", say("Memory", "显存与内存"), (*note, *figures(report, "memory", say), *_plot(report, "memory", say))
+    )
+
+
+def long(report: Report, say: Say) -> Section:
+    """Audio of many minutes."""
+    return Section("long", say("Long audio", "长音频"), tuple(figures(report, "long", say)))
+
+
+def server(report: Report, say: Say) -> Section:
+    """Many clients."""
+    blocks: list[Block] = []
+    if report.bench is None:
+        blocks.append(missing(report.source("bench"), say))
+    else:
+        text = say(
+            "Closed arrival: so many clients ask again as soon as they are answered. Open arrival: requests come at a "
+            "rate, whether or not earlier ones are answered.",
+            "闭环到达:固定数量的客户端,得到答复后立即再次请求。开环到达:请求按固定速率到达,不等待先前请求的答复。",
+        )
+        blocks.append(Paragraph(text))
+        for part in ("closed", "open"):
+            which: Which = "closed" if part == "closed" else "open"
+            blocks += [*figures(report, part, say), *_plot(report, which, say)]
+    return Section("server", say("Server under load", "服务压力"), tuple(blocks))
+
+
+def versus(report: Report, say: Say) -> Section:
+    """Beside qwen-asr itself, and what a token costs the host."""
+    if report.bench is None:
+        blocks: tuple[Block, ...] = (missing(report.source("bench"), say),)
+    else:
+        simulated = say(
+            "The cost on the host is counted on a simulated NPU wherever this runs. It is a count of what the host "
+            "asks of the device, not a time.",
+            "主机侧开销无论在何处运行均在模拟 NPU 上计数。它是主机向设备发出的调用次数,不是时间。",
+        )
+        counted = report.bench.part("host")
+        note = (Paragraph(simulated, "simulated"),) if counted else ()
+        blocks = (*figures(report, "engines", say), *note, *figures(report, "host", say))
+    return Section("versus", say("Side by side, and cost on the host", "对比测试与主机侧开销"), blocks)
+
+
+def _smoked(record: Smoke, say: Say) -> Iterator[Block]:
+    yield from unfinished(record.head, say)
+    passed, failed = Mark(say("pass", "通过"), "pass"), Mark(say("fail", "不通过"), "fail")
+    none = say("none", "无")
+    headings: tuple[str, ...] = (
+        say("Verdict", "结论"),
+        say("Clip", "音频"),
+        say("Language", "语种"),
+        say("Text", "转写结果"),
+    )
+    headings += (say("Audio", "时长"), say("Error rate", "错误率"), "RTF")
+    rows = tuple(
+        (
+            passed if one.passed else failed,
+            Code(one.clip),
+            one.language or none,
+            (one.text or say("(nothing)", "(空)")) + (f" — {one.fault}" if one.fault else ""),
+            amount(one.seconds, "s"),
+            share(one.error_rate),
+            f"{one.rtf:.3f}",
+        )
+        for one in record.verdicts
+    )
+    text = say(
+        "Each clip was transcribed once. The error rate is of characters for Chinese, else of words.",
+        "每条音频转写一次。中文按字计算错误率(CER),其他按词计算(WER)。",
+    )
+    yield Paragraph(text)
+    yield Table(headings, rows, figures=4)
+    if record.checks:
+        checked = tuple(
+            (
+                passed if one.passed else failed,
+                CHECKS[one.check][say.language] if one.check in CHECKS else one.check,
+                Code(one.clip),
+                one.found + (f" — {one.fault}" if one.fault else ""),
+            )
+            for one in record.checks
+        )
+        yield Table(
+            (say("Verdict", "结论"), say("Check", "检查项"), say("Clip", "音频"), say("Found", "实测")), checked
+        )
+
+
+def _scored(record: Accuracy, say: Say) -> Iterator[Block]:
+    yield from unfinished(record.head, say)
+    yield Items(tuple(map(say.typeset, scores.summary(record, say.language))))
+    for grid in scores.grids(record, say.language):
+        if grid.rows:
+            yield table(grid, say)
+            yield from (Paragraph(say.typeset(note)) for note in grid.notes)
+
+
+def _when(report: Report, text: str) -> tuple[Block, ...]:
+    return (Paragraph(text),) if report.bench else ()
+
+
+def _plot(report: Report, which: Which, say: Say) -> Iterator[Block]:
+    if report.bench:
+        svg = figure_svg(report.bench, which, say.language)
+        if svg:
+            yield Picture(which, svg, _caption(which, report.bench.head.where, say))
+
+
+def _caption(which: Which, where: Where, say: Say) -> str:
+    words = say("Plot: {}, measured on {}. The table has its figures.", "图:{},在 {} 上测得,数值见表。")
+    return words.format(TITLES[which][say.language], where.description)
