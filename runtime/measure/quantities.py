@@ -93,18 +93,16 @@ def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
     return seconds | ratios | tokens
 
 
-def _host_cost(key: str, english: str, chinese: str) -> dict[str, Quantity]:
-    step = Words("a step of decoding (one token of each utterance)", "每个解码步(每段一个 token)")
-    start = Words("an utterance, up to its first token", "每段语音,至首个 token")
-    counts = (
-        ("launches", Words("kernels launched", "启动的核函数数"), "launches"),
-        ("waits", Words("waits for the device", "等待设备次数"), "waits"),
-    )
+def _host_cost(key: str, who: str) -> dict[str, Quantity]:
+    counts = (("launches", Words("kernels", "核函数启动"), "launches"), ("waits", Words("waits", "设备等待"), "waits"))
     return {
         f"host/{key}{prefix}{name}": Quantity(
-            Words(f"{english}{counted.en}, {per.en}", f"{chinese}{counted.zh},{per.zh}"), unit, "lower"
+            Words(f"{who}{counted.en} {per.en}", f"{who}{per.zh}{counted.zh}次数"), unit, "lower"
         )
-        for prefix, per in (("", step), ("first-", start))
+        for prefix, per in (
+            ("", Words("per step (a token of each)", "每步(每段一个 token)")),
+            ("first-", Words("per utterance, up to the first token", "每段至首个 token ")),
+        )
         for name, counted, unit in counts
     }
 
@@ -149,8 +147,8 @@ QUANTITIES: dict[str, Quantity] = {
     **_compared("alone", "one clip", "单条音频"),
     **_compared("batch", "batch of 8, mixed lengths", "批大小 8,长短混合"),
     **_compared("long", "5 minutes of audio", "5 分钟音频"),
-    **_host_cost("", "", ""),
-    **_host_cost("qwen-asr-", "qwen-asr's transcribe: ", "qwen-asr 自带 transcribe:"),
+    **_host_cost("", ""),
+    **_host_cost("qwen-asr-", "qwen-asr: "),
 }
 
 

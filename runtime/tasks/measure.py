@@ -1,15 +1,70 @@
-"""How well it does: load, soak."""
+"""How well it does: bench, load, soak."""
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings
+from env.loading import load_settings, under_project
 from runtime.errors import UsageError
 from runtime.tasks.foreseeing import foreseeing
 
 TIMES = 100  # that a lone clip is transcribed each way
+
+
+@task(
+    help={
+        "parts": "what to measure, with commas between: loading, latency, throughput, memory, long, closed, open, "
+        "engines, host; default: all",
+        "runs": "how often each is measured; default: 20",
+        "warmups": "runs before, which do not count; default: 3",
+        "clip": "audio to hear; default: the official clip of 4.2 s, or a bundled one of about its length",
+        "batches": "utterances decoded together; default: 1,2,4,8,16,32,64, until memory ends",
+        "lengths": "seconds of audio whose peak memory is measured; default: 5,10,30,60,120",
+        "minutes": "minutes of long audio; default: 1,10,60",
+        "clients": "clients that ask a server at once and wait; default: 1,2,4,8,16,32,64,128",
+        "rates": "requests per second that a server is sent, waiting for none; default: around what it can answer",
+        "requests": "requests of each number of clients and each rate; default: 64",
+        "url": "a running server to ask, with the key in OPENAI_API_KEY if it wants one: parts closed and open only",
+        "baseline": "bench.json of an earlier run, or seed, the first validation's figures: printed beside, as ratios",
+        "fail-if-slower": "exit code 1 where a figure is worse than the baseline's by more, and beyond noise: 10%",
+        "output": "directory for bench.json, bench.md and the plots; default: bench in ASR_OUT_DIR",
+        "quick": "few runs, and without the parts engines and host, for a look; the other flags still count",
+    }
+)
+@foreseeing
+def bench(
+    _: Context,
+    parts: str = "",
+    runs: str = "",
+    warmups: str = "",
+    clip: str = "",
+    batches: str = "",
+    lengths: str = "",
+    minutes: str = "",
+    clients: str = "",
+    rates: str = "",
+    requests: str = "",
+    url: str = "",
+    baseline: str = "",
+    fail_if_slower: str = "",
+    output: str = "",
+    quick: bool = False,
+) -> None:
+    """Measure latency, throughput, memory and a server under load: tables, JSON, plots, against a baseline."""
+    from runtime.measure.bench import planning
+    from runtime.measure.bench.command import carry_out
+
+    typed = {"parts": parts, "runs": runs, "warmups": warmups, "clip": clip, "batches": batches, "lengths": lengths}
+    typed |= {"minutes": minutes, "clients": clients, "rates": rates, "requests": requests, "url": url}
+    settings = load_settings()
+    directory = Path(output) if output else under_project(settings.out_dir) / "bench"
+    plan = planning.plan(typed, settings, quick=quick)
+    order = planning.order(plan, directory, baseline=baseline, fail_if_slower=fail_if_slower)
+    failure = carry_out(order, settings)
+    if failure:
+        raise Exit(f"bench: {failure.reason}", code=failure.code)
 
 
 @task(
@@ -24,6 +79,7 @@ TIMES = 100  # that a lone clip is transcribed each way
 def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
     """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
     from runtime.measure import load as measure
+    from runtime.measure import speech
     from runtime.measure import waiting as wait
     from runtime.measure.loopback import serving
     from runtime.ops.present import console, table
@@ -42,8 +98,8 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         loaded()
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         out.print(f"{settings.model}, {settings.dtype}, at most {settings.max_batch} utterances together")
-        sounds = measure.recordings(transcriber, measure.lengths(clips))
-        (lone,) = measure.recordings(transcriber, [measure.LONE])
+        sounds = speech.recordings(speech.lengths(clips))
+        (lone,) = speech.recordings([measure.LONE])
         with serving(transcriber) as server, progress("Measuring", rounds + 1, unit="rounds") as bar:
             added = measure.overhead(transcriber, server, lone, times=TIMES)
             bar.advance(1)

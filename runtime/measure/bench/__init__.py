@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.errors import KitError
 from runtime.measure.figures import Figure
 from runtime.transcriber import Transcriber
 
@@ -41,8 +42,16 @@ Found = Figure | Absent
 
 @dataclass(frozen=True)
 class Bench:
-    """What a part needs: the loaded model, the plan, and whom to tell how far it is (a few words, in English)."""
+    """What a part needs: the loaded model (None where only a server is asked, by the plan's `url`), the plan, and whom
+    to tell how far it is (a few words, in English)."""
 
-    transcriber: Transcriber
+    loaded: Transcriber | None
     plan: Plan
     tell: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """The loaded model. Raises KitError where there is none."""
+        if self.loaded is None:
+            raise KitError("--url", "this is measured in this process only, not over HTTP", "measure without --url")
+        return self.loaded

@@ -1,0 +1,27 @@
+"""A small benchmark of the demo model, for the tests of what is made of one."""
+
+from dataclasses import replace
+
+from env.settings import Settings
+from runtime.measure.bench.planning import QUICK
+from runtime.measure.bench.record import Benchmark
+from runtime.measure.bench.run import Listener, run
+from runtime.measure.figures import Figure, figure
+
+SMALL = replace(QUICK, parts=("loading", "latency", "throughput", "memory"), runs=4, batches=(1, 2), lengths=(2.0,))
+
+
+def small(settings: Settings) -> Benchmark:
+    """What the small plan finds."""
+    return run(settings, SMALL, Listener())
+
+
+def times_as(record: Benchmark, ratio: float, *quantities: str) -> Benchmark:
+    """The record with samples of these quantities so many times as large."""
+
+    def changed(one: Figure) -> Figure:
+        if one.quantity not in quantities:
+            return one
+        return figure(one.quantity, [ratio * sample for sample in one.samples], at=one.at, warmups=one.warmups)
+
+    return replace(record, figures=tuple(changed(one) for one in record.figures))
