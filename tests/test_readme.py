@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from invoke.parser import Argument, Parser, ParserContext
 from serving import served
 from tree import bare_environment, clone_into
 
 import tasks
 from env.field import variable
 from env.settings import Settings
+from runtime.measure.bench.run import TABLE
 from runtime.measure.clips import Clip
 from runtime.ops.readme import READMES, renewed
 from runtime.transcriber import Transcriber
 
-SERVER = PROJECT / "runtime" / "server"
+SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure"
 ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
 
 
@@ -40,7 +42,7 @@ def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None
     assert path.read_text(encoding="utf-8") == renewed(path), "stale → invoke readme"
 
 
-@pytest.mark.parametrize("folder", [PROJECT, SERVER], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE], ids=lambda folder: folder.name)
 def test_both_languages_are_in_step(folder: Path) -> None:
     english, chinese = ((folder / path.name).read_text(encoding="utf-8") for path in READMES)
     assert outline(english) == outline(chinese)
@@ -58,7 +60,11 @@ def test_the_page_of_the_server_names_its_routes_and_settings(transcriber: Trans
 
 @pytest.mark.parametrize(
     "path",
-    [*READMES, *(SERVER / path.name for path in READMES), PROJECT / "runtime" / "demo" / "checkpoint" / "README.md"],
+    [
+        *READMES,
+        *(folder / path.name for folder in (SERVER, MEASURE) for path in READMES),
+        PROJECT / "runtime" / "demo" / "checkpoint" / "README.md",
+    ],
 )
 def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
@@ -71,7 +77,7 @@ def test_each_invoke_command_works_as_written(command: str, tmp_path: Path) -> N
     result = subprocess.run(
         [Path(sys.executable).parent / words[0], *words[1:]],
         cwd=PROJECT,
-        env={key: value for key, value in os.environ.items() if not key.startswith("ASR_")},
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("ASR_")}, "ASR_OUT_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -79,6 +85,22 @@ def test_each_invoke_command_works_as_written(command: str, tmp_path: Path) -> N
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+
+
+@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE], ids=lambda folder: folder.name)
+def test_every_task_shown_takes_the_flags_that_it_is_shown_with(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^(?:\$ |ASR_\S+ )?invoke (.+)$", text, re.MULTILINE)
+    assert shown
+    for command in shown:
+        initial = ParserContext(args=[Argument(name="help", optional=True)])
+        Parser(initial=initial, contexts=tasks.namespace.to_contexts()).parse_argv(shlex.split(command))
+
+
+def test_the_page_on_measuring_has_every_part_of_the_benchmark() -> None:
+    text = (MEASURE / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| Part |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(TABLE)
 
 
 def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -105,7 +127,7 @@ def test_the_smoke_output_shown_is_of_the_bundled_clips(clips: list[Clip]) -> No
 def test_every_task_and_target_that_is_named_exists() -> None:
     names = {name.replace("_", "-") for name in tasks.namespace.task_names}
     targets = (PROJECT / "Makefile").read_text(encoding="utf-8")
-    for text in (ENGLISH, CHINESE):
+    for text in (ENGLISH, CHINESE, (MEASURE / "README.md").read_text(encoding="utf-8")):
         assert set(re.findall(r"\binvoke ([a-z][a-z-]+)\b", text)) <= names
         for name in re.findall(r"`make ([a-z]+)`", text) + re.findall(r"^\$ make ([a-z]+)", text, re.MULTILINE):
             assert re.search(rf"^{name}:", targets, re.MULTILINE)

@@ -20,7 +20,7 @@ SILICON: dict[Silicon, Words] = {
     "simulated NPU": Words("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
     "CPU": Words("a CPU, no NPU", "CPU(非 NPU)"),
 }
-STATISTICS = ("p50", "p90", "p99", "mean", "minimum", "maximum", "deviation")
+STATISTICS = ("p50", "p90", "p95", "p99", "mean", "minimum", "maximum", "deviation")
 NAMES = {
     "quantity": Words("Quantity", "指标"),
     "value": Words("Value", "数值"),
@@ -28,6 +28,7 @@ NAMES = {
     "warmups": Words("warm-ups", "预热次数"),
     "p50": Words("p50", "p50"),
     "p90": Words("p90", "p90"),
+    "p95": Words("p95", "p95"),
     "p99": Words("p99", "p99"),
     "mean": Words("mean", "均值"),
     "minimum": Words("min", "最小"),

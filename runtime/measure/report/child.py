@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from env.loading import PROJECT
 from runtime.ops.lifecycle.commands import show
+from runtime.ops.process.identity import Process, ended
 
 INTERRUPTED = 130  # the exit code of a task that Ctrl-C ended
 DEADLINE = 60.0  # seconds for a task to write what it has once it is interrupted
+GRACE = 10.0  # seconds for what ends when the task has, such as multiprocessing's tracker of resources
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ def run(words: Sequence[str]) -> Ended:
     process = subprocess.Popen([sys.executable, "-m", "invoke", *words], cwd=PROJECT, start_new_session=True)
     try:
         show(["invoke", *words])
-        return Ended(process.wait(), _session(process.pid))
+        return Ended(process.wait(), _left(process.pid))
     except KeyboardInterrupt:
         _interrupt(process)
-        return Ended(INTERRUPTED, _session(process.pid), stopped=True)
+        return Ended(INTERRUPTED, _left(process.pid), stopped=True)
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
@@ -50,6 +53,20 @@ def _interrupt(process: "subprocess.Popen[bytes]") -> None:
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGKILL)  # its session's group, by its id
         process.wait()
+
+
+def _left(leader: int) -> tuple[int, ...]:
+    """The processes of a session that do not end."""
+    until = time.monotonic() + GRACE
+    return tuple(pid for pid in _session(leader) if not _ends(pid, until))
+
+
+def _ends(pid: int, until: float) -> bool:
+    try:
+        with Process.of(pid).handle() as handle:
+            return handle is None or ended(handle, max(0.0, until - time.monotonic()))
+    except OSError:  # it has ended since
+        return True
 
 
 def _session(leader: int) -> tuple[int, ...]:
