@@ -78,6 +78,17 @@ def test_it_transcribes(container: dict[str, Any], speech: list[Clip]) -> None:
     assert text == clip.text
 
 
+def test_it_is_measured_where_it_serves(host: Host, container: dict[str, Any]) -> None:
+    inside = ("exec", container["Id"])
+    url = f"http://127.0.0.1:{host.port}"
+    assert docker(*inside, "invoke", "smoke", "--url", url).endswith("Written to out/smoke.json")
+    docker(*inside, "invoke", "bench", "--quick", "--parts", "latency,host")
+    record = json.loads(docker(*inside, "cat", "out/bench/bench.json"))
+    assert record["head"]["ended"] == "complete"
+    assert {gap["what"] for gap in record["absent"]} == {"host"}  # the image has no simulated NPU
+    assert "latency.png" in docker(*inside, "ls", "out/bench").split()
+
+
 def test_up_again_changes_nothing(host: Host, container: dict[str, Any]) -> None:
     result = host.make("up")
     assert result.returncode == 0, result.stdout
