@@ -1,6 +1,7 @@
 """The HTTP API on a free port of loopback, with an engine that is real or held still."""
 
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -25,6 +26,14 @@ from runtime.transcriber import Transcriber
 
 PATIENCE = 60.0  # seconds until a test that waits in vain fails
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
+# A server as a program of its own, which prints its port.
+SERVE = """
+from env.loading import load_settings
+from runtime.server.serve import serve
+
+settings = load_settings().model_copy(update={"port": 0})
+serve(settings, on_ready=lambda port: print("PORT", port, flush=True))
+"""
 
 
 class HeldDecoding:
@@ -174,3 +183,9 @@ def hang_up_after_upload(server: Served, clip: Clip, **fields: str) -> socket.so
     connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
     connection.sendall(f"POST {TRANSCRIPTIONS} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
     return connection
+
+
+def lines(server: "subprocess.Popen[str]") -> Iterator[str]:
+    """What a server that is a program of its own prints and logs, line by line."""
+    assert server.stdout
+    return iter(server.stdout.readline, "")

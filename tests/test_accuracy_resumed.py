@@ -14,8 +14,8 @@ import pytest
 from accurate import measured, write_manifest
 from conftest import PROJECT
 from invoke import Context
+from invoking import INVOKE
 from serving import PATIENCE, decoded, held, served
-from test_tasks import INVOKE
 
 from runtime.errors import KitError
 from runtime.measure import records

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from benchmarks import SMALL, times_as
 from conftest import PROJECT
+from invoking import INVOKE, assert_refused, invoke
 from serving import PATIENCE, Served
 from simulated_npu import on_npu
-from test_tasks import INVOKE, assert_refused, invoke
 
 from env.loading import load_settings
 from env.settings import Settings

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 from pydantic import SecretStr
-from serving import PATIENCE, HeldEngine, Served, decoded, held, served
-from test_server_life import SERVE, lines
+from serving import PATIENCE, SERVE, HeldEngine, Served, decoded, held, lines, served
 from tree import bare_environment
 
 from runtime.engines import Decoded

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import read_json
+from invoking import assert_refused, invoke
 from safetensors.torch import load_file
-from test_tasks import assert_refused, invoke
 
 from env.loading import load_settings
 from runtime import checkpoint

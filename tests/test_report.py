@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from benchmarks import times_as
 from conftest import PROJECT, read_json
+from invoking import INVOKE, assert_refused, invoke
 from simulated_npu import environment
-from test_tasks import INVOKE, assert_refused, invoke
 
 from env.settings import DEMO, Settings
 from runtime.measure import records

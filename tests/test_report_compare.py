@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks import times_as
 from conftest import read_json
-from test_tasks import assert_refused, invoke
+from invoking import assert_refused, invoke
 
 from env.describe import Row
 from runtime.measure import records

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from audio_files import sndfile
 from conftest import PROJECT
-from serving import PATIENCE, TRANSCRIPTIONS, decoded, held, loading, served
+from serving import PATIENCE, SERVE, TRANSCRIPTIONS, decoded, held, lines, loading, served
 from tree import bare_environment
 
 from env.settings import Settings
@@ -30,14 +30,6 @@ from runtime.server.engine import drain
 from runtime.server.life import Life
 from runtime.server.listening import listening
 from runtime.transcriber import Request, Transcriber
-
-SERVE = """
-from env.loading import load_settings
-from runtime.server.serve import serve
-
-settings = load_settings().model_copy(update={"port": 0})
-serve(settings, on_ready=lambda port: print("PORT", port, flush=True))
-"""
 
 
 def test_health_answers_while_the_model_loads() -> None:
@@ -114,12 +106,6 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
             yield server
         finally:
             server.kill()
-
-
-def lines(server: "subprocess.Popen[str]") -> Iterator[str]:
-    """What it prints and logs, line by line."""
-    assert server.stdout
-    return iter(server.stdout.readline, "")
 
 
 def test_each_request_that_may_wait_can_hold_a_connection_and_a_file(

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conftest import PROJECT, read_json
 from invoke import Context, Exit
+from invoking import INVOKE
 from pydantic import SecretStr
 from serving import Served, held, served
-from test_tasks import INVOKE
 
 from runtime.measure import records
 from runtime.measure.clips import Clip

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,34 +13,11 @@ from pathlib import Path
 import pytest
 from audio_files import Array, ffmpeg
 from conftest import PROJECT, read_json
+from invoking import INVOKE, assert_refused, invoke
 
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.measure.clips import Clip
-
-INVOKE = Path(sys.executable).parent / "invoke"
-
-
-def invoke(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run a task in a process of its own, with only these ASR_ variables."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
-    return subprocess.run(
-        [INVOKE, *map(str, arguments)],
-        cwd=PROJECT,
-        env={**environment, "ASR_DEVICE": "cpu", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-def assert_refused(result: "subprocess.CompletedProcess[str]", *words: str, code: int = 1) -> None:
-    """The task ended with `code`, words that help and no traceback."""
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr
 
 
 def test_every_task_is_listed_with_a_line_of_help() -> None:
