@@ -67,7 +67,7 @@ def test_what_does_not_load_or_fit_is_named(tmp_path: Path) -> None:
 def test_what_is_not_installed_is_named() -> None:
     result = check("reference")
     assert result.returncode == 1
-    assert "  nagisa is not installed\n" in result.stderr
+    assert "  librosa is not installed\n" in result.stderr
 
 
 def test_an_unknown_stack_lists_those_there_are() -> None:
