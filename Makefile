@@ -46,7 +46,7 @@ shell: host ## Open a shell in the server's container
 
 test: $(VENV)/bin/python .reference/installed ## Run every test
 	@$(BIN)/python env/install.py cpu dev
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
 lint: $(VENV)/bin/python ## Check style, types, shell scripts
 	@$(BIN)/python env/install.py cpu dev

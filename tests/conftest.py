@@ -26,6 +26,8 @@ from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent
 ON_THE_IMAGE = {"test_bundle", "test_container", "test_container_watched", "test_image"}
+# Files that take minutes: they come first, so that at the end no core waits for one of them.
+LONG = {*ON_THE_IMAGE, "test_simulated_npu", "test_readme", "test_bench_versus", "test_bench_host_cost"}
 REFERENCE = PROJECT.parent / "shared" / "reference"
 
 
@@ -40,6 +42,11 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it brings no types
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
     """The scheduler of `make test`."""
     return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long first."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)
