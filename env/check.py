@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from env.importing import failed_imports, modules_of
 from env.install import InstallError, find_lock, read_lock, this_python
-from env.stacks import Stack, facts, installed_version, load_stack, stack_names
+from env.stacks import Stack, installed_version, load_stack, stack_names
 from runtime.errors import KitError
 
 # pip's words: pip/_internal/commands/check.py.
@@ -56,7 +56,8 @@ class Verdict:
     """What `pip check` means for a stack.
 
     `expected` are in its list of what is meant to be unmet, `stale` are entries there that no package asks for any
-    more, `foreign` is between packages that the stack's lock does not have, and so was there before it.
+    more, `foreign` is between packages that the stack's lock does not have, and so was there before it. Above the
+    Python of an image it is also what a package of the image asks for: that runs beneath, where nothing has changed.
     """
 
     faults: list[str]
@@ -108,22 +109,29 @@ def read_problem(line: str) -> Problem:
     if match := UNSUPPORTED.fullmatch(line):
         return Problem(line, canonicalize_name(match["package"]))
     if match := MISSING.fullmatch(line):
-        for need in map(Requirement, importlib.metadata.requires(match["package"]) or ()):
-            counts = not need.marker or need.marker.evaluate({"extra": ""})
-            if counts and canonicalize_name(need.name) == canonicalize_name(match["need"]):
+        for text in importlib.metadata.requires(match["package"]) or ():
+            need = Requirement(text)
+            if counts(text) and canonicalize_name(need.name) == canonicalize_name(match["need"]):
                 return Problem(line, canonicalize_name(match["package"]), f"{need.name}{need.specifier}")
     return Problem(line)
+
+
+def counts(need: str) -> bool:
+    """Whether a requirement's marker, if it has one, holds on this Python and machine."""
+    marker = Requirement(need).marker
+    return not marker or marker.evaluate({"extra": ""})
 
 
 def judge(stack: Stack, problems: list[Problem]) -> Verdict:
     """Sort the problems. Raises InstallError where the stack is not for this Python or machine."""
     ours = {canonicalize_name(requirement.name) for requirement in read_lock(find_lock(stack.name), this_python())}
-    entries = [(package, need) for package, needs in facts()["unmet"].items() for need in needs]
+    above = any(pin.image for pin in stack.pins)
+    entries = [(package, need) for package, needs in stack.unmet.items() for need in needs if counts(need)]
     faults, expected, foreign = [], [], []
     for problem in problems:
         if any(problem.is_expected(*entry) for entry in entries):
             expected.append(problem.text)
-        elif problem.package and not {problem.package, problem.needed()} & ours:
+        elif problem.package and problem.package not in ours and (above or problem.needed() not in ours):
             foreign.append(problem.text)
         else:
             faults.append(problem.text)

@@ -25,6 +25,8 @@ from pathlib import Path
 
 LOCKS = Path(__file__).resolve().parent / "locks"
 ELSEWHERE = "# what the package index lacks: "
+ABOVE = "# above the Python of the image "  # docker/install-stack knows these words
+BENEATH = ", which has: "
 INSTEAD = "# with ASR_TORCH_NPU=index instead: "
 TORCH_NPU = ("wheel", "index")  # as env/settings.py has them
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>.*?))?(?P<hashes>(?: +--hash=\S+)*)")
@@ -65,6 +67,8 @@ def main(stacks: list[str]) -> int:
         locks = [find_lock(stack) for stack in stacks]
         if not locks:
             raise InstallError(f"name a stack: {', '.join(known_stacks())}")
+        for lock in locks:
+            check_beneath(lock)
         missing = [wanted for wanted in together(locks) if not is_installed(wanted)]
         if missing:
             began = time.monotonic()
@@ -92,6 +96,16 @@ def find_lock(stack: str) -> Path:
         here = f"this is {this_python()}: {sys.executable}"
         raise InstallError(f"the {stack} stack needs Python {' or '.join(wanted)}; {here}")
     return lock
+
+
+def check_beneath(lock: Path) -> None:
+    """Raises InstallError where the lock is for an environment above an image's Python, and this is not one."""
+    image, beneath = header(lock, f"{ABOVE}(.*){BENEATH}"), header(lock, f"{ABOVE}.*{BENEATH}(.*)")
+    absent = [name for name in beneath.split(", ") if name and not version_of(name)]
+    if absent:
+        raise InstallError(
+            f"{lock.stem} goes above the Python of an image like {image}; here is no {', '.join(absent)}"
+        )
 
 
 def this_python() -> str:
@@ -147,11 +161,15 @@ def together(locks: list[Path]) -> list[Requirement]:
 
 def is_installed(wanted: Requirement) -> bool:
     """Whether the package is there in that very version. Leading zeros, as in 2026.01.05, mean nothing in a version."""
+    return re.sub(r"(?<![\w+])0+(?=\d)", "", version_of(wanted.name).lower()) == wanted.version
+
+
+def version_of(name: str) -> str:
+    """The version of a package, in whatever form; empty where it is not installed, or the installation was cut off."""
     try:
-        there = str(importlib.metadata.version(wanted.name))  # None where an installation was cut off
+        return importlib.metadata.version(name) or ""
     except (importlib.metadata.PackageNotFoundError, KeyError):
-        return False
-    return re.sub(r"(?<![\w+])0+(?=\d)", "", there.lower()) == wanted.version
+        return ""
 
 
 def install(missing: list[Requirement], locks: list[Path]) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from env.install import ELSEWHERE, INSTEAD, LOCKS, read_lock
+from env.install import ABOVE, BENEATH, ELSEWHERE, INSTEAD, LOCKS, read_lock
 from env.resolver import Target, Versions, resolve, wheel_hashes
 from env.stacks import Pin, Stack, facts, load_stack, stack_names
 
@@ -55,9 +56,9 @@ def digest(stack: str, machine: str) -> str:
             for pin in wanted.pins
             if any(pin.holds(python=python, machine=machine) for python in wanted.python)
         ],
-        "without": wanted.without,
         "alternatives": {name: other.version for name, other in wanted.alternatives.items() if other.setting},
-        "unresolved": {pin.name: unresolved[pin.name] for pin in wanted.pins if pin.name in unresolved},
+        "unresolved": {pin.name: unresolved[pin.name] for pin in wanted.pins if pin.name in unresolved}
+        | {name: [] for name in _left_out(wanted)},
         "indexes": facts()["indexes"],
         "beneath": [digest(name, machine) for name in _beneath(wanted)[-1:]],
     }
@@ -85,18 +86,23 @@ def _resolve(stack: Stack, target: Target) -> Versions:
     pins = stack.pins_for(python=python, machine=machine)
     resolved = [pin for pin in pins if pin.name not in unresolved]
     as_pinned = {pin.name: pin.version for pin in pins if pin.name in unresolved and not pin.image}
-    wanted = [_requirement(pin) for pin in resolved] + [need for name in as_pinned for need in unresolved[name]]
-    image = [_requirement(pin) for pin in resolved if pin.image]
-    dropped = [*unresolved, *stack.without]
+    wanted = [_requirement(pin) for pin in resolved if not pin.image]
+    wanted += [need for name in as_pinned for need in unresolved[name]]
+    image = {pin.name: Version(pin.version).public for pin in resolved if pin.image}
     present = locked(stack.name, python=python, machine=machine) if lock_path(stack.name, machine).exists() else {}
     beneath: Versions = {}
     for name in _beneath(stack):
         beneath |= locked(name, python=python, machine=machine)
-    found = resolve(wanted, target, dropped=dropped, fixed=beneath, present=present)
-    there = beneath if stack.beside else {}
-    if image:
-        there = resolve(image, target, dropped=dropped, fixed=found, present={})
+    found = resolve(wanted, target, dropped=[*unresolved, *_left_out(stack)], fixed=beneath | image, present=present)
+    there = {**(beneath if stack.beside else {}), **image}
     return {**as_pinned, **{name: version for name, version in found.items() if name not in there}}
+
+
+def _left_out(stack: Stack) -> list[str]:
+    """What resolved packages ask for and is meant to be unmet."""
+    needs = [need for package, needs in stack.unmet.items() if package not in facts()["unresolved"] for need in needs]
+    pinned = {pin.name for pin in stack.pins}
+    return sorted({canonicalize_name(Requirement(need).name) for need in needs} - pinned)
 
 
 def _hashes(stack: Stack, machine: str, found: dict[str, Versions]) -> Hashes:
@@ -150,8 +156,7 @@ def _header(stack: Stack, machine: str, hashes: Hashes) -> Iterator[str]:
             yield INSTEAD + " ".join([f"{name}=={other.version}", *_options(hashes, name, other.version)])
     brought = [pin.name for pin in pins if pin.image]
     if brought:
-        yield f"# in the image {next(iter(stack.images.values()))} and therefore not here: {', '.join(brought)}"
-        yield f"# with all they require, of which this was not resolved: {', '.join(stack.without)}"
+        yield f"{ABOVE}{next(iter(stack.images.values()))}{BENEATH}{', '.join(brought)}"
     if stack.beside:
         yield f"# beside the lock of {stack.beside}, whose packages are not repeated"
     if stack.agrees:

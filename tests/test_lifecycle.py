@@ -135,6 +135,20 @@ def test_keys_reach_the_container_and_stopping_leaves_time_to_drain(tmp_path: Pa
     assert service["stop_grace_period"] == "41s"
 
 
+def test_vllm_is_set_up_in_the_container_by_its_own_python_and_has_longer_to_end(
+    root: Path, tmp_path: Path, fake: Fake
+) -> None:
+    fake("docker", "echo '{\"runc\": {}}'")
+    own = {"ASR_VLLM_EAGER": "false", "ASR_VLLM_URL": "http://10.0.0.7:8000", "ASR_ENGINE": "vllm", "ASR_STACK": "vllm"}
+    service = described(
+        root, tmp_path, ASR_PROFILE=A2, ASR_DRAIN_SECONDS="30", ASR_VLLM_PYTHON="/opt/here/bin/python", **own
+    )
+    assert own.items() <= service["environment"].items()
+    assert "ASR_VLLM_PYTHON" not in service["environment"]  # which would be the host's
+    assert service["stop_grace_period"] == "60s"
+    assert service["shm_size"] == "1g"
+
+
 def test_every_setting_is_handed_on_or_known_to_be_the_hosts() -> None:
     """A new setting reaches the container unless it is listed."""
     environment = {"ASR_HUB": "http", "ASR_JIT_COMPILE": "true"}

@@ -35,10 +35,11 @@ def test_the_npu_stack_is_the_validated_one() -> None:
 
 
 def test_the_vllm_stack_keeps_qwen_asr_out() -> None:
-    assert "qwen-asr" not in pinned("vllm")
-    row = difference("qwen-asr", {"qwen-asr": "0.0.6"}, "vllm")
-    assert (row.pinned, row.severity) == ("", "matters")
-    assert "vLLM" in row.why
+    for stack in ("vllm", "vllm-cpu"):
+        assert "qwen-asr" not in pinned(stack)
+        row = difference("qwen-asr", {"qwen-asr": "0.0.6"}, stack)
+        assert (row.pinned, row.severity) == ("", "matters")
+        assert "vLLM" in row.why
 
 
 def test_every_pin_says_why() -> None:
@@ -47,7 +48,7 @@ def test_every_pin_says_why() -> None:
 
 def test_every_stack_but_those_for_working_on_the_kit_has_what_a_host_has() -> None:
     shared = set(stacks.facts()["shared"]["host"])
-    for name in ("host", "npu", "vllm", "cpu"):
+    for name in ("host", "npu", "vllm", "vllm-cpu", "cpu"):
         assert shared <= {pin.name for pin in load_stack(name).pins}
     assert not {"torch", "numpy", "soundfile", "av", "jiwer"} & set(pinned("host"))
 
@@ -58,7 +59,7 @@ def test_a_stacks_own_pin_comes_before_a_shared_one() -> None:
 
 
 def test_an_unknown_stack_lists_those_there_are() -> None:
-    with pytest.raises(StackError, match="cuda: is no stack → choose from: npu, vllm, cpu, host, dev"):
+    with pytest.raises(StackError, match="cuda: is no stack → choose from: npu, vllm, vllm-cpu, cpu, host, dev"):
         load_stack("cuda")
 
 
@@ -92,6 +93,18 @@ def test_compare_finds_a_stack_as_pinned_the_same() -> None:
     assert rows[0].name == "python"
 
 
+def test_vllm_on_a_cpu_stands_for_vllm_and_for_nothing_else() -> None:
+    assert stacks.is_stack("vllm", "vllm-cpu")
+    assert stacks.is_stack("vllm", "vllm")
+    assert stacks.is_stack("vllm-cpu", "vllm-cpu")
+    assert not stacks.is_stack("vllm-cpu", "vllm")
+    assert not stacks.is_stack("cpu", "vllm-cpu")
+    shared = set(pinned("vllm")) & set(pinned("vllm-cpu")) - {"torch", "numpy"}
+    assert {"transformers", "fastapi", "httpx", "soundfile"} <= shared
+    assert {name: pinned("vllm")[name] for name in shared} == {name: pinned("vllm-cpu")[name] for name in shared}
+    assert pinned("vllm")["vllm"].partition("+")[0] == pinned("vllm-cpu")["vllm-cpu"]
+
+
 def test_compare_tells_what_is_missing_and_why_it_is_wanted() -> None:
     row = difference("decorator", {})
     assert (row.installed, row.severity) == ("", "matters")
@@ -111,7 +124,13 @@ def test_compare_asks_this_python_by_default() -> None:
 
 @pytest.mark.parametrize(
     ("there", "expected"),
-    [({"torch"}, "cpu"), ({"torch", "torch-npu"}, "npu"), ({"torch-npu", "vllm-ascend"}, "vllm"), (set(), "host")],
+    [
+        ({"torch"}, "cpu"),
+        ({"torch", "torch-npu"}, "npu"),
+        ({"torch-npu", "vllm-ascend"}, "vllm"),
+        ({"torch", "vllm-cpu"}, "vllm-cpu"),
+        (set(), "host"),
+    ],
 )
 def test_the_active_stack_is_told_by_what_is_installed(there: set[str], expected: str) -> None:
     assert active_stack(lambda name: "1.0" if name in there else "") == expected

@@ -24,7 +24,7 @@ from runtime.ops.weights import verify
 
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time
-MADE_HERE = {".venv", ".reference", ".env", "out", "weights"}  # at the project's root, and no part of the kit
+MADE_HERE = {".venv", ".vllm", ".reference", ".env", "out", "weights"}  # at the project's root, and no part of the kit
 # What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
 

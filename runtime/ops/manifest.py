@@ -122,14 +122,23 @@ def _by_name(packages: Iterator[Package]) -> tuple[Package, ...]:
 
 
 def _python_packages() -> Iterator[Package]:
-    """What this Python imports: of a package found twice, the one found first."""
-    seen = set()
-    for found in importlib.metadata.distributions():
-        name = _first(found.metadata, "Name")
-        # A directory that an interrupted pip left behind has no name.
-        if name and canonicalize_name(name) not in seen:
+    """What this Python imports and, where it stands above another, what that one does: of a package found twice by one
+    of them, the one found first."""
+    beneath = [
+        entry for entry in sys.path if sys.prefix != sys.base_prefix and Path(entry).is_relative_to(sys.base_prefix)
+    ]
+    told = set()
+    for path in (sys.path, beneath):
+        seen = set()
+        for found in importlib.metadata.distributions(path=path):
+            name = _first(found.metadata, "Name")
+            # A directory that an interrupted pip left behind has no name.
+            if not name or canonicalize_name(name) in seen:
+                continue
             seen.add(canonicalize_name(name))
-            yield Package(name, found.version, _licence(found.metadata))
+            if (key := (canonicalize_name(name), found.version)) not in told:
+                told.add(key)
+                yield Package(name, found.version, _licence(found.metadata))
 
 
 def _licence(metadata: importlib.metadata.PackageMetadata) -> str:

@@ -38,6 +38,7 @@ SHARED_MEMORY = {"atlas-300i-duo": "10g"}
 DEFAULT_SHARED_MEMORY = "1g"
 
 LAST_STEPS = 10  # seconds from the end of draining to the end of the process
+LAST_STEPS_OF_VLLM = 30  # in which the processes that hold the NPUs end, too
 
 # Settings that are about the host, or that mean another path in the container.
 NOT_HANDED_ON = {
@@ -55,7 +56,7 @@ NOT_HANDED_ON = {
         "profile",
     ),
     *GIVEN,
-    *("torch_npu", "uid", "weights_lock"),
+    *("torch_npu", "uid", "vllm_python", "weights_lock"),
     *("grafana_image", "grafana_port", "monitoring", "npu_exporter", "prometheus_image", "prometheus_port"),
     *("hub", "hub_endpoint", "hub_revision", "hub_token", "hub_workers"),
 }
@@ -97,6 +98,7 @@ def write_host_file(settings: Settings, *, root: Path = Path("/")) -> Path:
 def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """The second compose file's content."""
     uid, gid = user(settings)
+    last_steps = LAST_STEPS_OF_VLLM if settings.engine_name == "vllm" else LAST_STEPS
     service: dict[str, Any] = {
         "image": image_name(settings),
         "user": f"{uid}:{gid}",
@@ -104,7 +106,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "environment": handed_on(settings, environment),
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
-        "stop_grace_period": f"{math.ceil(settings.drain_seconds) + LAST_STEPS}s",
+        "stop_grace_period": f"{math.ceil(settings.drain_seconds) + last_steps}s",
     }
     if settings.stack != "cpu":
         service["group_add"] = groups(settings, root)
