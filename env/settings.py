@@ -7,10 +7,11 @@ from pydantic_settings import PydanticBaseSettingsSource as Source
 from env.field import PREFIX
 from env.groups.access import AccessSettings
 from env.groups.container import ContainerSettings
-from env.groups.model import DEMO, ModelSettings
+from env.groups.model import DEMO, EngineName, ModelSettings
 from env.groups.native import NativeSettings
 from env.groups.observing import ObservingSettings
 from env.groups.server import ServerSettings
+from env.groups.vllm import VllmSettings
 from env.groups.weights import WeightsSettings
 
 __all__ = ["DEMO", "Settings"]
@@ -23,6 +24,7 @@ class Settings(
     ObservingSettings,
     AccessSettings,
     ServerSettings,
+    VllmSettings,
     ModelSettings,
 ):
     """What an operator can set, as `load_settings` found it. Relative paths start at the project's root."""
@@ -41,6 +43,11 @@ class Settings(
     ) -> tuple[Source, ...]:
         """Only what `load_settings` hands over: it reads the sources, to be able to say where each value came from."""
         return (init_settings,)
+
+    @property
+    def engine_name(self) -> EngineName:
+        """The engine that decodes: ASR_ENGINE, or the stack's."""
+        return self.engine or ("vllm" if self.stack == "vllm" else "transformers")
 
     def origin(self, name: str) -> str:
         """Where field `name` has its value from: `environment`, with the variable if not ASR_…, a file or `default`."""

@@ -1,44 +1,26 @@
-"""A Qwen3-ASR checkpoint directory: is it whole, and load it, without the packages that qwen-asr itself insists on."""
+"""Load a Qwen3-ASR checkpoint without the packages that qwen-asr itself insists on."""
 
 import importlib
 import importlib.util
-import json
-import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from runtime.checkpoint_files import MODEL_TYPE, CheckpointError, check
 from runtime.device import Device, OutOfMemoryError, is_out_of_memory
 from runtime.errors import KitError
-
-MODEL_TYPE = "qwen3_asr"
-REQUIRED = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-)
-CHAT_TEMPLATES = ("chat_template.json", "chat_template.jinja")  # either will do
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-class CheckpointError(KitError):
-    """The directory holds no whole Qwen3-ASR checkpoint."""
+from runtime.wording import Wording, read_wording
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device with all that decoding needs; `languages` are those it supports, by English name."""
+    """A model on its device with all that decoding needs."""
 
     model: Any
     processor: Any
-    languages: tuple[str, ...]
-    end_tokens: tuple[int, ...]
-    pad_token: int
+    wording: Wording
     device: Device
 
 
@@ -80,78 +62,13 @@ def _register(module: ModuleType) -> None:
     )
 
 
-def check(directory: Path) -> dict[str, Any]:
-    """Check that the directory holds a whole checkpoint, reading headers only; returns its config.json.
-
-    Raises CheckpointError where it is missing, of another architecture, or incomplete: a file or a shard absent, or
-    shorter than its header says.
-    """
-    if not directory.is_dir():
-        what = "is a file, not a directory" if directory.exists() else "no such directory"
-        raise CheckpointError(str(directory), what, "set ASR_MODEL to a checkpoint's directory, or to demo")
-    absent = [name for name in REQUIRED if not (directory / name).is_file()]
-    if not any((directory / name).is_file() for name in CHAT_TEMPLATES):
-        absent.append(CHAT_TEMPLATES[0])
-    if absent:
-        raise CheckpointError(str(directory), f"incomplete: {', '.join(absent)} absent", "fetch the weights again")
-    config, *_ = [_json(directory / name) for name in REQUIRED if name.endswith(".json")]
-    if config.get("model_type") != MODEL_TYPE:
-        found = config.get("model_type", "none named")
-        raise CheckpointError(str(directory), f"another architecture: {found}, expected {MODEL_TYPE}")
-    for shard in _shards(directory):
-        _check_shard(shard)
-    return config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(str(path), f"cannot be read as JSON: {error}", "fetch the weights again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(str(path), "holds no JSON object", "fetch the weights again")
-    return content
-
-
-def _shards(directory: Path) -> list[Path]:
-    """The weight files, each of which exists."""
-    if (directory / INDEX).is_file():
-        names = sorted(set(_json(directory / INDEX).get("weight_map", {}).values()))
-    else:
-        names = [SINGLE]
-    absent = [name for name in names if not (directory / name).is_file()]
-    if absent or not names:
-        missing = ", ".join(absent) or f"no shard named in {INDEX}"
-        raise CheckpointError(str(directory), f"incomplete: {missing} absent", "fetch the weights again")
-    return [directory / name for name in names]
-
-
-def _check_shard(shard: Path) -> None:
-    """Compare a shard's size with its header: 8 bytes of header length, a JSON header, then the tensors (the
-    safetensors format)."""
-    size = shard.stat().st_size
-    with shard.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        try:
-            header = json.loads(file.read(length)) if length < size else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
-        raise CheckpointError(str(shard), f"no safetensors file, or cut off ({size} bytes)", "fetch the weights again")
-    tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    expected = 8 + length + max(tensors, default=0)
-    if size != expected:
-        raise CheckpointError(str(shard), f"has {size} bytes, its header says {expected}", "fetch the weights again")
-
-
 def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     """Load a checkpoint onto `device` in `dtype` (bfloat16, float16 or float32).
 
     Raises CheckpointError where the checkpoint is not whole or does not fit the architecture, OutOfMemoryError where
     the device has no room for it, KitError where qwen-asr is missing.
     """
-    config = check(directory)
+    check(directory)
     backend()
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -168,16 +85,8 @@ def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
         directory, fix_mistral_regex=True, local_files_only=True
     )
-    generation = _json(directory / "generation_config.json")
-    ends = generation.get("eos_token_id", processor.tokenizer.eos_token_id)
-    return Loaded(
-        model=_placed(model, device),
-        processor=processor,
-        languages=tuple(config.get("support_languages") or ()),
-        end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
-        pad_token=generation.get("pad_token_id", processor.tokenizer.pad_token_id),
-        device=device,
-    )
+    wording = read_wording(directory)
+    return Loaded(_placed(model, device), processor, wording, device)
 
 
 def _placed(model: Any, device: Device) -> Any:

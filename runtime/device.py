@@ -22,7 +22,7 @@ OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
 PROCESS = Path("/proc/self")
 SIMULATION = "simulation"  # what tests ask of the stand-in for torch_npu; the real one has nothing of this name
 
-Silicon = Literal["NPU", "simulated NPU", "CPU"]
+Silicon = Literal["NPU", "simulated NPU", "CPU", "unknown"]  # unknown: of a server elsewhere, which does not tell
 
 
 class DeviceError(KitError):
@@ -63,10 +63,22 @@ class Device:
         return "simulated NPU" if hasattr(sys.modules["torch_npu"], SIMULATION) else "NPU"
 
     def description(self) -> str:
-        """The device's model, such as `Ascend910B4`, or the CPU's architecture and number of cores."""
+        """The device's model, such as `Ascend910B4`, or the CPU's architecture and number of cores. Of the same device
+        it is the same in every run, as records are told apart by it: no ports that change, no versions."""
         if self.is_npu:
             return str(_npu().get_device_name(self.name))
         return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the packages that calculate in other processes, vllm and others, as far as they are known; none of this
+        process's."""
+        return {}
+
+    @property
+    def tells_memory(self) -> bool:
+        """Whether `memory` can be asked. A model in another process may be on a device of which nothing is known."""
+        return True
 
     def synchronize(self) -> None:
         """Wait until everything launched on the device has run."""
@@ -74,7 +86,8 @@ class Device:
             _npu().synchronize(self.name)
 
     def memory(self) -> Memory:
-        """Memory of the device; on a CPU, of this process, whose `used` and `reserved` are its resident size."""
+        """Memory of the device; on a CPU, of this process, whose `used` and `reserved` are its resident size. Raises
+        DeviceError where it cannot be told, see `tells_memory`."""
         if self.is_npu:
             npu = _npu()
             return Memory(
@@ -119,10 +132,9 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
 
     Raises DeviceError where an NPU was asked for by name and cannot be used, or the operators' cache cannot be made.
     """
-    if OPERATOR_CACHE in exports:
-        _make_operator_cache(Path(exports[OPERATOR_CACHE]))
+    make_operator_cache(exports)
     os.environ.update(exports)
-    os.environ[AUTOLOAD] = "0"
+    keep_torch_npu_out()
     if wanted == "cpu":
         return Device("cpu", "ASR_DEVICE asks for the CPU")
     index = int(wanted.partition(":")[2] or 0)
@@ -133,6 +145,26 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
     if wanted == "auto":
         return Device("cpu", reason)
     raise DeviceError(wanted, reason)
+
+
+def make_operator_cache(exports: Mapping[str, str]) -> None:
+    """Create the directory that CANN is told to keep operators in, which it does not do itself; there may be none.
+
+    Raises DeviceError where that is not possible.
+    """
+    if OPERATOR_CACHE not in exports:
+        return
+    directory = Path(exports[OPERATOR_CACHE])
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{directory} cannot be created: {error.strerror}"
+        raise DeviceError("ASR_OP_CACHE_DIR", reason, "set it to a directory that can be written") from None
+
+
+def keep_torch_npu_out() -> None:
+    """Have torch, imported from now on, leave torch_npu and the NPU alone."""
+    os.environ[AUTOLOAD] = "0"
 
 
 def trim_heap() -> None:
@@ -154,15 +186,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = str(error).lower()
     told = "out of memory" in words or "can't allocate memory" in words
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and told)
-
-
-def _make_operator_cache(directory: Path) -> None:
-    """CANN does not create the directory that it is told to keep operators in."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{directory} cannot be created: {error.strerror}"
-        raise DeviceError("ASR_OP_CACHE_DIR", reason, "set it to a directory that can be written") from None
 
 
 def _npu() -> Any:

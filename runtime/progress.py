@@ -1,15 +1,18 @@
 """How far a long task is: a bar on a terminal, a plain line now and then elsewhere. On standard error."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_EVERY = 5.0  # seconds between plain lines
 PATIENCE = 1.0  # seconds before a wait is worth a line
+SHARE = re.compile(r",? \d+ ?%")
 
 
 class Bar:
@@ -43,21 +46,52 @@ def progress(title: str, total: float = 0.0, *, unit: str) -> Iterator[Bar]:
         yield Bar(lambda done, of: display.update(task, completed=done, total=of), total)
 
 
+class Wait:
+    """A wait that is shown until this is called."""
+
+    def __init__(self, show: Callable[[str], None], end: Callable[[], None]) -> None:
+        self._show, self._end, self._over = show, end, False
+
+    def __call__(self) -> None:
+        """It is over."""
+        self._over = True
+        self._end()
+
+    def tell(self, stage: str) -> None:
+        """It is so far; from any thread."""
+        if not self._over:
+            self._show(stage)
+
+
 @contextmanager
-def waiting(title: str) -> Iterator[Callable[[], None]]:
-    """Show that something of unknown length goes on, until the function that is yielded is called or the block ends:
-    a spinner on a terminal, else one line if it takes longer than a second."""
+def waiting(title: str) -> Iterator[Wait]:
+    """Show that something of unknown length goes on, until what is yielded is called or the block ends: a spinner on a
+    terminal, with the stage that it is told; else one line if it takes longer than a second, and one for each kind of
+    stage."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(title) as status:
-            yield status.stop
+            yield Wait(lambda stage: status.update(escape(f"{title}: {stage}")), status.stop)
         return
     line = threading.Timer(PATIENCE, lambda: console.print(f"{title} …", highlight=False))
     line.start()
+    told: set[str] = set()
+
+    def show(stage: str) -> None:
+        line.cancel()
+        if (kind := without_share(stage)) not in told:
+            told.add(kind)
+            console.print(f"{title}: {stage}", highlight=False, markup=False, soft_wrap=True)
+
     try:
-        yield line.cancel
+        yield Wait(show, line.cancel)
     finally:
         line.cancel()
+
+
+def without_share(stage: str) -> str:
+    """A stage without how much of it is done: `loading weights, 50 %` → loading weights."""
+    return SHARE.sub("", stage)
 
 
 def _plain_lines(console: Console, title: str, unit: str) -> Callable[[float, float], None]:

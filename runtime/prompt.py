@@ -2,10 +2,10 @@
 after the assistant's header."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from runtime import languages
 from runtime.errors import UsageError
+from runtime.wording import Wording
 
 ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
 
@@ -16,29 +16,30 @@ class PromptError(UsageError):
 
 @dataclass(frozen=True)
 class Prompter:
-    """Writes prompts for one checkpoint: its processor's template, its languages, its special tokens."""
+    """Writes prompts for one checkpoint: its template, its languages, its special tokens."""
 
-    processor: Any
-    supported: tuple[str, ...]
+    wording: Wording
 
     def language(self, name: str | None) -> str | None:
         """The English name of the language to force, or None for automatic (None or an empty string).
 
         Raises UnknownLanguageError where the checkpoint has no such language.
         """
-        return languages.resolve(name, supported=self.supported) if name and name.strip() else None
+        return languages.resolve(name, supported=self.wording.languages) if name and name.strip() else None
 
     def write(self, *, context: str = "", language: str | None = None) -> str:
         """The prompt of one utterance; `language` is a name that `language()` returned.
 
         Raises PromptError where the context holds one of the model's control tokens, which would end the system turn.
         """
-        for token in self.processor.tokenizer.added_tokens_encoder:
+        for token in self.wording.tokenizer.added_tokens_encoder:
             if token in context:
                 raise PromptError("context", f"holds {token!r}, which the model reads as a command", "leave it out")
         messages = [
             {"role": "system", "content": context},
             {"role": "user", "content": [{"type": "audio", "audio": ""}]},
         ]
-        prompt: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        prompt: str = self.wording.tokenizer.apply_chat_template(
+            messages, chat_template=self.wording.chat_template, add_generation_prompt=True, tokenize=False
+        )
         return prompt + f"language {language}{ASR_TEXT}" if language else prompt

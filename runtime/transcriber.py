@@ -5,19 +5,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from env.loading import exports, under_project
+from env.loading import under_project
 from env.settings import DEMO, Settings
-from runtime import audio, checkpoint, demo, device, segments, transcript
+from runtime import audio, demo, segments, transcript
 from runtime.audio import Audio, Limits
-from runtime.checkpoint import Loaded
 from runtime.device import Device
-from runtime.engines import Decoded, Decoding, Engine, Observer, Utterance
+from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
 from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Transcript
+from runtime.wording import Wording
+
+if TYPE_CHECKING:
+    from runtime.checkpoint import Loaded
 
 
 class Stored(Protocol):
@@ -26,6 +29,8 @@ class Stored(Protocol):
     def load(self, *, limits: Limits) -> Audio:
         """Raises KitError for what `runtime.audio.load` refuses."""
 
+
+AHEAD = 64  # segments read that no engine decodes yet: of 30 s, 123 MB of samples
 
 Source = str | Path | bytes | Audio | Stored
 
@@ -81,21 +86,33 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Transcriber:
-    """A loaded model behind an engine, with the settings that cut and limit what it is given."""
+    """An engine, with the settings that cut and limit what it is given."""
 
     settings: Settings
-    loaded: Loaded
     engine: Engine
 
     @property
     def device(self) -> Device:
         """Where the model runs."""
-        return self.loaded.device
+        return self.engine.device
+
+    @property
+    def wording(self) -> Wording:
+        """The checkpoint's."""
+        return self.engine.wording
 
     @property
     def prompter(self) -> Prompter:
-        """Writes prompts for the loaded model; it refuses languages and contexts that the model cannot be given."""
-        return Prompter(self.loaded.processor, self.loaded.languages)
+        """Writes prompts for the model; it refuses languages and contexts that the model cannot be given."""
+        return Prompter(self.wording)
+
+    @property
+    def loaded(self) -> "Loaded":
+        """The model in this process. Raises KitError where the engine has it elsewhere."""
+        if self.engine.loaded is None:
+            reason = "has the model in a process of its own, where this cannot be looked at"
+            raise KitError(f"the engine {self.engine.name}", reason, "set ASR_ENGINE=transformers")
+        return self.engine.loaded
 
     def transcribe(self, source: Source, *, language: str | None = None, context: str = "") -> Transcript:
         """Transcribe one file. Raises KitError where its audio, language or context cannot be used."""
@@ -114,9 +131,10 @@ class Transcriber:
         """Transcribe many files, in order, decoding segments of several together; a bad file is a Failure in its place.
 
         `on_audio` is told the seconds of each file when it has been read, `on_segment` those of each segment when its
-        text is there. At most two batches of segments beyond the file that is due are read ahead.
+        text is there. Beyond the file that is due, what the engine decodes together is read, and AHEAD segments.
         """
-        ahead = 2 * self.settings.max_batch
+        together = self.engine.status().most_together
+        ahead = together + min(together, AHEAD)
         underway: deque[Failure | _Job] = deque()
         for request in requests:
             begun = self._begin(request)
@@ -140,18 +158,16 @@ class Transcriber:
         )
         return Prepared(request, language, sound, cuts, utterances)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The raw output that tokens stand for, while more of them may come."""
-        tokenizer = self.loaded.processor.tokenizer
-        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
     def _begin(self, request: Request) -> "_Job | Failure":
         """Read the audio and hand its segments to the engine."""
         try:
             prepared = self.prepare(request)
         except KitError as error:
             return Failure(request, error)
-        decodings = iter(self.engine.submit(prepared.spoken))
+        try:
+            decodings = iter(self.engine.submit(prepared.spoken))
+        except EngineError as error:
+            return _failure(prepared, error)
         return _Job(prepared, [next(decodings) if utterance else None for utterance in prepared.utterances])
 
     def _read(self, source: Source) -> Audio:
@@ -175,10 +191,7 @@ class Transcriber:
             for decoding in job.decodings:
                 if decoding is not None:
                     decoding.cancel()
-            reason = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
-            failure = KitError(prepared.audio.source, reason)
-            failure.__cause__ = error
-            return Failure(prepared.request, failure)
+            return _failure(prepared, error)
         return prepared.joined(done)
 
 
@@ -192,6 +205,14 @@ class _Job:
     @property
     def size(self) -> int:
         return len(self.decodings)
+
+
+def _failure(prepared: Prepared, error: Exception) -> Failure:
+    """A file that the engine has failed."""
+    reason = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+    failure = KitError(prepared.audio.source, reason)
+    failure.__cause__ = error
+    return Failure(prepared.request, failure)
 
 
 def limits(settings: Settings) -> Limits:
@@ -211,25 +232,14 @@ def model_directory(settings: Settings) -> Path:
 
 @contextmanager
 def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) -> Iterator[Transcriber]:
-    """Load the model that the settings name and start its engine; stops it, drained, at the end. `observers` hear it.
+    """Start the engine that the settings name, with its model; stops it, drained, at the end. `observers` hear it.
 
-    Raises KitError where the device cannot be used or the checkpoint is not whole.
+    Raises KitError where the device cannot be used, the checkpoint is not whole, or the engine does not start.
     """
-    checkpoint.check(model_directory(settings))  # before the device, which takes seconds to open
-    where = device.open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
-    loaded = checkpoint.load(model_directory(settings), device=where, dtype=settings.dtype)
-    from runtime.engines.transformers import TransformersEngine  # imports torch, which the device must precede
-
-    engine = TransformersEngine(
-        loaded,
-        max_batch=settings.max_batch,
-        batch_audio_seconds=settings.batch_audio_seconds,
-        batch_wait_seconds=settings.batch_wait_ms / 1000,
-        observers=observers,
-    )
-    engine.start()
+    engine = opening.create(settings, model_directory(settings), observers)
     try:
-        yield Transcriber(settings, loaded, engine)
+        engine.start()
+        yield Transcriber(settings, engine)
     except BaseException:
         engine.stop(drain=False)
         raise

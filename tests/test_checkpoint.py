@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT, read_json
 
-from runtime import checkpoint
-from runtime.checkpoint import INDEX, SINGLE, CheckpointError, backend, check, load
+from runtime import checkpoint_files
+from runtime.checkpoint import backend, load
+from runtime.checkpoint_files import INDEX, SINGLE, CheckpointError, check
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
 
@@ -82,8 +83,8 @@ def test_loads_in_each_dtype(dtype: str) -> None:
 
     loaded = load(DEMO_CHECKPOINT, device=Device("cpu"), dtype=dtype)
     assert {weight.dtype for weight in loaded.model.parameters()} == {getattr(torch, dtype)}
-    assert loaded.languages == ("English", "Chinese")
-    assert loaded.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
+    assert loaded.wording.languages == ("English", "Chinese")
+    assert loaded.wording.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
 
 
 def test_sharded_weights_load(copy: Path) -> None:
@@ -100,7 +101,7 @@ def test_sharded_weights_load(copy: Path) -> None:
 
 def test_the_real_configuration_is_read_by_the_same_classes(reference: Path) -> None:
     config = backend().Qwen3ASRConfig.from_pretrained(reference / "configs" / "Qwen3-ASR-1.7B")
-    assert config.model_type == checkpoint.MODEL_TYPE
+    assert config.model_type == checkpoint_files.MODEL_TYPE
     assert config.thinker_config.text_config.num_hidden_layers == 28
 
 
@@ -146,8 +147,8 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
         {"ASR_MODEL": str(tmp_path), "ASR_DEVICE": "cpu", "ASR_DTYPE": "bfloat16", "ASR_MAX_NEW_TOKENS": "8"}
     )
     with open_transcriber(settings) as transcriber:
-        assert len(transcriber.loaded.languages) == 30
-        assert transcriber.loaded.end_tokens == (151643, 151645)
+        assert len(transcriber.wording.languages) == 30
+        assert transcriber.wording.end_tokens == (151643, 151645)
         transcript = transcriber.transcribe(bundled_clips()[0].path, language="粤语", context="热词")
         assert transcript.tokens <= 8
         assert "assistant\nlanguage Cantonese<asr_text>" in transcriber.prompter.write(language="Cantonese")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import read_json
 
-from runtime.checkpoint import SINGLE
+from runtime.checkpoint_files import SINGLE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import blank, judge, produce
 from runtime.demo.learn import Lesson, Spoken, batches, encode

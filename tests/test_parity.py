@@ -46,7 +46,7 @@ def qwen_asr(sounds: list[Samples], end_tokens: list[int], batch: int, language:
 
 def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> Answers:
     """What the kit makes of them, in batches of the same clips."""
-    prompt = Prompter(transcriber.loaded.processor, transcriber.loaded.languages).write(language=language)
+    prompt = transcriber.prompter.write(language=language)
     engine = TransformersEngine(transcriber.loaded, max_batch=batch)
     engine.start()
     answers = []
@@ -77,7 +77,7 @@ def sounds(transcriber: Transcriber, clips: list[Clip]) -> list[Samples]:
 @pytest.mark.parametrize(("batch", "language"), [(1, None), (BATCH, None), (BATCH, "Chinese")])
 def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        ends = list(transcriber.loaded.end_tokens)
+        ends = list(transcriber.wording.end_tokens)
         theirs = process.submit(qwen_asr, sounds, ends, batch, language).result()
     assert kit(transcriber, sounds, batch, language) == theirs
     assert len({text for _, text, _ in theirs}) > CLIPS // 2
@@ -85,11 +85,11 @@ def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch:
 
 def test_a_larger_batch_against_generate_of_the_same_model(transcriber: Transcriber, sounds: list[Samples]) -> None:
     """This needs no .reference."""
-    loaded, chosen, ends = transcriber.loaded, sounds[-16:], list(transcriber.loaded.end_tokens)
-    prompt = Prompter(loaded.processor, loaded.languages).write()
+    loaded, chosen, ends = transcriber.loaded, sounds[-16:], list(transcriber.wording.end_tokens)
+    prompt = Prompter(loaded.wording).write()
     inputs = loaded.processor(text=[prompt] * len(chosen), audio=chosen, return_tensors="pt", padding=True)
     output = loaded.model.generate(
-        **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.pad_token
+        **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.wording.pad_token
     )
     rows = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     theirs = [tuple(itertools.takewhile(lambda token: token not in ends, row)) for row in rows]

@@ -1,21 +1,21 @@
 """The prompt is the model's own template, and nothing in a context can break out of it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from runtime.checkpoint import backend
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
 from runtime.prompt import Prompter, PromptError
+from runtime.wording import read_wording
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
 
 
 @pytest.fixture(scope="module")
 def prompter() -> Prompter:
-    processor = backend().Qwen3ASRProcessor.from_pretrained(DEMO_CHECKPOINT, fix_mistral_regex=True)
-    return Prompter(processor, ("English", "Chinese"))
+    return Prompter(read_wording(DEMO_CHECKPOINT))
 
 
 def test_plain(prompter: Prompter) -> None:
@@ -61,7 +61,7 @@ def test_the_demo_models_template_renders_what_the_real_one_does(prompter: Promp
         [{"role": "user", "content": [{"type": "audio", "audio": "a"}, {"type": "audio", "audio": "b"}]}],
     ):
         for header in (True, False):
-            rendered = prompter.processor.apply_chat_template(messages, add_generation_prompt=header, tokenize=False)
-            assert rendered == prompter.processor.apply_chat_template(
-                messages, chat_template=real, add_generation_prompt=header, tokenize=False
+            render = partial(
+                prompter.wording.tokenizer.apply_chat_template, messages, add_generation_prompt=header, tokenize=False
             )
+            assert render(chat_template=prompter.wording.chat_template) == render(chat_template=real)

@@ -12,7 +12,7 @@ from invoking import assert_refused, invoke
 from safetensors.torch import load_file
 
 from env.loading import load_settings
-from runtime import checkpoint
+from runtime import checkpoint, checkpoint_files
 from runtime.audio import Audio
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
@@ -68,7 +68,7 @@ def test_weights_are_as_the_classes_begin_them(tmp_path: Path) -> None:
 
 
 def test_shards_hold_the_same_as_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = load_file(made(tmp_path / "whole") / checkpoint.SINGLE)
+    whole = load_file(made(tmp_path / "whole") / checkpoint_files.SINGLE)
     monkeypatch.setattr(random_weights, "SHARD", TINY_SHARD)
     blueprint = draw(DEMO_CHECKPOINT, DEMO_CHECKPOINT, dtype="bfloat16")
     told: list[int] = []
@@ -81,7 +81,7 @@ def test_shards_hold_the_same_as_one_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
     checkpoint.load(tmp_path / "parts", device=Device("cpu"), dtype="bfloat16")
-    mapped = read_json(tmp_path / "parts" / checkpoint.INDEX)["weight_map"]
+    mapped = read_json(tmp_path / "parts" / checkpoint_files.INDEX)["weight_map"]
     assert mapped["thinker.lm_head.weight"] != mapped["thinker.model.embed_tokens.weight"]
 
 

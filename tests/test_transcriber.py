@@ -18,7 +18,6 @@ from runtime.engines import Utterance
 from runtime.engines.transformers import TransformersEngine
 from runtime.languages import UnknownLanguageError
 from runtime.measure.clips import Clip
-from runtime.prompt import Prompter
 from runtime.transcriber import Failure, Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript
 
@@ -30,7 +29,7 @@ def sound(clip: Clip, settings: Settings) -> Audio:
 
 
 def with_settings(transcriber: Transcriber, **changes: object) -> Transcriber:
-    return Transcriber(transcriber.settings.model_copy(update=changes), transcriber.loaded, transcriber.engine)
+    return Transcriber(transcriber.settings.model_copy(update=changes), transcriber.engine)
 
 
 def test_every_clip(transcriber: Transcriber, clips: list[Clip]) -> None:
@@ -137,7 +136,7 @@ def test_together_and_alone_give_the_same(transcriber: Transcriber, speech: list
 
 
 def utterance(transcriber: Transcriber, clip: Clip, tokens: int = 64) -> Utterance:
-    prompter = Prompter(transcriber.loaded.processor, transcriber.loaded.languages)
+    prompter = transcriber.prompter
     return Utterance(sound(clip, transcriber.settings).samples, prompter.write(), tokens)
 
 

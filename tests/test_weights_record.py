@@ -9,7 +9,7 @@ from hub.copies import cut, flip, put, settings
 from hub.orders import SHARD, known, needed, sha256, target
 from hub.server import REPO
 
-from runtime.checkpoint import INDEX, CheckpointError
+from runtime.checkpoint_files import INDEX, CheckpointError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.errors import KitError
 from runtime.ops.weights import lock

@@ -9,6 +9,8 @@ from env.field import setting
 
 DEMO = "demo"  # ASR_MODEL for the embedded model
 
+EngineName = Literal["transformers", "vllm"]
+
 
 class ModelSettings(BaseSettings):
     """The model, its device, and the audio that it is given."""
@@ -32,6 +34,13 @@ class ModelSettings(BaseSettings):
         "Qwen3-ASR 权重目录;demo 为内置演示模型。",
         form="demo, path",
     )
+    engine: EngineName | None = setting(
+        None,
+        "",
+        "What decodes: transformers, as validated on an NPU, or vllm, for throughput. Not set: vllm where ASR_STACK is "
+        "vllm, else transformers.",
+        "解码引擎:transformers 已在 NPU 上验证;vllm 吞吐量更高。未设置时按 ASR_STACK 选用。",
+    )
     device: str = setting(
         "auto",
         "",
@@ -47,7 +56,12 @@ class ModelSettings(BaseSettings):
         "权重和激活的数值格式。Atlas 300I Duo 的 310P 不支持 bfloat16。",
     )
     max_batch: int = setting(
-        8, "utterances", "Most utterances decoded together.", "一起解码的语音段数上限。", ge=1, le=256
+        8,
+        "utterances",
+        "Most utterances that the engine transformers decodes together.",
+        "transformers 引擎一起解码的语音段数上限。",
+        ge=1,
+        le=256,
     )
     max_new_tokens: int = setting(
         512,

@@ -11,16 +11,16 @@ class ServerSettings(BaseSettings):
     batch_wait_ms: int = setting(
         5,
         "ms",
-        "Longest wait of a lone utterance for others to be decoded with.",
-        "单个语音段等待与其他段合批的最长时间。",
+        "Longest wait of a lone utterance for others to be decoded with, in the engine transformers.",
+        "transformers 引擎中单个语音段等待与其他段合批的最长时间。",
         ge=0,
         le=1000,
     )
     batch_audio_seconds: float = setting(
         480,
         "s",
-        "Most audio decoded together, each utterance counted as long as the longest of its batch.",
-        "一起解码的音频总长上限,批内每段均按最长的一段计。",
+        "Most audio that the engine transformers decodes together, each utterance counted as the longest of its batch.",
+        "transformers 引擎一起解码的音频总长上限,批内每段均按最长的一段计。",
         ge=1,
         le=86400,
     )

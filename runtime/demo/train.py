@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import utils
 from torch.optim.lr_scheduler import OneCycleLR
 
-from runtime import checkpoint
+from runtime import checkpoint, checkpoint_files
 from runtime.demo import blank
 from runtime.demo.learn import PHONEME_WEIGHT, WORD_WEIGHT, Clip, Lesson, Spoken, batches
 from runtime.demo.speech import TRAINING, Conditions, draw_voice, recorded, speak
@@ -130,5 +130,5 @@ def initialise(model: Any) -> None:
 def save(lesson: Lesson, directory: Path) -> None:
     """Write the weights in bfloat16, as the real checkpoint holds them."""
     weights = {name: value.bfloat16() for name, value in lesson.model.state_dict().items()}
-    save_file(weights, directory / checkpoint.SINGLE, metadata={"format": "pt"})
-    (directory / checkpoint.SINGLE).chmod(0o644)
+    save_file(weights, directory / checkpoint_files.SINGLE, metadata={"format": "pt"})
+    (directory / checkpoint_files.SINGLE).chmod(0o644)

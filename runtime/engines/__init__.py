@@ -5,12 +5,18 @@ What runs together is the engine's own business; nobody outside builds a batch.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from env.groups.model import EngineName
+from runtime.device import Device
 from runtime.errors import KitError
+from runtime.wording import Wording
+
+if TYPE_CHECKING:
+    from runtime.checkpoint import Loaded
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,24 @@ Event = int | Decoded | BaseException  # a token, or the end: a result or a fail
 
 
 @dataclass(frozen=True)
+class Server:
+    """A server that an engine hands utterances to: how many it has, and why it gets none, empty where it does."""
+
+    url: str
+    decoding: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class Status:
     """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together; `failed`
-    says why it can decode no more, empty if it can."""
+    says why it can decode no more, empty if it can; `servers` are those that do its work, none if it does."""
 
     waiting: int
     decoding: int
     most_together: int
     failed: str = ""
+    servers: tuple[Server, ...] = ()
 
 
 class EngineError(KitError):
@@ -80,6 +96,9 @@ class Observer:
     """Hears from an engine what it does, in the engine's threads: its methods shall return at once. This one ignores
     all of it."""
 
+    def starting(self, stage: str) -> None:
+        """How far an engine is that takes long to start, in a few words."""
+
     def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
         """A batch is decoded, of utterances that waited so many seconds each and hold so much audio together."""
 
@@ -96,8 +115,24 @@ class Observer:
 class Engine(Protocol):
     """Decodes utterances, from `start` to `stop`."""
 
+    @property
+    def name(self) -> EngineName:
+        """As ASR_ENGINE has it."""
+
+    @property
+    def wording(self) -> Wording:
+        """The checkpoint's."""
+
+    @property
+    def device(self) -> Device:
+        """Where the model runs."""
+
+    @property
+    def loaded(self) -> "Loaded | None":
+        """The model, where it is in this process."""
+
     def start(self) -> None:
-        """Make ready to decode."""
+        """Make ready to decode. Raises KitError where that is not possible; `stop` is still to be called."""
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Decoding]:
         """Hand over utterances, which wait until the engine has room; returns at once. Those of one call share the

@@ -94,6 +94,8 @@ def companions(anchor: Place[Item], owners: Sequence[Sequence[Place[Item]]], bou
     all others, by length. Even those are worth a free place: a step that decodes one token of each row costs a large
     model on an NPU hardly more for many rows than for one, and a row's answer is given as soon as it ends.
     """
+    if bounds.together == 1:
+        return []
     ranked = []
     for owner in owners:
         nearest = sorted(owner, key=lambda place: _ratio(place, anchor))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from env.groups.model import EngineName
 from runtime.checkpoint import Loaded
 from runtime.device import OutOfMemoryError, is_out_of_memory
 from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, greedy
@@ -26,6 +27,8 @@ class TransformersEngine:
     """Decodes with a loaded checkpoint, up to `max_batch` utterances and `batch_audio_seconds` of padded audio at a
     time; a lone utterance waits up to `batch_wait_seconds` for company."""
 
+    name: EngineName = "transformers"
+
     def __init__(
         self,
         loaded: Loaded,
@@ -35,7 +38,7 @@ class TransformersEngine:
         batch_wait_seconds: float = 0.0,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self._loaded = loaded
+        self.loaded, self.wording, self.device = loaded, loaded.wording, loaded.device
         self._observers = observers
         self._queue: Queue[Stream] = Queue(Bounds(max_batch, batch_audio_seconds, batch_wait_seconds))
         self._batch: list[Stream] = []
@@ -119,14 +122,14 @@ class TransformersEngine:
         if not batch:
             return
         try:
-            decode_together(self._loaded, batch, self._observers)
+            decode_together(self.loaded, batch, self._observers)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to these utterances, not to the engine
             failure = error.with_traceback(None)  # which would hold on to the batch's tensors
         if len(batch) == 1:
             batch[0].push(self._explained(failure, batch[0].utterance))
             return
-        self._loaded.device.empty_cache()
+        self.device.empty_cache()
         self._decode(batch[: len(batch) // 2])
         self._decode(batch[len(batch) // 2 :])
 
@@ -134,9 +137,9 @@ class TransformersEngine:
         """The failure of an utterance decoded alone, with the sizes if there was too little memory."""
         if not is_out_of_memory(failure):
             return failure
-        memory = self._loaded.device.memory()
+        memory = self.device.memory()
         return OutOfMemoryError(
-            self._loaded.device.name,
+            self.device.name,
             f"a segment of {utterance.seconds:.1f} s does not fit: {memory.used / 2**20:.0f} MiB of "
             f"{memory.total / 2**20:.0f} MiB are in use without it ({failure})",
             "lower ASR_SEGMENT_SECONDS, or free the device (npu-smi info)",
@@ -172,7 +175,7 @@ class _Row:
         """A further token. What comes after the end, cancelled or not, does not count."""
         if self.stream.ended:
             return
-        if token in self.loaded.end_tokens:
+        if token in self.loaded.wording.end_tokens:
             self._finish(truncated=False)
             return
         self.tokens.append(token)
@@ -181,10 +184,7 @@ class _Row:
             self._finish(truncated=True)
 
     def _finish(self, *, truncated: bool) -> None:
-        text = self.loaded.processor.tokenizer.decode(
-            self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        self.stream.push(Decoded(tuple(self.tokens), text, truncated))
+        self.stream.push(Decoded(tuple(self.tokens), self.loaded.wording.text(self.tokens), truncated))
 
 
 def _failure(reason: str) -> EngineError:

@@ -16,7 +16,8 @@ from typing import Any
 
 from env.loading import under_project
 from env.settings import DEMO, Settings
-from runtime.checkpoint import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE, backend
+from runtime.checkpoint import backend
+from runtime.checkpoint_files import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE
 from runtime.errors import KitError, UsageError
 from runtime.ops.weights import facts
 

@@ -4,13 +4,13 @@ import json
 import struct
 from pathlib import Path
 
-from runtime.checkpoint import INDEX, CheckpointError, check
+from runtime.checkpoint_files import INDEX, CheckpointError, check
 
 AGAIN = "fetch the weights again, or from another hub: ASR_HUB"
 
 
 def check_whole(directory: Path) -> None:
-    """Check files and shards, reading headers only; `runtime.checkpoint.check` says what is required.
+    """Check files and shards, reading headers only; `runtime.checkpoint_files.check` says what is required.
 
     Of tensors that share memory an index may count one, so the shards may hold more bytes than its `total_size`, but
     never fewer. Raises CheckpointError.

@@ -1,0 +1,107 @@
+"""The files of a Qwen3-ASR checkpoint's directory: are they all there, whole, and of this architecture?"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import KitError
+
+MODEL_TYPE = "qwen3_asr"
+REQUIRED = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+CHAT_TEMPLATES = ("chat_template.json", "chat_template.jinja")  # either will do
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class CheckpointError(KitError):
+    """The directory holds no whole Qwen3-ASR checkpoint."""
+
+
+def check(directory: Path) -> dict[str, Any]:
+    """Check that the directory holds a whole checkpoint, reading headers only; returns its config.json.
+
+    Raises CheckpointError where it is missing, of another architecture, or incomplete: a file or a shard absent, or
+    shorter than its header says.
+    """
+    config = check_texts(directory)
+    for shard in _shards(directory):
+        _check_shard(shard)
+    return config
+
+
+def check_texts(directory: Path) -> dict[str, Any]:
+    """Check the same of all but the weights."""
+    if not directory.is_dir():
+        what = "is a file, not a directory" if directory.exists() else "no such directory"
+        raise CheckpointError(str(directory), what, "set ASR_MODEL to a checkpoint's directory, or to demo")
+    absent = [name for name in REQUIRED if not (directory / name).is_file()]
+    if not any((directory / name).is_file() for name in CHAT_TEMPLATES):
+        absent.append(CHAT_TEMPLATES[0])
+    if absent:
+        raise CheckpointError(str(directory), f"incomplete: {', '.join(absent)} absent", "fetch the weights again")
+    config, *_ = [read_json(directory / name) for name in REQUIRED if name.endswith(".json")]
+    if config.get("model_type") != MODEL_TYPE:
+        found = config.get("model_type", "none named")
+        raise CheckpointError(str(directory), f"another architecture: {found}, expected {MODEL_TYPE}")
+    return config
+
+
+def chat_template(directory: Path) -> str:
+    """The chat template. Raises CheckpointError where its file is broken."""
+    path = next(path for name in CHAT_TEMPLATES if (path := directory / name).is_file())
+    if path.suffix != ".json":
+        return path.read_text(encoding="utf-8")
+    template = read_json(path).get("chat_template")
+    if not isinstance(template, str):
+        raise CheckpointError(str(path), "holds no chat template", "fetch the weights again")
+    return template
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object. Raises CheckpointError where it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(str(path), f"cannot be read as JSON: {error}", "fetch the weights again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(str(path), "holds no JSON object", "fetch the weights again")
+    return content
+
+
+def _shards(directory: Path) -> list[Path]:
+    """The weight files, each of which exists."""
+    if (directory / INDEX).is_file():
+        names = sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
+    else:
+        names = [SINGLE]
+    absent = [name for name in names if not (directory / name).is_file()]
+    if absent or not names:
+        missing = ", ".join(absent) or f"no shard named in {INDEX}"
+        raise CheckpointError(str(directory), f"incomplete: {missing} absent", "fetch the weights again")
+    return [directory / name for name in names]
+
+
+def _check_shard(shard: Path) -> None:
+    """Compare a shard's size with its header: 8 bytes of header length, a JSON header, then the tensors (the
+    safetensors format)."""
+    size = shard.stat().st_size
+    with shard.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        try:
+            header = json.loads(file.read(length)) if length < size else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(str(shard), f"no safetensors file, or cut off ({size} bytes)", "fetch the weights again")
+    tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(tensors, default=0)
+    if size != expected:
+        raise CheckpointError(str(shard), f"has {size} bytes, its header says {expected}", "fetch the weights again")

@@ -1,0 +1,46 @@
+"""What of a checkpoint is about text, for which no model is needed: tokenizer, chat template, languages, end tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime import checkpoint_files
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name."""
+
+    tokenizer: Any
+    chat_template: str
+    languages: tuple[str, ...]
+    end_tokens: tuple[int, ...]
+    pad_token: int
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The raw output that tokens stand for, also while more of them may come."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def read_wording(directory: Path) -> Wording:
+    """The wording of the checkpoint in a directory, whose weights need not be there.
+
+    Raises CheckpointError where a file that it is read from is missing or broken.
+    """
+    config = checkpoint_files.check_texts(directory)
+    from transformers import AutoTokenizer
+
+    # fix_mistral_regex: as qwen-asr loads it; without, transformers warns about a fault this tokenizer does not have
+    tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+        directory, fix_mistral_regex=True, local_files_only=True
+    )
+    generation = checkpoint_files.read_json(directory / "generation_config.json")
+    ends = generation.get("eos_token_id", tokenizer.eos_token_id)
+    return Wording(
+        tokenizer=tokenizer,
+        chat_template=checkpoint_files.chat_template(directory),
+        languages=tuple(config.get("support_languages") or ()),
+        end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
+        pad_token=generation.get("pad_token_id", tokenizer.pad_token_id),
+    )

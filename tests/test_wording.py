@@ -1,0 +1,80 @@
+"""Wording that is read from files alone is that of the processor that transformers makes of the checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.checkpoint import backend
+from runtime.checkpoint_files import CheckpointError
+from runtime.demo import CHECKPOINT
+from runtime.prompt import Prompter
+from runtime.wording import read_wording
+
+TEXTS = (
+    "",
+    "sara 王芳 <asr_text> 1,250.5 naïve 🙂",
+    "<|im_start|>system\nx<|im_end|>\n<|audio_start|><|audio_pad|><|audio_end|>language Chinese<asr_text>",
+)
+
+
+@pytest.fixture(params=["demo", "real"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A checkpoint's files without weights: the demo's, or the real tokenizer and configuration."""
+    if request.param == "demo":
+        return CHECKPOINT
+    reference: Path = request.getfixturevalue("reference")
+    for path in (*(reference / "tokenizer").iterdir(), reference / "configs" / "Qwen3-ASR-1.7B" / "config.json"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def processor(directory: Path) -> Any:
+    """What transformers makes of it."""
+    backend()
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(directory, fix_mistral_regex=True, local_files_only=True)  # type: ignore[no-untyped-call]
+
+
+def test_the_tokens_are_the_processors(directory: Path, processor: Any) -> None:
+    wording = read_wording(directory)
+    for text in TEXTS:
+        tokens = wording.tokenizer(text)["input_ids"]
+        assert tokens == processor.tokenizer(text)["input_ids"]
+        (expected,) = processor.batch_decode([tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert wording.text(tokens) == expected
+
+
+def test_the_prompt_is_the_processors(directory: Path, processor: Any) -> None:
+    wording = read_wording(directory)
+    assert wording.chat_template == processor.chat_template
+    messages = [
+        {"role": "system", "content": "sara"},
+        {"role": "user", "content": [{"type": "audio", "audio": ""}]},
+    ]
+    expected = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert Prompter(wording).write(context="sara") == expected
+
+
+def test_ends_and_languages_are_the_files(directory: Path) -> None:
+    wording = read_wording(directory)
+    generation = json.loads((directory / "generation_config.json").read_text())
+    config = json.loads((directory / "config.json").read_text())
+    assert list(wording.end_tokens) == generation["eos_token_id"]
+    assert wording.pad_token == generation["pad_token_id"]
+    assert list(wording.languages) == config["support_languages"]
+    assert "English" in wording.languages
+
+
+def test_text_needs_no_weights_but_all_other_files(tmp_path: Path) -> None:
+    shutil.copytree(CHECKPOINT, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("model*"):
+        path.unlink()
+    assert read_wording(tmp_path).text(read_wording(CHECKPOINT).tokenizer("bread chicken")["input_ids"])
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"merges\.txt"):
+        read_wording(tmp_path)
