@@ -1,0 +1,215 @@
+"""How vLLM is started: one server for each NPU, with the flags and the environment that the settings mean.
+
+There is one vLLM for each NPU instead of one with --data-parallel-size: the kit hands each utterance to the server that
+has least to do anyway, as with servers elsewhere; an NPU that is lost takes no other with it; and vLLM 0.18's own data
+parallelism does not start on the CPU on which all this is tested.
+
+None of it was run on an NPU. What there is for NPUs rests on vllm-ascend 0.18's documents and source: its platform
+reads ASCEND_RT_VISIBLE_DEVICES; --max-model-len is always given, as the 310P runs out of memory without it
+(tutorials/hardwares/310p); --gpu-memory-utilization and --enforce-eager mean what they do in vLLM. Graphs on the 310P
+are FULL_DECODE_ONLY, by the same page, for which ASR_VLLM_FLAGS takes --compilation-config; binding to cores is
+vllm-ascend's own on ARM (--additional-config {"enable_cpu_binding": …}), beside what ASR_CPU_AFFINITY_CONF does.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from env.field import PREFIX, variable
+from env.groups.vllm import PROMPT_TOKENS, TOKENS_PER_SECOND, segment_tokens
+from env.loading import exports, under_project
+from env.settings import DEMO, Settings
+from runtime.device import AUTOLOAD, make_operator_cache
+from runtime.engines.vllm.launcher import DEVICE
+from runtime.engines.vllm.places import VISIBLE, Place, places
+from runtime.errors import UsageError
+
+HERE = Path(__file__).resolve().parent
+LAUNCHER, TEMPLATE = HERE / "launcher.py", HERE / "raw.jinja"
+LOOPBACK = "127.0.0.1"
+
+# Flags that the kit sets, with the setting that they come from, and those that would make another server of it.
+OWN: Mapping[str, str] = {
+    "--host": "",
+    "--port": "",
+    "--model": "ASR_MODEL",
+    "--served-model-name": "",
+    "--dtype": "ASR_DTYPE",
+    "--max-model-len": "ASR_VLLM_MAX_MODEL_LEN",
+    "--max-num-seqs": "ASR_VLLM_MAX_SEQS",
+    "--gpu-memory-utilization": "ASR_VLLM_MEMORY_SHARE",
+    "--enforce-eager": "ASR_VLLM_EAGER",
+    "--chat-template": "",
+    "--chat-template-content-format": "",
+    "--limit-mm-per-prompt": "",
+    "--allowed-media-domains": "",
+    "--shutdown-timeout": "ASR_DRAIN_SECONDS",
+    "--api-key": "ASR_VLLM_KEY",
+    "--data-parallel-size": "ASR_VLLM_REPLICAS",
+    "-dp": "ASR_VLLM_REPLICAS",
+    **dict.fromkeys(("--uds", "--ssl-keyfile", "--ssl-certfile", "--root-path", "--config", "--headless"), ""),
+}
+FLAG = re.compile(r"^--?[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A vLLM to be started: its `name` for people, and the `command`, whole `environment` and `port` of it."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)  # may hold secrets
+    port: int
+
+
+def orders(settings: Settings, directory: Path) -> list[Order]:
+    """A server on loopback for each NPU, or ASR_VLLM_REPLICAS of them, with the checkpoint in `directory`; each has a
+    port that was free a moment ago.
+
+    Raises UsageError where the settings contradict each other, DeviceError where CANN's cache cannot be made.
+    """
+    where = places(settings, replicas=settings.vllm_replicas)
+    addresses = [(LOOPBACK, port) for port in _free_ports(len(where))]
+    alone = len(where) == 1
+    return [_order(settings, directory, *each, alone=alone) for each in zip(where, addresses, strict=True)]
+
+
+def lone(settings: Settings, directory: Path) -> Order:
+    """One server, on the first NPU, on ASR_HOST:ASR_PORT; it asks for ASR_VLLM_KEY. Raises what `orders` raises."""
+    where = places(settings, replicas=1)[0]
+    order = _order(settings, directory, where, (settings.host, settings.port), alone=True)
+    if not settings.vllm_key:
+        return order
+    key = settings.vllm_key.get_secret_value()  # in the environment, as lists of processes show commands
+    return replace(order, environment={**order.environment, "VLLM_API_KEY": key})
+
+
+def model_name(settings: Settings) -> str:
+    """What requests call the model: demo, or its directory's name."""
+    return DEMO if settings.model == DEMO else under_project(settings.model).name
+
+
+def _order(settings: Settings, directory: Path, place: Place, address: tuple[str, int], *, alone: bool) -> Order:
+    """A server on a place, which is `alone` or one of several."""
+    host, port = address
+    return Order(
+        name=f"vLLM on {place.name}",
+        command=(
+            *(_python(settings), str(LAUNCHER)),
+            *("--host", host, "--port", str(port)),
+            *_flags(settings, directory, place),
+        ),
+        environment=_environment(settings, place, alone=alone),
+        port=port,
+    )
+
+
+def _flags(settings: Settings, directory: Path, place: Place) -> list[str]:
+    _check_lengths(settings)
+    batched = max(settings.vllm_max_model_len, settings.vllm_max_seqs)
+    return [
+        *("--model", str(directory)),
+        *("--served-model-name", model_name(settings)),
+        *("--dtype", settings.dtype),
+        *("--max-model-len", str(settings.vllm_max_model_len)),
+        *("--max-num-seqs", str(settings.vllm_max_seqs)),
+        # vLLM takes no audio of more tokens than this, so it must be what a segment may have.
+        *("--max-num-batched-tokens", str(batched)),
+        *(("--gpu-memory-utilization", str(settings.vllm_memory_share)) if place.is_npu else ()),
+        *(("--enforce-eager",) if settings.vllm_eager else ()),
+        # The kit writes the whole prompt itself; this hands it through.
+        *("--chat-template", str(TEMPLATE)),
+        *("--chat-template-content-format", "string"),
+        *("--limit-mm-per-prompt", json.dumps({"audio": 1})),
+        *("--allowed-media-domains", "none.invalid"),  # fetches nothing: the kit sends samples
+        # Every utterance is heard once: what is kept of it would never be used again.
+        *("--mm-processor-cache-gb", "0"),
+        "--no-enable-prefix-caching",
+        *("--shutdown-timeout", str(math.ceil(settings.drain_seconds))),
+        "--disable-uvicorn-access-log",
+        "--disable-fastapi-docs",
+        *_further(settings),
+    ]
+
+
+def _check_lengths(settings: Settings) -> None:
+    needed = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
+    if needed > settings.vllm_max_model_len:
+        reason = (
+            f"{settings.vllm_max_model_len} tokens are less than the {needed} that a segment may need: "
+            f"{TOKENS_PER_SECOND} for each of {settings.segment_seconds:g} s of audio (ASR_SEGMENT_SECONDS), "
+            f"{PROMPT_TOKENS} for the prompt, {settings.max_new_tokens} for the answer (ASR_MAX_NEW_TOKENS)"
+        )
+        raise UsageError(variable("vllm_max_model_len"), reason, f"export {variable('vllm_max_model_len')}={needed}")
+
+
+def _further(settings: Settings) -> list[str]:
+    """ASR_VLLM_FLAGS. Raises UsageError where they cannot be read, or hold what the kit sets."""
+    subject = variable("vllm_flags")
+    try:
+        found = shlex.split(settings.vllm_flags or "")
+    except ValueError as error:
+        raise UsageError(subject, f"{settings.vllm_flags!r} cannot be read: {error}", "check its quotes") from None
+    if found and not FLAG.match(found[0]):
+        raise UsageError(subject, f"begins with {found[0]!r}, expected --flag value …")
+    for word in filter(FLAG.match, found):
+        # vLLM takes --a_b for --a-b, --no-a for the opposite of --a, --a.b for a part of --a, and beginnings of names.
+        name = re.split(r"[=.]", word)[0].replace("_", "-").replace("--no-", "--")
+        for own, source in OWN.items():
+            if own == name or (name.startswith("--") and own.startswith(name)):
+                raise UsageError(subject, f"{word}: the kit sets {own}", f"set {source}" if source else "leave it out")
+    return found
+
+
+def _environment(settings: Settings, place: Place, *, alone: bool) -> dict[str, str]:
+    """All variables of a server: the process's, but for the kit's own and what is the kit's alone to say."""
+    native = exports(settings)
+    make_operator_cache(native)
+    inherited = {key: text for key, text in os.environ.items() if not key.startswith(PREFIX)}
+    for name in (AUTOLOAD, "VLLM_API_KEY", "VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH", "VLLM_LOGGING_PREFIX"):
+        inherited.pop(name, None)  # the first keeps torch_npu out of the kit's own process; the rest hides progress
+    found = {
+        DEVICE: place.wanted,
+        "PYTHONUNBUFFERED": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as vLLM's command line has it; forks cannot use an NPU
+        "VLLM_HOST_IP": LOOPBACK,  # of ports between its processes; not given: the host's address
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(settings.vllm_start_seconds)),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # longer than the kit keeps connections: none breaks in use
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    if place.is_npu:
+        return {**inherited, **native, **found, VISIBLE: place.visible}
+    # On a CPU, vLLM takes half of the memory and pins its threads to cores, each server to the same ones.
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", **({} if alone else {"VLLM_CPU_OMP_THREADS_BIND": "nobind"})}
+    return {**cpu, **inherited, **native, **found}
+
+
+def _python(settings: Settings) -> str:
+    """The interpreter that has vLLM; not resolved, as that of a virtual environment is a link to another."""
+    if settings.vllm_python is None:
+        return sys.executable
+    path = under_project(settings.vllm_python)
+    if not os.access(path, os.X_OK) or path.is_dir():
+        subject = variable("vllm_python")
+        raise UsageError(subject, f"{path} is no program", "name the Python of the environment that has vLLM")
+    return str(path)
+
+
+def _free_ports(count: int) -> list[int]:
+    """As many free ports of loopback, no two the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in sockets]

@@ -1,0 +1,128 @@
+"""The servers that an engine has, and which of them gets the next utterance."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from env.settings import Settings
+from runtime import engines
+from runtime.engines.stream import Stream
+from runtime.engines.vllm.checking import Found
+from runtime.engines.vllm.child import Child
+from runtime.engines.vllm.flags import Order
+from runtime.errors import KitError, UsageError
+from runtime.fetch import shown
+
+# starting: it has not decoded yet. doubted: something failed; it gets nothing until that is cleared up. lost: it fails.
+State = Literal["starting", "ready", "doubted", "lost"]
+
+
+@dataclass(eq=False)
+class Server:
+    """A vLLM: one that the kit starts as `order` says, or one that runs elsewhere. All but `child` is the engine's
+    loop's to change."""
+
+    name: str
+    url: str
+    order: Order | None = None
+    child: Child | None = None
+    state: State = "starting"
+    trouble: str = "not asked yet"
+    looked_at: bool = False
+    refusal: KitError | None = None  # why it cannot be used as it is, or did not start
+    found: Found | None = None
+    underway: dict[Stream, "asyncio.Task[None]"] = field(default_factory=dict)
+    doubt: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def model(self) -> str:
+        """The name that its model goes by."""
+        assert self.found
+        return self.found.model
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, in hand."""
+        return sum(stream.utterance.seconds for stream in self.underway)
+
+    @property
+    def decoding(self) -> int:
+        """Utterances in hand that somebody waits for."""
+        return sum(not stream.ended for stream in tuple(self.underway))
+
+    def told(self) -> engines.Server:
+        """What an engine's status says of it."""
+        return engines.Server(self.url, self.decoding, "" if self.state == "ready" else self.trouble)
+
+    def suspect(self, trouble: str) -> None:
+        """Give it nothing until it was looked at, which is due at once."""
+        if self.state == "ready":
+            self.state, self.trouble = "doubted", trouble
+        self.doubt.set()
+
+
+def elsewhere(settings: Settings) -> list[Server]:
+    """The servers of ASR_VLLM_URL, none if it is not set. Raises UsageError where an address cannot be used."""
+    urls = [_address(url) for url in settings.vllm_url.split(",")] if settings.vllm_url else []
+    for url in urls:
+        if urls.count(url) > 1:
+            raise UsageError("ASR_VLLM_URL", f"names {url} twice", "name each server once")
+    return [Server(url, url) for url in urls]
+
+
+def started(orders: Iterable[Order]) -> list[Server]:
+    """The servers that the kit starts."""
+    return [Server(order.name, f"http://127.0.0.1:{order.port}", order) for order in orders]
+
+
+def roomiest(servers: Iterable[Server], *, most: int, without: Iterable[Server] = ()) -> Server | None:
+    """The server with the least audio in hand of those that are ready and decode fewer than `most` utterances; one of
+    `without` only if there is no other."""
+    free = [server for server in servers if server.state == "ready" and len(server.underway) < most]
+    avoided = set(without)
+    return min(free, key=lambda server: (server in avoided, server.seconds, len(server.underway)), default=None)
+
+
+def versions(servers: Iterable[Server]) -> str:
+    """Which vLLM is where, in a few words."""
+    return ", ".join(
+        f"vLLM {server.found.version} at {server.url}" if server.found else f"vLLM at {server.url}"
+        for server in servers
+    )
+
+
+def packages(servers: Iterable[Server]) -> dict[str, str]:
+    """Versions of the packages that decode, by distribution; where servers have different ones, all of them."""
+    found: dict[str, list[str]] = {}
+    for server in servers:
+        told = {"vllm": server.found.version} if server.found else {}
+        facts = dict(server.child.facts) if server.child else {}
+        facts.pop("device", None)
+        for name, version in {**facts, **told}.items():
+            found.setdefault(name, []).append(version)
+    return {name: ", ".join(sorted(set(several))) for name, several in found.items()}
+
+
+def groups(servers: Iterable[Server]) -> list[int]:
+    """The process groups of those that the kit has started."""
+    return [pid for server in servers if server.child and (pid := server.child.pid)]
+
+
+def on_npus(servers: Iterable[Server]) -> bool:
+    """Whether those that the kit has started calculate on NPUs, as their launcher told."""
+    return any(server.child and server.child.facts.get("device") == "npu" for server in servers)
+
+
+def _address(url: str) -> str:
+    """An address without the /v1 that OpenAI's clients want at its end."""
+    parts: Any = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise UsageError("ASR_VLLM_URL", f"{shown(url)}: no such port", "http://host:port") from None
+    if parts.username is not None or parts.query or parts.fragment or not parts.hostname:
+        advice = "put the key into ASR_VLLM_KEY" if parts.username is not None else "http://host:port"
+        raise UsageError("ASR_VLLM_URL", f"{shown(url)}: expected host and port, no more", advice)
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")

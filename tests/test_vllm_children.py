@@ -1,0 +1,155 @@
+"""The vLLM engine with servers that it starts itself: the programs are real, and hand on to a stand-in for vLLM."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vllm_server import LONGEST, StandIn, vllm_server
+
+from env.loading import load_settings
+from runtime.audio import load
+from runtime.engines import EngineError, Observer, Utterance
+from runtime.engines.vllm.launcher import MARK
+from runtime.measure.clips import Clip
+from runtime.transcriber import Transcriber, limits, open_transcriber
+
+FACTS = {"device": "cpu", "vllm": "0.18.0"}
+# What is started in place of an interpreter that has vLLM: a relay to the stand-in's port.
+PROGRAM = f"""#!{sys.executable}
+import os, socket, socketserver, sys, threading
+
+def pump(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        with socket.create_connection(("127.0.0.1", int(os.environ["STAND_IN"]))) as far:
+            back = threading.Thread(target=pump, args=(far, self.request))
+            back.start()
+            pump(self.request, far)
+            back.join()
+
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+port = int(sys.argv[sys.argv.index("--port") + 1])
+print("{MARK} facts: " + '{json.dumps(FACTS)}', flush=True)
+with socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler) as server:
+    server.daemon_threads = True
+    server.serve_forever()
+"""
+
+
+@pytest.fixture
+def server(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with vllm_server(transcriber) as stand_in:
+        monkeypatch.setenv("STAND_IN", str(stand_in.port))
+        yield stand_in
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> dict[str, str]:
+    program = tmp_path / "python"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    return {"ASR_ENGINE": "vllm", "ASR_DEVICE": "cpu", "ASR_VLLM_PYTHON": str(program)}
+
+
+@pytest.fixture(scope="module")
+def utterance(transcriber: Transcriber, speech: list[Clip]) -> Utterance:
+    samples = load(speech[0].path, limits=limits(transcriber.settings)).samples
+    return Utterance(samples, transcriber.prompter.write(), 64)
+
+
+def children() -> set[int]:
+    """The processes that this one has started in groups of their own."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent, group = path.read_text().rpartition(")")[2].split()[1:3]
+            if int(parent) == os.getpid() and group == path.parent.name:
+                found.add(int(group))
+    return found
+
+
+def test_the_kit_starts_a_server_and_ends_it(server: StandIn, variables: dict[str, str], utterance: Utterance) -> None:
+    before = children()
+    heard: list[str] = []
+
+    class Ear(Observer):
+        def starting(self, stage: str) -> None:
+            heard.append(stage)
+
+    with open_transcriber(load_settings(variables), observers=[Ear()]) as opened:
+        (pid,) = children() - before
+        assert opened.engine.submit([utterance])[0].result().tokens
+        device = opened.device
+        assert (device.name, device.silicon, device.is_npu, device.tells_memory) == ("cpu", "CPU", False, True)
+        assert "vLLM 0.18.0 at http://127.0.0.1:" in device.description()
+        assert device.versions == {"vllm": "0.18.0"}
+        used = device.memory()
+        assert 1 << 20 < used.used <= used.peak < used.total
+    assert children() <= before
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert heard[-1] == "vLLM on cpu: decoding its first audio"
+    assert len(server.heard) == 1
+
+
+def test_a_server_that_is_killed_is_started_again_and_nothing_is_lost(
+    server: StandIn, variables: dict[str, str], utterance: Utterance, transcriber: Transcriber
+) -> None:
+    expected = transcriber.engine.submit([utterance])[0].result()
+    before = children()
+    with open_transcriber(load_settings({**variables, "ASR_VLLM_REPLICAS": "2"})) as opened:
+        first = children() - before
+        assert len(first) == 2
+        fault = server.fault("hold")
+        streams = opened.engine.submit([utterance] * 4)
+        assert fault.reached.wait(LONGEST)
+        os.kill(min(first), signal.SIGKILL)
+        fault.release.set()
+        assert [stream.result() for stream in streams] == [expected] * 4
+        while any(told.trouble for told in opened.engine.status().servers):
+            assert opened.engine.submit([utterance])[0].result() == expected
+        again = children() - before
+        assert len(again) == 2
+        assert len(again - first) == 1
+    assert children() <= before
+
+
+def test_without_another_the_engine_fails_with_its_server(
+    server: StandIn, variables: dict[str, str], utterance: Utterance
+) -> None:
+    before = children()
+    with open_transcriber(load_settings(variables)) as opened:
+        faults = [server.fault("hold") for _ in range(3)]
+        streams = opened.engine.submit([utterance] * 3)
+        assert all(fault.reached.wait(LONGEST) for fault in faults)
+        (pid,) = children() - before
+        os.kill(pid, signal.SIGKILL)
+        for stream in streams:
+            with pytest.raises(EngineError, match=r"no server is left: vLLM on cpu: .*SIGKILL"):
+                stream.result()
+    assert children() <= before
+
+
+def test_an_interrupted_start_leaves_nothing(server: StandIn, variables: dict[str, str]) -> None:
+    server.health = 503
+    before = children()
+
+    class Interrupt(Observer):
+        def starting(self, stage: str) -> None:  # noqa: ARG002 - any
+            os.kill(os.getpid(), signal.SIGINT)  # as a terminal sends it: to the process, not to this thread
+
+    with pytest.raises(KeyboardInterrupt), open_transcriber(load_settings(variables), observers=[Interrupt()]):
+        pass
+    assert children() <= before

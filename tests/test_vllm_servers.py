@@ -1,0 +1,281 @@
+"""Which vLLM servers the engine accepts, and what happens to utterances when servers fail, with stand-ins for them."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from test_vllm_engine import connected
+from vllm_server import LONGEST, StandIn, vllm_server
+
+from env.loading import load_settings
+from runtime.audio import load
+from runtime.engines import Engine, EngineError, Observer, Utterance
+from runtime.errors import KitError, UsageError
+from runtime.measure.clips import Clip
+from runtime.transcriber import Transcriber, limits, open_transcriber
+
+KEY = "top-secret-key"
+
+
+@pytest.fixture
+def servers(transcriber: Transcriber) -> Iterator[list[StandIn]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(vllm_server(transcriber)) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def utterances(transcriber: Transcriber, speech: list[Clip]) -> list[Utterance]:
+    prompt = transcriber.prompter.write()
+    return [Utterance(load(c.path, limits=limits(transcriber.settings)).samples, prompt, 64) for c in speech]
+
+
+@pytest.fixture(scope="module")
+def expected(transcriber: Transcriber, utterances: list[Utterance]) -> list[str]:
+    return [transcriber.engine.submit([utterance])[0].result().text for utterance in utterances]
+
+
+class Ear(Observer):
+    """Hears why the engine has failed, and stages of its start."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.stages: list[str] = []
+        self.waits = threading.Event()
+
+    def starting(self, stage: str) -> None:
+        self.stages.append(stage)
+        self.waits.set()
+
+    def failed(self, reason: str) -> None:
+        self.failures.append(reason)
+
+
+def texts(engine: Engine, utterances: Sequence[Utterance]) -> list[str]:
+    return [stream.result().text for stream in engine.submit(utterances)]
+
+
+def refusal(server: StandIn) -> KitError:
+    """Why the engine does not start with a server."""
+    with pytest.raises(KitError) as caught, connected(server):
+        pass
+    return caught.value
+
+
+def test_the_server_that_has_least_in_hand_gets_the_next(servers: list[StandIn], utterances: list[Utterance]) -> None:
+    one, other = servers
+    with connected(one, other) as opened:
+        faults = [server.fault("hold") for server in servers]
+        streams = opened.engine.submit([utterances[0]] * 2)
+        assert all(fault.reached.wait(LONGEST) for fault in faults)
+        assert [server.decoding for server in opened.engine.status().servers] == [1, 1]
+        for fault in faults:
+            fault.release.set()
+        assert [stream.result().truncated for stream in streams] == [False] * 2
+    assert [len(server.heard) for server in servers] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["error", "abort", "cut", "end", "lie"])
+def test_what_a_server_fails_is_decoded_again(
+    servers: list[StandIn], utterances: list[Utterance], expected: list[str], kind: str
+) -> None:
+    server = servers[0]
+    with connected(server) as opened:
+        server.fault(kind, after=3)  # type: ignore[arg-type]
+        (decoding,) = opened.engine.submit(utterances[:1])
+        tokens = list(decoding)
+        assert decoding.result().text == expected[0]
+        assert tokens == list(decoding.result().tokens)  # those of the first try were not told twice
+    assert len(server.heard) == 2
+
+
+def test_what_fails_again_and_again_fails_alone(servers: list[StandIn], utterances: list[Utterance]) -> None:
+    server = servers[0]
+    with connected(server) as opened:
+        for _ in range(3):
+            server.fault("refuse", status=500, message="Format not recognised.")
+        (decoding,) = opened.engine.submit(utterances[:1])
+        with pytest.raises(KitError, match=r"3 times; the last time .* answers 500: Format not recognised\."):
+            decoding.result()
+        assert opened.engine.status().failed == ""
+        assert texts(opened.engine, utterances[:1])
+
+
+def test_nothing_is_lost_with_a_server(
+    servers: list[StandIn], utterances: list[Utterance], expected: list[str]
+) -> None:
+    one, other = servers
+    with connected(one, other) as opened:
+        assert texts(opened.engine, utterances) == expected
+        held = [one.fault("hold", after=2) for _ in utterances]
+        streams = [*opened.engine.submit(utterances), *opened.engine.submit(utterances)]
+        assert held[0].reached.wait(LONGEST)
+        one.die()
+        assert [stream.result().text for stream in streams] == expected * 2
+        status = opened.engine.status()
+        assert status.failed == ""
+        assert [server.trouble != "" for server in status.servers] == [True, False]
+        one.faults.clear()
+        one.come()
+        count = len(one.heard)
+        while len(one.heard) == count:
+            assert texts(opened.engine, utterances) == expected
+
+
+def test_with_the_last_server_the_engine_fails_at_once(servers: list[StandIn], utterances: list[Utterance]) -> None:
+    ear = Ear()
+    with connected(*servers, observers=[ear], ASR_VLLM_MAX_SEQS="3") as opened:
+        engine = opened.engine
+        faults = [server.fault("hold") for server in servers for _ in range(9)]
+        streams = engine.submit(utterances[:1] * 8)
+        assert faults[0].reached.wait(LONGEST)
+        for server in servers:
+            server.die()
+        for stream in streams:
+            with pytest.raises(EngineError, match="no server is left"):
+                stream.result()
+        status = engine.status()
+        assert (status.waiting, status.decoding) == (0, 0)
+        assert all(server.url in status.failed for server in servers)
+        with pytest.raises(EngineError, match="no server is left"):
+            engine.submit(utterances[:1])
+    assert len(ear.failures) == 1
+    assert "takes no connection" in ear.failures[0]
+
+
+def test_what_a_draining_server_has_begun_it_may_finish(
+    servers: list[StandIn], utterances: list[Utterance], expected: list[str]
+) -> None:
+    server = servers[0]
+    ear = Ear()
+    with connected(server, observers=[ear]) as opened:
+        fault = server.fault("hold")
+        (begun,) = opened.engine.submit(utterances[:1])
+        assert fault.reached.wait(LONGEST)
+        server.drain()
+        (late,) = opened.engine.submit(utterances[1:2])
+        while opened.engine.status().servers[0].decoding > 1 or not opened.engine.status().waiting:
+            threading.Event().wait(0.01)
+        fault.release.set()
+        assert begun.result().text == expected[0]
+        with pytest.raises(EngineError, match="takes no connection"):
+            late.result()
+
+
+def test_a_server_that_is_not_well_gets_nothing_and_comes_back(
+    servers: list[StandIn], utterances: list[Utterance], expected: list[str]
+) -> None:
+    one, other = servers
+    with connected(one, other) as opened:
+        one.health = 503
+        one.fault("cut")
+        one.fault("cut")
+        assert texts(opened.engine, utterances) == expected
+        one.health = 200
+        count = len(one.heard)
+        while len(one.heard) == count:
+            assert texts(opened.engine, utterances) == expected
+    assert not other.faults
+
+
+def test_the_first_that_comes_is_waited_for(transcriber: Transcriber, utterances: list[Utterance]) -> None:
+    ear = Ear()
+    late = StandIn(transcriber)
+    late.come()
+    late.die()  # its port is known now
+
+    def come() -> None:
+        assert ear.waits.wait(LONGEST)
+        late.come()
+
+    coming = threading.Thread(target=come)
+    coming.start()
+    try:
+        with connected(late, observers=[ear]) as opened:
+            assert texts(opened.engine, utterances[:1])
+    finally:
+        coming.join()
+        late.die()
+    assert ear.stages[0].startswith(f"{late.url}: waiting for it: takes no connection")
+
+
+def test_none_that_comes_is_told_with_the_reason(transcriber: Transcriber) -> None:
+    absent = StandIn(transcriber)
+    absent.come()
+    absent.die()
+    settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": absent.url})
+    with pytest.raises(KitError) as caught, open_transcriber(settings.model_copy(update={"vllm_start_seconds": 0.5})):
+        pass
+    failure = caught.value
+    assert f"no server is ready after 0.5 s: {absent.url}: takes no connection" in str(failure)
+    assert "invoke vllm" in failure.advice
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason", "advice"),
+    [
+        ({"template": "<|im_start|>user\n{}<|im_end|>\n".format}, "a chat template of its own", "invoke vllm"),
+        ({"content_format": "openai"}, "does not put audio where", "--chat-template-content-format string"),
+        ({"vocabulary": 1}, "has another model, 'demo'", "set ASR_MODEL"),
+        ({"version": "0.14.1"}, "is vLLM 0.14.1, expected 0.18", "install vLLM 0.18"),
+        ({"max_model_len": 600}, "has room for 600 tokens", "ASR_SEGMENT_SECONDS"),
+        ({"key": "another"}, "wants another key", "set ASR_VLLM_KEY"),
+        ({"audio": False}, "answers 500: No package metadata", "install librosa and soundfile"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_refused_with_the_cure(
+    transcriber: Transcriber, wrong: dict[str, object], reason: str, advice: str
+) -> None:
+    with vllm_server(transcriber, **wrong) as server:
+        failure = refusal(server)
+    assert failure.subject == server.url
+    assert reason in failure.reason
+    assert advice in failure.advice
+
+
+def test_another_version_that_passes_is_used_with_a_warning(
+    transcriber: Transcriber, utterances: list[Utterance], caplog: pytest.LogCaptureFixture
+) -> None:
+    with vllm_server(transcriber, version="0.23.0") as server, connected(server) as opened:
+        assert texts(opened.engine, utterances[:1])
+        assert opened.device.description() == f"vLLM 0.23.0 at {server.url}"
+    assert "is vLLM 0.23.0, but the kit was tried with 0.18" in caplog.text
+
+
+def test_the_key_is_sent_and_never_shown(
+    transcriber: Transcriber, utterances: list[Utterance], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with vllm_server(transcriber, key=KEY) as server, connected(server, ASR_VLLM_KEY=KEY) as opened:
+        assert texts(opened.engine, utterances[:1])
+        shown = f"{opened} {opened.engine.status()} {opened.device.description()}"
+        server.key = "changed"
+        with pytest.raises(EngineError, match="wants another key") as caught:
+            opened.engine.submit(utterances[:1])[0].result()
+    assert {headers["authorization"] for _, headers in server.asked} == {f"Bearer {KEY}"}
+    assert KEY not in f"{shown} {caught.value} {caplog.text}"
+
+
+@pytest.mark.parametrize("end", ["/", "/v1", "/v1/"])
+def test_the_address_that_openai_clients_want_is_understood(
+    servers: list[StandIn], utterances: list[Utterance], end: str
+) -> None:
+    with connected(servers[0], ASR_VLLM_URL=servers[0].url + end) as opened:
+        assert texts(opened.engine, utterances[:1])
+
+
+@pytest.mark.parametrize(
+    ("urls", "reason"),
+    [
+        ("http://a:8000,http://a:8000/v1", "names http://a:8000 twice"),
+        ("http://me:secret@a:8000", "http://a:8000: expected host and port, no more → put the key into ASR_VLLM_KEY"),
+        ("http://a:8000/?x=secret", "expected host and port"),
+        ("http://a:80000", "no such port"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(servers: list[StandIn], urls: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught, connected(servers[0], ASR_VLLM_URL=urls):
+        pass
+    assert reason in str(caught.value)
+    assert "secret" not in str(caught.value)
