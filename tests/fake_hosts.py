@@ -146,3 +146,32 @@ def kit_container(root: Path) -> Path:
     nodes(root, ["davinci5", *MANAGERS], mode="666")
     answer(root, "npu-smi-info", (SAMPLES / "910B4-x8-25.5.1.txt").read_text(encoding="utf-8"))
     return root
+
+
+def vllm_told(**changes: Any) -> str:
+    """What the interpreter that has vLLM tells of itself: the image of vllm-ascend 0.18.0."""
+    versions = {
+        "vllm": "0.18.0+empty",
+        "vllm-ascend": "0.18.0",
+        "torch": "2.9.0+cpu",
+        "torch-npu": "2.9.0.post1+gitee7ba04",
+        "transformers": "4.57.6",
+    }
+    told = {
+        "python": "3.11",
+        "machine": "aarch64",
+        "versions": {name: text for name, text in (versions | changes.pop("versions", {})).items() if text},
+        "missing": [],
+        "qwen_asr": False,
+        "importers": [],
+        "platforms": ["ascend"],
+        "chosen": None,
+    }
+    return json.dumps(told | changes) + "\n"
+
+
+def vllm_container(root: Path) -> Path:
+    """The inside of the kit's container with vLLM, on an Atlas 800 A2 with one NPU."""
+    kit_container(root)
+    answer(root, "vllm-python", vllm_told())
+    return root

@@ -7,6 +7,7 @@ from typing import Literal
 
 from runtime.ops.doctor import container, driver, engine, machine, model, npu
 from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.vllm import device, installed, servers, setting
 
 Where = Literal["host", "container", "both"]
 
@@ -15,8 +16,8 @@ Where = Literal["host", "container", "both"]
 class Check:
     """A check: what it is called and where it is made. Its function answers None where there is nothing to say.
 
-    `npu`: only where the settings want one. `slow`: not before `make up`, because it takes long or tells of what
-    `make up` is about to change.
+    `npu`: only where the settings want one. `vllm`: only where the engine is vllm. `slow`: not before `make up`,
+    because it takes long or tells of what `make up` is about to change.
     """
 
     code: str
@@ -24,12 +25,16 @@ class Check:
     examine: Callable[[Case], Outcome | None]
     where: Where = "both"
     npu: bool = False
+    vllm: bool = False
     slow: bool = False
 
     def applies(self, case: Case) -> bool:
         """Whether it is made in this case."""
         return (
-            self.where in ("both", case.place) and (case.wants_npu or not self.npu) and not (self.slow and case.quick)
+            self.where in ("both", case.place)
+            and (case.wants_npu or not self.npu)
+            and (case.settings.engine_name == "vllm" or not self.vllm)
+            and not (self.slow and case.quick)
         )
 
 
@@ -60,6 +65,15 @@ CHECKS = (
     Check("ASR-D41", "Packages", container.packages, where="container"),
     Check("ASR-D42", "torch_npu", container.torch_npu, where="container", npu=True, slow=True),
     Check("ASR-D43", "Calculation", container.calculation, where="container", npu=True, slow=True),
+    Check("ASR-D50", "Engine", setting.engine),
+    Check("ASR-D51", "vLLM", installed.versions, vllm=True),
+    Check("ASR-D52", "qwen-asr", installed.trap, vllm=True),
+    Check("ASR-D53", "Audio for vLLM", installed.audio, vllm=True),
+    Check("ASR-D54", "Graphs", device.graphs, npu=True, vllm=True),
+    Check("ASR-D55", "310P", device.for_310p, npu=True, vllm=True),
+    Check("ASR-D56", "Model length", setting.length, vllm=True),
+    Check("ASR-D57", "Memory share", device.memory_share, npu=True, vllm=True),
+    Check("ASR-D58", "vLLM servers", servers.servers, vllm=True, slow=True),
 )
 
 
@@ -68,6 +82,7 @@ def checks_table() -> str:
     lines = [("Code", "Check", "Passes if", "Where", "`make up`"), ("---",) * 5]
     for check in CHECKS:
         where = {"host": "host", "container": "container", "both": "host, container"}[check.where]
+        where += ", engine vllm" if check.vllm else ""
         said = (getdoc(check.examine) or "").partition("\n")[0].rstrip(".")
         lines.append(
             (f"`{check.code}`", check.title, said, where, "no" if check.slow or check.where == "container" else "yes")

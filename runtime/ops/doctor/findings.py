@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from env.settings import Settings
+from env.settings import DEMO, Settings
 from runtime.ops.doctor.probes import Host
 
 Status = Literal["pass", "warn", "fail"]
@@ -40,14 +40,19 @@ class Case:
     place: Place
 
     @property
+    def front(self) -> bool:
+        """Whether servers elsewhere decode (ASR_VLLM_URL), so that this host needs neither an NPU nor weights."""
+        return self.settings.engine_name == "vllm" and self.settings.vllm_url is not None
+
+    @property
     def wants_npu(self) -> bool:
         """Whether the settings are for an NPU."""
-        return self.settings.stack != "cpu" or self.settings.device.startswith("npu")
+        return not self.front and (self.settings.stack != "cpu" or self.settings.device.startswith("npu"))
 
     @property
     def wants_weights(self) -> bool:
-        """Whether the settings are for a real model, not for the demo."""
-        return self.settings.model != "demo"
+        """Whether the settings are for the weights of a real model, not for the demo's."""
+        return not self.front and self.settings.model != DEMO
 
 
 def worst(outcomes: list[Outcome]) -> Status:

@@ -2,8 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from env.field import variable
+from env.loading import under_project
+from env.settings import DEMO
+from runtime.checkpoint_files import check_texts
 from runtime.errors import KitError
 from runtime.fetch import shown
 from runtime.ops.doctor import reach
@@ -29,8 +33,10 @@ class Weights:
 
 def weights(case: Case) -> Outcome:
     """The weights are there and what their lock says; `make up` compares sizes, `invoke doctor` checksums."""
-    if not case.wants_weights:
+    if case.settings.model == DEMO:
         return Outcome("pass", "the embedded demo model")
+    if case.front:
+        return _texts(case)
     state = _state(case)
     if not state:
         return Outcome("warn", NOT_RECORDED)
@@ -76,6 +82,23 @@ def missing(case: Case) -> int:
     """Bytes that fetching the weights will still write."""
     state = _state(case)
     return 0 if state and not state.faults else max(TYPICAL_SIZE - (state.size if state else 0), 0)
+
+
+def _texts(case: Case) -> Outcome:
+    """The small files, where servers elsewhere have the weights."""
+    directory = under_project(case.settings.model)
+    answer = case.host.ask("weights-texts", lambda: _ask_texts(directory))
+    if answer.fault:
+        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault, "invoke fetch-weights")
+    return Outcome("pass", f"{directory}: tokenizer and configuration, all that is needed beside ASR_VLLM_URL")
+
+
+def _ask_texts(directory: Path) -> Answer:
+    try:
+        check_texts(directory)
+    except KitError as error:
+        return Answer("", f"{error.subject}: {error.reason}")
+    return Answer("")
 
 
 def _state(case: Case) -> Weights | None:

@@ -11,6 +11,7 @@ from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle.host import numbers
 
 PLACES = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
+ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
 GOOD, BAD = {"OK"}, {"Alarm", "Critical"}  # Warning, UNKNOWN and NA lie between
 
 # MB beyond the weights: CANN's own context, activations, the cache of keys and values. The validated run held 3,930 MB
@@ -33,16 +34,19 @@ CAUSES = {
 def presence(case: Case) -> Outcome:
     """There is an NPU where the settings want one, of the kind that the profile is for; and none that they ignore."""
     nodes = case.host.matches("/dev/davinci[0-9]*")
-    chips = _chips(case) if nodes or case.wants_npu or _command(case.host) else ()
+    chips = known_chips(case) if nodes or case.wants_npu or _command(case.host) else ()
     profile, fits = case.settings.profile, profile_for(chips)
     if not chips and not nodes:
         if not case.wants_npu:
             what = "the model" if case.wants_weights else "the demo model"
-            return Outcome("pass", f"no NPU: {what} runs on the CPU")
+            runs = ELSEWHERE if case.front else f"{what} runs on the CPU"
+            return Outcome("pass", f"no NPU: {runs}")
         advice = "install the NPU driver, or export ASR_PROFILE=cpu to run on the CPU"
         evidence = f"profile {profile} is for an NPU, and there is none: no /dev/davinciN, {_why_not(case)}"
         return Outcome("fail", evidence, advice)
     named = _names(chips) or f"{len(nodes)} device nodes ({_why_not(case)})"
+    if case.front:
+        return Outcome("pass", f"{named}, not used: {ELSEWHERE}")
     if not case.wants_npu:
         advice = f"export ASR_PROFILE={fits}" if fits else "export ASR_PROFILE=…, see env/profiles"
         return Outcome("warn", f"{named}, which profile {profile} does not use", advice)
@@ -72,7 +76,7 @@ def smi(case: Case) -> Outcome:
 
 def health(case: Case) -> Outcome | None:
     """The NPUs that are used are healthy; others only warn."""
-    chips = _chips(case)
+    chips = known_chips(case)
     if not chips:
         return None
     used = used_nodes(case)
@@ -84,18 +88,18 @@ def health(case: Case) -> Outcome | None:
             advice = f"npu-smi info -t health -i {chip.npu} -c {chip.chip}"
             outcomes.append(Outcome("fail" if fatal else "warn", f"NPU {chip.node}: {chip.health}", advice))
     if outcomes:
-        return _together(outcomes)
+        return together(outcomes)
     hottest = max((chip.temperature or 0 for chip in chips), default=0)
     return Outcome("pass", f"{len(chips)} OK, the hottest at {hottest} °C")
 
 
 def memory(case: Case) -> Outcome | None:
     """The NPUs that are used have room for the model; who holds the memory, if not."""
-    chips = [chip for chip in _chips(case) if chip.node in used_nodes(case)]
-    if not chips:
+    used = [chip for chip in known_chips(case) if chip.node in used_nodes(case)]
+    if not used or case.settings.engine_name == "vllm":  # whose share has a check of its own
         return None
-    needed = _needed(case)
-    return _together([_room(case, chip, needed) for chip in chips])
+    least = needed(case)
+    return together([room(case, chip, least) for chip in used])
 
 
 def used_nodes(case: Case) -> list[int]:
@@ -109,24 +113,29 @@ def used_nodes(case: Case) -> list[int]:
         return []
 
 
-def _room(case: Case, chip: Chip, needed: int) -> Outcome:
+def room(case: Case, chip: Chip, least: int) -> Outcome:
+    """Whether a chip has `least` MB free, or the kit itself holds them; who does, if not."""
     held = chip.main_memory
     if held is None:
         return Outcome("warn", f"NPU {chip.node}: npu-smi does not tell its memory", "npu-smi info -t memory")
     evidence = f"NPU {chip.node}: {held.free} of {held.total} MB free"
-    if held.free >= needed:
-        return Outcome("pass", f"{evidence}, {needed} needed" if needed else evidence)
-    everyone = report(case.host).processes
-    holders = [process for process in everyone if (process.npu, process.chip) == (chip.npu, chip.chip)]
-    named = ", ".join(_describe(case, process) for process in holders) or "no process that npu-smi shows"
-    evidence = f"{evidence}, {needed} needed; held by {named}"
+    if held.free >= least:
+        return Outcome("pass", f"{evidence}, {least} needed" if least else evidence)
+    holding = holders(case, chip)
+    named = ", ".join(_describe(case, process) for process in holding) or "no process that npu-smi shows"
+    evidence = f"{evidence}, {least} needed; held by {named}"
     # In a container npu-smi shows that container's processes only.
-    if (case.place == "container" and holders) or any(engine.owner(case.host, p.pid, ours=True) for p in holders):
+    if (case.place == "container" and holding) or any(engine.owner(case.host, p.pid, ours=True) for p in holding):
         return Outcome("pass", evidence)
-    free = [other.node for other in _chips(case) if (room := other.main_memory) and room.free >= needed]
+    free = [other.node for other in known_chips(case) if (spare := other.main_memory) and spare.free >= least]
     if case.place == "host" and free:
         return Outcome("fail", evidence, f"stop them, or export ASR_NPUS={free[0]}, which has room")
     return Outcome("fail", evidence, "stop them")
+
+
+def holders(case: Case, chip: Chip) -> list[Process]:
+    """The processes that npu-smi shows on a chip. Raises NpuSmiError where it fails."""
+    return [process for process in report(case.host).processes if (process.npu, process.chip) == (chip.npu, chip.chip)]
 
 
 def _describe(case: Case, process: Process) -> str:
@@ -135,7 +144,7 @@ def _describe(case: Case, process: Process) -> str:
     return f"{process.name or 'a process'} (pid {process.pid}{where}: {process.memory} MB)"
 
 
-def _needed(case: Case) -> int:
+def needed(case: Case) -> int:
     """MB that the model takes on the device; 0 for the demo model, which takes next to nothing."""
     if not case.wants_weights:
         return 0
@@ -143,7 +152,7 @@ def _needed(case: Case) -> int:
     return MARGIN + size * (2 if case.settings.dtype == "float32" else 1) // 2**20
 
 
-def _chips(case: Case) -> tuple[Chip, ...]:
+def known_chips(case: Case) -> tuple[Chip, ...]:
     """The chips; none where npu-smi fails, which is told by its own check."""
     try:
         return report(case.host).chips
@@ -185,7 +194,7 @@ def _names(chips: Iterable[Chip]) -> str:
     return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
+def together(outcomes: list[Outcome]) -> Outcome:
     """Several as one: what is wrong, or all."""
     status = worst(outcomes)
     shown = [outcome for outcome in outcomes if outcome.status != "pass"] or outcomes

@@ -1,0 +1,1 @@
+"""Checks of the engine vllm: where it runs, what is installed there, its device, its servers."""

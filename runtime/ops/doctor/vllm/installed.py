@@ -1,0 +1,161 @@
+"""What is installed where vLLM runs: releases that fit, no qwen-asr in the way, and what audio is read with."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from env.field import variable
+from env.loading import under_project
+from runtime.ops.doctor.container import cann_version
+from runtime.ops.doctor.findings import Case, Outcome, Status
+from runtime.ops.doctor.probes import NOT_RECORDED, Answer
+from runtime.ops.doctor.vllm import inside, releases
+
+PATIENCE = 60.0  # seconds; a sitecustomize that imports qwen_asr, and with it vLLM, takes ten
+PLATFORM = "ascend"  # vllm-ascend's plugin in the group vllm.platform_plugins
+REBUILD = "build the image again: make build"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What the interpreter told; runtime/ops/doctor/vllm/inside.py says how it is found."""
+
+    python: str
+    machine: str
+    versions: dict[str, str]
+    missing: list[str]
+    qwen_asr: bool
+    importers: list[str]
+    platforms: list[str]
+    chosen: str | None
+
+    @property
+    def vllm(self) -> str:
+        """The distribution that is vLLM; empty if there is none."""
+        return next((name for name in releases.HAVE_VLLM if name in self.versions), "")
+
+
+def versions(case: Case) -> Outcome | None:
+    """vLLM is there, and vllm-ascend, CANN, torch, torch-npu, Python and transformers are those that go with it."""
+    if not _asked_for(case):
+        return None
+    answer = _ask(case)
+    if answer.fault:
+        advice = f"export {variable('vllm_python')}=… to a Python that has vLLM"
+        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", f"{_python(case)}: {answer.fault}", advice)
+    found = _parse(answer)
+    if not found.vllm:
+        return Outcome("fail", f"{_python(case)} has no vLLM", no_vllm())
+    if "vllm-ascend" not in found.versions:
+        return _without_ascend(case, found)
+    return _with_ascend(case, found)
+
+
+def trap(case: Case) -> Outcome | None:
+    """Nothing puts qwen-asr's vLLM class, made for vLLM 0.14, in the place of the one that vLLM has built in."""
+    found = _inside(case)
+    if not found:
+        return None
+    if found.importers:
+        advice = f"{_python(case)} -m pip uninstall qwen-asr; then take out what imports it"
+        return Outcome("fail", f"qwen_asr is imported by {'; '.join(found.importers)}", advice)
+    chosen = found.chosen
+    if chosen is not None and PLATFORM in found.platforms and PLATFORM not in chosen.split(","):
+        evidence = f"VLLM_PLUGINS={chosen!r} leaves out vllm-ascend's {PLATFORM}: vLLM would find no NPU"
+        return Outcome("fail", evidence, "unset VLLM_PLUGINS")
+    if found.qwen_asr:
+        evidence = "qwen-asr is beside vLLM: harmless as long as nothing imports it there, which the kit prevents"
+        advice = f"{_python(case)} -m pip uninstall qwen-asr, or never start vLLM with qwen-asr-serve"
+        return Outcome("warn", evidence, advice)
+    return Outcome("pass", "qwen-asr is not there")
+
+
+def audio(case: Case) -> Outcome | None:
+    """librosa and soundfile are there: without them vLLM starts, and refuses every audio."""
+    found = _inside(case)
+    if not found:
+        return None
+    if found.missing:
+        evidence = f"{' and '.join(found.missing)} missing: vLLM would start, and answer every request with an error"
+        return Outcome("fail", evidence, f"{_python(case)} -m pip install {' '.join(found.missing)}")
+    return Outcome("pass", f"{' and '.join(inside.AUDIO)} are there")
+
+
+def has_vllm(case: Case) -> bool:
+    """Whether the Python that would run vLLM has it."""
+    answer = _ask(case)
+    return not answer.fault and bool(_parse(answer).vllm)
+
+
+def no_vllm() -> str:
+    """What to do where there is no vLLM."""
+    names = variable("stack"), variable("vllm_python"), variable("vllm_url")
+    return "export {}=vllm, or {}=… to a Python that has it, or {}=… to servers that run elsewhere".format(*names)
+
+
+def _without_ascend(case: Case, found: Inside) -> Outcome:
+    """vLLM alone, as on a CPU."""
+    named = f"{found.vllm} {found.versions[found.vllm]}"
+    if case.wants_npu:
+        reason = f"{named} without vllm-ascend, so it cannot use an NPU"
+        return Outcome("fail", reason, no_vllm())
+    return _known(f"{named}, for the CPU", found.versions[found.vllm])
+
+
+def _with_ascend(case: Case, found: Inside) -> Outcome:
+    release = found.versions["vllm-ascend"]
+    if not releases.row_of(release):
+        known = ", ".join(name for row in releases.ROWS for name in row.vllm_ascend)
+        evidence = f"vllm-ascend {release}: the kit does not know what goes with it, only with {known}"
+        return Outcome("warn", evidence, REBUILD)
+    cann = cann_version(case.host)
+    amiss = list(releases.misfits(found.versions, python=found.python, cann=cann, machine=found.machine))
+    if amiss:
+        told = "; ".join(f"{misfit.name} {misfit.installed or 'missing'}, not {misfit.wanted}" for misfit in amiss)
+        status: Status = "warn" if all(misfit.harmless for misfit in amiss) else "fail"
+        return Outcome(status, f"with vllm-ascend {release}: {told}", _cure(case, amiss))
+    on = f", CANN {cann}" if cann else ""
+    return _known(f"vllm-ascend {release} and what goes with it{on}", found.versions["vllm"])
+
+
+def _known(named: str, vllm: str) -> Outcome:
+    """A pass where this vLLM is the one that the kit is tried with."""
+    if releases.public(vllm) == releases.tried():
+        return Outcome("pass", named)
+    return Outcome("warn", f"{named}; the kit is tried with vLLM {releases.tried()}", REBUILD)
+
+
+def _cure(case: Case, amiss: list[releases.Misfit]) -> str:
+    """The command that installs what fits: the image's build, or pip."""
+    wanted = [misfit.install for misfit in amiss if misfit.install]
+    if len(wanted) < len(amiss) or not case.settings.vllm_python:
+        return REBUILD
+    empty = "VLLM_TARGET_DEVICE=empty " if any(word.startswith("vllm==") for word in wanted) else ""
+    return f"{empty}{_python(case)} -m pip install {' '.join(repr(word) for word in wanted)}"
+
+
+def _asked_for(case: Case) -> bool:
+    """Whether vLLM runs where this is asked. On a host it does in the container, unless this host has it too."""
+    if case.front:
+        return False
+    return case.place == "container" or bool(case.settings.vllm_python) or has_vllm(case)
+
+
+def _inside(case: Case) -> Inside | None:
+    """What is inside; None where there is no vLLM, as `versions` tells."""
+    return _parse(_ask(case)) if _asked_for(case) and has_vllm(case) else None
+
+
+def _python(case: Case) -> str:
+    chosen = case.settings.vllm_python
+    return str(under_project(chosen)) if chosen else sys.executable
+
+
+def _ask(case: Case) -> Answer:
+    return case.host.run("vllm-python", [_python(case), str(Path(inside.__file__))], seconds=PATIENCE)
+
+
+def _parse(answer: Answer) -> Inside:
+    """From the last line: a .pth file may print."""
+    return Inside(**json.loads(answer.output.splitlines()[-1]))

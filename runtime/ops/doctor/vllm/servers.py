@@ -1,0 +1,104 @@
+"""The vLLM servers of ASR_VLLM_URL: whether each answers, with which vLLM and model, and takes prompts as they are."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from env.field import variable
+from env.groups.vllm import segment_tokens
+from env.settings import Settings
+from runtime.fetch import shown
+from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.npu import together
+from runtime.ops.doctor.probes import NOT_RECORDED, Answer
+from runtime.ops.doctor.reach import reach
+from runtime.ops.doctor.vllm import releases
+
+PATIENCE = 10.0  # seconds for an answer
+# Any text that a template other than the raw one would put something around.
+TEXT = "<|im_start|>assistant\nlanguage English<asr_text>"
+HOW = "start it with: invoke vllm"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a server told. `fault` says why it told nothing more; `raw` is whether its chat template adds nothing."""
+
+    url: str
+    fault: str = ""
+    version: str = ""
+    model: str = ""
+    max_model_len: int = 0
+    raw: bool = False
+
+
+def servers(case: Case) -> Outcome | None:
+    """The servers of ASR_VLLM_URL answer, with the vLLM that the kit is tried with, and leave prompts as they are."""
+    if not case.front:
+        return None
+    answer = case.host.ask("vllm-servers", lambda: _ask(case.settings))
+    if answer.fault == NOT_RECORDED:
+        return Outcome("warn", NOT_RECORDED)
+    told = [Told(**entry) for entry in json.loads(answer.output)]
+    outcomes = [_judge(one, case.settings) for one in told]
+    if any(outcome.status != "fail" for outcome in outcomes):  # those that do not answer will be waited for
+        outcomes = [Outcome("warn", o.evidence, o.fix) if o.status == "fail" else o for o in outcomes]
+    models = sorted({one.model for one in told if one.model})
+    if len(models) > 1:
+        outcomes.append(Outcome("warn", f"they serve different models: {', '.join(models)}", "give them all the same"))
+    return together(outcomes)
+
+
+def _judge(told: Told, settings: Settings) -> Outcome:
+    if told.fault:
+        wants_key = "401" in told.fault
+        advice = f"export {variable('vllm_key')}=…" if wants_key else f"{HOW}; or take it out of {variable('vllm_url')}"
+        return Outcome("fail", f"{told.url}: {told.fault}", advice)
+    named = f"{told.url}: vLLM {told.version}, {told.model}, {told.max_model_len} tokens"
+    if not told.raw:
+        return Outcome("fail", f"{named}: its chat template changes the kit's prompts", HOW)
+    least = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
+    if told.max_model_len < least:
+        return Outcome("fail", f"{named}, {least} needed", f"restart it with --max-model-len {least}")
+    if releases.public(told.version) != releases.tried():
+        tried = f"vLLM {releases.tried()}"
+        return Outcome("warn", f"{named}; the kit is tried with {tried}", f"install {tried} there")
+    return Outcome("pass", named)
+
+
+def _ask(settings: Settings) -> Answer:
+    key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""
+    urls = [url.rstrip("/") for url in (settings.vllm_url or "").split(",")]
+    return Answer(json.dumps([asdict(_tell(url, key)) for url in urls]) + "\n")
+
+
+def _tell(url: str, key: str) -> Told:
+    import requests
+
+    fault = reach(f"{url}/health", seconds=PATIENCE).fault
+    if fault:
+        return Told(shown(url), fault)
+    with requests.Session() as session:
+        if key:
+            session.headers["Authorization"] = f"Bearer {key}"
+
+        def ask(path: str, body: dict[str, Any] | None = None) -> Any:
+            with session.request("POST" if body else "GET", f"{url}{path}", json=body, timeout=PATIENCE) as answer:
+                answer.raise_for_status()
+                return answer.json()
+
+        try:
+            version = ask("/version")["version"]
+            model = ask("/v1/models")["data"][0]
+            # The text as it is, and the same through the chat template.
+            plain = ask("/tokenize", {"model": model["id"], "prompt": TEXT, "add_special_tokens": False})
+            messages = [{"role": "user", "content": TEXT}]
+            written = ask("/tokenize", {"model": model["id"], "messages": messages, "add_special_tokens": False})
+        except requests.HTTPError as error:
+            return Told(shown(url), str(error).partition(" for url")[0])
+        except requests.RequestException as error:
+            return Told(shown(url), f"ends an answer early: {type(error).__name__}")
+        except (LookupError, TypeError):
+            return Told(shown(url), "answers, but not as vLLM does")
+    length = model.get("max_model_len", 0)
+    return Told(shown(url), "", version, model["id"], length, raw=plain["tokens"] == written["tokens"])
