@@ -49,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the whole suite leaves out."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        terminalreporter.write_line("tests/vllm did not run: it needs a real vLLM, and minutes → make test-vllm")
+
+
 @pytest.fixture(autouse=True)
 def environment_as_before() -> Iterator[None]:
     """Opening a device sets variables for torch_npu and CANN: meant for the process, but not for the next test."""

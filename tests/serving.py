@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 
-from runtime.engines import Decoded, Event, Status, Utterance
+from runtime.engines import Decoded, Engine, Event, Status, Utterance
 from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
 from runtime.server.access import read_access
@@ -81,9 +81,11 @@ class HeldDecoding:
 
 
 class HeldEngine:
-    """Decodes nothing on its own; `due` has what it was given, in order."""
+    """Stands in for an engine and decodes nothing on its own; `due` has what it was given, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: Engine) -> None:
+        self.name, self.wording, self.device, self.loaded = real.name, real.wording, real.device, real.loaded
+        self._together = real.status().most_together
         self.due: SimpleQueue[HeldDecoding] = SimpleQueue()
 
     def start(self) -> None:
@@ -96,7 +98,7 @@ class HeldEngine:
         return decodings
 
     def status(self) -> Status:
-        return Status(self.due.qsize(), 0, 1)
+        return Status(self.due.qsize(), 0, self._together)
 
     def stop(self, *, drain: bool = True) -> None:
         """Nothing to stop."""
@@ -162,7 +164,7 @@ def loading() -> Iterator[tuple[Life, int]]:
 
 def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
     """The transcriber with an engine that is held still."""
-    engine = HeldEngine()
+    engine = HeldEngine(transcriber.engine)
     return replace(transcriber, engine=engine), engine
 
 

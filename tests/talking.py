@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from runtime.audio import SAMPLE_RATE
-from runtime.engines import Decoded, Utterance
+from runtime.engines import Decoded, Engine, Utterance
 from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
 from runtime.transcriber import Request, Transcriber
@@ -109,8 +109,8 @@ def spoken(transcriber: Transcriber, clips: Sequence[Clip]) -> Samples:
 class CountingEngine(HeldEngine):
     """Hears a word each whole second, and counts the seconds that it is given."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, real: Engine) -> None:
+        super().__init__(real)
         self.given: list[Utterance] = []
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[HeldDecoding]:

@@ -59,7 +59,7 @@ def test_few_long_files_are_in_memory_and_short_ones_pass_them(
     silent, engine = held(transcriber)
     with served(silent, max_batch=1, segment_seconds=30) as server:
         long = recording(speech[0].path, LONG + 30)
-        most = long_files(server.service.settings)
+        most = long_files(server.service.transcriber.engine, server.service.settings)
 
         def ask(file: bytes) -> "Future[httpx.Response]":
             return pool.submit(server.post, files={"file": file})

@@ -19,12 +19,14 @@ import httpx
 import pytest
 from conftest import PROJECT, read_json
 from engine import free_port, unavailable
-from serving import PATIENCE, TRANSCRIPTIONS
+from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from tree import bare_environment
+from vllm_server import vllm_server
 
 from env.loading import load_settings
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import monitoring
+from runtime.transcriber import Transcriber, open_transcriber
 
 DASHBOARD: dict[str, Any] = read_json(monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json")
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -143,8 +145,19 @@ def use(server: str, clips: list[Clip]) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(server: str, speech: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with the kit's own files, after it has seen the server in use. It asks every second."""
+def front(transcriber: Transcriber) -> Iterator[Served]:
+    """A server whose engine is vllm."""
+    with vllm_server(transcriber) as vllm:
+        settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": vllm.url})
+        with open_transcriber(settings) as opened, served(opened) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    server: str, front: Served, speech: list[Clip], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """Prometheus with the kit's own files, after it has seen the servers in use. It asks every second."""
     if not shutil.which("prometheus"):
         unavailable("no Prometheus checked the dashboard: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
@@ -158,7 +171,7 @@ def prometheus(server: str, speech: list[Clip], tmp_path_factory: pytest.TempPat
             monitoring.write(settings)
             files = monitoring.directory(settings) / "prometheus"
             change(files / "prometheus.yml", "_interval: 15s", "_interval: 1s")
-            change(files / "targets" / "asr.json", '"asr:', '"127.0.0.1:')
+            change(files / "targets" / "asr.json", '"asr:', f'"127.0.0.1:{front.listener.port}", "127.0.0.1:')
             use(server, speech)  # what has never happened is not counted yet, and nothing can grow from there
             url = f"127.0.0.1:{free_port()}"
             words = ["prometheus", f"--config.file={files / 'prometheus.yml'}", f"--web.listen-address={url}"]
@@ -181,8 +194,8 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def test_it_asks_the_server_and_the_npu_exporter(prometheus: Prometheus) -> None:
-    found = {target["labels"]["job"]: target["health"] for target in prometheus.ask("targets")["activeTargets"]}
-    assert found == {"asr": "up", "npu": "up"}
+    found = [(target["labels"]["job"], target["health"]) for target in prometheus.ask("targets")["activeTargets"]]
+    assert sorted(found) == [("asr", "up"), ("asr", "up"), ("npu", "up")]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"].partition(" · ")[0])
@@ -221,6 +234,8 @@ HEALTHY = {
     'asr_queue_wait_seconds_bucket{le="30"}': "0+60x90",
     'asr_queue_wait_seconds_bucket{le="60"}': "0+60x90",
     'asr_queue_wait_seconds_bucket{le="+Inf"}': "0+60x90",
+    'asr_info{engine="transformers"}': "1x90",
+    'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x90",
     'asr_device_memory_bytes{kind="used"}': "90x90",
     'asr_device_memory_bytes{kind="total"}': "100x90",
     'npu_chip_info_health_status{id="3"}': "1x90",
@@ -232,10 +247,17 @@ FAULTS = {
     "AsrErrors": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0+4x90"},
     "AsrQueueFull": {'asr_requests_total{route="/v1/audio/transcriptions",code="429"}': "0+1x90"},
     "AsrQueueSlow": {'asr_queue_wait_seconds_bucket{le="30"}': "0+56x90"},
+    "AsrVllmDown": {'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x50 0x40"},
     "AsrDeviceMemory": {'asr_device_memory_bytes{kind="used"}': "96x90"},
     "NpuUnhealthy": {'npu_chip_info_health_status{id="3"}': "1x30 0x60"},
 }
 BEARABLE = {
+    "a_vllm_server_that_loads_its_model_again": {'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x57 0x2 1x31"},
+    "the_memory_that_vllm_keeps": {
+        'asr_info{engine="transformers"}': "_x90",
+        'asr_info{engine="vllm"}': "1x90",
+        'asr_device_memory_bytes{kind="used"}': "98x90",
+    },
     "a_short_restart": {"asr_ready": "1x50 0x5 1x35"},
     "one_failure_in_an_hour": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0x58 1x32"},
     "one_wait_in_thirty": {'asr_queue_wait_seconds_bucket{le="30"}': "0+58x90"},

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 from pydantic import SecretStr
-from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, hang_up_after_upload, held, served
+from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, bearer, hang_up_after_upload, held, served
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -167,8 +167,9 @@ class StuckDevice(Device):
 
 
 def test_a_device_that_no_longer_answers_keeps_one_scrape_waiting(transcriber: Transcriber) -> None:
-    stuck = replace(transcriber, loaded=replace(transcriber.loaded, device=StuckDevice("cpu")))
-    with served(stuck) as server, ThreadPoolExecutor(1) as pool:
+    engine = HeldEngine(transcriber.engine)
+    engine.device = StuckDevice("cpu")
+    with served(replace(transcriber, engine=engine)) as server, ThreadPoolExecutor(1) as pool:
         read(server.url)
         waiting = pool.submit(read, server.url)
         assert StuckDevice.stuck.wait(PATIENCE)

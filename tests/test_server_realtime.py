@@ -198,7 +198,7 @@ def test_speech_without_a_pause_is_cut_between_words(
 def test_half_an_hour_without_a_pause_costs_the_same_from_first_to_last(
     transcriber: Transcriber, speech: list[Clip]
 ) -> None:
-    engine = CountingEngine()
+    engine = CountingEngine(transcriber.engine)
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples[3200:-6400]
     five_minutes = np.resize(clip, 300 * SAMPLE_RATE)
     costs = []

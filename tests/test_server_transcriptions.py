@@ -218,7 +218,7 @@ def test_info_tells_device_limits_and_languages(server: Served, transcriber: Tra
     info = server.get("/v1/info").json()
     assert info["device"]["name"] == transcriber.settings.device
     assert info["model"]["names"] == ["demo"]
-    assert set(info["model"]["languages"]) == set(transcriber.loaded.languages)
+    assert set(info["model"]["languages"]) == set(transcriber.wording.languages)
     assert info["limits"]["requests"] == transcriber.settings.max_waiting
     assert info["versions"]["torch"]
     assert info["queue"]["requests"] == 0

@@ -29,13 +29,17 @@ SECRETS = {
     "HTTPS_PROXY": "http://builder:pr0xy%2Fw0rd@proxy.example:3128",
     "PIP_INDEX_URL": "https://reader:1ndexw0rd@index.example/simple",
     "MY_PASSWORD": "s3cretw0rd",
+    "ASR_VLLM_KEY": "vllm-k3y-8d2e",
+    "ASR_VLLM_URL": "http://front:vllmpassw0rd@vllm.example:8100,http://vllm.example:8101",
+    "ASR_VLLM_FLAGS": "--api-key fl4gs-k3y --max-num-seqs 8",
 }
-HIDDEN = ("tok-9c1f7a", "hf_QmVyeVNlY3JldFRva2Vu", "pr0xy", "w0rd", "s3cret", "b3Blbg", "eyJhbGci")
+HIDDEN = ("k3y", "tok-9c1f7a", "hf_QmVyeVNlY3JldFRva2Vu", "pr0xy", "w0rd", "s3cret", "b3Blbg", "eyJhbGci")
 LOG = """\
 fetching https://reader:1ndexw0rd@index.example/simple/torch/ through http://builder:pr0xy/w0rd@proxy.example:3128
 GET /v1/models Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2ln
 headers {'Authorization': 'Basic b3Blbjpyb29tMTIz', 'Accept': '*/*'}
 token=tok-9c1f7a, HF_TOKEN=hf_QmVyeVNlY3JldFRva2Vu; started with --api-key s3cretw0rd
+[warning] http://vllm.example:8101 is lost: Authorization: Bearer vllm-k3y-8d2e [runtime.engines.vllm]
 transcribed 12 clips, max_new_tokens: 512
 """
 

@@ -11,9 +11,10 @@ from env.settings import Settings
 from runtime.errors import KitError, UsageError
 from runtime.formats import FORMATS
 from runtime.languages import resolve
+from runtime.loading import loading
 from runtime.ops.files import write_whole
-from runtime.progress import progress, waiting
-from runtime.transcriber import Failure, Request, open_transcriber
+from runtime.progress import progress
+from runtime.transcriber import Failure, Request
 from runtime.transcript import Transcript
 
 
@@ -38,8 +39,7 @@ def transcribe_files(order: Order, settings: Settings) -> int:
     targets = _targets(order)
     requests = [Request(file, order.language or None, order.context) for file in order.files]
     failures = 0
-    with waiting(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
-        loaded()
+    with loading(settings) as transcriber:
         # What is wrong with every file is said once, before the first.
         transcriber.prompter.write(context=order.context, language=transcriber.prompter.language(order.language))
         with progress("Transcribing", unit="s of audio") as bar:

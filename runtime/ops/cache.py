@@ -19,7 +19,7 @@ from runtime.ops.weights.workshop import Workshop, workshop
 # What the hubs' own clients keep in a directory that they download into: huggingface-hub, modelscope.
 CLIENTS = (".cache/huggingface", "._____temp")
 LOCK = "lock"  # in .fetching: not removed, runtime/ops/weights/workshop.py says why
-KIT = ("docker", "env", "runtime", "tests", ".git", ".venv")  # at the project's root
+KIT = ("docker", "env", "runtime", "tests", ".git", ".venv", ".vllm")  # at the project's root
 FEWEST_PARTS = 3  # of a directory to be emptied: / and /usr never are
 
 
@@ -94,7 +94,8 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
     """Empty the device cache of the server on the settings' port; where none runs, that of this process. Returns what
     there is to say of it.
 
-    Raises KitError where there is a server that does not do it: it loads its model, it wants another key.
+    Raises KitError where there is a server that does not do it: it loads its model, it wants another key, its engine
+    has the model in another process.
     """
     server = f"the server on port {settings.port}"
     told = admin.call(settings, "GET" if dry_run else "POST", "/admin/cache")
@@ -105,6 +106,8 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
             raise KitError(server, "is of another version of the kit", "invoke restart") from None
     if record.is_held(record.place(settings).lock):
         raise KitError(server, "does not answer", "invoke status")
+    if settings.engine_name == "vllm":
+        return f"nothing to free: no server runs on port {settings.port}, and vLLM's memory ends with its processes"
     device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
     return f"{empty(device, dry_run=dry_run)} (this process, as no server runs on port {settings.port})"
 

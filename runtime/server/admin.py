@@ -14,7 +14,7 @@ from runtime.ops.cache import empty
 from runtime.server import logs, strict_json
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError
-from runtime.server.info import device, queue
+from runtime.server.info import device, engine, queue
 from runtime.server.life import Life, life_of
 
 MOST_BODY = 4096  # bytes
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/admin", include_in_schema=False)
 
 @router.get("/status")
 def status(request: Request) -> dict[str, Any]:
-    """How the server is, whether or not it is ready; device and queue are null while there is no model."""
+    """How the server is, whether or not it is ready; engine, device and queue are null while there is no model."""
     life = life_of(request)
     loaded = life.loaded
     return {
@@ -32,6 +32,7 @@ def status(request: Request) -> dict[str, Any]:
         "uptime_seconds": round(time.monotonic() - life.begun, 1),
         "accepted": life.accepted,
         "engine_restarts": life.restarts,
+        "engine": engine(loaded) if loaded else None,
         "device": device(loaded) if loaded else None,
         "queue": queue(loaded) if loaded else None,
     }
@@ -99,5 +100,9 @@ def _told(life: Life) -> dict[str, Any]:
 
 
 def _emptied(request: Request, *, dry_run: bool) -> dict[str, Any]:
-    """Raises ApiError, 503, where there is no model."""
-    return asdict(empty(life_of(request).service.transcriber.device, dry_run=dry_run))
+    """Raises ApiError: 503 where there is no model, 409 where another process has it."""
+    transcriber = life_of(request).service.transcriber
+    if transcriber.engine.loaded is None:
+        words = f"the engine {transcriber.engine.name} has the model in processes of its own, which keep their memory"
+        raise ApiError(409, f"{words} until they end", code="not_here")
+    return asdict(empty(transcriber.device, dry_run=dry_run))

@@ -20,6 +20,7 @@ from runtime.server.listening import Listener
 from runtime.server.logs import adopt
 from runtime.server.service import STOPPING, Service
 from runtime.server.signals import StoppedError, Stops
+from runtime.server.stages import Loading
 from runtime.server.watch import Watch, warm_up
 from runtime.transcriber import Transcriber, open_transcriber
 
@@ -50,7 +51,8 @@ class Keeper:
         """Serve until the server ends, with one engine after the other.
 
         Raises what loading the first one raises, StoppedError where the server ends while there is none, and
-        EngineLostError where they fail more often than `policy` allows.
+        EngineLostError where they fail more often than `policy` allows; servers elsewhere may stay away for as long as
+        they like.
         """
         life, crashes, why = self.life, Crashes(policy), ""
         while True:
@@ -59,10 +61,14 @@ class Keeper:
             except Exception as error:  # torch, CANN and files raise what they like
                 if not life.served:
                     raise
+                foreseen = isinstance(error, KitError)
+                words = str(error) if foreseen else f"{type(error).__name__}: {error}"
                 if not isinstance(error, EngineError):  # which the engine has logged
-                    log.error("the engine cannot be loaded again", exc_info=error)
-                life.crashed(f"{type(error).__name__}: {error}")
+                    log.error("the engine cannot be loaded again: %s", words, exc_info=None if foreseen else error)
+                life.crashed(words)
             pause = crashes.add(monotonic())
+            if pause is None and self._is_front:  # a new process would do nothing for servers elsewhere
+                pause = policy.longest_pause
             if pause is None:
                 reason = f"has failed, and had been loaded again {policy}: {life.crash}"
                 raise EngineLostError("the engine", reason, "npu-smi info tells how the device is")
@@ -72,16 +78,22 @@ class Keeper:
                 raise StoppedError
             life.reload()
 
+    @property
+    def _is_front(self) -> bool:
+        """Whether the model is on servers elsewhere."""
+        return self.settings.engine_name == "vllm" and bool(self.settings.vllm_url)
+
     def _serve_with_one(self, why: str) -> Farewell:
         """Raises EngineError when it fails, and what loading it raises. `why` there was another before."""
-        watch = Watch(self.life.crashed)
-        reason = f" again: {why}" if why else ""
+        watch, loading = Watch(self.life.crashed), Loading(self.life, self.settings.model, why)
         with contextlib.ExitStack() as stack:
             with self.stops.interrupting():
-                self.life.enter(f"loading {self.settings.model}{reason}")
-                transcriber = stack.enter_context(opened(self.settings, observers=(watch, *self.observers)))
+                loading.begin()
+                observers = (watch, loading, *self.observers)
+                transcriber = stack.enter_context(opened(self.settings, observers=observers))
                 adopt()  # loading has imported transformers
-                self.life.enter(f"warming up{reason}")
+                loading.end()
+                self.life.enter(f"warming up again: {why}" if why else "warming up")
                 warm_up(transcriber)
             service = Service(transcriber, on_trouble=lambda error: watch.trouble(service, error))
             try:
@@ -110,7 +122,7 @@ def opened(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Tra
     loaded: Loaded | None = None
     try:
         with open_transcriber(settings, observers=observers) as transcriber:
-            loaded = transcriber.loaded
+            loaded = transcriber.engine.loaded
             yield transcriber
     finally:
         if loaded:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from runtime.device import Device, DeviceError, Memory
 from runtime.ops.weights.revision import revision
 from runtime.server.life import life_of
 from runtime.server.models import names
@@ -14,22 +15,23 @@ from runtime.server.service import Service
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
-PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "fastapi", "uvicorn")
+PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "vllm", "vllm-ascend", "fastapi", "uvicorn")
 
 
 @router.get("/info")
 def info(request: Request) -> dict[str, Any]:
-    """Versions, device, model, limits, queue."""
+    """Versions, engine, device, model, limits, queue."""
     life = life_of(request)
     service, settings = life.service, life.service.settings
     return {
         "versions": {"python": platform.python_version(), **_versions()},
+        "engine": engine(service),
         "device": device(service),
         "model": {
             "names": names(settings),
             "revision": revision(settings) or None,
             "dtype": settings.dtype,
-            "languages": service.transcriber.loaded.languages,
+            "languages": service.transcriber.wording.languages,
         },
         "limits": {
             "audio_seconds": settings.max_audio_seconds,
@@ -46,19 +48,36 @@ def info(request: Request) -> dict[str, Any]:
 
 
 def device(service: Service) -> dict[str, Any]:
-    """What the model runs on, and its memory in bytes."""
+    """What the model runs on, and its memory in bytes; null where that cannot be told."""
     found = service.transcriber.device
+    known = memory(found)
     return {
         "name": found.name,
         "silicon": found.silicon,
         "description": found.description(),
-        "memory": asdict(found.memory()),
+        "memory": asdict(known) if known else None,
     }
+
+
+def memory(device: Device) -> Memory | None:
+    """A device's memory, None where it cannot be told."""
+    try:
+        return device.memory()
+    except DeviceError:
+        return None
+
+
+def engine(service: Service) -> dict[str, Any]:
+    """What decodes, and the servers that do it for an engine whose model is not in this process."""
+    found = service.transcriber.engine
+    return {"name": found.name, "servers": [asdict(server) for server in found.status().servers]}
 
 
 def queue(service: Service) -> dict[str, Any]:
     """Requests that are held, and the engine's utterances."""
-    return {"requests": service.held, "engine": asdict(service.transcriber.engine.status())}
+    status = asdict(service.transcriber.engine.status())
+    del status["servers"]  # see `engine`
+    return {"requests": service.held, "engine": status}
 
 
 def _versions() -> dict[str, str]:

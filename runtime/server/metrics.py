@@ -1,7 +1,8 @@
 """GET /metrics: what the server does, in figures for Prometheus."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -11,7 +12,9 @@ from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
 from runtime.device import Memory
+from runtime.engines import Server
 from runtime.ops.lifecycle.image import version
+from runtime.server.info import memory
 from runtime.server.instruments import Metrics
 from runtime.server.life import Life
 from runtime.server.models import names
@@ -39,7 +42,7 @@ class Now(Collector):
 
     def __init__(self, life: Life) -> None:
         self._life = life
-        self._memory: Memory | None = None
+        self._seen: _Seen | None = None
         self._asking = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
@@ -55,37 +58,61 @@ class Now(Collector):
         yield _gauge("asr_queue_utterances", "Utterances that wait in the engine.", waiting)
         yield _gauge("asr_decoding_utterances", "Utterances that are being decoded.", decoding)
         if service:
-            yield self._used(service)
-            yield InfoMetricFamily("asr", "What serves.", _labels(service))
+            seen = self._look(service)
+            if seen.memory:
+                yield _used(seen.memory)
+            yield InfoMetricFamily("asr", "What serves.", seen.labels)
+        yield from _servers(engine.servers if engine else ())
 
-    def _used(self, service: Service) -> Metric:
+    def _look(self, service: Service) -> "_Seen":
         """A device that does not answer keeps one scrape waiting; the others tell what was so before."""
-        if self._asking.acquire(blocking=self._memory is None):
+        if self._asking.acquire(blocking=self._seen is None):
             try:
-                self._memory = service.transcriber.device.memory()
+                self._seen = _Seen(memory(service.transcriber.device), _labels(service))
             finally:
                 self._asking.release()
-        memory = self._memory
-        assert memory
-        family = GaugeMetricFamily(
-            "asr_device_memory_bytes",
-            "Memory of the device; on a CPU, of this process: its resident size.",
-            labels=("kind",),
-        )
-        for kind, count in (("used", memory.used), ("reserved", memory.reserved), ("total", memory.total)):
-            family.add_metric((kind,), count)
-        return family
+        assert self._seen
+        return self._seen
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a device told: its memory, None where it cannot, and the labels of what serves."""
+
+    memory: Memory | None
+    labels: dict[str, str]
 
 
 def _gauge(name: str, description: str, value: float) -> Metric:
     return GaugeMetricFamily(name, description, value)
 
 
+def _used(memory: Memory) -> Metric:
+    family = GaugeMetricFamily(
+        "asr_device_memory_bytes",
+        "Memory of the device; on a CPU, of the process that has the model: its resident size.",
+        labels=("kind",),
+    )
+    for kind, count in (("used", memory.used), ("reserved", memory.reserved), ("total", memory.total)):
+        family.add_metric((kind,), count)
+    return family
+
+
+def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
+    """Of the vLLM servers, where they decode."""
+    up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("url",))
+    decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("url",))
+    for server in servers:
+        up.add_metric((server.url,), not server.trouble)
+        decoding.add_metric((server.url,), server.decoding)
+    yield from (up, decoding) if servers else ()
+
+
 def _labels(service: Service) -> dict[str, str]:
     transcriber, settings = service.transcriber, service.settings
     return {
         "version": version(),
-        "engine": type(transcriber.engine).__module__.rpartition(".")[2],
+        "engine": transcriber.engine.name,
         "model": names(settings)[0],
         "device": transcriber.device.name,
         "hardware": transcriber.device.description(),

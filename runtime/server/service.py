@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from env.settings import Settings
 from runtime import audio, transcript
 from runtime.audio import TooLongError
-from runtime.engines import Decoded, EngineError, Utterance
+from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.errors import KitError
 from runtime.fetch import shown
 from runtime.server.arrivals import await_end, events_of, submitted
@@ -28,8 +28,8 @@ from runtime.server.workers import Workers
 from runtime.transcriber import Prepared, Request, Transcriber, limits
 from runtime.transcript import Transcript
 
-# Requests whose audio is in memory, for each utterance of a batch: enough that the engine finds company of like length
-# for each. The others wait with their audio as it came, most of it on disk.
+# Requests whose audio is in memory, for each utterance of a batch: enough that the engine transformers finds company of
+# like length for each. The others wait with their audio as it came, most of it on disk.
 AHEAD = 4
 # Seconds from which on audio counts as long. Long files have places of their own, fewer, so that neither is memory full
 # of decoded audio, 64 kB a second, nor do short ones wait for them.
@@ -43,9 +43,18 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def long_files(settings: Settings) -> int:
-    """Long files whose audio is in memory: as many as fill a batch with their segments, and one to follow."""
-    batch = min(settings.max_batch * settings.segment_seconds, settings.batch_audio_seconds)
+def desks(engine: Engine) -> int:
+    """Short files whose audio is in memory. An engine that has the model elsewhere decodes whatever comes as soon as
+    there is room: as many as it decodes at once, and those that are being read, keep it busy."""
+    together = engine.status().most_together
+    return AHEAD * together if engine.loaded else together + READERS
+
+
+def long_files(engine: Engine, settings: Settings) -> int:
+    """Long files whose audio is in memory: as many as fill the engine with their segments, and one to follow."""
+    batch = engine.status().most_together * settings.segment_seconds
+    if engine.loaded:
+        batch = min(batch, settings.batch_audio_seconds)
     return 1 + math.ceil(batch / LONG)
 
 
@@ -56,8 +65,8 @@ class Service:
         """`on_trouble` hears, on the event loop, what the engine could not decode, or that it has failed."""
         self.transcriber = transcriber
         self._on_trouble = on_trouble
-        self._desks = asyncio.Semaphore(AHEAD * self.settings.max_batch)
-        self._long = asyncio.Semaphore(long_files(self.settings))
+        self._desks = asyncio.Semaphore(desks(transcriber.engine))
+        self._long = asyncio.Semaphore(long_files(transcriber.engine, self.settings))
         self._readers = Workers(READERS, name="audio")
         self._fetchers = Workers(FETCHERS, name="url")
         self._running: set[asyncio.Task[Any]] = set()
@@ -204,7 +213,7 @@ class Service:
         prepare = functools.partial(contextvars.copy_context().run, patient.prepare, request)  # its log has its id
         prepared = await asyncio.get_running_loop().run_in_executor(self._readers, prepare)
         on_start()
-        deltas = on_text and Deltas(raw=self.transcriber.text, language=prepared.language, tell=on_text)
+        deltas = on_text and Deltas(raw=self.transcriber.wording.text, language=prepared.language, tell=on_text)
         return await self._decode(prepared, deltas or None, account)
 
     async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: Account) -> Transcript:

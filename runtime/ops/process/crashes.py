@@ -12,6 +12,11 @@ class Policy:
     window: float = 3600.0
     pause: float = 1.0
 
+    @property
+    def longest_pause(self) -> float:
+        """The pause before the last restart, in seconds."""
+        return float(self.pause * 2 ** (self.restarts - 1))
+
     def __str__(self) -> str:
         often = "once" if self.restarts == 1 else f"{self.restarts} times"
         return f"{often} within {self.window:.0f} s"

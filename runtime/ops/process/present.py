@@ -12,7 +12,7 @@ def lines(status: Status) -> str:
     """One fact a line; those that there are."""
     uptime = str(timedelta(seconds=int(status.uptime))) if status.uptime is not None else ""
     memory = f"{_mib(status.memory)} resident" if status.memory else ""
-    engine = status.told.get("engine_restarts", 0)
+    restarted = status.told.get("engine_restarts", 0)
     restarts = [f"{status.restarts} after crashes"] if status.restarts else []
     facts = {
         "state": status.state,
@@ -22,21 +22,34 @@ def lines(status: Status) -> str:
         "pid": f"{status.pid or 'none'}, supervisor {status.supervisor or 'none'}" if status.supervisor else status.pid,
         "uptime": uptime,
         "memory": memory,
+        "engine": _engine(status.told.get("engine") or {}),
         "device": _device(status.told.get("device") or {}),
         "queue": _queue(status.told.get("queue") or {}),
-        "restarts": ", ".join([*restarts, *([f"{engine} of the engine alone"] if engine else [])]),
+        "restarts": ", ".join([*restarts, *([f"{restarted} of the engine alone"] if restarted else [])]),
         "log": status.log,
     }
     shown = [f"{name:<9}{text}" for name, text in facts.items() if text]
     return "\n".join([*shown, *(["last errors"] if status.errors else []), *(f"  {line}" for line in status.errors)])
 
 
+def _engine(told: Mapping[str, Any]) -> str:
+    """Its name, and on lines of their own the servers that decode for it."""
+    if not told:
+        return ""
+    servers = [
+        f"{server['url']}: {server['decoding']} being decoded" + (f"; {server['trouble']}" if server["trouble"] else "")
+        for server in told["servers"]
+    ]
+    return f"\n{'':<9}".join([told["name"], *servers])
+
+
 def _device(told: Mapping[str, Any]) -> str:
     if not told:
         return ""
-    memory = told["memory"]
-    used = f"{_mib(memory['used'])} used, {_mib(memory['reserved'])} reserved of {_mib(memory['total'])}"
-    return f"{told['name']} ({told['description']}), {used}"
+    found, memory = f"{told['name']} ({told['description']})", told["memory"]
+    if not memory:
+        return found
+    return f"{found}, {_mib(memory['used'])} used, {_mib(memory['reserved'])} reserved of {_mib(memory['total'])}"
 
 
 def _queue(told: Mapping[str, Any]) -> str:

@@ -55,6 +55,7 @@ class Status:
             "supervisor_pid": self.supervisor,
             "uptime_seconds": self.uptime,
             "memory_bytes": self.memory,
+            "engine": self.told.get("engine"),
             "device": self.told.get("device"),
             "queue": self.told.get("queue"),
             "restarts": self.restarts,
