@@ -16,7 +16,7 @@ from runtime import device
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT
 from runtime.errors import KitError
-from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, throughput
+from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, stages, throughput
 from runtime.measure.bench.clip import chosen
 from runtime.measure.bench.loading import opened
 from runtime.measure.clips import Clip
@@ -88,13 +88,14 @@ def test_latency_is_that_of_the_clip_and_its_stages_are_the_engines(
     measured = figures(found)
     assert not absences(found)
     assert {(len(one.samples), one.spread.count, one.warmups) for one in measured.values()} == {(3, 3, 1)}
-    assert {f"latency/{name}" for name in ("total", "rtf", "split", "token", "count", *latency.STAGES)} == set(measured)
+    names = ("total", "rtf", "first-token", "rest", "split", "token", "count", *stages.STAGES)
+    assert {f"latency/{name}" for name in names} == set(measured)
     transcript = transcriber.transcribe(path)
     assert measured["latency/count"].samples == (transcript.tokens,) * 3
     total, rtf = measured["latency/total"].samples, measured["latency/rtf"].samples
     assert rtf == pytest.approx([seconds / transcript.seconds for seconds in total])
-    stages = zip(*(measured[f"latency/{name}"].samples for name in latency.STAGES), strict=True)
-    assert measured["latency/split"].samples == pytest.approx([sum(one) for one in stages])
+    rows = zip(*(measured[f"latency/{name}"].samples for name in stages.STAGES), strict=True)
+    assert measured["latency/split"].samples == pytest.approx([sum(one) for one in rows])
     # As many steps as tokens: the first token is the prefill's, and the one that ends the text takes one, too.
     per_token = [seconds / transcript.tokens for seconds in measured["latency/tokens"].samples]
     assert measured["latency/token"].samples == pytest.approx(per_token)
@@ -103,7 +104,7 @@ def test_latency_is_that_of_the_clip_and_its_stages_are_the_engines(
 
 def test_the_split_hears_what_the_whole_hears(transcriber: Transcriber, speech: list[Clip]) -> None:
     for clip in speech:
-        transcript, parted = transcriber.transcribe(clip.path), latency.split(transcriber, clip.path.read_bytes())
+        transcript, parted = transcriber.transcribe(clip.path), stages.split(transcriber, clip.path.read_bytes())
         assert (parted.text, parted.count, parted.steps) == (transcript.text, transcript.tokens, transcript.tokens)
 
 

@@ -6,7 +6,7 @@ from simulated_npu import on_npu, stand_in
 from test_bench_parts import PLAN, absences, figures
 
 from env.loading import load_settings
-from runtime.measure.bench import Bench, Found, latency, memory, throughput
+from runtime.measure.bench import Bench, Found, latency, memory, stages, throughput
 from runtime.measure.bench.loading import opened
 
 NPU = {"ASR_DEVICE": "npu:0"}
@@ -76,10 +76,10 @@ def test_the_split_launches_what_the_engine_launches() -> None:
 
         file = chosen(transcriber.settings).read_bytes()
         costs = []
-        for work in (transcriber.transcribe, lambda file: latency.split(transcriber, file)):
+        for work in (transcriber.transcribe, lambda file: stages.split(transcriber, file)):
             with simulation.measured() as spent:
                 work(file)
             costs.append(spent())
     whole, parted = costs
     assert parted.launches == whole.launches
-    assert 0 < parted.synchronisations - whole.synchronisations <= len(latency.STAGES)
+    assert 0 < parted.synchronisations - whole.synchronisations <= len(stages.STAGES)

@@ -33,7 +33,16 @@ def full(measured: Benchmark) -> Benchmark:
             figure(f"{part}/errors", [3.0 if place == 64 else 0.0], at=place),
         )
     ]
-    return replace(measured, figures=(*measured.figures, *served))
+    both = [
+        found
+        for engine, factor in (("transformers", 1.0), ("vllm", 0.5))
+        for found in (
+            figure(f"vllm/alone/{engine}-latency", [0.7 * factor, 0.8 * factor, 0.75 * factor]),
+            *(figure(f"vllm/load/{engine}-throughput", [20.0 / factor], at=count) for count in (8, 16)),
+            *(figure(f"vllm/load/{engine}-first-token", [0.4 * factor, 0.9 * factor], at=count) for count in (8, 16)),
+        )
+    ]
+    return replace(measured, figures=(*measured.figures, *served, *both))
 
 
 def texts(svg: str) -> list[str]:

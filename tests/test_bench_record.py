@@ -97,7 +97,7 @@ def cut_off(content: Any) -> str:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (older, "is written in version 0 of its form, this kit reads version 1"),
+        (older, "is written in version 0 of its form, this kit reads version 2"),
         (of_another_kind, "is no record of bench"),
         (without_figures, "is damaged: figures"),
         (with_words_for_figures, "is damaged: figures.0.samples.0"),

@@ -98,6 +98,8 @@ def test_what_a_server_says_of_itself(server: Served, remote: Remote) -> None:
     assert remote.info()["model"]["names"] == ["demo"]
     where = remote.where()
     assert (where.silicon, where.model, where.url) == ("CPU", "demo", server.url)
+    assert where.engine == "transformers"
+    assert where.engine_and_version == f"transformers {where.versions['transformers']}"
 
 
 def test_a_refusal_tells_all_that_the_server_told(remote: Remote, speech: list[Clip]) -> None:
@@ -134,11 +136,17 @@ def test_readiness_is_the_kits(status: int, body: bytes, words: str) -> None:
         remote.check_ready()
 
 
+# What the kit told when it had one engine.
+BEFORE_ENGINES = b"""{"device": {"silicon": "CPU", "name": "cpu", "description": "a CPU"}, "versions": {},
+ "model": {"names": ["demo"], "revision": null, "dtype": "float32"}}"""
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         (b"[]", r"/v1/info is no JSON object"),
         (b"{}", r"no server of this version of the kit: /v1/info, device: Field required → ask it with the kit"),
+        (BEFORE_ENGINES, r"no server of this version of the kit: /v1/info, engine: Field required"),
         (b'{"device": {"silicon": "GPU"}}', r"/v1/info, device\.silicon: Input should be 'NPU'"),
     ],
 )

@@ -13,10 +13,12 @@ from benchmarks import times_as
 from conftest import PROJECT, read_json
 from invoking import INVOKE, assert_refused, invoke
 from simulated_npu import environment
+from vllm_server import vllm_server
 
 from env.settings import DEMO, Settings
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read
+from runtime.measure.figures import figure
 from runtime.measure.quantities import Words
 from runtime.measure.report import run
 from runtime.measure.report.content import document
@@ -29,6 +31,7 @@ from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.where import Where
+from runtime.transcriber import Transcriber
 
 SECRETS = {
     "ASR_HUB_TOKEN": "hf_QmVyeVNlY3JldFRva2Vu",
@@ -246,12 +249,45 @@ def test_an_npu_report_says_so_and_leaves_no_memory_unnoticed(report: Report) ->
     assert "4711" in next(one for one in judged(left) if one.question == "resources").reason.en
 
 
+def test_a_vllm_elsewhere_is_unknown_silicon_and_both_engines_stand_side_by_side(report: Report) -> None:
+    assert report.bench
+    place = replace(report.head.where, silicon="unknown", engine="vllm", description="vLLM at http://h:1")
+    place = replace(place, versions={**place.versions, "vllm": "0.18.0"})
+    ratio = figure("vllm/load/throughput-ratio", [1.4, 1.6, 1.5], at=16)
+    bench = replace(report.bench, figures=(*report.bench.figures, ratio), sides=(report.head.where, place))
+    other = replace(report, bench=bench, head=replace(report.head, where=place))
+    english, chinese = (said(document(other, language)) for language in ("en", "zh"))
+    for words in (
+        "Measured on unknown silicon",
+        "vllm 0.18.0",
+        "vLLM at http://h:1",
+        "throughput, vLLM / transformers",
+    ):
+        assert words in english
+    assert "within windows of 8 s" in english
+    assert "No NPU took part" not in english
+    assert "在未知硬件上测得" in chinese
+    assert "within windows of 8 s" not in said(document(report, "en"))
+
+
+def test_a_vllm_is_asked_what_it_runs_on(
+    transcriber: Transcriber, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with vllm_server(transcriber) as server:
+        asked = settings.model_copy(update={"engine": "vllm", "vllm_url": server.url})
+        monkeypatch.setenv("ASR_ENGINE", "vllm")
+        monkeypatch.setenv("ASR_VLLM_URL", server.url)
+        now = spot(asked)
+    assert (now.where.engine, now.where.silicon, now.fault) == ("vllm", "unknown", "")
+    assert server.url in now.where.description
+
+
 def test_its_json_can_be_read_back(report: Report, tmp_path: Path) -> None:
     paths = run.write(report, tmp_path, "en")
     assert [path.name for path in paths] == ["report.md", "report.html", "report.json"]
     assert run.read(tmp_path / "report.json") == report
     told = read_json(tmp_path / "report.json")
-    assert (told["head"]["form"], told["head"]["version"]) == ("report", 1)
+    assert (told["head"]["form"], told["head"]["version"]) == ("report", 2)
     assert report.facts.weights.model == DEMO
 
 

@@ -107,7 +107,7 @@ def test_files_that_cannot_be_compared(report: Report, kept: Path, tmp_path: Pat
     newer = tmp_path / "newer.json"
     newer.write_text(records.json.dumps(told), encoding="utf-8")
     both = ("report", "--compare", good)
-    assert_refused(invoke(*both, newer), str(newer), "version 99", "this kit reads version 1")
+    assert_refused(invoke(*both, newer), str(newer), "version 99", "this kit reads version 2")
     assert_refused(invoke(*both, kept / "smoke.json"), "is no record of report")
     assert_refused(invoke(*both, tmp_path / "none.json"), "no such file", code=2)
     assert_refused(invoke(*both), "--compare (two files)")

@@ -87,13 +87,16 @@ def test_it_prints_on_pages_that_each_say_what_it_ran_on(report: Report, browser
     assert "@bottom-left" in html(document(report, "en"))
 
 
-@pytest.mark.parametrize(("silicon", "tone"), [("NPU", "npu"), ("simulated NPU", "simulated"), ("CPU", "cpu")])
+@pytest.mark.parametrize(
+    ("silicon", "tone"), [("NPU", "npu"), ("simulated NPU", "simulated"), ("CPU", "cpu"), ("unknown", "unknown")]
+)
 def test_the_look_tells_what_it_ran_on(silicon: str, tone: str, report: Report, browser: Page, tmp_path: Path) -> None:
     where = replace(report.head.where, silicon=silicon, description="Ascend910B4")  # type: ignore[arg-type]
     other = replace(report, head=replace(report.head, where=where))
     page = shown(browser, html(document(other, "en")), tmp_path / "report.html")
     look = "const style = getComputedStyle(document.querySelector('.banner')); return style.backgroundColor"
     tints = {"npu": "rgb(226, 244, 233)", "simulated": "rgb(242, 234, 250)", "cpu": "rgb(253, 241, 222)"}
+    tints["unknown"] = tints["cpu"]
     assert page.run(look) == tints[tone]
     assert page.run("return document.body.className") == tone
 

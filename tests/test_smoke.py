@@ -13,7 +13,7 @@ from simulated_npu import on_npu
 
 from env.loading import load_settings
 from env.settings import DEMO
-from runtime.engines import EngineError, Utterance
+from runtime.engines import Engine, EngineError, Utterance
 from runtime.measure import present, records
 from runtime.measure.clips import Clip
 from runtime.measure.smoke.cases import Cases, cases
@@ -182,8 +182,8 @@ def test_an_answer_that_changes_in_a_batch_is_noticed(model: Model, clips: list[
 class BrokenEngine(HeldEngine):
     """Fails at whatever it is given."""
 
-    def __init__(self, failure: Exception) -> None:
-        super().__init__()
+    def __init__(self, real: Engine, failure: Exception) -> None:
+        super().__init__(real)
         self._failure = failure
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[HeldDecoding]:
@@ -201,7 +201,7 @@ class BrokenEngine(HeldEngine):
     ],
 )
 def test_an_engine_that_fails_is_a_verdict(model: Model, clips: list[Clip], failure: Exception, words: str) -> None:
-    broken = replace(model.transcriber, engine=BrokenEngine(failure))
+    broken = replace(model.transcriber, engine=BrokenEngine(model.transcriber.engine, failure))
     found = smoked(Model(broken, model.where), few(clips, "english-2"))
     assert found.head.complete
     assert set(failures(found)) == {*CHECKS, "english-2.wav"} - {"silence"}

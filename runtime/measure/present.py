@@ -40,10 +40,16 @@ def checks(rows: Iterable[Check]) -> Table:
 
 def ran_on(where: Where) -> str:
     """On what something ran, first of all whether that is an NPU."""
-    kind = {"NPU": "an NPU", "simulated NPU": "the simulated NPU, no real one", "CPU": "a CPU, no NPU"}[where.silicon]
+    kind = {
+        "NPU": "an NPU",
+        "simulated NPU": "the simulated NPU, no real one",
+        "CPU": "a CPU, no NPU",
+        "unknown": "silicon that is not known here",
+    }[where.silicon]
     whose = f"{where.url}: on" if where.url else "On"
     why = f" {where.why_not_npu}" if where.why_not_npu else ""
-    return f"{whose} {kind}: {where.device} ({where.description}).{why}"
+    engine = "" if where.engine == "transformers" else f" Engine: {where.engine_and_version}."
+    return f"{whose} {kind}: {where.device} ({where.description}).{engine}{why}"
 
 
 def soaked(report: Report) -> Iterator[Table | str]:

@@ -53,6 +53,7 @@ PARTS: dict[str, Part] = {
     "closed": Part(Words("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
     "open": Part(Words("Server, open arrival", "服务并发:开环到达"), _RATE),
     "engines": Part(Words("Side by side with qwen-asr", "与 qwen-asr 对比"), _NONE),
+    "vllm": Part(Words("Side by side: transformers and vLLM", "transformers 与 vLLM 对比"), _CLIENTS),
     "host": Part(Words("Cost on the host (simulated NPU)", "主机侧开销(模拟 NPU)"), _UTTERANCES),
 }
 
@@ -93,6 +94,35 @@ def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
     return seconds | ratios | tokens
 
 
+def _both(name: str, english: str, chinese: str) -> dict[str, Quantity]:
+    """Of both engines, and the ratios of vLLM's to those of transformers."""
+    measured: dict[str, tuple[Words, str, Better]] = {
+        "latency": (Words("latency", "延迟"), "s", "lower"),
+        "first-token": (Words("time to first token", "首 token 时间"), "s", "lower"),
+        "throughput": (Words("throughput", "吞吐"), "x", "higher"),
+        "errors": (Words("failed requests", "失败请求数"), "requests", "lower"),
+    }
+    found = {}
+    for key, (words, unit, better) in measured.items():
+        for engine, shown in (("transformers", "transformers"), ("vllm", "vLLM")):
+            both = Words(f"{english}{words.en}, {shown}", f"{chinese}{words.zh},{shown}")
+            found[f"vllm/{name}/{engine}-{key}"] = Quantity(both, unit, better)
+        ratio = Words(f"{english}{words.en}, vLLM / transformers", f"{chinese}{words.zh},vLLM / transformers")
+        found[f"vllm/{name}/{key}-ratio"] = Quantity(ratio, "1", "")
+    return found
+
+
+def _texts(key: str, english: str, chinese: str) -> dict[str, Quantity]:
+    return {
+        f"vllm/{key}": Quantity(
+            Words(f"transcripts compared, {english}", f"对比的文本数,{chinese}"), "transcripts", ""
+        ),
+        f"vllm/{key}-differing": Quantity(
+            Words(f"transcripts that differ, {english}", f"不同的文本数,{chinese}"), "transcripts", "lower"
+        ),
+    }
+
+
 def _host_cost(key: str, who: str) -> dict[str, Quantity]:
     counts = (("launches", Words("kernels", "核函数启动"), "launches"), ("waits", Words("waits", "设备等待"), "waits"))
     return {
@@ -120,6 +150,8 @@ QUANTITIES: dict[str, Quantity] = {
     "latency/token": Quantity(Words("decoding a token", "单 token 解码"), "s", "lower"),
     "latency/tokens": Quantity(Words("decoding all tokens", "全部 token 解码"), "s", "lower"),
     "latency/text": Quantity(Words("tokens to text", "token 转文本"), "s", "lower"),
+    "latency/first-token": Quantity(Words("time to first token", "首 token 时间"), "s", "lower"),
+    "latency/rest": Quantity(Words("from the first token to the end", "首 token 之后至结束"), "s", "lower"),
     "latency/split": Quantity(
         Words("all stages, each waiting for the device", "各阶段之和(逐阶段等待设备)"), "s", "lower"
     ),
@@ -147,6 +179,10 @@ QUANTITIES: dict[str, Quantity] = {
     **_compared("alone", "one clip", "单条音频"),
     **_compared("batch", "batch of 8, mixed lengths", "批大小 8,长短混合"),
     **_compared("long", "5 minutes of audio", "5 分钟音频"),
+    **_texts("texts", "audio of at most 8 s", "音频不超过 8 s"),
+    **_texts("long-texts", "longer audio", "音频超过 8 s"),
+    **_both("alone", "one clip: ", "单条音频:"),
+    **_both("load", "", ""),
     **_host_cost("", ""),
     **_host_cost("qwen-asr-", "qwen-asr: "),
 }

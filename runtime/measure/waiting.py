@@ -1,6 +1,6 @@
 """The memory that waiting requests hold, seen in a process of its own whose engine is held still.
 
-Its model is the demo on the CPU, whatever the settings say: what waits has not met the model.
+Its model is the demo in that process, on the CPU, whatever the settings say: what waits has not met the model.
 """
 
 import threading
@@ -56,7 +56,7 @@ class Hold(Observer):
 def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Waiting:
     """Ask a server so many times at once, with these files in turn. Raises KitError where it does not accept all."""
     allow_files(FILES)
-    calm = {"model": DEMO, "device": "cpu", "dtype": "float32", "max_waiting": requests}
+    calm = {"engine": "transformers", "model": DEMO, "device": "cpu", "dtype": "float32", "max_waiting": requests}
     with apart(_serve, settings.model_copy(update=calm), name="the server") as pipe, ExitStack() as stack:
         port, before = pipe.recv()
         for number in range(requests):

@@ -3,12 +3,13 @@
 import os
 import platform
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from env import stacks
 from env.describe import MASK, describe
+from env.groups.model import EngineName
 from env.settings import Settings
 from runtime.device import Device, Silicon
 from runtime.errors import KitError
@@ -17,12 +18,18 @@ from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
 from runtime.ops.weights.revision import revision
 
+CALCULATING = ("vllm", "vllm-ascend", "torch", "torch-npu", "transformers")  # packages that results depend on
+
+if TYPE_CHECKING:
+    from runtime.transcriber import Transcriber
+
 
 @dataclass(frozen=True)
 class Where:
     """The host, its device and the model; `commit` is the kit's, empty where it is not known; `settings` are those that
     are not the default, without secrets; `url` is the server that was asked, empty for this process. Of a server,
-    `host` to `commit` are those of the machine that asked. Sizes in bytes."""
+    `host` to `commit` are those of the machine that asked. `versions` are this process's or the server's; of what
+    calculates in other processes, theirs. Sizes in bytes."""
 
     silicon: Silicon
     device: str
@@ -43,24 +50,45 @@ class Where:
     settings: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
+    @property
+    def engine_and_version(self) -> str:
+        """The engine, with the version of the package that it is named after, if that is known."""
+        return f"{self.engine} {self.versions[self.engine]}" if self.engine in self.versions else self.engine
+
 
 def here(settings: Settings, device: Device) -> Where:
-    """This process, with the device that it opened."""
+    """This process, with the device that it opened, or that of the engine that has the model in other processes."""
     return Where(
         silicon=device.silicon,
         device=device.name,
         description=device.description(),
         why_not_npu=device.reason,
-        engine="transformers",
+        engine=settings.engine_name,
         model=random_weights.shown(settings),
         revision=revision(settings),
         dtype=settings.dtype,
-        versions={"python": platform.python_version(), **stacks.installed_versions()},
+        versions={"python": platform.python_version(), **_packages(settings), **device.versions},
         settings={
             row.variable: row.value for row in describe(settings) if row.origin != "default" and row.value != MASK
         },
         **_machine(),
     )
+
+
+def _packages(settings: Settings) -> dict[str, str]:
+    """What is installed here, less what calculates only in vLLM's processes, which may have other versions of it."""
+    found = stacks.installed_versions()
+    elsewhere = CALCULATING if settings.engine_name == "vllm" else ()
+    return {name: version for name, version in found.items() if name not in elsewhere}
+
+
+def of(transcriber: "Transcriber") -> Where:
+    """The engine that a transcriber has."""
+    return here(transcriber.settings, transcriber.device)
+
+
+class _Engine(BaseModel):
+    name: EngineName
 
 
 class _Device(BaseModel):
@@ -81,6 +109,7 @@ class _Info(BaseModel):
     device: _Device
     model: _Model
     versions: dict[str, str]
+    engine: _Engine
 
 
 def of_server(url: str, info: dict[str, Any]) -> Where:
@@ -98,7 +127,7 @@ def of_server(url: str, info: dict[str, Any]) -> Where:
         device=told.device.name,
         description=told.device.description,
         why_not_npu="",
-        engine="transformers",
+        engine=told.engine.name,
         model=told.model.names[0] if told.model.names else "",
         revision=told.model.revision or "",
         dtype=told.model.dtype,

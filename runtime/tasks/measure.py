@@ -16,7 +16,7 @@ TIMES = 100  # that a lone clip is transcribed each way
 @task(
     help={
         "parts": "what to measure, with commas between: loading, latency, throughput, memory, long, closed, open, "
-        "engines, host; default: all",
+        "engines, vllm, host; default: all",
         "runs": "how often each is measured; default: 20",
         "warmups": "runs before, which do not count; default: 3",
         "clip": "audio to hear; default: the official clip of 4.2 s, or a bundled one of about its length",
@@ -30,7 +30,7 @@ TIMES = 100  # that a lone clip is transcribed each way
         "baseline": "bench.json of an earlier run, or seed, the first validation's figures: printed beside, as ratios",
         "fail-if-slower": "exit code 1 where a figure is worse than the baseline's by more, and beyond noise: 10%",
         "output": "directory for bench.json, bench.md and the plots; default: bench in ASR_OUT_DIR",
-        "quick": "few runs, and without the parts engines and host, for a look; the other flags still count",
+        "quick": "few runs, and without the parts engines, vllm and host, for a look; the other flags still count",
     }
 )
 @foreseeing
@@ -97,7 +97,8 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     with spinner(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
         loaded()
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
-        out.print(f"{settings.model}, {settings.dtype}, at most {settings.max_batch} utterances together")
+        together = transcriber.engine.status().most_together
+        out.print(f"{settings.model}, {settings.dtype}, {settings.engine_name}, at most {together} utterances together")
         sounds = speech.recordings(speech.lengths(clips))
         (lone,) = speech.recordings([measure.LONE])
         with serving(transcriber) as server, progress("Measuring", rounds + 1, unit="rounds") as bar:

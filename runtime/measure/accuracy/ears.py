@@ -44,7 +44,7 @@ def of(transcriber: Transcriber) -> Ears:
         "segment seconds": f"{settings.segment_seconds:g}",
         "tokens per segment": str(settings.max_new_tokens),
     }
-    return Ears(where.here(settings, transcriber.device), basis, partial(_heard, transcriber))
+    return Ears(where.of(transcriber), basis, partial(_heard, transcriber))
 
 
 @contextmanager

@@ -12,10 +12,9 @@ from runtime.measure.accuracy.published import published
 from runtime.measure.accuracy.record import ACCURACY, Accuracy, Broken
 from runtime.measure.accuracy.score import compared, scored
 from runtime.measure.records import COMPLETE, Clock
-from runtime.measure.where import Where
+from runtime.measure.where import CALCULATING, Where
 
 INTERRUPTION = "interrupted"  # how Head.ended begins where Ctrl-C ended the run
-NUMERIC = ("torch", "torch-npu", "transformers")  # packages whose versions outcomes depend on
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _basis(ask: Ask, ears: Ears) -> Basis:
         "over HTTP": "yes" if place.url else "no",
         "languages": "given" if ask.forced else "detected",
         "kit": place.kit,
-        **{name: place.versions[name] for name in NUMERIC if name in place.versions},
+        **{name: place.versions[name] for name in CALCULATING if name in place.versions},
         **ears.settings,
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from runtime.errors import KitError
 from runtime.measure.figures import Figure
+from runtime.measure.where import Where
 from runtime.transcriber import Transcriber
 
 
@@ -37,7 +38,7 @@ class Absent:
     advice: str = ""
 
 
-Found = Figure | Absent
+Found = Figure | Absent | Where  # Where: what else was measured with than the run's own model
 
 
 @dataclass(frozen=True)

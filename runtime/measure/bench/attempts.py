@@ -43,6 +43,12 @@ def ascending(
         device.empty_cache()
 
 
+def turns(names: Sequence[str], number: int) -> list[str]:
+    """The names in the order of round `number`: each round begins with another one."""
+    first = number % len(names) if names else 0
+    return [*names[first:], *names[:first]]
+
+
 def absent(what: str, error: BaseException) -> Absent:
     """Why something was not measured, of one of FAILURES."""
     if isinstance(error, KitError):

@@ -71,7 +71,7 @@ def order(arm: str, transcriber: Transcriber, *, device: str = "") -> Order:
         checkpoint=str(model_directory(settings)),
         device=device or transcriber.device.name,
         dtype=settings.dtype,
-        end_tokens=transcriber.loaded.end_tokens,
+        end_tokens=transcriber.wording.end_tokens,
         max_batch=settings.max_batch,
         jit_compile=settings.jit_compile,
     )
@@ -92,15 +92,21 @@ def without_kit(variables: Mapping[str, str], settings: Settings) -> dict[str, s
     return {name: value for name, value in variables.items() if name not in of_the_kit}
 
 
-def lack_of_memory(transcriber: Transcriber) -> str:
-    """Why the host cannot hold the model once more; empty where it can, as far as it tells. A device is not asked: it
-    refuses what it cannot hold, while a host that runs out ends processes."""
-    needed = NEEDED * sum(weight.numel() * weight.element_size() for weight in transcriber.loaded.model.parameters())
+def weights(transcriber: Transcriber) -> int:
+    """Bytes of the weights of the model in this process. Raises KitError where it is in another."""
+    return sum(weight.numel() * weight.element_size() for weight in transcriber.loaded.model.parameters())
+
+
+def lack_of_memory(weights: int, *, models: int = 1) -> str:
+    """Why the host cannot hold so many models more with so many bytes of weights; empty where it can, as far as it
+    tells. A device is not asked: it refuses what it cannot hold, while a host that runs out ends processes."""
+    needed = NEEDED * weights * models
     found = dict(line.split(":") for line in MEMORY.read_text(encoding="ascii").splitlines())
     free = int(found["MemAvailable"].split()[0]) * 1024
     if free >= needed:
         return ""
-    return f"needs {needed / 2**30:.1f} GiB for the model once more, the host has {free / 2**30:.1f} GiB available"
+    more = "once" if models == 1 else f"{models} times"
+    return f"needs {needed / 2**30:.1f} GiB for the model {more} more, the host has {free / 2**30:.1f} GiB available"
 
 
 class Child:

@@ -55,7 +55,7 @@ def closed(bench: Bench) -> Iterator[Found]:
     asks once, which is not counted."""
 
     def level(crowd: Clients, count: float) -> Level:
-        _check(crowd.closed(int(count), int(count)))
+        check(crowd.closed(int(count), int(count)))
         return crowd.closed(int(count), max(bench.plan.requests, EACH * int(count)))
 
     yield from _measured(bench, "closed", lambda _: bench.plan.clients, level, warmups=lambda count: int(count))
@@ -67,8 +67,8 @@ def arriving(bench: Bench) -> Iterator[Found]:
 
     def rates(crowd: Clients) -> Sequence[float]:
         bench.tell("open, what the server can answer")
-        _check(crowd.closed(FULL, FULL))
-        return bench.plan.rates or around(_check(crowd.closed(FULL, max(bench.plan.requests, EACH * FULL))).rate)
+        check(crowd.closed(FULL, FULL))
+        return bench.plan.rates or around(check(crowd.closed(FULL, max(bench.plan.requests, EACH * FULL))).rate)
 
     def level(crowd: Clients, rate: float) -> Level:
         return crowd.arriving(arrivals(rate, bench.plan.requests))
@@ -109,7 +109,7 @@ def _measured(
                 found = level(crowd, place)
                 yield from _found(part, place, found, warmups=warmups(place))
                 left, begun = left[1:], True
-                _check(found)
+                check(found)
     except KitError as error:
         absent = [f"{part}@{place:g}" for place in left] if begun else [part]
         yield from (Absent(what, f"{error.subject}: {error.reason}", error.advice) for what in absent)
@@ -127,7 +127,7 @@ def _asking(bench: Bench) -> Iterator[Clients]:
         yield stack.enter_context(clients(url, recordings(lengths(min(SOUNDS, bench.plan.requests)))))
 
 
-def _check(level: Level) -> Level:
+def check(level: Level) -> Level:
     """The level. Raises KitError where the server was lost, or answered nothing."""
     if level.lost:
         raise KitError(
@@ -136,7 +136,7 @@ def _check(level: Level) -> Level:
             "invoke logs tells why; start it again, and measure the rest",
         )
     if not level.answered:
-        raise KitError("the server", _failed(level), _advice(level))
+        raise KitError("the server", failed(level), advice(level))
     return level
 
 
@@ -144,7 +144,7 @@ def _found(part: str, place: float, level: Level, *, warmups: int) -> Iterator[F
     """The level's figures, and what was not answered."""
     yield figure(f"{part}/errors", [level.failures.total()], at=place, warmups=warmups)
     if level.failures:
-        yield Absent(f"{part}@{place:g}", _failed(level), _advice(level))
+        yield Absent(f"{part}@{place:g}", failed(level), advice(level))
     if not level.answered:
         return
     yield figure(f"{part}/throughput", [level.throughput], at=place, warmups=warmups)
@@ -160,12 +160,13 @@ def _found(part: str, place: float, level: Level, *, warmups: int) -> Iterator[F
             yield Absent(f"{part}@{place:g}", "no first token, as no transcript had any text")
 
 
-def _failed(level: Level) -> str:
+def failed(level: Level) -> str:
+    """How many requests failed, and of what."""
     kinds = ", ".join(f"{count} times {words}" for words, count in level.failures.most_common())
     return f"{level.failures.total()} of {len(level.outcomes)} requests failed: {kinds}"
 
 
-def _advice(level: Level) -> str:
+def advice(level: Level) -> str:
     """Advice about the commonest failure."""
     ((words, _),) = level.failures.most_common(1)
-    return next(advice for beginning, advice in ADVICE.items() if words.startswith(beginning))
+    return next(what for beginning, what in ADVICE.items() if words.startswith(beginning))

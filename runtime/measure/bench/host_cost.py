@@ -17,7 +17,17 @@ from runtime.audio import SAMPLE_RATE
 from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.arms import KIT, QWEN_ASR
-from runtime.measure.bench.child import SIMULATED_NPU, Child, Done, Job, environment, lack_of_memory, order, started
+from runtime.measure.bench.child import (
+    SIMULATED_NPU,
+    Child,
+    Done,
+    Job,
+    environment,
+    lack_of_memory,
+    order,
+    started,
+    weights,
+)
 from runtime.measure.figures import figure
 from runtime.measure.speech import joined
 
@@ -28,7 +38,11 @@ DEVICE = "npu:0"
 
 
 def measure(bench: Bench) -> Iterator[Found]:
-    """Counts for each batch: of the first token an utterance, and of each further step, which is a token of each."""
+    """Counts for each batch: of the first token an utterance, and of each further step, which is a token of each.
+
+    Raises KitError where the model is not in this process.
+    """
+    size = weights(bench.transcriber)
     if not SIMULATED_NPU.is_dir():
         reason = "the simulated NPU is in the tests of the kit's clone, not here"
         yield Absent("host", reason, "in a clone of the kit: make install, then invoke bench with the same ASR_MODEL")
@@ -36,7 +50,7 @@ def measure(bench: Bench) -> Iterator[Found]:
     for name, prefix in ((KIT, "host/"), (QWEN_ASR, "host/qwen-asr-")):
         bench.tell(f"host: loading {name} on the simulated NPU")
         try:
-            if lack := lack_of_memory(bench.transcriber):
+            if lack := lack_of_memory(size):
                 raise KitError(name, lack, "free memory, or measure a smaller model")
             wanted = order(name, bench.transcriber, device=DEVICE)
             with started(wanted, environment("simulated NPU")) as child:

@@ -1,116 +1,102 @@
 """How long one clip takes, from the file's bytes to its text, and how much of that each stage takes.
 
-The whole and the split are measured by turns, each in passes of its own: the whole goes through the engine's queue and
-waits for the device once a token; the split goes without the queue and waits for the device after each stage.
+All is measured by turns, each in passes of its own. The whole goes through the engine's queue, and where the model is
+in this process waits for the device once a token; the stream is the same, heard token by token; the split, which needs
+the model in this process, goes without the queue and waits for the device after each stage.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-
-from runtime.engines import Decoded, greedy
 from runtime.errors import KitError
-from runtime.measure.bench import Absent, Bench, Found
+from runtime.measure.bench import Bench, Found
 from runtime.measure.bench.attempts import FAILURES, absent, cut_short, timed
 from runtime.measure.bench.clip import chosen, only
 from runtime.measure.figures import figure
-from runtime.transcriber import Request, Transcriber
+from runtime.transcriber import Prepared, Request, Transcriber
 
-# Audio: from bytes to samples and prompt. Encoder: until the audio is in its places in the prompt. Prefill: until the
-# first token is read. Tokens: until the last is. Text: until it is the transcript's.
-STAGES = ("audio", "features", "encoder", "prefill", "tokens", "text")
+if TYPE_CHECKING:
+    from runtime.measure.bench.stages import Split
 
 
-@dataclass(frozen=True)
-class Split:
-    """The seconds of each of STAGES, the steps of the decoder after the prefill, which are for the token that ends the
-    text, too, the tokens without that one, and their text."""
+@dataclass
+class Passes:
+    """What was measured so far: seconds of the whole, pairs of the stream's, to the first token and from there to the
+    end, and the stages. `truncated`: the last answer was cut off."""
 
-    seconds: tuple[float, ...]
-    steps: int
-    count: int
-    text: str
+    wholes: list[float] = field(default_factory=list)
+    streams: list[tuple[float, float]] = field(default_factory=list)
+    splits: "list[Split]" = field(default_factory=list)
+    truncated: bool = False
 
 
 def measure(bench: Bench) -> Iterator[Found]:
     """The part `latency`. Raises KitError for a clip that is silent or cannot be read."""
     transcriber, plan = bench.transcriber, bench.plan
     path = chosen(transcriber.settings, plan.clip)
-    prepared, splitting = transcriber.prepare(Request(path)), True
-    try:
+    prepared = transcriber.prepare(Request(path))
+    if not prepared.spoken:
         only(prepared)
-    except KitError as error:
-        if not prepared.spoken:
-            raise
-        splitting = False
-        yield absent("latency/split", error)
-    file, wholes, splits, truncated = path.read_bytes(), list[float](), list[Split](), False
+    reasons = dict(_hindrances(transcriber, prepared))
+    for what, error in reasons.items():
+        yield absent(what, error)
+    passes = Passes()
     try:
         for number in range(plan.warmups + plan.runs):
             bench.tell(f"latency: {number + 1} of {plan.warmups + plan.runs}")
-            seconds, (_, truncated) = timed(transcriber.device, lambda: _whole(transcriber, file))
-            wholes.append(seconds)
-            splits += [split(transcriber, file)] if splitting else []
+            _pass(transcriber, path.read_bytes(), passes, reasons)
     except FAILURES as error:
         yield absent("latency", error)
         return
-    del wholes[: plan.warmups], splits[: plan.warmups]
-    yield figure("latency/total", wholes, warmups=plan.warmups)
-    yield figure("latency/rtf", [seconds / prepared.audio.seconds for seconds in wholes], warmups=plan.warmups)
+    yield from _figures(passes, prepared.audio.seconds, plan.warmups)
+    yield from cut_short("latency/whole-text", passes.truncated, transcriber.settings)
+
+
+def _hindrances(transcriber: Transcriber, prepared: Prepared) -> Iterator[tuple[str, KitError]]:
+    """What cannot be measured of this clip, or with this engine, and why."""
+    for what, look in (
+        ("latency/first-token", lambda: only(prepared)),
+        ("latency/split", lambda: (only(prepared), transcriber.loaded)),
+    ):
+        try:
+            look()
+        except KitError as error:
+            yield what, error
+
+
+def _pass(transcriber: Transcriber, file: bytes, passes: Passes, hindered: dict[str, KitError]) -> None:
+    seconds, whole = timed(transcriber.device, lambda: transcriber.transcribe(file))
+    passes.wholes.append(seconds)
+    passes.truncated = whole.truncated
+    if "latency/first-token" not in hindered:
+        passes.streams.append(_streamed(transcriber, file))
+    if "latency/split" not in hindered:
+        from runtime.measure.bench.stages import split  # torch, which not every engine needs here
+
+        passes.splits.append(split(transcriber, file))
+
+
+def _streamed(transcriber: Transcriber, file: bytes) -> tuple[float, float]:
+    """Seconds from the file's bytes to the first token, whichever it is, and from there to the end."""
+    began = time.perf_counter()
+    (decoding,) = transcriber.engine.submit(transcriber.prepare(Request(file)).spoken)
+    next(iter(decoding), None)
+    first = time.perf_counter()
+    decoding.result()
+    return first - began, time.perf_counter() - first
+
+
+def _figures(passes: Passes, audio_seconds: float, warmups: int) -> Iterator[Found]:
+    wholes, streams, splits = passes.wholes[warmups:], passes.streams[warmups:], passes.splits[warmups:]
+    yield figure("latency/total", wholes, warmups=warmups)
+    yield figure("latency/rtf", [seconds / audio_seconds for seconds in wholes], warmups=warmups)
+    if streams:
+        first, rest = zip(*streams, strict=True)
+        yield figure("latency/first-token", first, warmups=warmups)
+        yield figure("latency/rest", rest, warmups=warmups)
     if splits:
-        yield from _stages(splits, plan.warmups)
-    yield from cut_short("latency/whole-text", truncated, transcriber.settings)
+        from runtime.measure.bench import stages
 
-
-@torch.inference_mode()
-def split(transcriber: Transcriber, file: bytes) -> Split:
-    """Transcribe a file of one utterance, stage by stage, with the engine's own functions."""
-    loaded, laps = transcriber.loaded, [time.perf_counter()]
-
-    def lap() -> None:
-        transcriber.device.synchronize()
-        laps.append(time.perf_counter())
-
-    prepared = transcriber.prepare(Request(file))
-    utterance = only(prepared)
-    lap()
-    inputs = greedy.features(loaded, [utterance])
-    lap()
-    embedded = greedy.embed(loaded, inputs)
-    lap()
-    rows = greedy.prefill(loaded, embedded)
-    tokens = rows.read()
-    lap()
-    while tokens[-1] not in loaded.end_tokens and len(tokens) < utterance.max_new_tokens:
-        rows.step()
-        tokens += rows.read()
-    lap()
-    steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.end_tokens
-    if not truncated:
-        tokens.pop()
-    decoded = Decoded(tuple(tokens), transcriber.text(tokens), truncated)
-    text = prepared.joined(prepared.heard(cut, decoded) for cut in prepared.cuts).text
-    lap()
-    return Split(tuple(after - before for before, after in itertools.pairwise(laps)), steps, len(tokens), text)
-
-
-def _whole(transcriber: Transcriber, file: bytes) -> tuple[str, bool]:
-    """The text of a file, and whether the limit of tokens cut it off."""
-    transcript = transcriber.transcribe(file)
-    return transcript.text, transcript.truncated
-
-
-def _stages(splits: list[Split], warmups: int) -> Iterator[Found]:
-    """The stages of all passes, and the sums of each pass's."""
-    for number, name in enumerate(STAGES):
-        yield figure(f"latency/{name}", [one.seconds[number] for one in splits], warmups=warmups)
-    tokens = STAGES.index("tokens")
-    if all(one.steps for one in splits):
-        yield figure("latency/token", [one.seconds[tokens] / one.steps for one in splits], warmups=warmups)
-    else:
-        yield Absent("latency/token", "the first token ended the text")
-    yield figure("latency/split", [sum(one.seconds) for one in splits], warmups=warmups)
-    yield figure("latency/count", [one.count for one in splits], warmups=warmups)
+        yield from stages.figures(splits, warmups)

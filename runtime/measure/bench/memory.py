@@ -16,11 +16,16 @@ from runtime.measure.figures import figure
 from runtime.measure.speech import joined
 from runtime.transcriber import Transcriber
 
+ELSEWHERE = "vLLM takes its share of the memory when it starts, whatever it is given later"
+
 
 def measure(bench: Bench) -> Iterator[Found]:
     """The parts `batch-memory`, of the clip, and `length-memory`, of one segment that is not cut, however long: what is
     transcribed is cut at ASR_SEGMENT_SECONDS. Raises KitError for a clip that is silent, cut or unreadable."""
     transcriber, plan = bench.transcriber, bench.plan
+    if transcriber.engine.loaded is None:
+        yield Absent("memory", ELSEWHERE, "see what memory is held while the model is loaded: the part loading")
+        return
     one = utterance(transcriber, chosen(transcriber.settings, plan.clip))
 
     def batch(size: int) -> Iterator[Found]:

@@ -6,12 +6,13 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
+from runtime.measure.bench.both_panels import panels as both_panels
 from runtime.measure.bench.drawing import BLACK, BLUE, GREEN, GREY, RED, Line, Scene, around, doubling, fit
 from runtime.measure.figures import Figure
 from runtime.measure.numbers import amount, scale
 from runtime.measure.quantities import PARTS, Words
 
-Which = Literal["latency", "throughput", "closed", "open", "memory"]
+Which = Literal["latency", "throughput", "closed", "open", "memory", "vllm"]
 Panel = Callable[[Axes], None]
 
 STAGES = ("audio", "features", "encoder", "prefill", "tokens", "text")
@@ -161,6 +162,7 @@ TITLES: dict[Which, Words] = {
     "closed": Words("Server, clients that wait", "服务并发:闭环到达"),
     "open": Words("Server, requests at a rate", "服务并发:开环到达"),
     "memory": Words("Peak memory", "内存峰值"),
+    "vllm": Words("transformers and vLLM side by side", "transformers 与 vLLM 对比"),
 }
 PLOTS: dict[Which, Callable[[Scene], list[Panel]]] = {
     "latency": _latency,
@@ -168,4 +170,5 @@ PLOTS: dict[Which, Callable[[Scene], list[Panel]]] = {
     "closed": _served("closed"),
     "open": _served("open"),
     "memory": _memory,
+    "vllm": both_panels,
 }

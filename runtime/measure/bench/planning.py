@@ -20,7 +20,7 @@ FULL = Plan(parts=tuple(TABLE))
 # About a minute on a laptop, with the demo model: for a look, and for CI. Without the parts that load other engines.
 QUICK = replace(
     FULL,
-    parts=tuple(part for part in TABLE if part not in ("engines", "host")),
+    parts=tuple(part for part in TABLE if part not in ("engines", "vllm", "host")),
     runs=5,
     warmups=1,
     batches=(1, 2, 4),

@@ -39,6 +39,7 @@ ON: dict[Silicon, Words] = {
     "NPU": Words("on an NPU", "NPU"),
     "simulated NPU": Words("on a SIMULATED NPU", "模拟 NPU"),
     "CPU": Words("on a CPU", "CPU"),
+    "unknown": Words("on unknown silicon", "硬件未知"),
 }
 
 

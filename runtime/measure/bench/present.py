@@ -12,13 +12,14 @@ from runtime.measure.comparing import Difference, apart, compare
 from runtime.measure.figures import Figure
 from runtime.measure.numbers import UNKNOWN, amount, times
 from runtime.measure.quantities import PARTS, Language, Words, part_of
-from runtime.measure.where import Where
+from runtime.measure.where import CALCULATING, Where
 from runtime.ops.present import table
 
 SILICON: dict[Silicon, Words] = {
     "NPU": Words("an NPU", "NPU"),
     "simulated NPU": Words("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
     "CPU": Words("a CPU, no NPU", "CPU(非 NPU)"),
+    "unknown": Words("unknown silicon", "硬件未知"),
 }
 STATISTICS = ("p50", "p90", "p95", "p99", "mean", "minimum", "maximum", "deviation")
 NAMES = {
@@ -40,12 +41,18 @@ NAMES = {
     "here": Words("Here", "本次"),
     "ratio": Words("Ratio", "比值"),
     "verdict": Words("", ""),
+    "engine": Words("Engine", "引擎"),
+    "device": Words("On", "设备"),
+    "packages": Words("Packages", "软件包"),
+    "settings": Words("Settings", "设置"),
     "part": Words("Part", "项目"),
     "absent": Words("Not measured", "未测量"),
     "reason": Words("Why", "原因"),
 }
 TITLE = Words("Benchmark", "性能测试")
 AGAINST = Words("Against the baseline", "与基线对比")
+BESIDE = Words("Side by side: what the engines were", "对比双方的环境")
+OF_VLLM = "ASR_VLLM_"  # how the names of settings begin that count for that engine alone
 UNFINISHED = Words("Not complete: {}. What was measured until then is kept.", "未完成:{}。已测得的结果予以保留。")
 LEGEND = Words(
     "p50 is the median. n samples follow the warm-ups, which do not count; outliers do, and lie more than 1.5 "
@@ -84,17 +91,20 @@ class Grid:
 
 
 def headline(where: Where, language: Language = "en") -> str:
-    """What it was measured on, in one line: silicon in plain words, device, model, number format."""
+    """What it was measured on, in one line: silicon in plain words, device, model, number format, engine."""
     words = SILICON[where.silicon][language]
-    return f"{words} · {where.description} · {where.model} · {where.dtype}"
+    return f"{words} · {where.description} · {where.model} · {where.dtype} · {where.engine_and_version}"
 
 
 def grids(record: Benchmark, language: Language = "en") -> Iterator[Grid]:
-    """A table for each part that has figures, and one for what was not measured."""
+    """A table for each part that has figures, one for the engines that stood side by side, and one for what was not
+    measured."""
     for name, part in PARTS.items():
         figures = record.part(name)
         if figures:
             yield _part(part.name[language], part.axis[language], figures, language)
+        if name == "vllm" and record.sides:
+            yield _sides(record.sides, language)
     if record.absent:
         columns = tuple(NAMES[name][language] for name in ("part", "reason"))
         reasons = (f"{one.reason} → {one.advice}" if one.advice else one.reason for one in record.absent)
@@ -172,6 +182,18 @@ def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) 
         values = _values(figure) if spreading else (amount(figure.spread.middle, figure.meaning.unit),)
         rows.append((*place, figure.meaning.name[language], *values))
     return Grid(title, first + tuple(NAMES[name][language] for name in names), tuple(rows))
+
+
+def _sides(sides: Sequence[Where], language: Language) -> Grid:
+    """What each engine of `vllm` was: a comparison is worth what is told of its sides."""
+    rows = []
+    for side in sides:
+        packages = ", ".join(f"{name} {side.versions[name]}" for name in CALCULATING if name in side.versions)
+        counting = [name for name in side.settings if side.engine == "vllm" or not name.startswith(OF_VLLM)]
+        chosen = ", ".join(f"{name}={side.settings[name]}" for name in counting)
+        rows.append((side.engine, f"{SILICON[side.silicon][language]} · {side.description}", packages, chosen))
+    columns = tuple(NAMES[name][language] for name in ("engine", "device", "packages", "settings"))
+    return Grid(BESIDE[language], columns, tuple(rows))
 
 
 def _values(figure: Figure) -> tuple[str, ...]:

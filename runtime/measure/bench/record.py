@@ -18,9 +18,10 @@ from runtime.measure.bench import Absent, Found, Plan
 from runtime.measure.figures import Figure
 from runtime.measure.quantities import QUANTITIES, Quantity, part_of
 from runtime.measure.records import Form, Head
+from runtime.measure.where import Where
 from runtime.ops.files import write_whole
 
-BENCH = Form("bench", 1)
+BENCH = Form("bench", 2)
 FILE = "bench.json"  # its name
 SCHEMA = Path(__file__).with_name("schema.json")
 FIRST_VALIDATION = Path(__file__).with_name("first_validation.json")
@@ -31,14 +32,15 @@ SEED = "seed"  # what stands for FIRST_VALIDATION where a baseline is asked for
 @dataclass(frozen=True)
 class Benchmark:
     """A run of the benchmark: `plan` is what was asked for, `quantities` says for readers without the kit what the
-    figures' quantities mean, `absent` what could not be measured and why. `source` says who measured, where it was not
-    this kit."""
+    figures' quantities mean, `absent` what could not be measured and why. `sides` are the engines that stood side
+    by side, of the part `vllm`; `source` says who measured, where it was not this kit."""
 
     head: Head
     plan: dict[str, Any]
     quantities: dict[str, Quantity]
     figures: tuple[Figure, ...]
     absent: tuple[Absent, ...]
+    sides: tuple[Where, ...] = ()
     source: str = ""
 
     @property
@@ -56,7 +58,8 @@ def benchmark(head: Head, plan: Plan, found: Sequence[Found], *, clip: str = "")
     figures = tuple(one for one in found if isinstance(one, Figure))
     absent = tuple(one for one in found if isinstance(one, Absent))
     meant = {figure.quantity: figure.meaning for figure in figures}
-    return Benchmark(head, asdict(plan) | {"clip": clip}, meant, figures, absent)
+    sides = tuple(one for one in found if isinstance(one, Where))
+    return Benchmark(head, asdict(plan) | {"clip": clip}, meant, figures, absent, sides)
 
 
 def read(name: str) -> Benchmark:

@@ -29,6 +29,7 @@ TABLE: dict[str, tuple[str, str] | None] = {
     "closed": ("concurrency", "closed"),
     "open": ("concurrency", "arriving"),
     "engines": ("versus", "measure"),
+    "vllm": ("both", "measure"),
     "host": ("host_cost", "measure"),
 }
 
@@ -96,8 +97,8 @@ def _opened(
         return
     from runtime.measure.bench import loading
 
-    with loading.opened(settings, found) as transcriber:
-        yield Bench(transcriber, plan, tell), where.here(settings, transcriber.device)
+    with loading.opened(settings, found, tell) as transcriber:
+        yield Bench(transcriber, plan, tell), where.of(transcriber)
 
 
 def _measured(part: str, bench: Bench) -> Iterator[Found]:

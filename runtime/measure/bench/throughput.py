@@ -1,15 +1,14 @@
 """How much audio per second batches of one utterance bring, from samples to text, and how much of batch 1's speed each
 row of them keeps.
 
-What bounds them is the device's memory, not ASR_MAX_BATCH or ASR_BATCH_AUDIO_SECONDS.
+What bounds them is the device's memory, not ASR_MAX_BATCH or ASR_BATCH_AUDIO_SECONDS. An engine that has the model in
+another process is handed as many utterances at once, and schedules them by itself.
 """
 
 import statistics
 from collections.abc import Iterator, Sequence
 
 from runtime.engines import Decoded, Utterance
-from runtime.engines.stream import Stream
-from runtime.engines.transformers import decode_together
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.attempts import ascending, cut_short, timed
 from runtime.measure.bench.clip import chosen, utterance
@@ -52,7 +51,13 @@ def measure(bench: Bench) -> Iterator[Found]:
 
 
 def together(transcriber: Transcriber, utterances: Sequence[Utterance]) -> list[Decoded]:
-    """What the engine makes of so many at once, in this thread, without its queue. Raises what the model raises."""
+    """What the engine makes of so many at once; where the model is in this process, in this thread and without the
+    engine's queue. Raises what the model raises."""
+    if transcriber.engine.loaded is None:
+        return [decoding.result() for decoding in transcriber.engine.submit(utterances)]
+    from runtime.engines.stream import Stream  # torch, which not every engine needs here
+    from runtime.engines.transformers import decode_together
+
     streams = [Stream(one) for one in utterances]
     decode_together(transcriber.loaded, streams)
     return [stream.result() for stream in streams]

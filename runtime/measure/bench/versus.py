@@ -22,7 +22,18 @@ from runtime.audio import SAMPLE_RATE, Audio
 from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.arms import FIRST_VALIDATION, KIT, QWEN_ASR
-from runtime.measure.bench.child import Child, Done, Job, environment, lack_of_memory, order, started, without_kit
+from runtime.measure.bench.attempts import turns
+from runtime.measure.bench.child import (
+    Child,
+    Done,
+    Job,
+    environment,
+    lack_of_memory,
+    order,
+    started,
+    weights,
+    without_kit,
+)
 from runtime.measure.bench.clip import chosen
 from runtime.measure.bench.qwen import INSTALL, reads_files
 from runtime.measure.figures import figure
@@ -44,13 +55,17 @@ class Case:
 
 
 def measure(bench: Bench) -> Iterator[Found]:
-    """Seconds, ratios to the kit's and tokens of each case. Of longer cases fewer rounds are made."""
+    """Seconds, ratios to the kit's and tokens of each case. Of longer cases fewer rounds are made.
+
+    Raises KitError where the model is not in this process.
+    """
+    size = weights(bench.transcriber)
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for name in (QWEN_ASR, FIRST_VALIDATION):
             bench.tell(f"engines: loading {name}")
             try:
-                children[name] = _loaded(name, bench.transcriber, stack)
+                children[name] = _loaded(name, bench.transcriber, size, stack)
             except KitError as error:
                 yield Absent(f"engines@{name}", error.reason, error.advice)
         if children:
@@ -78,7 +93,7 @@ def compare(bench: Bench, case: Case, children: dict[str, Child]) -> Iterator[Fo
         done: dict[str, list[Done]] = {name: [] for name in runs}
         for number in range(case.warmups + case.rounds):
             bench.tell(f"engines: {case.name}, round {number + 1} of {case.warmups + case.rounds}")
-            for name in _turns(list(runs), number):
+            for name in turns(list(runs), number):
                 try:
                     done[name].append(runs[name]())
                 except KitError as error:
@@ -95,7 +110,7 @@ def compare(bench: Bench, case: Case, children: dict[str, Child]) -> Iterator[Fo
             yield figure(f"{key}-ratio", ratios, warmups=case.warmups)
 
 
-def _loaded(name: str, transcriber: Transcriber, stack: ExitStack) -> Child:
+def _loaded(name: str, transcriber: Transcriber, size: int, stack: ExitStack) -> Child:
     """Raises KitError where that cannot be had."""
     variables = environment(transcriber.device.silicon)
     if name == FIRST_VALIDATION:
@@ -103,7 +118,7 @@ def _loaded(name: str, transcriber: Transcriber, stack: ExitStack) -> Child:
             reason = "reads its files with librosa, which the kit does without"
             raise KitError(name, reason, f"in a clone of the kit, then measure there: {INSTALL}")
         variables = without_kit(variables, transcriber.settings)
-    if not transcriber.device.is_npu and (lack := lack_of_memory(transcriber)):
+    if not transcriber.device.is_npu and (lack := lack_of_memory(size)):
         raise KitError(name, lack, "free memory, or measure a smaller model")
     return stack.enter_context(started(order(name, transcriber), variables))
 
@@ -129,9 +144,3 @@ def _kit(transcriber: Transcriber, sounds: Sequence[Audio]) -> Done:
             raise outcome.error
         tokens += outcome.tokens
     return Done(seconds, tokens)
-
-
-def _turns(names: Sequence[str], number: int) -> list[str]:
-    """The names, each round from another one on."""
-    first = number % len(names) if names else 0
-    return [*names[first:], *names[:first]]

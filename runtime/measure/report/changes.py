@@ -67,7 +67,14 @@ def _hardware(report: Report) -> dict[str, str]:
 
 def _versions(report: Report) -> dict[str, str]:
     where, facts = report.head.where, report.facts
-    own = {"kit": where.kit, "commit": where.commit, "stack": facts.stack, "CANN": facts.cann, "image": facts.image.id}
+    own = {
+        "engine": where.engine,
+        "kit": where.kit,
+        "commit": where.commit,
+        "stack": facts.stack,
+        "CANN": facts.cann,
+        "image": facts.image.id,
+    }
     return own | where.versions
 
 

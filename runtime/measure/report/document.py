@@ -10,7 +10,7 @@ from typing import Literal
 
 from runtime.measure.quantities import Language, Words
 
-Tone = Literal["pass", "fail", "open", "npu", "simulated", "cpu", "none"]
+Tone = Literal["pass", "fail", "open", "npu", "simulated", "cpu", "unknown", "none"]
 
 
 HAN = "\u4e00-\u9fff\u3002\uff00-\uff5e\u201c\u201d"  # Chinese characters, and their punctuation

@@ -41,7 +41,8 @@ class Spot:
 
 def spot(settings: Settings) -> Spot:
     """Ask a process of its own, which opens the device and ends. Where that fails, nothing can be measured."""
-    answer = run_command([sys.executable, "-m", "runtime.measure.report.place"], seconds=FIRST_USE)
+    starting = settings.vllm_start_seconds if settings.engine_name == "vllm" else 0.0
+    answer = run_command([sys.executable, "-m", "runtime.measure.report.place"], seconds=FIRST_USE + starting)
     lines = [line for line in answer.output.splitlines() if line.startswith('{"where"')]
     if lines:
         return TypeAdapter(Spot).validate_json(lines[-1])

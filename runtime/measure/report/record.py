@@ -13,7 +13,7 @@ from runtime.measure.smoke.record import Smoke
 from runtime.ops.doctor.findings import Finding
 from runtime.ops.doctor.npu_smi import Report as NpuSmi
 
-FORM = Form("report", 1)
+FORM = Form("report", 2)
 
 Status = Literal["pass", "fail", "not run"]
 Name = Literal["smoke", "bench", "accuracy"]

@@ -13,7 +13,16 @@ from runtime.measure.report.document import Code, Document, Mark, Picture, Say, 
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = "pictures"  # where the Markdown finds them, beside it
-SYMBOLS = {"pass": "✅", "fail": "❌", "open": "⚪", "npu": "🟩", "simulated": "🟪", "cpu": "🟧", "none": "🟥"}
+SYMBOLS = {
+    "pass": "✅",
+    "fail": "❌",
+    "open": "⚪",
+    "npu": "🟩",
+    "simulated": "🟪",
+    "cpu": "🟧",
+    "unknown": "⬜",
+    "none": "🟥",
+}
 TAGS: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 
 SPECIAL = re.compile(r"([\\`*\[\]|#~$]|(?<!\w)_|_(?!\w))")

@@ -10,7 +10,7 @@ from typing import Protocol
 from env.settings import DEMO, Settings
 from runtime import formats
 from runtime.measure.remote import KEY, TRANSCRIPTIONS, Remote
-from runtime.measure.where import Where, here
+from runtime.measure.where import Where, of
 from runtime.ops.weights.places import shown
 from runtime.transcriber import Transcriber, open_transcriber
 
@@ -54,7 +54,7 @@ def hearing(settings: Settings, url: str = "") -> Iterator[Hearing]:
             yield Server(remote, remote.where())
     else:
         with open_transcriber(settings) as transcriber:
-            yield Model(transcriber, here(settings, transcriber.device))
+            yield Model(transcriber, of(transcriber))
 
 
 @dataclass(frozen=True)

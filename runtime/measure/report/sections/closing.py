@@ -109,7 +109,12 @@ def _otherwise(report: Report, head: Head, say: Say) -> str:
 
 def _limits(report: Report, say: Say) -> Iterator[str]:
     where, bench = report.head.where, report.bench
-    if where.silicon != "NPU":
+    if where.silicon == "unknown":
+        yield say(
+            "The vLLM that was asked does not tell what it runs on, so its figures say nothing of any hardware.",
+            "所用 vLLM 不报告其硬件,因此数据不能说明任何硬件的性能。",
+        )
+    elif where.silicon != "NPU":
         yield say(
             "No NPU took part. Whether the model runs on one, how fast, and in how much memory, is not shown here.",
             "没有 NPU 参与。本报告不能说明模型能否在 NPU 上运行、速度多快、占用多少显存。",

@@ -33,8 +33,8 @@ def accuracy(report: Report, say: Say) -> Section:
 def loading(report: Report, say: Say) -> Section:
     """How long loading takes."""
     text = say(
-        "Each was measured once. Opening the device and importing torch are not part of it.",
-        "各测一次。不含打开设备和导入 torch 的时间。",
+        "Each was measured once. Opening the device and importing torch are not part of it; starting vLLM is.",
+        "各测一次。不含打开设备和导入 torch 的时间;使用 vLLM 时含其启动时间。",
     )
     return Section("loading", say("Loading", "加载"), (*_when(report, text), *figures(report, "loading", say)))
 
@@ -67,7 +67,7 @@ def throughput(report: Report, say: Say) -> Section:
 
 def memory(report: Report, say: Say) -> Section:
     """Of the device and of the host."""
-    text = say("On a CPU the device's memory is that of the process.", "在 CPU 上,设备内存即进程内存。")
+    text = say("On a CPU the device's memory is that of the processes.", "在 CPU 上,设备内存即进程内存。")
     note = _when(report, text) if report.head.where.silicon == "CPU" else ()
     return Section(
         "memory", say("Memory", "显存与内存"), (*note, *figures(report, "memory", say), *_plot(report, "memory", say))
@@ -98,7 +98,7 @@ def server(report: Report, say: Say) -> Section:
 
 
 def versus(report: Report, say: Say) -> Section:
-    """Beside qwen-asr itself, and what a token costs the host."""
+    """Beside qwen-asr itself, both engines side by side, and what a token costs the host."""
     if report.bench is None:
         blocks: tuple[Block, ...] = (missing(report.source("bench"), say),)
     else:
@@ -109,8 +109,23 @@ def versus(report: Report, say: Say) -> Section:
         )
         counted = report.bench.part("host")
         note = (Paragraph(simulated, "simulated"),) if counted else ()
-        blocks = (*figures(report, "engines", say), *note, *figures(report, "host", say))
+        both = (*figures(report, "vllm", say), *_plot(report, "vllm", say))
+        blocks = (*figures(report, "engines", say), *both, *_why_texts_differ(report, say), *note)
+        blocks += tuple(figures(report, "host", say))
     return Section("versus", say("Side by side, and cost on the host", "对比测试与主机侧开销"), blocks)
+
+
+def _why_texts_differ(report: Report, say: Say) -> tuple[Block, ...]:
+    if report.bench is None or not report.bench.sides:
+        return ()
+    text = say(
+        "Ratios are vLLM's figure through that of the transformers engine, round by round. Transcripts of audio over "
+        "8 s may differ by nature: vLLM's audio encoder attends within windows of 8 s, that of the transformers engine "
+        "to the whole segment. Shorter ones differ only where two tokens are almost equally likely.",
+        "比值为同一轮中 vLLM 与 transformers 之比。超过 8 s 的音频文本可能不同:vLLM 的音频编码器在 8 s 的窗口内"
+        "做注意力,transformers 引擎则对整段做注意力。更短的音频仅在两个 token 概率几乎相等时不同。",
+    )
+    return (Paragraph(text),)
 
 
 def _smoked(record: Smoke, say: Say) -> Iterator[Block]:

@@ -53,12 +53,21 @@ def banner(report: Report, say: Say) -> Banner:
             "由本机 CPU 上的 torch_npu 替身计算。结果与 CPU 逐位一致;速度和内存数据对 NPU 没有参考意义。",
         )
         return Banner("simulated", say("Simulated NPU: no NPU was used", "模拟 NPU:未使用真实 NPU"), text + more)
+    if where.silicon == "unknown":
+        text = say(
+            "The model is in a vLLM that runs elsewhere and does not tell on what: {}.{}",
+            "模型在别处运行的 vLLM 中,该服务不报告其硬件:{}。{}",
+        )
+        return Banner(
+            "unknown", say("Measured on unknown silicon", "在未知硬件上测得"), text.format(where.description, more)
+        )
     text = say(
         "{}. Speed and memory say nothing about an NPU.{} Why no NPU: {}",
         "{}。速度和内存数据不代表 NPU。{}未使用 NPU 的原因:{}",
     )
+    why = where.why_not_npu or say("vLLM runs on the CPU", "vLLM 运行在 CPU 上")
     title = say("Measured on a CPU, not on an NPU", "在 CPU 上测得,未使用 NPU")
-    return Banner("cpu", title, text.format(where.description, more, where.why_not_npu))
+    return Banner("cpu", title, text.format(where.description, more, why))
 
 
 def facts(report: Report, say: Say) -> tuple[tuple[str, str], ...]:
@@ -69,7 +78,7 @@ def facts(report: Report, say: Say) -> tuple[tuple[str, str], ...]:
     return (
         (say("Model", "模型"), f"{where.model}{revision}"),
         (say("Number format", "数值格式"), where.dtype),
-        (say("Engine", "推理引擎"), where.engine),
+        (say("Engine", "推理引擎"), where.engine_and_version),
         (say("Host", "主机"), where.host),
         (say("Date (UTC)", "日期(UTC)"), report.head.begun.replace("T", " ").removesuffix("+00:00")),
         (say("Kit", "套件版本"), f"{where.kit}{commit}"),
