@@ -22,6 +22,7 @@ from runtime.ops.readme import READMES, renewed
 from runtime.transcriber import Transcriber
 
 SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure"
+VLLM = PROJECT / "runtime" / "engines" / "vllm"
 ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
 
 
@@ -42,7 +43,7 @@ def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None
     assert path.read_text(encoding="utf-8") == renewed(path), "stale → invoke readme"
 
 
-@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE, VLLM], ids=lambda folder: folder.name)
 def test_both_languages_are_in_step(folder: Path) -> None:
     english, chinese = ((folder / path.name).read_text(encoding="utf-8") for path in READMES)
     assert outline(english) == outline(chinese)
@@ -62,7 +63,7 @@ def test_the_page_of_the_server_names_its_routes_and_settings(transcriber: Trans
     "path",
     [
         *READMES,
-        *(folder / path.name for folder in (SERVER, MEASURE) for path in READMES),
+        *(folder / path.name for folder in (SERVER, MEASURE, VLLM) for path in READMES),
         PROJECT / "runtime" / "demo" / "checkpoint" / "README.md",
     ],
 )
@@ -87,10 +88,10 @@ def test_each_invoke_command_works_as_written(command: str, tmp_path: Path) -> N
     assert result.stdout.strip()
 
 
-@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE, VLLM], ids=lambda folder: folder.name)
 def test_every_task_shown_takes_the_flags_that_it_is_shown_with(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^(?:\$ |ASR_\S+ )?invoke (.+)$", text, re.MULTILINE)
+    shown = re.findall(r"^(?:\$ )?(?:ASR_\S+ )*invoke (.+)$", text, re.MULTILINE)
     assert shown
     for command in shown:
         initial = ParserContext(args=[Argument(name="help", optional=True)])
