@@ -85,7 +85,7 @@ class HeldEngine:
 
     def __init__(self, real: Engine) -> None:
         self.name, self.wording, self.device, self.loaded = real.name, real.wording, real.device, real.loaded
-        self._together = real.status().most_together
+        self.together = real.status().most_together
         self.due: SimpleQueue[HeldDecoding] = SimpleQueue()
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class HeldEngine:
         return decodings
 
     def status(self) -> Status:
-        return Status(self.due.qsize(), 0, self._together)
+        return Status(self.due.qsize(), 0, self.together)
 
     def stop(self, *, drain: bool = True) -> None:
         """Nothing to stop."""

@@ -74,6 +74,7 @@ def test_a_growing_segment_is_with_the_engine_once_and_gives_way_to_the_whole(tr
 
 def test_growing_segments_wait_while_the_engine_is_busy_and_whole_ones_do_not(transcriber: Transcriber) -> None:
     with speaking(transcriber) as (server, engine, _), talking(server) as other:
+        engine.together = 1
         other.set(format={"rate": 16000}, turn_detection=None)
         other.append(NOISE)
         other.set()

@@ -69,7 +69,7 @@ def test_versions_of_this_environment_are_the_pinned_ones() -> None:
 
 def test_versions_that_matter_are_an_error() -> None:
     assert_refused(invoke("versions", "--stack", "npu"), "not the pinned stack")
-    assert_refused(invoke("versions", "--stack", "gpu"), "choose from: npu, vllm, cpu")
+    assert_refused(invoke("versions", "--stack", "gpu"), "choose from: npu, vllm, vllm-cpu, cpu")
 
 
 def test_smoke_passes_and_writes_what_it_saw(tmp_path: Path, clips: list[Clip]) -> None:

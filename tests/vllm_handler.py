@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import http.server
 import io
 import json
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
+from transformers import AutoProcessor
 
+from runtime.checkpoint import backend
+from runtime.demo import CHECKPOINT
 from runtime.engines import Utterance
 
 if TYPE_CHECKING:
@@ -32,6 +36,14 @@ HONOURED = {
     "stream": bool,
     "stream_options": dict,
 }
+# A tokenizer that pads now and then cannot be used by two threads, hence one of the stand-ins' own, and by turns.
+PROCESSING = threading.Lock()
+
+
+@functools.cache
+def _processor() -> Any:
+    backend()
+    return AutoProcessor.from_pretrained(CHECKPOINT, fix_mistral_regex=True)  # type: ignore[no-untyped-call]
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -161,8 +173,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _stream(self, utterance: Utterance, fault: "Fault | None") -> None:
         transcriber = self.stand_in.transcriber
-        processor = transcriber.loaded.processor
-        ids = processor(text=[utterance.prompt], audio=[utterance.samples], return_tensors="np")["input_ids"][0]
+        with PROCESSING:
+            inputs = _processor()(text=[utterance.prompt], audio=[utterance.samples], return_tensors="np")
+        ids = inputs["input_ids"][0]
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")

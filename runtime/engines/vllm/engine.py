@@ -197,7 +197,7 @@ class VllmEngine:
         """Say what is not there. Raises KitError where nothing is."""
         absent = [server for server in self._servers if server.state != "ready"]
         if len(absent) < len(self._servers) or self._stopping:
-            for server in absent:
+            for server in [] if self._stopping else absent:
                 log.warning("%s is not there: %s", server.name, server.trouble)
             self._started.set_result(None)
             return

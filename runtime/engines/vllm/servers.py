@@ -86,11 +86,13 @@ def roomiest(servers: Iterable[Server], *, most: int, without: Iterable[Server] 
 
 
 def versions(servers: Iterable[Server]) -> str:
-    """Which vLLM is where, in a few words."""
-    return ", ".join(
-        f"vLLM {server.found.version} at {server.url}" if server.found else f"vLLM at {server.url}"
-        for server in servers
-    )
+    """Which vLLM it is and, if it is elsewhere, where: the ports of those that the kit starts are others each time."""
+    return ", ".join(dict.fromkeys(map(_version, servers)))
+
+
+def _version(server: Server) -> str:
+    known = f"vLLM {server.found.version}" if server.found else "vLLM"
+    return known if server.order else f"{known} at {server.url}"
 
 
 def packages(servers: Iterable[Server]) -> dict[str, str]:
