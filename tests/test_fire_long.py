@@ -57,7 +57,8 @@ def test_few_long_files_are_in_memory_and_short_ones_pass_them(
     transcriber: Transcriber, speech: list[Clip], pool: ThreadPoolExecutor
 ) -> None:
     silent, engine = held(transcriber)
-    with served(silent, max_batch=1, segment_seconds=30) as server:
+    engine.together = 1
+    with served(silent, segment_seconds=30) as server:
         long = recording(speech[0].path, LONG + 30)
         most = long_files(server.service.transcriber.engine, server.service.settings)
 

@@ -7,12 +7,11 @@ import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from sounds import Samples, originals, varied
 
-from runtime.audio import SAMPLE_RATE, load
+from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.engines import Utterance
 from runtime.engines.encoder import encode
@@ -20,14 +19,13 @@ from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.qwen import Recognizer
 from runtime.measure.clips import Clip
 from runtime.prompt import Prompter
-from runtime.transcriber import Transcriber, limits
+from runtime.transcriber import Transcriber
 from runtime.transcript import read
 
 CLIPS = 56
 BATCH = 8
 MAX_NEW_TOKENS = 64
 
-Samples = npt.NDArray[np.float32]
 Answers = list[tuple[tuple[int, ...], str, str]]  # tokens, text, language
 
 
@@ -62,16 +60,7 @@ def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: s
 @pytest.fixture(scope="module")
 def sounds(transcriber: Transcriber, clips: list[Clip]) -> list[Samples]:
     """56 clips of 0.5 to 10 s: the bundled ones cut, joined, turned down and made noisy."""
-    rng = np.random.default_rng(11)
-    originals = [load(clip.path, limits=limits(transcriber.settings)).samples for clip in clips]
-    made = list(originals)
-    while len(made) < CLIPS:
-        one, other = (originals[k] for k in rng.integers(len(originals), size=2))
-        start = int(rng.integers(0, len(one) // 2))
-        joined = np.concatenate([one[start:], other])[: int(rng.uniform(0.5, 10) * SAMPLE_RATE)]
-        noise = rng.standard_normal(len(joined)) * rng.choice([0, 1e-4, 1e-2])
-        made.append((joined * rng.uniform(0.1, 1) + noise).astype(np.float32))
-    return made
+    return varied(originals(transcriber, clips), CLIPS)
 
 
 @pytest.mark.parametrize(("batch", "language"), [(1, None), (BATCH, None), (BATCH, "Chinese")])

@@ -21,9 +21,12 @@ from runtime.transcriber import Transcriber
 
 
 @contextmanager
-def still(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served, HeldEngine]]:
-    """A server whose engine is held still."""
+def still(
+    transcriber: Transcriber, *, together: int | None = None, **changes: Any
+) -> Iterator[tuple[Served, HeldEngine]]:
+    """A server whose engine is held still; `together` is how many it would decode at once, if not the usual number."""
     silent, engine = held(transcriber)
+    engine.together = together or engine.together
     with served(silent, **changes) as server:
         yield server, engine
 
@@ -172,7 +175,7 @@ def test_a_stream_that_fails_ends_with_the_error(
 def test_waiting_costs_neither_threads_nor_decoded_audio(
     transcriber: Transcriber, speech: list[Clip], pool: ThreadPoolExecutor
 ) -> None:
-    with still(transcriber, max_batch=1) as (server, engine):
+    with still(transcriber, together=1) as (server, engine):
         waiting = [ask(pool, server, speech[0]) for _ in range(3 * AHEAD)]
         due = [engine.next() for _ in range(AHEAD)]
         assert engine.due.empty()  # the others' audio is not even decoded

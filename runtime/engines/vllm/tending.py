@@ -24,6 +24,7 @@ TOO_MANY = 2  # looks in a row that find it unwell: it is lost
 PATIENT = 10  # such looks at a child whose port is closed: most probably it has ended, and is about to say why
 AGAIN = 0.5  # seconds until what was cancelled, and goes on, is cancelled again
 GRACE = 10.0  # seconds for a child to end; nobody waits for anything that it decodes
+LOADING_GRACE = 1.0  # for one that was never ready: while it loads its model, vLLM does not heed SIGTERM
 
 log = logging.getLogger("runtime.engines.vllm")
 
@@ -59,7 +60,7 @@ class Tender:
     async def end_child(self) -> None:
         """End the server, if the kit has started it, and everything of its process group."""
         if child := self.server.child:
-            await asyncio.to_thread(child.stop, GRACE)
+            await asyncio.to_thread(child.stop, GRACE if self.server.found else LOADING_GRACE)
 
     async def _raise_child(self) -> bool:
         """Start the server; returns whether it runs."""
