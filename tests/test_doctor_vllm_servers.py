@@ -20,13 +20,6 @@ from runtime.transcriber import Transcriber
 START = "start it with: invoke vllm"
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def told(*urls: str, **settings: str) -> Outcome:
     variables = {"ASR_ENGINE": "vllm", "ASR_VLLM_URL": ",".join(urls), **settings}
     outcome = servers(Case(Host(), load_settings(variables), False, "host"))

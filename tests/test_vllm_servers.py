@@ -12,7 +12,7 @@ from vllm_server import LONGEST, StandIn, vllm_server
 from env.loading import load_settings
 from runtime.audio import load
 from runtime.engines import Engine, EngineError, Observer, Utterance
-from runtime.errors import KitError, UsageError
+from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
@@ -179,6 +179,24 @@ def test_a_server_that_is_not_well_gets_nothing_and_comes_back(
     assert not other.faults
 
 
+def test_a_server_that_hangs_gets_nothing_more(
+    servers: list[StandIn], utterances: list[Utterance], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = servers
+    with connected(one, other) as opened:
+        monkeypatch.setattr("runtime.engines.vllm.checking.PATIENCE", 0.1)
+        held = one.fault("hold")
+        begun = [opened.engine.submit([utterance])[0] for utterance in utterances[:2]]
+        assert held.reached.wait(LONGEST)
+        one.hangs = True
+        one.fault("cut")
+        assert texts(opened.engine, utterances) == expected
+        assert [stream.result().text for stream in begun] == expected[:2]
+        assert held.hung_up.wait(LONGEST)
+        (trouble,) = {server.trouble for server in opened.engine.status().servers if server.url == one.url}
+    assert trouble == "does not answer"
+
+
 def test_the_first_that_comes_is_waited_for(transcriber: Transcriber, utterances: list[Utterance]) -> None:
     ear = Ear()
     late = StandIn(transcriber)
@@ -255,27 +273,3 @@ def test_the_key_is_sent_and_never_shown(
             opened.engine.submit(utterances[:1])[0].result()
     assert {headers["authorization"] for _, headers in server.asked} == {f"Bearer {KEY}"}
     assert KEY not in f"{shown} {caught.value} {caplog.text}"
-
-
-@pytest.mark.parametrize("end", ["/", "/v1", "/v1/"])
-def test_the_address_that_openai_clients_want_is_understood(
-    servers: list[StandIn], utterances: list[Utterance], end: str
-) -> None:
-    with connected(servers[0], ASR_VLLM_URL=servers[0].url + end) as opened:
-        assert texts(opened.engine, utterances[:1])
-
-
-@pytest.mark.parametrize(
-    ("urls", "reason"),
-    [
-        ("http://a:8000,http://a:8000/v1", "names http://a:8000 twice"),
-        ("http://me:secret@a:8000", "http://a:8000: expected host and port, no more → put the key into ASR_VLLM_KEY"),
-        ("http://a:8000/?x=secret", "expected host and port"),
-        ("http://a:80000", "no such port"),
-    ],
-)
-def test_an_address_that_cannot_be_used_is_refused(servers: list[StandIn], urls: str, reason: str) -> None:
-    with pytest.raises(UsageError) as caught, connected(servers[0], ASR_VLLM_URL=urls):
-        pass
-    assert reason in str(caught.value)
-    assert "secret" not in str(caught.value)

@@ -54,6 +54,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, stand_in: "StandIn") -> None:
         self.stand_in, self.connections, self.dead = stand_in, set[socket.socket](), threading.Event()
         super().__init__(("127.0.0.1", stand_in.port), _Handler)
+        if stand_in.tls:
+            self.socket = stand_in.tls.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -96,6 +98,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path.startswith("/v1/") and not self._allowed():
             self._json({"error": "Unauthorized"}, 401)
         elif self.path == "/health":
+            self.server.dead.wait(LONGEST if self.stand_in.hangs else 0)
             self._reply(b"", self.stand_in.health)
         elif self.path == "/version":
             self._json({"version": self.stand_in.version})

@@ -1,6 +1,7 @@
 """What stands in for a vLLM elsewhere on the network: a server on the loopback that answers as vLLM 0.18 does, byte for
 byte in the forms that were recorded of it, decodes with the demo model, and misbehaves as a test says."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ class Fault:
 @dataclass
 class StandIn:
     """A vLLM at `url`, the model's name being `model`. `template` None is the kit's raw one; `key` None lets everybody
-    in; `health` is the status that /health answers; `together` tokens are told at a time; `heard` are the requests'
-    bodies without those that check it, `asked` all paths and headers."""
+    in; `health` is the status that /health answers, unless it `hangs`; with `tls` it speaks https; `together` tokens
+    are told at a time; `heard` are the requests' bodies without those that check it, `asked` all paths and headers."""
 
     transcriber: Transcriber
     port: int = 0
@@ -47,6 +48,8 @@ class StandIn:
     vocabulary: int = 0  # added to every token that /tokenize tells
     key: str | None = None
     health: int = 200
+    hangs: bool = False
+    tls: ssl.SSLContext | None = None
     audio: bool = True  # librosa is installed
     together: int = 1
     faults: list[Fault] = field(default_factory=list)
@@ -58,7 +61,7 @@ class StandIn:
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def come(self) -> None:
         """Answer, on the port that it had before, if it had one."""

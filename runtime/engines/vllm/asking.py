@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from pydantic import SecretStr
 
+from runtime.addresses import authorities
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.engines import Utterance
 from runtime.errors import KitError
@@ -54,14 +55,15 @@ class ServerFault(Exception):  # noqa: N818 - no failure that callers of an engi
 
 def connect(key: SecretStr | None) -> httpx.AsyncClient:
     """A client for any number of servers, who are shown the key. It goes to them directly, whatever proxies the
-    environment names: they are in the house, and the audio stays there."""
+    environment names: they are in the house, and the audio stays there. Raises UsageError where REQUESTS_CA_BUNDLE is
+    no file."""
     return httpx.AsyncClient(
         headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
         # Nothing bounds an answer: operators may be compiled first. Whether a server still lives is asked for itself.
         timeout=httpx.Timeout(PATIENCE, read=None, write=60, pool=None),
         # A connection for each utterance: httpx looks at all that are kept for each of them, with each request.
         limits=httpx.Limits(max_keepalive_connections=0),
-        verify=ssl.create_default_context(),
+        verify=ssl.create_default_context(cafile=authorities()),
         trust_env=False,
     )
 

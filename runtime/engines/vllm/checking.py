@@ -11,6 +11,7 @@ import numpy as np
 
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
+from runtime.addresses import HOW_TO_TRUST, UNTRUSTED
 from runtime.engines import Utterance
 from runtime.engines.vllm.asking import PATIENCE, ServerFault, ask, cure, fault, harmless
 from runtime.errors import KitError
@@ -149,6 +150,8 @@ async def _exchange(client: httpx.AsyncClient, method: str, url: str, path: str,
     try:
         response = await client.request(method, url + path, timeout=PATIENCE, **options)
     except httpx.HTTPError as error:
+        if isinstance(error, httpx.ConnectError) and UNTRUSTED in str(error):
+            raise UnfitError(url, f"cannot be trusted: {harmless(str(error))}", HOW_TO_TRUST) from None
         raise fault(error) from None
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise UnfitError(url, f"answers {response.status_code}: it wants another key", "set ASR_VLLM_KEY")

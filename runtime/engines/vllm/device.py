@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from runtime.device import Device, DeviceError, Memory, Silicon
@@ -81,8 +82,12 @@ class Children(Elsewhere):
         """The NPUs' model where npu-smi tells it, or the CPU's architecture and number of cores; and which vLLM."""
         if not self.npus():
             return f"{platform.machine()} CPU, {os.cpu_count()} cores, {self.told()}"
-        names = sorted({chip.name for chip in _chips()})
-        return f"{', '.join(names)}, {self.told()}" if names else self.told()
+        return f"{self._names}, {self.told()}" if self._names else self.told()
+
+    @cached_property
+    def _names(self) -> str:
+        """Of the NPUs' models, which stay what they are: npu-smi takes its time, and each scrape asks."""
+        return ", ".join(sorted({chip.name for chip in _chips()}))
 
     @property
     def tells_memory(self) -> bool:

@@ -26,7 +26,7 @@ from runtime.engines.stream import Stream
 from runtime.engines.vllm.asking import ServerFault, ask, connect, cure
 from runtime.engines.vllm.checking import needs
 from runtime.engines.vllm.reading import Reader
-from runtime.engines.vllm.servers import Server, roomiest
+from runtime.engines.vllm.servers import Server, none_ready, roomiest, troubles
 from runtime.engines.vllm.tending import Tender, cancel, end
 from runtime.errors import KitError
 from runtime.wording import Wording
@@ -151,24 +151,29 @@ class VllmEngine:
         loop.set_default_executor(ThreadPoolExecutor(ENCODERS + 2 * len(self._servers), "vllm"))
         with self._lock:
             self._loop = loop
+        try:
+            async with connect(self._settings.vllm_key) as client:
+                await self._use(client)
+        finally:
+            with self._lock:
+                self._loop = None
+
+    async def _use(self, client: httpx.AsyncClient) -> None:
         wanted = needs(self._settings, self.wording)
-        async with connect(self._settings.vllm_key) as client:
-            tenders = [
-                Tender(server, client, wanted, self._settings, self._server_changed, self._tell_stage)
-                for server in self._servers
-            ]
-            tending = [asyncio.ensure_future(tender.run()) for tender in tenders]
-            for task in tending:
-                task.add_done_callback(lambda _: self._changed.set())
-            try:
-                await self._until(self._has_started, tending, seconds=self._settings.vllm_start_seconds)
-                self._conclude_start()
-                await self._until(lambda: self._move_on(client), tending)
-            finally:
-                with self._lock:
-                    self._loop = None
-                await end([*tending, *(task for server in self._servers for task in server.underway.values())])
-                await asyncio.gather(*(tender.end_child() for tender in tenders))
+        tenders = [
+            Tender(server, client, wanted, self._settings, self._server_changed, self._tell_stage)
+            for server in self._servers
+        ]
+        tending = [asyncio.ensure_future(tender.run()) for tender in tenders]
+        for task in tending:
+            task.add_done_callback(lambda _: self._changed.set())
+        try:
+            await self._until(self._has_started, tending, seconds=self._settings.vllm_start_seconds)
+            self._conclude_start()
+            await self._until(lambda: self._move_on(client), tending)
+        finally:
+            await end([*tending, *(task for server in self._servers for task in server.underway.values())])
+            await asyncio.gather(*(tender.end_child() for tender in tenders))
 
     async def _until(
         self, done: Callable[[], bool], tending: Sequence["asyncio.Task[None]"], seconds: float | None = None
@@ -201,18 +206,14 @@ class VllmEngine:
                 log.warning("%s is not there: %s", server.name, server.trouble)
             self._started.set_result(None)
             return
-        if len(absent) == 1 and absent[0].refusal:
-            raise absent[0].refusal
-        seconds, advice = self._settings.vllm_start_seconds, "start one there: invoke vllm"
-        after = "" if all(server.refusal for server in absent) else f" after {seconds:g} s"
-        raise KitError("vLLM", f"no server is ready{after}: {_troubles(absent)}", advice if after else "")
+        raise none_ready(absent, seconds=self._settings.vllm_start_seconds)
 
     def _move_on(self, client: httpx.AsyncClient) -> bool:
         """Hand out what can be; fail where nobody is left to take it. Returns whether the engine shall end and all that
         was accepted has its end."""
         left = any(server.state in ("ready", "doubted") or server.underway for server in self._servers)
         if not (left or self._failed):
-            self._fail(f"no server is left: {_troubles(self._servers)}")
+            self._fail(f"no server is left: {troubles(self._servers)}")
         most = self._settings.vllm_max_seqs
         while server := roomiest(self._servers, most=most, without=self._again[0].failed if self._again else ()):
             job = self._next()
@@ -290,10 +291,6 @@ class VllmEngine:
             stream.push(_failure(reason))
         for observer in self._observers:
             observer.failed(reason)
-
-
-def _troubles(servers: Sequence[Server]) -> str:
-    return "; ".join(f"{server.name}: {server.trouble}" for server in servers)
 
 
 def _failure(reason: str) -> EngineError:

@@ -1,19 +1,18 @@
 """The servers that an engine has, and which of them gets the next utterance."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 from env.settings import Settings
 from runtime import engines
+from runtime.addresses import vllm_servers
 from runtime.engines.stream import Stream
 from runtime.engines.vllm.checking import Found
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.flags import Order
-from runtime.errors import KitError, UsageError
-from runtime.fetch import shown
+from runtime.errors import KitError
 
 # starting: it has not decoded yet. doubted: something failed; it gets nothing until that is cleared up. lost: it fails.
 State = Literal["starting", "ready", "doubted", "lost"]
@@ -65,11 +64,7 @@ class Server:
 
 def elsewhere(settings: Settings) -> list[Server]:
     """The servers of ASR_VLLM_URL, none if it is not set. Raises UsageError where an address cannot be used."""
-    urls = [_address(url) for url in settings.vllm_url.split(",")] if settings.vllm_url else []
-    for url in urls:
-        if urls.count(url) > 1:
-            raise UsageError("ASR_VLLM_URL", f"names {url} twice", "name each server once")
-    return [Server(url, url) for url in urls]
+    return [Server(url, url) for url in vllm_servers(settings)]
 
 
 def started(orders: Iterable[Order]) -> list[Server]:
@@ -83,6 +78,21 @@ def roomiest(servers: Iterable[Server], *, most: int, without: Iterable[Server] 
     free = [server for server in servers if server.state == "ready" and len(server.underway) < most]
     avoided = set(without)
     return min(free, key=lambda server: (server in avoided, server.seconds, len(server.underway)), default=None)
+
+
+def troubles(servers: Iterable[Server]) -> str:
+    """What is wrong with each."""
+    return "; ".join(f"{server.name}: {server.trouble}" for server in servers)
+
+
+def none_ready(servers: Sequence[Server], *, seconds: float) -> KitError:
+    """What to tell where these are all servers, and none can be used after so many seconds."""
+    if len(servers) == 1 and servers[0].refusal:
+        return servers[0].refusal
+    if all(server.refusal for server in servers):
+        return KitError("vLLM", f"no server is ready: {troubles(servers)}")
+    reason = f"no server is ready after {seconds:g} s: {troubles(servers)}"
+    return KitError("vLLM", reason, "start one there: invoke vllm")
 
 
 def versions(servers: Iterable[Server]) -> str:
@@ -115,16 +125,3 @@ def groups(servers: Iterable[Server]) -> list[int]:
 def on_npus(servers: Iterable[Server]) -> bool:
     """Whether those that the kit has started calculate on NPUs, as their launcher told."""
     return any(server.child and server.child.facts.get("device") == "npu" for server in servers)
-
-
-def _address(url: str) -> str:
-    """An address without the /v1 that OpenAI's clients want at its end."""
-    parts: Any = urlsplit(url)
-    try:
-        _ = parts.port
-    except ValueError:
-        raise UsageError("ASR_VLLM_URL", f"{shown(url)}: no such port", "http://host:port") from None
-    if parts.username is not None or parts.query or parts.fragment or not parts.hostname:
-        advice = "put the key into ASR_VLLM_KEY" if parts.username is not None else "http://host:port"
-        raise UsageError("ASR_VLLM_URL", f"{shown(url)}: expected host and port, no more", advice)
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -1,49 +1,67 @@
 """Whether a server answers over HTTP, and at which step it does not: name, connection, TLS, HTTP.
 
-With the client that fetches weights, and so with the same proxies and certificates.
+With the client that fetches weights, and so with the same proxies and certificates; or directly, as vLLM is asked.
 """
 
 import socket
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from runtime.addresses import authorities
 from runtime.fetch import shown
 from runtime.ops.doctor.probes import Answer
+
+if TYPE_CHECKING:
+    import requests
 
 PATIENCE = 10.0  # seconds to connect, and to answer; a name server takes its own time
 
 
-def reach(url: str, *, seconds: float = PATIENCE) -> Answer:
-    """The status that a GET of `url` gets; any below 500 is an answer, everything else a fault that names the step."""
+def reach(url: str, *, seconds: float = PATIENCE, directly: bool = False) -> Answer:
+    """The status that a GET of `url` gets; any below 500 is an answer, everything else a fault that names the step.
+    Raises UsageError where REQUESTS_CA_BUNDLE is no file, if it goes there directly."""
+    client = session(directly=directly)
     outcome: list[Answer] = []
     # The resolver cannot be given a deadline; a thread can be left behind.
-    thread = threading.Thread(target=lambda: outcome.append(_get(url, seconds)), daemon=True)
+    thread = threading.Thread(target=lambda: outcome.append(_get(client, url, seconds)), daemon=True)
     thread.start()
     thread.join(3 * seconds)
     return outcome[0] if outcome else Answer("", f"no answer within {3 * seconds:g} s, perhaps of the name server")
 
 
-def _get(url: str, seconds: float) -> Answer:
+def session(*, directly: bool) -> "requests.Session":
+    """A client; `directly`: one that knows no proxies, and no credentials of the operator's. Raises UsageError where
+    REQUESTS_CA_BUNDLE is no file."""
+    import requests
+
+    made = requests.Session()
+    if directly:
+        made.trust_env, made.verify = False, authorities() or True
+    return made
+
+
+def _get(client: "requests.Session", url: str, seconds: float) -> Answer:
     import requests
 
     try:
-        with requests.get(url, timeout=seconds, stream=True) as answer:
+        with client, client.get(url, timeout=seconds, stream=True) as answer:
             if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 return Answer("", f"HTTP: answers {answer.status_code} {answer.reason}".rstrip())
             return Answer(str(answer.status_code))
     except requests.RequestException as error:
-        return Answer("", _explain(url, error))
+        return Answer("", _explain(url, error, client.trust_env))
 
 
-def _explain(url: str, error: Exception) -> str:
+def _explain(url: str, error: Exception, by_proxy: bool) -> str:
     """At which step it failed. Errors of requests wrap those of urllib3, and these the system's."""
     import requests
     from requests.utils import select_proxy
     from urllib3.exceptions import NameResolutionError
 
-    proxy = select_proxy(url, requests.utils.get_environ_proxies(url))
+    proxy = select_proxy(url, requests.utils.get_environ_proxies(url)) if by_proxy else None
     party = f"the proxy {shown(proxy)}" if proxy else str(urlsplit(url).hostname)
     chain = list(_chain(error))
     last = next((str(link) for link in reversed(chain) if str(link)), type(error).__name__)

@@ -7,11 +7,12 @@ from typing import Any
 from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
-from runtime.fetch import shown
+from runtime.addresses import HOW_TO_TRUST, UNTRUSTED, vllm_servers
+from runtime.errors import UsageError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer
-from runtime.ops.doctor.reach import reach
+from runtime.ops.doctor.reach import reach, session
 from runtime.ops.doctor.vllm import releases
 
 PATIENCE = 10.0  # seconds for an answer
@@ -36,7 +37,10 @@ def servers(case: Case) -> Outcome | None:
     """The servers of ASR_VLLM_URL answer, with the vLLM that the kit is tried with, and leave prompts as they are."""
     if not case.front:
         return None
-    answer = case.host.ask("vllm-servers", lambda: _ask(case.settings))
+    try:
+        answer = case.host.ask("vllm-servers", lambda: _ask(case.settings))
+    except UsageError as error:
+        return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
     if answer.fault == NOT_RECORDED:
         return Outcome("warn", NOT_RECORDED)
     told = [Told(**entry) for entry in json.loads(answer.output)]
@@ -51,9 +55,7 @@ def servers(case: Case) -> Outcome | None:
 
 def _judge(told: Told, settings: Settings) -> Outcome:
     if told.fault:
-        wants_key = "401" in told.fault
-        advice = f"export {variable('vllm_key')}=…" if wants_key else f"{HOW}; or take it out of {variable('vllm_url')}"
-        return Outcome("fail", f"{told.url}: {told.fault}", advice)
+        return Outcome("fail", f"{told.url}: {told.fault}", _cure(told.fault))
     named = f"{told.url}: vLLM {told.version}, {told.model}, {told.max_model_len} tokens"
     if not told.raw:
         return Outcome("fail", f"{named}: its chat template changes the kit's prompts", HOW)
@@ -66,24 +68,29 @@ def _judge(told: Told, settings: Settings) -> Outcome:
     return Outcome("pass", named)
 
 
+def _cure(fault: str) -> str:
+    if "401" in fault:
+        return f"export {variable('vllm_key')}=…"
+    return HOW_TO_TRUST if UNTRUSTED in fault else f"{HOW}; or take it out of {variable('vllm_url')}"
+
+
 def _ask(settings: Settings) -> Answer:
     key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""
-    urls = [url.rstrip("/") for url in (settings.vllm_url or "").split(",")]
-    return Answer(json.dumps([asdict(_tell(url, key)) for url in urls]) + "\n")
+    return Answer(json.dumps([asdict(_tell(url, key)) for url in vllm_servers(settings)]) + "\n")
 
 
 def _tell(url: str, key: str) -> Told:
     import requests
 
-    fault = reach(f"{url}/health", seconds=PATIENCE).fault
+    fault = reach(f"{url}/health", seconds=PATIENCE, directly=True).fault
     if fault:
-        return Told(shown(url), fault)
-    with requests.Session() as session:
+        return Told(url, fault)
+    with session(directly=True) as client:
         if key:
-            session.headers["Authorization"] = f"Bearer {key}"
+            client.headers["Authorization"] = f"Bearer {key}"
 
         def ask(path: str, body: dict[str, Any] | None = None) -> Any:
-            with session.request("POST" if body else "GET", f"{url}{path}", json=body, timeout=PATIENCE) as answer:
+            with client.request("POST" if body else "GET", f"{url}{path}", json=body, timeout=PATIENCE) as answer:
                 answer.raise_for_status()
                 return answer.json()
 
@@ -95,10 +102,10 @@ def _tell(url: str, key: str) -> Told:
             messages = [{"role": "user", "content": TEXT}]
             written = ask("/tokenize", {"model": model["id"], "messages": messages, "add_special_tokens": False})
         except requests.HTTPError as error:
-            return Told(shown(url), str(error).partition(" for url")[0])
+            return Told(url, str(error).partition(" for url")[0])
         except requests.RequestException as error:
-            return Told(shown(url), f"ends an answer early: {type(error).__name__}")
+            return Told(url, f"ends an answer early: {type(error).__name__}")
         except (LookupError, TypeError):
-            return Told(shown(url), "answers, but not as vLLM does")
+            return Told(url, "answers, but not as vLLM does")
     length = model.get("max_model_len", 0)
-    return Told(shown(url), "", version, model["id"], length, raw=plain["tokens"] == written["tokens"])
+    return Told(url, "", version, model["id"], length, raw=plain["tokens"] == written["tokens"])

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
+from runtime.addresses import vllm_servers
+from runtime.errors import UsageError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together, used_nodes
 from runtime.ops.doctor.vllm.installed import has_vllm, no_vllm
@@ -44,7 +46,10 @@ def _transformers(told: Settings) -> Outcome | None:
 
 def _front(case: Case) -> Outcome:
     told, outcomes = case.settings, []
-    addresses = (told.vllm_url or "").split(",")
+    try:
+        addresses = vllm_servers(told)
+    except UsageError as error:
+        return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
     here = [url for url in addresses if _is_loopback(url)]
     if here and case.quick and case.place == "host":
         evidence = f"{', '.join(here)}: in the container that make up starts, this is the container itself"
