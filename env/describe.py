@@ -34,6 +34,7 @@ CHINESE = {
     "threads": "线程",
     "files": "个文件",
     "requests": "个请求",
+    "servers": "个服务",
     "http(s) address": "http(s) 地址",
     "IPv4 address": "IPv4 地址",
     "owner/name": "所有者/名称",

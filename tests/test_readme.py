@@ -15,7 +15,10 @@ from tree import bare_environment, clone_into
 
 import tasks
 from env.field import variable
+from env.loading import load_settings
 from env.settings import Settings
+from runtime import demo
+from runtime.engines.vllm import flags
 from runtime.measure.bench.run import TABLE
 from runtime.measure.clips import Clip
 from runtime.ops.readme import READMES, renewed
@@ -96,6 +99,30 @@ def test_every_task_shown_takes_the_flags_that_it_is_shown_with(folder: Path) ->
     for command in shown:
         initial = ParserContext(args=[Argument(name="help", optional=True)])
         Parser(initial=initial, contexts=tasks.namespace.to_contexts()).parse_argv(shlex.split(command))
+
+
+def test_what_is_set_for_vllm_can_be_set() -> None:
+    """In both languages: each variable with its value is one that is accepted, and flags are such as vLLM gets."""
+    english, chinese = ((VLLM / path.name).read_text(encoding="utf-8") for path in READMES)
+    shown = re.findall(r"\b(ASR_\w+)=('[^']+'|[\w./:,-]+)", english)
+    assert shown == re.findall(r"\b(ASR_\w+)=('[^']+'|[\w./:,-]+)", chinese)
+    assert "ASR_VLLM_FLAGS" in dict(shown)
+    for name, value in shown:
+        text = value.strip("'").replace("PORT", "8101")
+        settings = load_settings({"ASR_ENGINE": "vllm", "ASR_PROFILE": "cpu", name: text})
+        if name == "ASR_VLLM_FLAGS":
+            (order,) = flags.orders(settings, demo.CHECKPOINT)
+            assert order.command[-2:] == tuple(text.split())
+
+
+def test_the_figures_of_both_engines_are_those_of_the_table() -> None:
+    """The short page tells two of the ratios of the page on the engine."""
+    for short, path in zip((ENGLISH, CHINESE), READMES, strict=True):
+        table = re.findall(r"\| ([\d.]+) \|$", (VLLM / path.name).read_text(encoding="utf-8"), re.MULTILINE)
+        section = short.partition("ASR_STACK=vllm make up")[2].partition("\n### ")[0]
+        told = re.findall(r"(?<![\d.])[01]\.\d\d(?!\.?\d)", section)
+        assert told
+        assert set(told) <= set(table)
 
 
 def test_the_page_on_measuring_has_every_part_of_the_benchmark() -> None:

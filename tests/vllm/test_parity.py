@@ -10,11 +10,13 @@ does without. So with vLLM's own windows the tokens are the same up to 8 s, and 
 the window is as long as the sound they are the same for all. Which is better for the real weights is not known here.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 from sounds import Samples, long, originals, varied
 
 from env.loading import load_settings
@@ -27,7 +29,10 @@ from runtime.transcript import read
 from .program import Program
 
 WINDOW = 8 * SAMPLE_RATE
-ONE_WINDOW = """--hf-overrides '{"thinker_config": {"audio_config": {"n_window_infer": 100000}}}'"""
+# As one is told to type it.
+(ONE_WINDOW,) = re.findall(
+    r"ASR_VLLM_FLAGS='(.+?)'", (PROJECT / "runtime" / "engines" / "vllm" / "README.md").read_text(encoding="utf-8")
+)
 # Language and context, besides neither of them.
 ASKED = [("Chinese", ""), ("English", ""), (None, "sara"), ("Chinese", "王方 sara 太阳")]
 
