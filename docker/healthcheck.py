@@ -1,4 +1,5 @@
-"""Is the server ready? Exit code 0 or 1, and its words, which `docker inspect` keeps."""
+"""Is the server ready? Exit code 0 or 1, and its words, which `docker inspect` keeps. An argument is the path to ask
+at: vLLM alone has another."""
 
 import os
 import ssl
@@ -7,7 +8,8 @@ import urllib.error
 import urllib.request
 
 SCHEME = "https" if os.environ.get("ASR_TLS_CERT_FILE") else "http"
-URL = f"{SCHEME}://127.0.0.1:{os.environ.get('ASR_PORT') or 8000}/health/ready"
+PATH = sys.argv[1] if sys.argv[1:] else "/health/ready"
+URL = f"{SCHEME}://127.0.0.1:{os.environ.get('ASR_PORT') or 8000}{PATH}"
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The addresses of ASR_VLLM_URL, and whose certificates are trusted there, for the engine and for the doctor."""
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from runtime.errors import UsageError
 from runtime.fetch import shown
 
 TRUST = "REQUESTS_CA_BUNDLE"  # the variable of the client that fetches weights, so that one names a house's authority
+PLACE = re.compile(r"([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.IGNORECASE)  # host, or an IPv6 address, and port
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in OpenSSL's errors
 HOW_TO_TRUST = f"{TRUST}=FILE names a certificate to trust; for a container, put it into docker/certificates"
 
@@ -34,12 +36,12 @@ def authorities() -> str | None:
 
 
 def _address(url: str) -> str:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         _ = parts.port
-    except ValueError:
-        raise UsageError(variable("vllm_url"), f"{shown(url)}: no such port", "http://host:port") from None
-    if parts.username is not None or parts.query or parts.fragment or not parts.hostname:
+    except ValueError as error:
+        raise UsageError(variable("vllm_url"), f"{shown(url)}: no address: {error}", "http://host:port") from None
+    if parts.query or parts.fragment or not PLACE.fullmatch(parts.netloc):
         advice = f"put the key into {variable('vllm_key')}" if parts.username is not None else "http://host:port"
         raise UsageError(variable("vllm_url"), f"{shown(url)}: expected host and port, no more", advice)
     return url.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -57,7 +57,10 @@ def chat_template(directory: Path) -> str:
     """The chat template. Raises CheckpointError where its file is broken."""
     path = next(path for name in CHAT_TEMPLATES if (path := directory / name).is_file())
     if path.suffix != ".json":
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (ValueError, OSError) as error:
+            raise CheckpointError(str(path), f"cannot be read: {error}", "fetch the weights again") from None
     template = read_json(path).get("chat_template")
     if not isinstance(template, str):
         raise CheckpointError(str(path), "holds no chat template", "fetch the weights again")

@@ -32,9 +32,13 @@ def read_wording(directory: Path) -> Wording:
     from transformers import AutoTokenizer
 
     # fix_mistral_regex: as qwen-asr loads it; without, transformers warns about a fault this tokenizer does not have
-    tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-        directory, fix_mistral_regex=True, local_files_only=True
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            directory, fix_mistral_regex=True, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        reason = f"tokenizer_config.json, vocab.json and merges.txt make no tokenizer ({type(error).__name__})"
+        raise checkpoint_files.CheckpointError(str(directory), reason, "fetch the weights again") from None
     generation = checkpoint_files.read_json(directory / "generation_config.json")
     ends = generation.get("eos_token_id", tokenizer.eos_token_id)
     return Wording(

@@ -235,7 +235,7 @@ HEALTHY = {
     'asr_queue_wait_seconds_bucket{le="60"}': "0+60x90",
     'asr_queue_wait_seconds_bucket{le="+Inf"}': "0+60x90",
     'asr_info{engine="transformers"}': "1x90",
-    'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x90",
+    'asr_vllm_up{server="vLLM on npu:1"}': "1x90",
     'asr_device_memory_bytes{kind="used"}': "90x90",
     'asr_device_memory_bytes{kind="total"}': "100x90",
     'npu_chip_info_health_status{id="3"}': "1x90",
@@ -247,12 +247,12 @@ FAULTS = {
     "AsrErrors": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0+4x90"},
     "AsrQueueFull": {'asr_requests_total{route="/v1/audio/transcriptions",code="429"}': "0+1x90"},
     "AsrQueueSlow": {'asr_queue_wait_seconds_bucket{le="30"}': "0+56x90"},
-    "AsrVllmDown": {'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x50 0x40"},
+    "AsrVllmDown": {'asr_vllm_up{server="vLLM on npu:1"}': "1x50 0x40"},
     "AsrDeviceMemory": {'asr_device_memory_bytes{kind="used"}': "96x90"},
     "NpuUnhealthy": {'npu_chip_info_health_status{id="3"}': "1x30 0x60"},
 }
 BEARABLE = {
-    "a_vllm_server_that_loads_its_model_again": {'asr_vllm_up{url="http://127.0.0.1:8100"}': "1x57 0x2 1x31"},
+    "a_vllm_server_that_loads_its_model_again": {'asr_vllm_up{server="vLLM on npu:1"}': "1x57 0x2 1x31"},
     "the_memory_that_vllm_keeps": {
         'asr_info{engine="transformers"}': "_x90",
         'asr_info{engine="vllm"}': "1x90",

@@ -96,7 +96,7 @@ def test_as_many_are_decoded_at_once_as_it_takes(server: Served, stand_in: Stand
         for fault in held:
             asked.append(pool.submit(server.post, files={"file": audio}))
             assert fault.reached.wait(LONGEST)
-        assert value(read(server.url), "asr_vllm_utterances", url=stand_in.url) == CLIENTS
+        assert value(read(server.url), "asr_vllm_utterances", server=stand_in.url) == CLIENTS
         assert server.get("/v1/info").json()["engine"]["servers"][0]["decoding"] == CLIENTS
         for fault in held:
             fault.release.set()
@@ -119,7 +119,8 @@ def test_a_realtime_session(server: Served, transcriber: Transcriber, speech: li
 
 def test_info_names_the_engine_and_its_servers(server: Served, stand_in: StandIn) -> None:
     told = server.get("/v1/info").json()
-    assert told["engine"] == {"name": "vllm", "servers": [{"url": stand_in.url, "decoding": 0, "trouble": ""}]}
+    known = {"name": stand_in.url, "url": stand_in.url, "decoding": 0, "trouble": ""}
+    assert told["engine"] == {"name": "vllm", "servers": [known]}
     assert (told["device"]["silicon"], told["device"]["memory"]) == ("unknown", None)
     assert "vLLM 0.18.0" in told["device"]["description"]
     assert told["queue"]["engine"] == {"waiting": 0, "decoding": 0, "most_together": 64, "failed": ""}
@@ -133,8 +134,8 @@ def test_info_of_the_other_engine(transcriber: Transcriber) -> None:
 
 def test_metrics_name_each_server_and_no_memory_that_is_not_known(server: Served, stand_in: StandIn) -> None:
     found = read(server.url)
-    assert value(found, "asr_vllm_up", url=stand_in.url) == 1
-    assert value(found, "asr_vllm_utterances", url=stand_in.url) == 0
+    assert value(found, "asr_vllm_up", server=stand_in.url) == 1
+    assert value(found, "asr_vllm_utterances", server=stand_in.url) == 0
     assert not [name for name, _ in found if name == "asr_device_memory_bytes"]
     (info,) = [dict(labels) for name, labels in found if name == "asr_info"]
     assert (info["engine"], info["model"]) == ("vllm", "demo")
@@ -146,7 +147,7 @@ def test_what_operators_are_told(front: Transcriber, stand_in: StandIn, speech: 
         found = status(settings)
         assert found.document()["engine"] == {
             "name": "vllm",
-            "servers": [{"url": stand_in.url, "decoding": 0, "trouble": ""}],
+            "servers": [{"name": stand_in.url, "url": stand_in.url, "decoding": 0, "trouble": ""}],
         }
         assert f"engine   vllm\n         {stand_in.url}: 0 being decoded\ndevice   " in present.lines(found)
         for dry_run in (True, False):

@@ -39,7 +39,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def is_up(server: Served, one: StandIn) -> float | None:
-    return value(read(server.url), "asr_vllm_up", url=one.url)
+    return value(read(server.url), "asr_vllm_up", server=one.url)
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:

@@ -68,7 +68,9 @@ def test_the_address_that_openai_clients_want_is_understood(server: StandIn, spe
         ("http://a:8000,http://a:8000/v1", "names http://a:8000 twice"),
         ("http://me:secret@a:8000", "http://a:8000: expected host and port, no more"),
         ("http://a:8000/?x=secret", "expected host and port"),
-        ("http://a:80000", "no such port"),
+        ("http://a:80000", "no address: Port out of range"),
+        ("http://[::1:8000", "no address: Invalid IPv6 URL"),
+        ("http://[::1]x:80", "expected host and port"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(urls: str, reason: str) -> None:

@@ -15,6 +15,7 @@ from env.loading import load_settings
 from runtime.audio import load
 from runtime.engines import EngineError, Observer, Utterance
 from runtime.engines.vllm.launcher import MARK
+from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
@@ -140,6 +141,29 @@ def test_without_another_the_engine_fails_with_its_server(
             with pytest.raises(EngineError, match=r"no server is left: vLLM on cpu: .*SIGKILL"):
                 stream.result()
     assert children() <= before
+
+
+def test_one_that_cannot_be_started_again_says_why(
+    server: StandIn, variables: dict[str, str], utterance: Utterance, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = children()
+    with open_transcriber(load_settings({**variables, "ASR_VLLM_REPLICAS": "2"})) as opened:
+        assert opened.engine.submit([utterance])[0].result().tokens
+        program = Path(variables["ASR_VLLM_PYTHON"])
+        program.write_text(f"#!/bin/sh\necho '{MARK} refuses: no librosa → install it'\nexit 2\n")
+        os.kill(min(children() - before), signal.SIGKILL)
+        while "no librosa" not in caplog.text:
+            assert opened.engine.submit([utterance])[0].result().tokens
+    assert "no librosa → install it" in caplog.text
+    assert len(server.heard) > 1
+
+
+def test_one_that_is_too_slow_says_how_far_it_was(server: StandIn, variables: dict[str, str]) -> None:
+    server.health = 503
+    settings = load_settings(variables).model_copy(update={"vllm_start_seconds": 2.0})
+    words = r"vLLM on cpu: not ready after 2 s; it was .*ASR_VLLM_START_SECONDS"
+    with pytest.raises(KitError, match=words), open_transcriber(settings):
+        pass
 
 
 def test_an_interrupted_start_leaves_nothing(server: StandIn, variables: dict[str, str]) -> None:

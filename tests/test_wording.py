@@ -75,6 +75,12 @@ def test_text_needs_no_weights_but_all_other_files(tmp_path: Path) -> None:
     for path in tmp_path.glob("model*"):
         path.unlink()
     assert read_wording(tmp_path).text(read_wording(CHECKPOINT).tokenizer("bread chicken")["input_ids"])
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(CheckpointError, match=rf"{name.replace('.', '[.]')}.* no tokenizer"):
+            read_wording(tmp_path)
+        (tmp_path / name).write_bytes(whole)
     (tmp_path / "merges.txt").unlink()
-    with pytest.raises(CheckpointError, match=r"merges\.txt"):
+    with pytest.raises(CheckpointError, match=r"merges\.txt absent"):
         read_wording(tmp_path)

@@ -160,8 +160,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not is_check:
             self.stand_in.heard.append({**asked, "samples": samples, "prompt": text["text"]})
         limit = self.stand_in.max_model_len
-        if not self.stand_in.audio:
-            self._refuse(500, "No package metadata was found for vllm")
+        if self.stand_in.audio_fault:
+            self._refuse(*self.stand_in.audio_fault)
         elif fault and fault.kind == "refuse":
             self._refuse(fault.status, fault.message)
         elif len(samples) <= 160:
@@ -241,7 +241,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             is_last = start + len(some) == len(tokens) and reason is not None
             choice = {
                 "index": 0,
-                "delta": {"content": all_told.removeprefix(told)},
+                "delta": {"content": all_told.removeprefix(told) + self.stand_in.garnish},
                 "logprobs": None,
                 "finish_reason": reason if is_last else None,
                 **({"stop_reason": None} if is_last else {}),

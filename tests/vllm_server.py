@@ -36,7 +36,8 @@ class Fault:
 class StandIn:
     """A vLLM at `url`, the model's name being `model`. `template` None is the kit's raw one; `key` None lets everybody
     in; `health` is the status that /health answers, unless it `hangs`; with `tls` it speaks https; `together` tokens
-    are told at a time; `heard` are the requests' bodies without those that check it, `asked` all paths and headers."""
+    are told at a time, their text with a `garnish`; `heard` are the requests' bodies without those that check it,
+    `asked` all paths and headers."""
 
     transcriber: Transcriber
     port: int = 0
@@ -50,8 +51,9 @@ class StandIn:
     health: int = 200
     hangs: bool = False
     tls: ssl.SSLContext | None = None
-    audio: bool = True  # librosa is installed
+    audio_fault: tuple[int, str] | None = None  # what it answers to each audio
     together: int = 1
+    garnish: str = ""
     faults: list[Fault] = field(default_factory=list)
     heard: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)

@@ -28,6 +28,12 @@ class VllmSettings(BaseSettings):
         form="http://host:port,…",
         pattern=r"^https?://[^\s,]+(,https?://[^\s,]+)*$",
     )
+    vllm_alone: bool = setting(
+        False,
+        "",
+        "make up runs vLLM alone, without the API and its page: for servers elsewhere that name it in ASR_VLLM_URL.",
+        "make up 只运行 vLLM,不含 API 和网页:供其他主机的服务通过 ASR_VLLM_URL 使用。",
+    )
     vllm_key: SecretStr | None = setting(
         None, "", "Key that these servers ask for (vLLM's --api-key).", "上述服务要求的密钥(vLLM 的 --api-key)。"
     )

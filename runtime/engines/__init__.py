@@ -48,8 +48,10 @@ Event = int | Decoded | BaseException  # a token, or the end: a result or a fail
 
 @dataclass(frozen=True)
 class Server:
-    """A server that an engine hands utterances to: how many it has, and why it gets none, empty where it does."""
+    """A server that an engine hands utterances to: how many it has, and why it gets none, empty where it does. `name`
+    stays what it is while the engine's process does: the address, or where the kit runs it, such as `vLLM on npu:3`."""
 
+    name: str
     url: str
     decoding: int
     trouble: str = ""

@@ -100,11 +100,11 @@ def _used(memory: Memory) -> Metric:
 
 def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
     """Of the vLLM servers, where they decode."""
-    up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("url",))
-    decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("url",))
+    up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("server",))
+    decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("server",))
     for server in servers:
-        up.add_metric((server.url,), not server.trouble)
-        decoding.add_metric((server.url,), server.decoding)
+        up.add_metric((server.name,), not server.trouble)
+        decoding.add_metric((server.name,), server.decoding)
     yield from (up, decoding) if servers else ()
 
 

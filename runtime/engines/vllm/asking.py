@@ -11,7 +11,7 @@ import io
 import json
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -28,10 +28,11 @@ PATH = "/v1/chat/completions"
 FRAME = 160  # samples of a feature frame: preprocessor_config.json's hop_length
 FEWEST = 2 * FRAME  # samples; vLLM 0.18 refuses a single frame
 PATIENCE = 10.0  # seconds for a connection, or for the answer to a short question
+SILENCE = 300.0  # seconds without a token: operators may have to be compiled first; vLLM's /health knows no hung engine
 LONGEST_MESSAGE = 200  # characters of what a server says that are passed on
 OWN = (400, 413, 422)  # what vLLM answers where the utterance is at fault; anything else is the server's affair
-DATA = "data: "
-DONE = "[DONE]"
+DATA = b"data: "
+DONE = b"[DONE]"
 
 # Where vLLM's messages begin to print what they were given: samples, the request.
 GIVEN = re.compile(r"array\(|data[=:]|base64|['\"]input['\"]")
@@ -59,8 +60,7 @@ def connect(key: SecretStr | None) -> httpx.AsyncClient:
     no file."""
     return httpx.AsyncClient(
         headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
-        # Nothing bounds an answer: operators may be compiled first. Whether a server still lives is asked for itself.
-        timeout=httpx.Timeout(PATIENCE, read=None, write=60, pool=None),
+        timeout=httpx.Timeout(PATIENCE, read=SILENCE, write=60, pool=None),
         # A connection for each utterance: httpx looks at all that are kept for each of them, with each request.
         limits=httpx.Limits(max_keepalive_connections=0),
         verify=ssl.create_default_context(cafile=authorities()),
@@ -133,7 +133,7 @@ async def _read(
 ) -> bool:
     """Read the events of an answer to their end."""
     reason, count, expected = None, 0, None
-    async for line in response.aiter_lines():
+    async for line in _lines(response):
         if not line.startswith(DATA) or line[len(DATA) :] == DONE:
             continue
         try:
@@ -156,6 +156,15 @@ async def _read(
     if count != expected:
         raise ServerFault(f"told {count} of {expected} tokens")
     return bool(reason == "length")
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Those of an answer. httpx's own also end at U+2028 and the like, which JSON holds as they are."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
 
 
 def fault(error: httpx.HTTPError) -> ServerFault:

@@ -13,14 +13,13 @@ from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.addresses import HOW_TO_TRUST, UNTRUSTED
 from runtime.engines import Utterance
-from runtime.engines.vllm.asking import PATIENCE, ServerFault, ask, cure, fault, harmless
+from runtime.engines.vllm.asking import PATIENCE, SILENCE, ServerFault, ask, cure, fault, harmless
 from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.wording import Wording
 
 TRIED = "0.18"  # of vLLM, with which all of this was tried
 AUDIO_PAD = "<|audio_pad|>"  # in the prompt, what vLLM replaces by the audio
-TRIAL_PATIENCE = 300.0  # seconds for the first audio, for which operators may have to be compiled
 RELEASE = re.compile(r"(\d+)\.(\d+)(?!\.dev)")
 CURE = "start it by `invoke vllm` there, or give it the flags --chat-template and --chat-template-content-format string"
 
@@ -122,13 +121,15 @@ async def _try_audio(client: httpx.AsyncClient, url: str, model: str, wanted: Ne
     silence = Utterance(np.zeros(8000, np.float32), wanted.prompt, max_new_tokens=1)
     asking = ask(client, url, model, silence, heard=lambda _: None, prompted=prompts.append)
     try:
-        await asyncio.wait_for(asking, TRIAL_PATIENCE)
+        await asyncio.wait_for(asking, SILENCE)
     except asyncio.TimeoutError:
-        raise ServerFault(f"has not decoded half a second of audio in {TRIAL_PATIENCE:.0f} s") from None
+        raise ServerFault(f"has not decoded half a second of audio in {SILENCE:.0f} s") from None
     except ServerFault as error:
         if advice := cure(str(error)):
             raise UnfitError(url, str(error), advice) from None
         raise
+    except KitError as error:
+        raise UnfitError(url, error.reason, error.advice or CURE) from None
     before = wanted.tokens.index(wanted.pad)
     after = len(wanted.tokens) - before - 1
     prompt = list(prompts[0]) if prompts else []

@@ -59,6 +59,11 @@ class Child:
         return process.pid if process else None
 
     @property
+    def ready(self) -> bool:
+        """Whether it has ever been."""
+        return self._ready
+
+    @property
     def facts(self) -> dict[str, str]:
         """The type of `device` (npu, cpu) and the versions of vllm, vllm-ascend, torch, torch-npu and transformers, as
         far as they are installed; empty until its launcher has told."""

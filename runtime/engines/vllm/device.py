@@ -4,8 +4,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.device import Device, DeviceError, Memory, Silicon
@@ -72,6 +71,8 @@ class Children(Elsewhere):
 
     groups: Callable[[], Sequence[int]] = tuple
     npus: Callable[[], bool] = bool
+    # The NPUs' models once they were told, which stay what they are: npu-smi takes its time, and each scrape asks.
+    known: list[str] = field(default_factory=list)
 
     @property
     def silicon(self) -> Silicon:
@@ -82,12 +83,9 @@ class Children(Elsewhere):
         """The NPUs' model where npu-smi tells it, or the CPU's architecture and number of cores; and which vLLM."""
         if not self.npus():
             return f"{platform.machine()} CPU, {os.cpu_count()} cores, {self.told()}"
-        return f"{self._names}, {self.told()}" if self._names else self.told()
-
-    @cached_property
-    def _names(self) -> str:
-        """Of the NPUs' models, which stay what they are: npu-smi takes its time, and each scrape asks."""
-        return ", ".join(sorted({chip.name for chip in _chips()}))
+        if not self.known:
+            self.known.extend(sorted({chip.name for chip in _chips()}))
+        return ", ".join([*self.known, self.told()])
 
     @property
     def tells_memory(self) -> bool:

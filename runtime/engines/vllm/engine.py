@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 
@@ -161,14 +162,15 @@ class VllmEngine:
     async def _use(self, client: httpx.AsyncClient) -> None:
         wanted = needs(self._settings, self.wording)
         tenders = [
-            Tender(server, client, wanted, self._settings, self._server_changed, self._tell_stage)
+            Tender(server, client, wanted, self._settings, self._changed.set, self._server_lost, self._tell_stage)
             for server in self._servers
         ]
         tending = [asyncio.ensure_future(tender.run()) for tender in tenders]
         for task in tending:
             task.add_done_callback(lambda _: self._changed.set())
         try:
-            await self._until(self._has_started, tending, seconds=self._settings.vllm_start_seconds)
+            own = any(server.order for server in self._servers)  # each has its own limit, and says why
+            await self._until(self._has_started, tending, None if own else self._settings.vllm_start_seconds)
             self._conclude_start()
             await self._until(lambda: self._move_on(client), tending)
         finally:
@@ -219,7 +221,8 @@ class VllmEngine:
             job = self._next()
             if job is None:
                 break
-            server.underway[job.stream] = asyncio.ensure_future(self._decode(client, job, server))
+            task = server.underway[job.stream] = asyncio.ensure_future(self._decode(client, job, server))
+            task.add_done_callback(partial(self._end_of, job, server))
         with self._lock:
             waiting = len(self._queue) + len(self._again)
             decoding = any(server.underway for server in self._servers)
@@ -246,13 +249,15 @@ class VllmEngine:
         except ServerFault as fault:
             server.suspect(str(fault))
             self._again_or_never(job, server, str(fault))
-        except asyncio.CancelledError:  # the server is lost, or the caller wants it no more
-            self._again_or_never(job, server, server.trouble)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this utterance, not to the engine
             stream.push(error)
-        finally:
-            del server.underway[stream]
-            self._changed.set()
+
+    def _end_of(self, job: _Job, server: Server, task: "asyncio.Task[None]") -> None:
+        """Not in the task itself: one that is cancelled before its first step runs none of its lines."""
+        if task.cancelled():  # the server is lost, or the caller wants it no more
+            self._again_or_never(job, server, server.trouble)
+        del server.underway[job.stream]
+        self._changed.set()
 
     def _again_or_never(self, job: _Job, server: Server, trouble: str) -> None:
         """A server has failed an utterance."""
@@ -267,12 +272,10 @@ class VllmEngine:
         advice = cure(trouble) or "its log may say more"
         job.stream.push(KitError(f"a segment of {job.stream.utterance.seconds:.1f} s", reason, advice))
 
-    def _server_changed(self, server: Server, finishing: bool) -> None:
-        """What a lost server was given is decoded again elsewhere: at once, or if it has not finished it in time."""
-        self._changed.set()
-        if server.state == "lost" and server.underway:
-            seconds = self._settings.drain_seconds if finishing else 0
-            asyncio.get_running_loop().call_later(seconds, cancel, tuple(server.underway.values()))
+    def _server_lost(self, server: Server, finishing: bool) -> None:
+        """What it was given is decoded again elsewhere: at once, or if it has not finished it in time."""
+        seconds = self._settings.drain_seconds if finishing else 0
+        asyncio.get_running_loop().call_later(seconds, cancel, tuple(server.underway.values()))
 
     def _tell_stage(self, server: Server, stage: str) -> None:
         """In any thread. What starts while others decode is nobody's concern."""

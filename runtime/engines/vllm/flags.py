@@ -182,7 +182,6 @@ def _environment(settings: Settings, place: Place, *, alone: bool) -> dict[str, 
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as vLLM's command line has it; forks cannot use an NPU
         "VLLM_HOST_IP": LOOPBACK,  # of ports between its processes; not given: the host's address
         "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(settings.vllm_start_seconds)),
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # longer than the kit keeps connections: none breaks in use
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",

@@ -1,6 +1,7 @@
 """The servers that an engine has, and which of them gets the next utterance."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,6 +14,8 @@ from runtime.engines.vllm.checking import Found
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.flags import Order
 from runtime.errors import KitError
+
+log = logging.getLogger("runtime.engines.vllm")
 
 # starting: it has not decoded yet. doubted: something failed; it gets nothing until that is cleared up. lost: it fails.
 State = Literal["starting", "ready", "doubted", "lost"]
@@ -53,13 +56,18 @@ class Server:
 
     def told(self) -> engines.Server:
         """What an engine's status says of it."""
-        return engines.Server(self.url, self.decoding, "" if self.state == "ready" else self.trouble)
+        return engines.Server(self.name, self.url, self.decoding, "" if self.state == "ready" else self.trouble)
 
     def suspect(self, trouble: str) -> None:
         """Give it nothing until it was looked at, which is due at once."""
         if self.state == "ready":
-            self.state, self.trouble = "doubted", trouble
+            self.distrust(trouble)
         self.doubt.set()
+
+    def distrust(self, trouble: str) -> None:
+        """Give it nothing for now, well as it was."""
+        log.warning("%s is given nothing for now: %s", self.name, trouble)
+        self.state, self.trouble = "doubted", trouble
 
 
 def elsewhere(settings: Settings) -> list[Server]:
@@ -89,7 +97,7 @@ def none_ready(servers: Sequence[Server], *, seconds: float) -> KitError:
     """What to tell where these are all servers, and none can be used after so many seconds."""
     if len(servers) == 1 and servers[0].refusal:
         return servers[0].refusal
-    if all(server.refusal for server in servers):
+    if all(server.refusal or server.order for server in servers):
         return KitError("vLLM", f"no server is ready: {troubles(servers)}")
     reason = f"no server is ready after {seconds:g} s: {troubles(servers)}"
     return KitError("vLLM", reason, "start one there: invoke vllm")

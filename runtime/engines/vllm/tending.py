@@ -38,7 +38,8 @@ class Tender:
     client: httpx.AsyncClient
     needs: Needs
     settings: Settings
-    changed: Callable[[Server, bool], None]
+    changed: Callable[[], None]
+    lost: Callable[[Server, bool], None]
     tell: Callable[[Server, str], None]
 
     async def run(self) -> None:
@@ -60,7 +61,7 @@ class Tender:
     async def end_child(self) -> None:
         """End the server, if the kit has started it, and everything of its process group."""
         if child := self.server.child:
-            await asyncio.to_thread(child.stop, GRACE if self.server.found else LOADING_GRACE)
+            await asyncio.to_thread(child.stop, GRACE if child.ready else LOADING_GRACE)
 
     async def _raise_child(self) -> bool:
         """Start the server; returns whether it runs."""
@@ -75,6 +76,8 @@ class Tender:
         try:
             await asyncio.to_thread(server.child.start, self.settings.vllm_start_seconds)
         except KitError as error:
+            if server.found:
+                log.warning("%s", error)
             self._lose(_words(error), refusal=error)
             return False
         server.state, server.trouble, server.refusal = "starting", "starting", None
@@ -109,8 +112,7 @@ class Tender:
         found = await examine(self.client, server.url, self.needs)
         if not found.is_tried and server.found != found:
             log.warning("%s is vLLM %s, but the kit was tried with %s", server.name, found.version, TRIED)
-        if server.state == "lost" or (server.order and server.found):
-            log.info("%s is back", server.name)
+        log.info("%s is well: vLLM %s", server.name, found.version)
         server.found, server.state, server.trouble, server.refusal = found, "ready", "", None
         self._tell_change()
 
@@ -121,7 +123,7 @@ class Tender:
             self._lose(str(error), finishing=error.closed)
             return
         if server.state == "ready":
-            server.state = "doubted"
+            server.distrust(str(error))
         server.trouble = str(error)
         self.tell(server, f"waiting for it: {error}")
         self._tell_change()
@@ -130,12 +132,15 @@ class Tender:
         server = self.server
         if server.found and server.state != "lost":
             log.warning("%s is lost: %s", server.name, trouble)
+        was_lost = server.state == "lost"
         server.state, server.trouble, server.refusal = "lost", trouble, refusal
-        self._tell_change(finishing=finishing)
+        if not was_lost:  # else it was settled then what becomes of what it has
+            self.lost(server, finishing)
+        self._tell_change()
 
-    def _tell_change(self, *, finishing: bool = False) -> None:
+    def _tell_change(self) -> None:
         self.server.looked_at = True
-        self.changed(self.server, finishing)
+        self.changed()
 
 
 async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:

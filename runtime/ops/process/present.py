@@ -37,7 +37,8 @@ def _engine(told: Mapping[str, Any]) -> str:
     if not told:
         return ""
     servers = [
-        f"{server['url']}: {server['decoding']} being decoded" + (f"; {server['trouble']}" if server["trouble"] else "")
+        f"{server['name']}: {server['decoding']} being decoded"
+        + (f"; {server['trouble']}" if server["trouble"] else "")
         for server in told["servers"]
     ]
     return f"\n{'':<9}".join([told["name"], *servers])
