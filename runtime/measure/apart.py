@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 from runtime.errors import KitError
 
+FAREWELL = 10.0  # seconds for the process to end in once the pipe is closed
+
 Pipe: TypeAlias = "Connection[Any, Any]"
 
 
@@ -16,7 +18,8 @@ Pipe: TypeAlias = "Connection[Any, Any]"
 def apart(work: Callable[..., None], *given: object, name: str) -> Iterator[Pipe]:
     """A pipe to `work(pipe, *given)`, which runs in a new process that ends with the block; Ctrl-C is this one's alone.
 
-    Raises KitError, which calls it `name`, where it ends before the block.
+    Raises KitError, which calls it `name`, where it ends before the block. It is killed where the block fails, or where
+    it does not end by itself: one that is killed cannot give back what it shares with this one, such as semaphores.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -25,6 +28,8 @@ def apart(work: Callable[..., None], *given: object, name: str) -> Iterator[Pipe
     there.close()
     try:
         yield here
+        here.close()
+        process.join(FAREWELL)
     except (EOFError, ConnectionError):
         raise KitError(name, "ended before it was asked to", "its last words are above") from None
     finally:

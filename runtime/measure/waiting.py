@@ -48,6 +48,10 @@ class Hold(Observer):
         """From now on, no batch is decoded."""
         self._go_on.clear()
 
+    def release(self) -> None:
+        """Go on, so that it can end."""
+        self._go_on.set()
+
     def taken(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
         """Waits here."""
         self._go_on.wait()
@@ -84,9 +88,12 @@ def _serve(pipe: Pipe, settings: Settings) -> None:
         client.close()
         hold.hold()
         pipe.send((server.port, _memory()))
-        while True:
-            pipe.recv()
-            pipe.send((server.service.held, _memory()))
+        try:
+            while True:
+                pipe.recv()
+                pipe.send((server.service.held, _memory()))
+        finally:
+            hold.release()
 
 
 def _memory() -> int:
