@@ -56,7 +56,7 @@ def digest(stack: str, machine: str) -> str:
             for pin in wanted.pins
             if any(pin.holds(python=python, machine=machine) for python in wanted.python)
         ],
-        "alternatives": {name: other.version for name, other in wanted.alternatives.items() if other.setting},
+        "alternatives": {other.name: other.version for other in wanted.alternatives if other.setting},
         "unresolved": {pin.name: unresolved[pin.name] for pin in wanted.pins if pin.name in unresolved}
         | {name: [] for name in _left_out(wanted)},
         "indexes": facts()["indexes"],
@@ -112,7 +112,7 @@ def _hashes(stack: Stack, machine: str, found: dict[str, Versions]) -> Hashes:
         pins = stack.pins_for(python=python, machine=machine)
         elsewhere = {pin.name for pin in pins if pin.index or pin.wheel}
         indexed = {name: version for name, version in versions.items() if name not in elsewhere}
-        chosen = {name: other.version for name, other in stack.alternatives.items() if other.setting}
+        chosen = {other.name: other.version for other in stack.alternatives if other.setting}
         for packages in (indexed, chosen):
             for name, values in wheel_hashes(packages, Target(python, machine)).items():
                 known.setdefault((name, packages[name]), set()).update(values)
@@ -151,9 +151,10 @@ def _header(stack: Stack, machine: str, hashes: Hashes) -> Iterator[str]:
     if options:
         yield ELSEWHERE + " ".join(options)
         yield "# of which no hash is known; pip takes all with hashes or none, so env/install.py runs it twice"
-    for name, other in stack.alternatives.items():
+    for other in stack.alternatives:
         if other.setting:
-            yield INSTEAD + " ".join([f"{name}=={other.version}", *_options(hashes, name, other.version)])
+            hashed = _options(hashes, other.name, other.version)
+            yield INSTEAD + " ".join([f"{other.name}=={other.version}", *hashed])
     brought = [pin.name for pin in pins if pin.image]
     if brought:
         yield f"{ABOVE}{next(iter(stack.images.values()))}{BENEATH}{', '.join(brought)}"

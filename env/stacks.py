@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from runtime.errors import KitError
@@ -48,12 +49,17 @@ class Pin:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A version that is harmless in place of the pinned one. With `setting`, such as `ASR_TORCH_NPU=index`, it is what
-    env/install.py installs; empty where nothing does."""
+    """A version of a package that is harmless in place of the pinned one. With `setting`, such as
+    `ASR_TORCH_NPU=index`, it is what env/install.py installs; empty where nothing does."""
 
+    name: str
     version: str
     why: str
     setting: str = ""
+
+    def is_met(self, installed: str) -> bool:
+        """Whether that is installed: any build of the version, unless it names one by its local part."""
+        return bool(installed) and SpecifierSet(f"=={self.version}").contains(installed, prereleases=True)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ class Stack:
     pins: tuple[Pin, ...]
     beside: str = ""
     agrees: str = ""
+    cann: str = ""
+    cann_alternatives: dict[str, str] = field(default_factory=dict)  # release → why
     systems: dict[str, dict[str, str]] = field(default_factory=dict)  # system → profile → image
-    alternatives: dict[str, Alternative] = field(default_factory=dict)
+    alternatives: tuple[Alternative, ...] = ()
     absent: dict[str, str] = field(default_factory=dict)
     unmet: dict[str, dict[str, str]] = field(default_factory=dict)  # package → what it asks for → why it goes without
     stands_for: str = ""
@@ -124,11 +132,13 @@ def load_stack(name: str) -> Stack:
     return Stack(
         name=name,
         python=tuple(table["python"]),
-        pins=tuple(_pins(pins)),
+        pins=tuple(Pin(**entry) for entry in _entries(pins)),
         beside=table.get("beside", ""),
         agrees=table.get("agrees", ""),
+        cann=table.get("cann", ""),
+        cann_alternatives=table.get("cann_alternatives", {}),
         systems=table.get("images", {}),
-        alternatives={name: Alternative(**entry) for name, entry in table.get("alternatives", {}).items()},
+        alternatives=tuple(Alternative(**entry) for entry in _entries(table.get("alternatives", {}))),
         absent=table.get("absent", {}),
         unmet={**found["unmet"], **table.get("unmet", {})},
         stands_for=table.get("stands_for", ""),
@@ -182,11 +192,13 @@ def compare(
     known = python in wanted.python
     rows = [Difference("python", ", ".join(wanted.python), python, "same" if known else "matters", "has wheels for it")]
     for pin in wanted.pins_for(python=python, machine=machine):
-        version, other = installed(pin.name), wanted.alternatives.get(pin.name)
-        if other and version and Version(version) == Version(other.version):
+        version = installed(pin.name)
+        level = severity(pin, version)
+        others = (other for other in wanted.alternatives if other.name == pin.name and other.is_met(version))
+        if level != "same" and (other := next(others, None)):
             rows.append(Difference(pin.name, pin.version, version, "harmless", other.why))
         else:
-            rows.append(Difference(pin.name, pin.version, version, severity(pin, version), pin.why))
+            rows.append(Difference(pin.name, pin.version, version, level, pin.why))
     for name, why in wanted.absent.items():
         if installed(name):
             rows.append(Difference(name, "", installed(name), "matters", why))
@@ -210,7 +222,7 @@ def severity(pin: Pin, installed: str) -> Severity:
     return "harmless" if here.release[:places] == there.release[:places] else "matters"
 
 
-def _pins(table: dict[str, Any]) -> Iterator[Pin]:
-    """One pin for each entry; a package has several where it depends on the Python or the machine."""
+def _entries(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The fields of each entry, its package's name among them: a package has one entry, or several."""
     for name, entry in table.items():
-        yield from (Pin(name=name, **fields) for fields in (entry if isinstance(entry, list) else [entry]))
+        yield from ({"name": name, **fields} for fields in (entry if isinstance(entry, list) else [entry]))

@@ -7,6 +7,7 @@ from ailments import BUSY, DRIVER, HBM, IDLE, Damage, fails, has, npu_smi, says
 from fake_hosts import vllm_told
 
 CANN = "/usr/local/Ascend/cann-8.5.1/aarch64-linux/ascend_toolkit_install.info"
+OWN = {"ASR_VLLM_PYTHON": "/opt/python", "place": "host"}
 PLUGIN = "vLLM's plugin third = third.plugin:register"
 
 
@@ -101,7 +102,12 @@ AILMENTS = {
     ),
     "a plugin that imports qwen-asr": VllmAilment(
         *("qwen-asr", "fail", inside(qwen_asr=True, importers=[PLUGIN])),
-        *(f"qwen_asr is imported by {PLUGIN}", "pip uninstall qwen-asr"),
+        *(f"qwen_asr is imported by {PLUGIN}", "export ASR_BASE_IMAGE=… to an image without qwen-asr, then make build"),
+    ),
+    "a plugin that imports qwen-asr in a Python of one's own": VllmAilment(
+        *("qwen-asr", "fail", inside(qwen_asr=True, importers=[PLUGIN])),
+        *(f"qwen_asr is imported by {PLUGIN}", "/opt/python -m pip uninstall qwen-asr; then take out what imports it"),
+        OWN,
     ),
     "plugins without vllm-ascend's": VllmAilment(
         *("qwen-asr", "fail", inside(chosen="ascend_model_loader")),
@@ -110,7 +116,12 @@ AILMENTS = {
     "no plugins at all": VllmAilment("qwen-asr", "fail", inside(chosen=""), "VLLM_PLUGINS=''", "unset VLLM_PLUGINS"),
     "nothing to read audio with": VllmAilment(
         *("Audio for vLLM", "fail", inside(missing=["librosa", "soundfile"])),
-        *("librosa and soundfile missing", "-m pip install librosa soundfile"),
+        *("librosa and soundfile missing", "export ASR_BASE_IMAGE=… to an image with librosa and soundfile, then make"),
+    ),
+    "nothing to read audio with in a Python of one's own": VllmAilment(
+        *("Audio for vLLM", "fail", inside(missing=["librosa"])),
+        *("librosa missing", "/opt/python -m pip install librosa"),
+        OWN,
     ),
     "graphs on an old driver": VllmAilment(
         *("Graphs", "warn", (has(DRIVER, "Version=25.2.0\n"),)),

@@ -173,5 +173,6 @@ def vllm_told(**changes: Any) -> str:
 def vllm_container(root: Path) -> Path:
     """The inside of the kit's container with vLLM, on an Atlas 800 A2 with one NPU."""
     kit_container(root)
+    write(root, "/opt/python-beneath")
     answer(root, "vllm-python", vllm_told())
     return root

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import venv
@@ -168,6 +169,46 @@ def test_what_only_one_stack_goes_without_is_expected_there_alone() -> None:
     text = "torch 2.10.0 has requirement triton==3.6.0, but you have triton 3.5.0."
     assert judge(load_stack("vllm-cpu"), [read_problem(text)]).expected == [text]
     assert judge(load_stack("cpu"), [read_problem(text)]).faults == [text]
+
+
+def image_check(folder: Path, *, brings: tuple[str, ...] | None) -> "subprocess.CompletedProcess[str]":
+    """docker/check-image as an image's build runs it, on a base whose Python, beneath the kit's, has these modules;
+    None: the kit is in the image's own Python."""
+    beneath, modules = folder / "python-beneath", folder / "modules"
+    (folder / "docker/bin").mkdir(parents=True)
+    for name in ("check-image", "bin/with-cann"):
+        text = (PROJECT / "docker" / name).read_text(encoding="utf-8")
+        (folder / "docker" / name).write_text(text.replace("/opt/python-beneath", str(beneath)), encoding="utf-8")
+        shutil.copymode(PROJECT / "docker" / name, folder / "docker" / name)
+    assert str(beneath) in (folder / "docker/check-image").read_text(encoding="utf-8")
+    modules.mkdir()
+    (folder / "env").mkdir()
+    (folder / "env/check.py").write_text("import sys\nprint('checked', *sys.argv[1:])\n", encoding="utf-8")
+    if brings is not None:
+        venv.create(folder / "its-own", symlinks=True)
+        beneath.symlink_to(folder / "its-own/bin/python")
+        for name in brings:
+            (modules / f"{name}.py").touch()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(modules), "BASE_IMAGE": "registry.example/vllm:1"}
+    command = [str(folder / "docker/check-image"), "vllm"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("brings", [("librosa", "soundfile"), None])
+def test_an_image_whose_vllm_can_read_audio_or_that_has_none(brings: tuple[str, ...] | None, tmp_path: Path) -> None:
+    result = image_check(tmp_path, brings=brings)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "checked vllm\n", "")
+
+
+def test_an_image_whose_vllm_cannot_read_audio_is_refused_with_what_to_build_on(tmp_path: Path) -> None:
+    result = image_check(tmp_path, brings=("soundfile",))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "No module named 'librosa'" in result.stderr
+    assert "the Python of registry.example/vllm:1 cannot import librosa." in result.stderr
+    cure = result.stderr.splitlines()[-3].partition(" | ")[0]
+    dockerfile = subprocess.run(cure, shell=True, capture_output=True, text=True, check=True).stdout
+    assert dockerfile == "FROM registry.example/vllm:1\nRUN python3 -m pip install librosa soundfile\n"
+    assert "export ASR_BASE_IMAGE=vllm-audio" in result.stderr
 
 
 def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,19 @@ def test_another_cann(version: str, status: str, root: Path) -> None:
     assert found(root)["CANN"].status == status
 
 
+def test_the_cann_that_a_310p_wants_will_do_for_vllm(root: Path) -> None:
+    write(root, f"/usr/local/Ascend/cann-8.5.1/aarch64-linux/{INFO}", "version=9.0.0\n")
+    assert found(root)["CANN"].status == "fail"
+    pins = load_stack("vllm").pins_for(python="3.11", machine="aarch64")
+    there = {pin.name: pin.version for pin in pins} | {"torch-npu": "2.9.0.post2"}
+    answer(root, "packages", "".join(f"{name} {version}\n" for name, version in there.items()))
+    findings = found(root, ASR_STACK="vllm")
+    assert findings["CANN"].status == "pass"
+    assert findings["CANN"].evidence.startswith("9.0.0 in the place of 8.5.1: vllm-ascend 0.18.0's release notes")
+    assert findings["Packages"].status == "warn"
+    assert "torch-npu 2.9.0.post2 (pinned: 2.9.0.post1" in findings["Packages"].evidence
+
+
 def test_a_cann_that_does_not_take_the_driver(root: Path) -> None:
     write(root, f"/usr/local/Ascend/cann-8.5.1/aarch64-linux/{INFO}", "version=9.1.0\n")
     write(root, "/usr/local/Ascend/driver/version.info", "Version=25.0.rc1.2\n")

@@ -1,6 +1,7 @@
 """What the doctor finds about the engine vllm: releases, qwen-asr, audio, graphs, 310P, lengths, memory, fronts."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from ailments import npu_smi
 from ailments_vllm import AILMENTS, CANN, inside
 from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, kit_container, vllm_container, vllm_told, write
 
-from env.loading import PROJECT, load_settings
+from env.field import note
+from env.loading import PROJECT, load_settings, profile_names
+from env.settings import Settings
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host
@@ -96,6 +99,15 @@ def test_what_is_not_recorded_is_said_and_no_failure(tmp_path: Path) -> None:
     assert not {"qwen-asr", "Audio for vLLM"} & found(tmp_path, VLLM).keys()
 
 
+def test_in_a_container_that_is_not_the_kits_pip_can_help(tmp_path: Path) -> None:
+    """Such as vllm-ascend's own, with the kit installed by hand."""
+    for damage in inside(missing=["librosa"], qwen_asr=True):
+        damage(kit_container(tmp_path))
+    findings = found(tmp_path, VLLM)
+    assert findings["Audio for vLLM"].fix == f"{sys.executable} -m pip install librosa"
+    assert findings["qwen-asr"].fix.startswith(f"{sys.executable} -m pip uninstall qwen-asr")
+
+
 def test_graphs_with_all_that_they_want(tmp_path: Path) -> None:
     graphs = VLLM | {"ASR_VLLM_EAGER": "false", "ASR_TASK_QUEUE_ENABLE": "1"}
     finding = found(vllm_container(tmp_path), graphs)["Graphs"]
@@ -134,6 +146,16 @@ def test_what_a_310p_needs(settings: dict[str, str], status: str, evidence: str,
     assert fix in finding.fix
 
 
+@pytest.mark.parametrize("image", ["ASR_BASE_IMAGE", "ASR_IMAGE"])
+def test_of_an_image_of_ones_own_the_host_does_not_know_the_cann(image: str, tmp_path: Path) -> None:
+    duo = {"ASR_PROFILE": "atlas-300i-duo", "ASR_STACK": "vllm", "ASR_NPUS": "1-2", image: "registry.example/mine:1"}
+    finding = found(atlas_300i_duo(tmp_path), duo)["310P"]
+    assert (finding.status, finding.evidence) == ("pass", "float16, 4096 tokens, CANN not known here")
+    write(tmp_path, CANN, "version=8.5.1\n")
+    own = found(tmp_path, duo | {"ASR_VLLM_PYTHON": "/opt/python"})["310P"]
+    assert (own.status, "want 9.0.0 for the 310P" in own.evidence) == ("warn", True)
+
+
 def test_a_310p_with_what_it_needs(tmp_path: Path) -> None:
     write(vllm_container(tmp_path), CANN, "version=9.0.0\n")
     npu_smi(sample="310P3-duo-x2-23.0.6.txt")(tmp_path)  # told by the chips, whatever the profile
@@ -165,9 +187,29 @@ def test_a_front_in_a_container_cannot_reach_its_hosts_loopback(tmp_path: Path) 
     assert found(tmp_path, local)["Engine"].status == "pass"
 
 
-def test_a_front_on_a_host_with_npus_leaves_them_alone(tmp_path: Path) -> None:
-    finding = found(atlas_800_a2(tmp_path), VLLM | FRONT)["Engine"]
-    assert (finding.status, finding.fix) == ("warn", "export ASR_PROFILE=cpu ASR_SEGMENT_SECONDS=30")
+# What says how a host's own NPUs are used: a front has another use for none of it.
+OF_NPUS = {"profile", "stack", "device", "dtype"} | {
+    name for name, field in Settings.model_fields.items() if note(field, "exports")
+}
+
+
+@pytest.mark.parametrize("profile", [name for name in profile_names() if name != "cpu"])
+@pytest.mark.parametrize("stack", [{"ASR_STACK": "vllm"}, {"ASR_ENGINE": "vllm"}])
+def test_a_front_on_a_host_with_npus_leaves_them_alone_and_asks_as_before(
+    profile: str, stack: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {"ASR_PROFILE": profile, "ASR_VLLM_URL": FRONT["ASR_VLLM_URL"], **stack}
+    finding = found(atlas_800_a2(tmp_path), settings)["Engine"]
+    assert (finding.status, "takes NPUs of this host" in finding.evidence) == ("warn", True)
+    command, *words = shlex.split(finding.fix)
+    assert command == "export"
+    cured = settings | dict(word.split("=", 1) for word in words)
+    assert found(tmp_path, cured)["Engine"].status == "pass"
+    before, after = load_settings(settings), load_settings(cured)
+    assert after.engine_name == "vllm"
+    assert after.model == "weights/Qwen3-ASR-1.7B"
+    for name in Settings.model_fields.keys() - OF_NPUS - {"engine"}:
+        assert getattr(before, name) == getattr(after, name), name
 
 
 def ask(folder: Path, **variables: str) -> dict[str, object]:

@@ -12,11 +12,14 @@ from test_doctor_live import free_port
 from vllm_server import StandIn, vllm_server
 
 from env.loading import load_settings
+from runtime.demo import CHECKPOINT
+from runtime.errors import KitError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm.servers import servers
-from runtime.transcriber import Transcriber
+from runtime.transcriber import Transcriber, open_transcriber
 
+TEXTS = (".json", ".txt")
 START = "start it with: invoke vllm"
 
 
@@ -81,6 +84,51 @@ def test_servers_of_different_models(vllm: StandIn, transcriber: Transcriber) ->
     with vllm_server(transcriber, model="another") as second:
         found = told(vllm.url, second.url)
     assert (found.status, found.evidence) == ("warn", "they serve different models: another, demo")
+
+
+def other_checkpoint(folder: Path, numbers: dict[str, int]) -> dict[str, str]:
+    """The setting for a checkpoint whose special tokens have these numbers."""
+    added = {str(number): {"content": name} for name, number in numbers.items()}
+    text = json.dumps({"added_tokens_decoder": added})
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    return {"ASR_MODEL": str(folder)}
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"<|im_start|>": 151644, "<asr_text>": 151704}, {"<|im_start|>": 890, "<asr_text>": 951}]
+)
+def test_a_server_of_another_model_than_the_checkpoint_here(
+    numbers: dict[str, int], vllm: StandIn, tmp_path: Path
+) -> None:
+    checkpoint = other_checkpoint(tmp_path, numbers)
+    found = told(vllm.url, ASR_SEGMENT_SECONDS="10", **checkpoint)
+    assert found == Outcome(
+        "fail",
+        f"{vllm.url}: vLLM 0.18.0, demo, 4096 tokens: its tokens are not those of ASR_MODEL={tmp_path}",
+        "export ASR_MODEL=… to a copy of the checkpoint that is served there",
+    )
+
+
+def test_the_engine_refuses_that_server_too(vllm: StandIn, tmp_path: Path) -> None:
+    """A checkpoint with one word more: all special tokens have the next number."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in CHECKPOINT.glob("*.*") if path.suffix in TEXTS}
+    words, tokens = (json.loads(texts[name]) for name in ("vocab.json", "tokenizer_config.json"))
+    tokens["added_tokens_decoder"] = {str(int(key) + 1): entry for key, entry in tokens["added_tokens_decoder"].items()}
+    texts |= {"vocab.json": json.dumps({**words, "zz": len(words)}), "tokenizer_config.json": json.dumps(tokens)}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    variables = {"ASR_ENGINE": "vllm", "ASR_VLLM_URL": vllm.url, "ASR_MODEL": str(tmp_path)}
+    refused = pytest.raises(KitError, match="its tokens are not those of the checkpoint here")
+    with refused, open_transcriber(load_settings(variables)):
+        pass
+    assert "its tokens are not those of ASR_MODEL" in told(vllm.url, ASR_MODEL=str(tmp_path)).evidence
+
+
+def test_a_checkpoint_that_does_not_tell_is_for_the_check_of_the_weights(vllm: StandIn, tmp_path: Path) -> None:
+    for changes in (other_checkpoint(tmp_path, {}), {"ASR_MODEL": str(tmp_path / "absent")}):
+        assert told(vllm.url, **changes).status == "pass"
+    (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": ["x"]}', encoding="utf-8")
+    assert told(vllm.url, ASR_MODEL=str(tmp_path)).status == "pass"
 
 
 class NoVllm(http.server.BaseHTTPRequestHandler):

@@ -113,7 +113,7 @@ def test_the_npu_lock_says_what_torch_npu_the_package_index_has(machine: str) ->
 
 
 def test_every_alternative_that_is_installed_by_a_setting_is_one_that_the_installer_knows() -> None:
-    settings = {other.setting for name in stack_names() for other in load_stack(name).alternatives.values()}
+    settings = {other.setting for name in stack_names() for other in load_stack(name).alternatives}
     assert settings - {""} == {"ASR_TORCH_NPU=index"}
     assert "ASR_TORCH_NPU=index" in install.INSTEAD
 

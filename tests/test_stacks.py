@@ -138,13 +138,31 @@ def test_the_active_stack_is_told_by_what_is_installed(there: set[str], expected
 
 @pytest.mark.parametrize(
     ("stack", "name", "other", "reason"),
-    [("npu", "torch-npu", "2.9.0", "package index"), ("vllm", "vllm-ascend", "0.18.0rc1", "the user tried")],
+    [
+        ("npu", "torch-npu", "2.9.0", "package index"),
+        ("vllm", "vllm-ascend", "0.18.0rc1", "the user tried"),
+        ("vllm", "torch-npu", "2.9.0.post1+git4c901a4", "matrix"),
+        ("vllm", "torch-npu", "2.9.0.post2", "CANN 9.0.0"),
+        ("vllm", "torch-npu", "2.9.0.post2+git0123456", "CANN 9.0.0"),
+    ],
 )
 def test_an_alternative_is_harmless_and_says_why(stack: str, name: str, other: str, reason: str) -> None:
     row = difference(name, {name: other}, stack)
     assert (row.pinned, row.installed, row.severity) == (pinned(stack)[name], other, "harmless")
     assert reason in row.why
-    assert difference(name, {name: "2.9.0.post2"}, stack).severity == "matters"
+    assert difference(name, {name: "2.9.0.post6"}, stack).severity == "matters"
+
+
+def test_an_alternative_that_names_a_build_is_that_build_alone() -> None:
+    assert difference("torch-npu", {"torch-npu": "2.9.0.post1+git0123456"}, "vllm").severity == "matters"
+    assert difference("torch-npu", {"torch-npu": "2.9.0.post1"}, "vllm").severity == "matters"
+    assert difference("torch-npu", {}, "vllm").severity == "matters"
+
+
+def test_the_cann_that_will_do_too_says_why() -> None:
+    assert load_stack("vllm").cann_alternatives.keys() == {"9.0.0"}
+    assert all("vllm-ascend" in why for why in load_stack("vllm").cann_alternatives.values())
+    assert load_stack("npu").cann_alternatives == {}
 
 
 @pytest.mark.parametrize("os", ["ubuntu", "openeuler"])

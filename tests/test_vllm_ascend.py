@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from env.loading import PROJECT, load_settings
-from env.stacks import facts, load_stack
+from env.stacks import compare, load_stack
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import flags, launcher
 from runtime.errors import UsageError
@@ -103,11 +103,40 @@ def test_cann_9_for_the_310p() -> None:
 @pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
 def test_the_stack_goes_together(machine: str) -> None:
     stack = load_stack("vllm")
-    cann = str(facts()["stacks"]["vllm"]["cann"])
     for python in stack.python:
         versions = {pin.name: pin.version for pin in stack.pins_for(python=python, machine=machine)}
-        assert list(releases.misfits(versions, python=python, cann=cann, machine=machine)) == []
+        assert list(releases.misfits(versions, python=python, cann=stack.cann, machine=machine)) == []
     assert f":v{versions['vllm-ascend']}" in stack.image("atlas-800-a2")
+
+
+def accepted() -> list[dict[str, str]]:
+    """The releases in the matrix that the stack takes: the pinned one, and its alternatives."""
+    stack = load_stack("vllm")
+    pinned = [pin.version for pin in stack.pins if pin.name == "vllm-ascend"]
+    taken = {*pinned, *(other.version for other in stack.alternatives if other.name == "vllm-ascend")}
+    rows = [row for row in FACTS["matrix"]["rows"] if row["release"] in taken]
+    assert len(rows) == len(taken)
+    return rows
+
+
+def difference(name: str, version: str, machine: str) -> str:
+    """How much it matters that a package of the stack is there in that version."""
+    there = {name: version}
+    rows = compare("vllm", installed=lambda name: there.get(name, ""), python="3.11", machine=machine)
+    return next(row.severity for row in rows if row.name == name)
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+def test_no_build_matters_that_the_matrix_or_the_notes_name_for_a_release_of_the_stack(machine: str) -> None:
+    stack, notes = load_stack("vllm"), FACTS["cann_9"]
+    for row in accepted():
+        assert row["cann"] == stack.cann
+        assert difference("vllm-ascend", row["release"], machine) != "matters"
+        assert difference("torch", row["torch"], machine) != "matters"
+        assert difference("torch-npu", row["torch_npu"], machine) != "matters"
+    assert notes["cann"] in stack.cann_alternatives
+    assert difference("torch-npu", notes["torch_npu"], machine) == "harmless"
+    assert difference("torch-npu", "2.10.0", machine) == "matters"
 
 
 def test_what_audio_is_read_with_is_in_the_image_or_added_to_it() -> None:
@@ -115,6 +144,7 @@ def test_what_audio_is_read_with_is_in_the_image_or_added_to_it() -> None:
     for stack, there in {"vllm": brought, "vllm-cpu": []}.items():
         pinned = {pin.name for pin in load_stack(stack).pins}
         assert set(inside.AUDIO) <= {*pinned, *there}
+    assert f"for module in {' '.join(brought)};" in (PROJECT / "docker" / "check-image").read_text(encoding="utf-8")
 
 
 def test_the_flags_for_an_a2_are_the_documented_ones(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the launcher of vLLM refuses, and why: qwen-asr's class above all; with a small package in vLLM's place."""
 
+import re
 import venv
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import vllm_package
 from processes import LONG
 from vllm_package import child, distribute, launched
 
+from runtime.engines.vllm import places
 from runtime.engines.vllm.flags import Order
 from runtime.errors import KitError
 
@@ -37,6 +39,11 @@ def order(site: Path) -> Order:
     return vllm_package.order(site)
 
 
+def in_the_image(order: Order) -> Order:
+    """The same in the kit's container, as the entry point of its image marks it."""
+    return replace(order, environment={**order.environment, places.IMAGE: "1"})
+
+
 def plugin_that_imports(site: Path) -> None:
     (site / "third.py").write_text("def register():\n    import qwen_asr.core\n", encoding="utf-8")
     distribute(site, "third-party", "1", third="third:register")
@@ -60,6 +67,18 @@ def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: Order, trap
     assert HARM in raised.value.reason
     assert "multimodal_config" in raised.value.reason
     assert raised.value.advice.startswith(("pip uninstall", "find it with"))
+
+
+@pytest.mark.parametrize("trap", [plugin_that_imports, plugin_that_registers, customized])
+def test_in_the_kits_container_the_cure_is_another_image(
+    site: Path, order: Order, trap: Callable[[Path], None]
+) -> None:
+    """Its file system is read-only: pip can change nothing there."""
+    trap(site)
+    result = launched(in_the_image(order))
+    assert HARM in result.stderr
+    assert re.search(r"→ export ASR_BASE_IMAGE=… to an image without .+, then make build$", result.stderr.strip())
+    assert "pip" not in result.stderr
 
 
 def test_its_own_plugin_is_left_out(site: Path, order: Order, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,6 +107,13 @@ def test_what_vllm_needs_is_looked_for(site: Path, order: Order, missing: str, w
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_audio_is_read_with_comes_in_an_image_or_by_pip(site: Path, order: Order) -> None:
+    (site / "soundfile.py").unlink()
+    (site / "librosa.py").unlink()
+    assert "→ export ASR_BASE_IMAGE=… to an image with librosa and soundfile" in launched(in_the_image(order)).stderr
+    assert "-m pip install librosa" in launched(order).stderr
 
 
 def test_another_device_than_wanted_is_refused(order: Order) -> None:

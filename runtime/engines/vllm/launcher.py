@@ -27,6 +27,7 @@ from pathlib import Path
 MARK = "asr-kit"
 # Variables: the pid of the process that this one shall not outlive, and what vLLM must calculate on: npu, cpu or auto.
 STARTER, DEVICE = "KIT_STARTER", "KIT_DEVICE"
+IMAGE = "KIT_WITH_CANN"  # set by the entry point of the kit's images, in which nothing can be installed or removed
 ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
 TRAP = "qwen_asr"
 OWNERS = ("vllm.", "vllm_ascend.")  # whose class may be in the registry
@@ -58,13 +59,19 @@ def keep_out() -> None:
     """Let importing qwen_asr fail in this process from now on."""
     if sys.modules.get(TRAP):
         reason = f"{TRAP} is imported before vLLM: by a .pth file, sitecustomize, or PYTHONSTARTUP"
-        refuse(f"{reason}; {_harm()}", f"find it with `{sys.executable} -v -c ''`, remove it")
+        look = f"find it with `{sys.executable} -v -c ''`, remove it"
+        refuse(f"{reason}; {_harm()}", _cure(look, image="without qwen-asr"))
     sys.modules[TRAP] = None  # type: ignore[assignment]  # which the import system takes as: not to be imported
 
 
 def refuse(reason: str, cure: str) -> None:
     """End with one line."""
     sys.exit(f"{MARK} refuses: {' '.join(reason.split())} → {cure}")
+
+
+def _cure(here: str, *, image: str) -> str:
+    """What to do about what is installed: `here`, or in the kit's container, which is read-only, another image."""
+    return f"export ASR_BASE_IMAGE=… to an image {image}, then make build" if os.environ.get(IMAGE) else here
 
 
 def _harm() -> str:
@@ -99,7 +106,8 @@ def _check_packages() -> None:
     absent = [name for name in ("librosa", "soundfile") if importlib.util.find_spec(name) is None]
     if absent:  # vLLM would start, say that it is well, and answer every request with audio with 500
         reason = f"{sys.executable} lacks {' and '.join(absent)}, which vLLM reads audio with"
-        refuse(reason, f"{sys.executable} -m pip install {' '.join(absent)}")
+        pip = f"{sys.executable} -m pip install {' '.join(absent)}"
+        refuse(reason, _cure(pip, image="with librosa and soundfile"))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -130,7 +138,8 @@ def _plugins(given: str | None) -> list[str]:
 
 def _check_registry() -> None:
     """Load the plugins as the API server and the engine will, and see whose class they leave in the registry."""
-    cure = "pip uninstall the package that brings the plugin, or name the plugins to load in VLLM_PLUGINS"
+    pip = "pip uninstall the package that brings the plugin, or name the plugins to load in VLLM_PLUGINS"
+    cure = _cure(pip, image="without the package that brings the plugin")
     loaded = f"(VLLM_PLUGINS={os.environ['VLLM_PLUGINS']})"
     try:
         importlib.import_module("vllm.plugins").load_general_plugins()

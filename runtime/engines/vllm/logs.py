@@ -54,7 +54,7 @@ CURES = tuple(
     (re.compile(pattern, re.IGNORECASE), cure)
     for pattern, cure in (
         (r"unrecognized arguments|invalid choice|argument -|expected one argument", "correct ASR_VLLM_FLAGS"),
-        (r"multimodal_config", "pip uninstall qwen-asr where vLLM is installed"),
+        (r"multimodal_config", "vLLM wants a Python, or an image, without qwen-asr"),
         (r"max seq len|max_model_len", "lower ASR_VLLM_MAX_MODEL_LEN, or raise ASR_VLLM_MEMORY_SHARE"),
         (r"out of memory|memory utilization|cache blocks", "npu-smi info tells who has memory; ASR_VLLM_MEMORY_SHARE"),
         (r"LD_PRELOAD", "set LD_PRELOAD to libtcmalloc and libiomp5 before, which `make test-vllm` sets up"),

@@ -7,11 +7,11 @@ from typing import Literal
 
 from env.field import variable
 from env.settings import Settings
+from runtime.engines.vllm.launcher import IMAGE
 from runtime.errors import UsageError
 from runtime.ops.lifecycle.host import numbers
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0
-IMAGE = "KIT_WITH_CANN"  # set by the entry point of the kit's images: this is a container, which has NPUs to use them
 DEVICES = Path("/dev")
 
 
@@ -66,6 +66,7 @@ def _visible() -> list[Place]:
 
 def _given(settings: Settings, nodes: int) -> list[Place]:
     """Those that are for the kit to use, of all that this process sees."""
+    # A container has NPUs to use them.
     found = range(nodes) if nodes and os.environ.get(IMAGE) else numbers(settings.npus)
     return [Place(f"npu:{number}", str(number), "npu") for number in found]
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from env.loading import exports
-from env.stacks import compare, facts, installed_version, load_stack
+from env.stacks import compare, installed_version, load_stack
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 
@@ -19,13 +19,15 @@ FIRST_USE = 180.0  # seconds; importing torch_npu takes about ten, the first ope
 
 
 def cann(case: Case) -> Outcome:
-    """CANN is there, in the version that the stack is pinned to."""
-    version, pinned = cann_version(case.host), str(facts()["stacks"][case.settings.stack].get("cann", ""))
+    """CANN is there, in the version that the stack is pinned to, or in one that will do."""
+    version, stack = cann_version(case.host), load_stack(case.settings.stack)
     if not version:
         return Outcome("fail", f"no {INFO} under {' or '.join(FOLDERS)}", "use an image of the kit: make up")
-    if pinned and version != pinned:
-        same = version.split(".")[:2] == pinned.split(".")[:2]
-        evidence = f"{version}, the {case.settings.stack} stack is pinned to {pinned}"
+    if why := stack.cann_alternatives.get(version):
+        return Outcome("pass", f"{version} in the place of {stack.cann}: {why}")
+    if stack.cann and version != stack.cann:
+        same = version.split(".")[:2] == stack.cann.split(".")[:2]
+        evidence = f"{version}, the {stack.name} stack is pinned to {stack.cann}"
         return Outcome("warn" if same else "fail", evidence, "build the image again: make build")
     return Outcome("pass", version)
 

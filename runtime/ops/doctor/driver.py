@@ -3,7 +3,7 @@
 import os
 import re
 
-from env.stacks import facts
+from env.stacks import load_stack
 from runtime.ops.doctor import compatibility
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.findings import Case, Outcome, Status
@@ -48,8 +48,7 @@ def firmware(case: Case) -> Outcome:
 
 def driver_and_cann(case: Case) -> Outcome | None:
     """The driver is one that CANN goes with: the CANN in the container, or the one that the stack's image has."""
-    pinned = facts()["stacks"][case.settings.stack].get("cann", "")
-    cann = cann_version(case.host) if case.place == "container" else pinned
+    cann = cann_version(case.host) if case.place == "container" else load_stack(case.settings.stack).cann
     version = driver_version(case.host)
     if not cann or not version:
         return None

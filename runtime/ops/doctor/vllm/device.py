@@ -4,12 +4,13 @@ import math
 import re
 
 from env.field import variable
-from env.stacks import facts
+from env.stacks import load_stack
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import holders, known_chips, needed, room, together, used_nodes
 from runtime.ops.doctor.npu_smi import Chip, profile_for
+from runtime.ops.doctor.vllm.installed import another_image
 
 PROFILE_310P = "atlas-300i-duo"
 
@@ -70,15 +71,23 @@ def for_310p(case: Case) -> Outcome | None:
         name = variable("vllm_eager")
         evidence = f"{name}=false; of graphs, vllm-ascend 0.18.0 supports only FULL_DECODE_ONLY on a 310P"
         outcomes.append(Outcome("warn", evidence, f"export {name}=true"))
-    pinned = str(facts()["stacks"]["vllm"]["cann"])
-    cann = cann_version(case.host) if case.place == "container" or told.vllm_python else pinned
+    cann = _cann(case)
     if cann and _numbers(cann) < _numbers(CANN_310P):
         evidence = f"CANN {cann}; vllm-ascend 0.18.0's release notes want {CANN_310P} for the 310P"
-        image = f"an image with CANN {CANN_310P} and torch-npu {TORCH_NPU_310P}"
-        outcomes.append(Outcome("warn", evidence, f"export {variable('base_image')}=… to {image}, then make build"))
+        advice = another_image(f"with CANN {CANN_310P} and torch-npu {TORCH_NPU_310P}")
+        outcomes.append(Outcome("warn", evidence, advice))
     if outcomes:
         return together(outcomes)
-    return Outcome("pass", f"{told.dtype}, {told.vllm_max_model_len} tokens, CANN {cann or 'unknown'}")
+    return Outcome("pass", f"{told.dtype}, {told.vllm_max_model_len} tokens, CANN {cann or 'not known here'}")
+
+
+def _cann(case: Case) -> str:
+    """CANN's version where vLLM runs; empty where it is not known: this host cannot tell what an image of one's own
+    has, its container does."""
+    told = case.settings
+    if case.place == "container" or told.vllm_python:
+        return cann_version(case.host)
+    return "" if told.base_image or told.image else load_stack("vllm").cann
 
 
 def memory_share(case: Case) -> Outcome | None:

@@ -15,6 +15,8 @@ from runtime.ops.doctor.vllm import inside, releases
 PATIENCE = 60.0  # seconds; a sitecustomize that imports qwen_asr, and with it vLLM, takes ten
 PLATFORM = "ascend"  # vllm-ascend's plugin in the group vllm.platform_plugins
 REBUILD = "build the image again: make build"
+WITHOUT = "without qwen-asr"
+BENEATH = "/opt/python-beneath"  # in the kit's image: docker/install-stack's link to the Python that has vLLM
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def trap(case: Case) -> Outcome | None:
     if not found:
         return None
     if found.importers:
-        advice = f"{_python(case)} -m pip uninstall qwen-asr; then take out what imports it"
+        advice = _pip(case, "uninstall qwen-asr; then take out what imports it", instead=WITHOUT)
         return Outcome("fail", f"qwen_asr is imported by {'; '.join(found.importers)}", advice)
     chosen = found.chosen
     if chosen is not None and PLATFORM in found.platforms and PLATFORM not in chosen.split(","):
@@ -66,20 +68,25 @@ def trap(case: Case) -> Outcome | None:
         return Outcome("fail", evidence, "unset VLLM_PLUGINS")
     if found.qwen_asr:
         evidence = "qwen-asr is beside vLLM: harmless as long as nothing imports it there, which the kit prevents"
-        advice = f"{_python(case)} -m pip uninstall qwen-asr, or never start vLLM with qwen-asr-serve"
+        advice = f"{_pip(case, 'uninstall qwen-asr', instead=WITHOUT)}; or never start vLLM with qwen-asr-serve"
         return Outcome("warn", evidence, advice)
     return Outcome("pass", "qwen-asr is not there")
 
 
 def audio(case: Case) -> Outcome | None:
     """librosa and soundfile are there: without them vLLM starts, and refuses every audio."""
-    found = _inside(case)
+    found, both = _inside(case), " and ".join(inside.AUDIO)
     if not found:
         return None
     if found.missing:
         evidence = f"{' and '.join(found.missing)} missing: vLLM would start, and answer every request with an error"
-        return Outcome("fail", evidence, f"{_python(case)} -m pip install {' '.join(found.missing)}")
-    return Outcome("pass", f"{' and '.join(inside.AUDIO)} are there")
+        return Outcome("fail", evidence, _pip(case, f"install {' '.join(found.missing)}", instead=f"with {both}"))
+    return Outcome("pass", f"{both} are there")
+
+
+def another_image(what: str) -> str:
+    """What to do where another image is needed."""
+    return f"export {variable('base_image')}=… to an image {what}, then make build"
 
 
 def has_vllm(case: Case) -> bool:
@@ -133,6 +140,12 @@ def _cure(case: Case, amiss: list[releases.Misfit]) -> str:
         return REBUILD
     empty = "VLLM_TARGET_DEVICE=empty " if any(word.startswith("vllm==") for word in wanted) else ""
     return f"{empty}{_python(case)} -m pip install {' '.join(repr(word) for word in wanted)}"
+
+
+def _pip(case: Case, words: str, *, instead: str) -> str:
+    """A command for the Python that has vLLM; in the kit's container, which is read-only, another image."""
+    ours = case.place == "container" and case.host.state(BENEATH).there
+    return another_image(instead) if ours else f"{_python(case)} -m pip {words}"
 
 
 def _asked_for(case: Case) -> bool:

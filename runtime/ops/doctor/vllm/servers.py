@@ -6,8 +6,11 @@ from typing import Any
 
 from env.field import variable
 from env.groups.vllm import segment_tokens
-from env.settings import Settings
+from env.loading import under_project
+from env.settings import DEMO, Settings
 from runtime.addresses import HOW_TO_TRUST, UNTRUSTED, vllm_servers
+from runtime.checkpoint_files import CheckpointError, read_json
+from runtime.demo import CHECKPOINT
 from runtime.errors import UsageError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together
@@ -16,14 +19,17 @@ from runtime.ops.doctor.reach import reach, session
 from runtime.ops.doctor.vllm import releases
 
 PATIENCE = 10.0  # seconds for an answer
-# Any text that a template other than the raw one would put something around.
-TEXT = "<|im_start|>assistant\nlanguage English<asr_text>"
+# Any text that a template other than the raw one would put something around. Its first and last token are special ones:
+# their numbers come after those of all words, so they tell checkpoints with other words apart.
+FIRST, LAST = "<|im_start|>", "<asr_text>"
+TEXT = f"{FIRST}assistant\nlanguage English{LAST}"
 HOW = "start it with: invoke vllm"
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a server told. `fault` says why it told nothing more; `raw` is whether its chat template adds nothing."""
+    """What a server told. `fault` says why it told nothing more; `raw` is whether its chat template adds nothing, and
+    `ours` whether its tokens are those of the checkpoint here, as far as that is known."""
 
     url: str
     fault: str = ""
@@ -31,10 +37,11 @@ class Told:
     model: str = ""
     max_model_len: int = 0
     raw: bool = False
+    ours: bool = True
 
 
 def servers(case: Case) -> Outcome | None:
-    """The servers of ASR_VLLM_URL answer, with the vLLM that the kit is tried with, and leave prompts as they are."""
+    """The servers of ASR_VLLM_URL answer, with the kit's vLLM and the model of ASR_MODEL, and leave prompts alone."""
     if not case.front:
         return None
     try:
@@ -59,6 +66,10 @@ def _judge(told: Told, settings: Settings) -> Outcome:
     named = f"{told.url}: vLLM {told.version}, {told.model}, {told.max_model_len} tokens"
     if not told.raw:
         return Outcome("fail", f"{named}: its chat template changes the kit's prompts", HOW)
+    if not told.ours:
+        name = variable("model")
+        evidence = f"{named}: its tokens are not those of {name}={settings.model}"
+        return Outcome("fail", evidence, f"export {name}=… to a copy of the checkpoint that is served there")
     least = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
     if told.max_model_len < least:
         return Outcome("fail", f"{named}, {least} needed", f"restart it with --max-model-len {least}")
@@ -76,10 +87,25 @@ def _cure(fault: str) -> str:
 
 def _ask(settings: Settings) -> Answer:
     key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""
-    return Answer(json.dumps([asdict(_tell(url, key)) for url in vllm_servers(settings)]) + "\n")
+    ends = _ends(settings)
+    return Answer(json.dumps([asdict(_tell(url, key, ends)) for url in vllm_servers(settings)]) + "\n")
 
 
-def _tell(url: str, key: str) -> Told:
+def _ends(settings: Settings) -> list[int]:
+    """The tokens that TEXT begins and ends with in the checkpoint here; none where it does not tell.
+
+    Read without a tokenizer, which a host's Python need not have.
+    """
+    directory = CHECKPOINT if settings.model == DEMO else under_project(settings.model)
+    try:
+        added = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder", {})
+        numbers = {entry["content"]: int(number) for number, entry in added.items()}
+        return [numbers[FIRST], numbers[LAST]]
+    except (CheckpointError, AttributeError, LookupError, TypeError, ValueError):  # the check of the weights tells
+        return []
+
+
+def _tell(url: str, key: str, ends: list[int]) -> Told:
     import requests
 
     fault = reach(f"{url}/health", seconds=PATIENCE, directly=True).fault
@@ -101,6 +127,8 @@ def _tell(url: str, key: str) -> Told:
             plain = ask("/tokenize", {"model": model["id"], "prompt": TEXT, "add_special_tokens": False})
             messages = [{"role": "user", "content": TEXT}]
             written = ask("/tokenize", {"model": model["id"], "messages": messages, "add_special_tokens": False})
+            tokens, through = plain["tokens"], written["tokens"]
+            ours = not ends or [tokens[0], tokens[-1]] == ends
         except requests.HTTPError as error:
             return Told(url, str(error).partition(" for url")[0])
         except requests.RequestException as error:
@@ -108,4 +136,4 @@ def _tell(url: str, key: str) -> Told:
         except (LookupError, TypeError):
             return Told(url, "answers, but not as vLLM does")
     length = model.get("max_model_len", 0)
-    return Told(url, "", version, model["id"], length, raw=plain["tokens"] == written["tokens"])
+    return Told(url, "", version, model["id"], length, raw=tokens == through, ours=ours)

@@ -1,6 +1,7 @@
 """The settings of the engine: that what decodes is where they look for it, and that a segment has room there."""
 
 import ipaddress
+import shlex
 from urllib.parse import urlsplit
 
 from env.field import variable
@@ -60,11 +61,18 @@ def _front(case: Case) -> Outcome:
         outcomes.append(Outcome("warn", f"{names}: for servers that the kit starts, not for {URL}", f"unset {names}"))
     if told.stack != "cpu" and case.place == "host":
         evidence = f"the stack {told.stack} takes NPUs of this host, which the servers of {URL} leave idle"
-        seconds = f"{variable('segment_seconds')}={told.segment_seconds:g}"  # that of the profile is for the demo model
-        outcomes.append(Outcome("warn", evidence, f"export ASR_PROFILE=cpu {seconds}"))
+        outcomes.append(Outcome("warn", evidence, _without_npus(told)))
     if outcomes:
         return together(outcomes)
     return Outcome("pass", f"vllm, {len(addresses)} server{'s' * (len(addresses) > 1)} elsewhere")
+
+
+def _without_npus(told: Settings) -> str:
+    """The command that makes this a front without NPUs, whose servers are asked as they are now: with the cpu profile
+    alone, the model and the length of its segments would be the demo's."""
+    kept = {"model": told.model, "segment_seconds": f"{told.segment_seconds:g}"}
+    words = {"profile": "cpu", "stack": "cpu", "engine": told.engine_name, **kept}
+    return f"export {' '.join(f'{variable(name)}={shlex.quote(value)}' for name, value in words.items())}"
 
 
 def _is_loopback(url: str) -> bool:
