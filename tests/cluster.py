@@ -35,3 +35,8 @@ def folder_of(name: str, scratch: Path) -> Path:
 def settings_of(resources: list[Resource]) -> Settings:
     """What the server of a build is told."""
     return load_settings(only(resources, "ConfigMap")["data"])
+
+
+def seconds(probe: dict[str, int]) -> int:
+    """How long a probe may fail."""
+    return probe["periodSeconds"] * probe["failureThreshold"]

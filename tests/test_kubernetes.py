@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import kustomize
 import pytest
-from cluster import BUILDS, KUBERNETES, Build, folder_of, settings_of
+from cluster import BUILDS, KUBERNETES, Build, folder_of, seconds, settings_of
 from kustomize import containers, only, pod_spec, server
 from test_readme import commands, outline
 
@@ -136,6 +136,10 @@ def test_the_readmes_are_in_step_and_name_what_there_is(build: Build) -> None:
         assert (KUBERNETES / path).is_file()
     image = image_name(settings_of(build("cpu")))
     assert f"$ kind load docker-image {image}\n" in english
+    vllm = load_settings({**only(build("npu"), "ConfigMap")["data"], "ASR_STACK": "vllm"})
+    assert f"`newTag: {image_name(vllm).partition(':')[2]}`" in english
+    minutes = seconds(server(build("npu"))["startupProbe"]) // 60
+    assert f"after {minutes} minutes it is started anew" in english
     example = build("example")
     for kind, name in re.findall(r"(deployment|service)/([\w-]+)", english):
         assert only(example, kind.capitalize())["metadata"]["name"] == name

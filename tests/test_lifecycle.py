@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hosting import A2, Fake, an_a2, described, faking
 
 from env.loading import PROJECT, load_settings
 from env.settings import Settings
@@ -17,50 +16,17 @@ from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import commands, host, monitoring, profile
 from runtime.ops.lifecycle.up import COMPOSE
 
-Fake = Callable[[str, str], None]
-NODES = ("davinci0", "davinci1", "davinci2", "davinci3", "davinci_manager", "devmm_svm", "hisi_hdc")
-A2 = "atlas-800-a2"
-
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Makes a command: a shell script that comes first on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def make(name: str, script: str) -> None:
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        path.chmod(0o755)
-
-    commands.compose.cache_clear()
-    return make
+    return faking(tmp_path / "bin", monkeypatch)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An Atlas 800 A2's files: four NPUs, the driver, and an empty directory that Docker made of a missing npu-smi."""
-    found = tmp_path / "root"
-    for node in NODES:
-        (found / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
-        (found / "dev" / node).touch()
-    for name in (
-        "usr/local/Ascend/driver/lib64/libascend_hal.so",
-        "usr/local/sbin/npu-smi",
-        "usr/local/dcmi/libdcmi.so",
-    ):
-        (found / name).parent.mkdir(parents=True, exist_ok=True)
-        (found / name).touch()
-    (found / "usr/local/bin/npu-smi").mkdir(parents=True)
-    return found
-
-
-def described(root: Path, tmp_path: Path, **variables: str) -> dict[str, Any]:
-    """The service of the second compose file."""
-    environment = {"ASR_OUT_DIR": str(tmp_path / "out"), **variables}
-    service = host.describe(load_settings(environment), root=root, environment=environment)["services"]["asr"]
-    return dict(service)
+    """An Atlas 800 A2's files."""
+    return an_a2(tmp_path / "root")
 
 
 def test_an_npu_host_hands_over_the_npus_that_were_asked_for(root: Path, tmp_path: Path, fake: Fake) -> None:
@@ -190,11 +156,14 @@ def test_the_directory_that_the_container_writes_to_is_open_to_its_user(tmp_path
     assert directory not in path.parents
 
 
-@pytest.fixture(params=["cpu", A2])
+@pytest.fixture(params=[("cpu", ""), (A2, ""), (A2, "vllm"), (A2, "vllm alone")], ids=lambda param: " ".join(param))
 def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fake) -> Path:
     """The second compose file, for a host without and one with NPUs."""
     fake("docker", "echo '{\"runc\": {}}'")
-    environment = {"ASR_PROFILE": str(request.param), "ASR_OUT_DIR": str(tmp_path)}
+    profile, vllm = request.param
+    environment = {"ASR_PROFILE": profile, "ASR_OUT_DIR": str(tmp_path)}
+    if vllm:
+        environment |= {"ASR_STACK": "vllm", "ASR_VLLM_ALONE": str(vllm.endswith("alone"))}
     service = host.describe(load_settings(environment), root=root, environment=environment)
     path = tmp_path / "second.json"
     path.write_text(json.dumps(service), encoding="utf-8")

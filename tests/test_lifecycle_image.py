@@ -1,13 +1,15 @@
 """What an image is built from."""
 
+from pathlib import Path
+
 import pytest
+from hosting import A2, faking
 
 from env.loading import load_settings
 from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.lifecycle import image
-
-A2 = "atlas-800-a2"
+from runtime.server import preflight
 
 
 def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +40,31 @@ def test_a_mirrors_password_does_not_get_into_an_image() -> None:
 def test_a_profile_without_a_base_image_is_refused() -> None:
     with pytest.raises(KitError, match="cpu"):
         image.base_image(load_settings({"ASR_STACK": "npu"}))
+
+
+@pytest.mark.parametrize(
+    ("there", "variables", "words"),
+    [
+        (
+            "vllm",
+            {"ASR_PROFILE": A2},
+            r"vllm stack, but ASR_STACK is npu \(env/profiles/.*-a2\.env\) → export ASR_STACK=vllm",
+        ),
+        ("npu", {"ASR_PROFILE": A2, "ASR_STACK": "vllm"}, r"vllm \(environment\) → export ASR_STACK=npu"),
+        ("cpu", {"ASR_PROFILE": A2}, r"the cpu stack, but .* → export ASR_PROFILE=cpu"),
+        ("cpu", {"ASR_STACK": "vllm"}, r"the cpu stack, but .* → export ASR_STACK=cpu"),
+    ],
+)
+def test_an_image_with_another_stack_is_named_with_the_cure(
+    there: str, variables: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faking(tmp_path / "bin", monkeypatch)("docker", f'echo \'{{"{image.STACK_LABEL}": "{there}"}}\'')
+    with pytest.raises(KitError, match=words):
+        image.check_stack(load_settings({"ASR_IMAGE": "mirror.example/asr:1", **variables}))
+
+
+def test_a_server_on_another_stack_says_the_same() -> None:
+    with pytest.raises(KitError, match=r"is npu \(env/profiles/.*-a2\.env\), but this is the cpu .* ASR_PROFILE=cpu"):
+        preflight.check_stack(load_settings({"ASR_PROFILE": A2}))
+    with pytest.raises(KitError, match=r"is vllm \(environment\), but this is the cpu stack → export ASR_STACK=cpu"):
+        preflight.check_stack(load_settings({"ASR_STACK": "vllm"}))

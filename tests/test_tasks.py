@@ -39,6 +39,27 @@ def test_a_reader_who_has_seen_enough_is_no_fault() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (["vllm"], "needs numpy, which is not installed → ASR_VLLM_ALONE=true make up"),
+        (
+            ["transcribe", "talk.wav"],
+            "which is not installed → python env/install.py cpu, or npu; in a container: make up",
+        ),
+    ],
+)
+def test_a_host_without_torch_is_told_where_a_task_runs(task: list[str], words: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "hidden = ('torch', 'numpy', 'transformers', 'soundfile', 'av', 'httpx', 'fastapi')\n"
+        "PathFinder.find_spec = lambda name, *more: None if name in hidden else find(name, *more)\n",
+        encoding="utf-8",
+    )
+    assert_refused(invoke(*task, PYTHONPATH=str(tmp_path)), f"invoke {task[0]}: needs ", words)
+
+
 def test_config_says_where_each_value_comes_from() -> None:
     shown = invoke("config", ASR_PROFILE="atlas-300i-duo", ASR_MAX_BATCH="3", TASK_QUEUE_ENABLE="0").stdout
     assert re.search(r"ASR_MAX_BATCH\s+3\s+utterances\s+environment", shown)

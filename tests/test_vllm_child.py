@@ -193,7 +193,7 @@ def test_one_alone_in_the_foreground(site: Path) -> None:
         [INVOKE, "vllm"], env={**environment, **asr}, cwd=PROJECT, stdout=subprocess.PIPE, text=True
     ) as program:
         told = list(lines_until(lines(program), "Application startup complete."))
-        assert told[0] == f"vLLM on cpu, for ASR_VLLM_URL=http://HOST:{port} where ASR_MODEL is the same\n"
+        assert told[0] == f"vLLM on cpu serves demo, for ASR_VLLM_URL=http://HOST:{port} where ASR_MODEL is the same\n"
         answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=LONG).json()
         assert answer["pid"] == program.pid
         assert answer["environ"]["VLLM_API_KEY"] == "hush"

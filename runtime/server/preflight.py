@@ -7,17 +7,21 @@ from env.loading import under_project
 from env.settings import Settings
 from env.stacks import active_stack, is_stack
 from runtime.checkpoint_files import check_texts
-from runtime.errors import KitError
+from runtime.errors import KitError, UsageError
+from runtime.ops.lifecycle.image import cure
 from runtime.ops.weights import verify
 from runtime.transcriber import model_directory
 
 
 def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
-    """Raises KitError where the server must not start: another stack than the settings want, an output directory that
-    cannot be written, weights that are not what weights.lock says. `on_bytes` hears of the bytes that were hashed.
+    """Raises KitError where the server must not start: vLLM is wanted without it, or another stack than is here; an
+    output directory that cannot be written, weights that are not what weights.lock says. `on_bytes` hears of the bytes
+    that were hashed.
 
     Where others have the weights (ASR_VLLM_URL), only the small files beside them are needed, and checked.
     """
+    if settings.vllm_alone:
+        raise UsageError("ASR_VLLM_ALONE", "wants vLLM without the server, and this is the server", "invoke vllm")
     check_stack(settings)
     check_out_dir(settings)
     if settings.engine_name == "vllm" and settings.vllm_url:
@@ -30,8 +34,8 @@ def check_stack(settings: Settings) -> None:
     """Raises KitError where the settings are for another stack than is installed."""
     here = active_stack()
     if not is_stack(settings.stack, here):
-        reason = f"{settings.stack!r} is wanted (profile {settings.profile}), but this is the {here} stack"
-        raise KitError("ASR_STACK", reason, f"set ASR_PROFILE to one for the {here} stack, or use another image")
+        reason = f"is {settings.stack} ({settings.origin('stack')}), but this is the {here} stack"
+        raise KitError("ASR_STACK", reason, f"{cure(settings, here)}, or use another image")
 
 
 def check_out_dir(settings: Settings) -> None:

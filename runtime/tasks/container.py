@@ -1,5 +1,7 @@
 """The container: what `make up`, `make down` and their kin run."""
 
+import sys
+
 from invoke import Context, Exit, task
 
 from env.settings import Settings
@@ -29,7 +31,10 @@ def pull(_: Context) -> None:
 @task
 @foreseeing
 def up(_: Context) -> None:
-    """Check the host, have the image, start the server and wait until it is ready; with ASR_MONITORING, watch it."""
+    """Check the host, have the image, start the server and wait until it is ready; with ASR_MONITORING, watch it.
+
+    With ASR_VLLM_ALONE it is a vLLM, for servers elsewhere.
+    """
     _up(_settings())
 
 
@@ -79,7 +84,7 @@ def shell(_: Context) -> None:
 
 
 def _up(settings: Settings) -> None:
-    from runtime.ops.lifecycle import monitoring
+    from runtime.ops.lifecycle import alone, monitoring
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
 
@@ -87,6 +92,12 @@ def _up(settings: Settings) -> None:
 
     with stages("Starting") as on_stage:
         url = lifecycle.up(settings, on_stage=on_stage)
+    if settings.vllm_alone:
+        if warning := alone.warning(settings):
+            print(warning, file=sys.stderr)
+        print(f"Ready: {url}   make logs, make down")
+        print(f"For servers elsewhere, where ASR_MODEL is the same: {alone.address(settings)}")
+        return
     lifecycle.try_curl(settings)
     if monitoring.wanted(settings):
         for service, address in monitoring.addresses(settings).items():

@@ -5,18 +5,21 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from invoke import Exit
 
 from runtime.errors import KitError
 
+WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"
 Body = TypeVar("Body", bound=Callable[..., None])
 
 
 def foreseeing(body: Body) -> Body:
-    """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen; and with none
-    where nobody reads on, as in `invoke status | head`."""
+    """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen, such as a
+    package that a host without torch does not have; and with none where nobody reads on, as in `invoke status | head`.
+    """
 
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -25,6 +28,13 @@ def foreseeing(body: Body) -> Body:
             sys.stdout.flush()
         except KitError as error:
             raise Exit(str(error), code=error.exit_code) from None
+        except ModuleNotFoundError as error:
+            missing = str(error.name).partition(".")[0]
+            if find_spec(missing):  # a part of what is installed: a fault
+                raise
+            subject = f"invoke {body.__name__.replace('_', '-')}"
+            told = KitError(subject, f"needs {missing}, which is not installed", WHERE_ALL_IS)
+            raise Exit(str(told), code=told.exit_code) from None
         except KeyboardInterrupt:
             raise Exit("interrupted", code=130) from None
         except BrokenPipeError:

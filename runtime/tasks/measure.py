@@ -78,6 +78,7 @@ def bench(
 @foreseeing
 def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
     """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
+    from runtime.loading import loading
     from runtime.measure import load as measure
     from runtime.measure import speech
     from runtime.measure import waiting as wait
@@ -85,7 +86,6 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     from runtime.ops.present import console, table
     from runtime.progress import progress
     from runtime.progress import waiting as spinner
-    from runtime.transcriber import open_transcriber
 
     least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1), ("--waiting", waiting, 0))
     for flag, value, lowest in least:
@@ -94,8 +94,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     settings = load_settings()
     out = console()
     shown = table("Round", "Clients", "Audio s/s", "p50 ms", "p95 ms", "Ratio")
-    with spinner(f"Loading {settings.model}") as loaded, open_transcriber(settings) as transcriber:
-        loaded()
+    with loading(settings) as transcriber:
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         together = transcriber.engine.status().most_together
         out.print(f"{settings.model}, {settings.dtype}, {settings.engine_name}, at most {together} utterances together")

@@ -28,19 +28,27 @@ def serve(_: Context) -> None:
 @task
 @foreseeing
 def vllm(_: Context) -> None:
-    """Run one vLLM alone, in the foreground, on ASR_HOST:ASR_PORT, for a server elsewhere (its ASR_VLLM_URL)."""
-    from runtime.engines.vllm import flags
-    from runtime.progress import waiting
-    from runtime.server import preflight
-    from runtime.transcriber import model_directory
+    """Run one vLLM alone, in the foreground, on ASR_HOST:ASR_PORT, for a server elsewhere (its ASR_VLLM_URL).
 
-    settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None})
+    In a container: ASR_VLLM_ALONE=true make up.
+    """
+    from runtime.ops.lifecycle import alone
+    from runtime.progress import waiting
+
+    try:
+        from runtime.engines.vllm import flags
+        from runtime.server import preflight
+        from runtime.transcriber import model_directory
+    except ModuleNotFoundError as error:
+        reason = f"needs {error.name}, which is not installed"
+        advice = "ASR_VLLM_ALONE=true make up runs it in a container; here: python env/install.py cpu"
+        raise KitError("invoke vllm", reason, advice) from None
+    settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None, "vllm_alone": False})
     order = flags.lone(settings, model_directory(settings))
     with waiting("Verifying weights"):
         preflight.check(settings, on_bytes=lambda _: None)
-    print(f"{order.name}, for ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same", flush=True)
-    if not settings.vllm_key and not settings.host.startswith("127."):
-        print(
-            f"vllm: asks for no key, and listens on {settings.host} → set ASR_VLLM_KEY on both sides", file=sys.stderr
-        )
+    where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"
+    print(f"{order.name} serves {settings.model}, for {where}", flush=True)
+    if warning := alone.warning(settings):
+        print(warning, file=sys.stderr)
     os.execve(order.command[0], order.command, dict(order.environment))

@@ -39,13 +39,11 @@ DEFAULT_SHARED_MEMORY = "1g"
 
 LAST_STEPS = 10  # seconds from the end of draining to the end of the process
 LAST_STEPS_OF_VLLM = 30  # in which the processes that hold the NPUs end, too
-# Seconds of a start that ASR_VLLM_START_SECONDS does not count: weights are hashed before (4.7 GB, 90 s from a disk with
-# 50 MB/s), and a clip is transcribed after, whose first token the engine awaits for 300 s.
+# Seconds of a start that ASR_VLLM_START_SECONDS does not count: weights are hashed before (4.7 GB take 90 s from a disk
+# with 50 MB/s), and a clip is transcribed after, for whose first token the engine waits 300 s.
 AROUND_VLLM = 600
 
-# vLLM as the container's only program: what it runs, and its health check, as vLLM answers elsewhere than the server.
-ALONE = {"command": ["invoke", "vllm"]}
-HEALTH_ALONE = ["CMD", f"{KIT}/docker/bin/healthcheck", "/health"]
+VLLM_HEALTH = "/health"  # where vLLM, which has no stages, says whether it is ready
 
 # Settings that are about the host, or that mean another path in the container.
 NOT_HANDED_ON = {
@@ -119,7 +117,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         service["healthcheck"] = {"start_period": f"{math.ceil(settings.vllm_start_seconds) + AROUND_VLLM}s"}
     if settings.vllm_alone:
         service["command"] = ["invoke", "vllm"]
-        service["healthcheck"]["test"] = ["CMD", f"{KIT}/docker/bin/healthcheck", alone.HEALTH]
+        service["healthcheck"]["test"] = ["CMD", f"{KIT}/docker/bin/healthcheck", VLLM_HEALTH]
     if settings.stack != "cpu":
         service["group_add"] = groups(settings, root)
         service["shm_size"] = SHARED_MEMORY.get(settings.profile, DEFAULT_SHARED_MEMORY)

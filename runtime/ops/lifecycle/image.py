@@ -93,8 +93,16 @@ def check_stack(settings: Settings) -> None:
     """Raises DockerError where the image was built for another stack than the settings want."""
     there = labels(image_name(settings)).get(STACK_LABEL, settings.stack)
     if there != settings.stack:
-        reason = f"has the {there} stack, but the profile {settings.profile} is for {settings.stack}"
-        raise DockerError(image_name(settings), reason, "set ASR_PROFILE or ASR_IMAGE to what goes together")
+        reason = f"has the {there} stack, but ASR_STACK is {settings.stack} ({settings.origin('stack')})"
+        raise DockerError(image_name(settings), reason, f"{cure(settings, there)}, or set ASR_IMAGE")
+
+
+def cure(settings: Settings, here: str) -> str:
+    """How the settings come to want the stack that is `here`: by ASR_STACK, but for the stack without NPUs by its own
+    profile, as the others name a device that it does not have."""
+    if here == "cpu" != settings.profile:
+        return "export ASR_PROFILE=cpu"
+    return f"export ASR_STACK={load_stack(here).stands_for or here}"
 
 
 def context_digest() -> str:

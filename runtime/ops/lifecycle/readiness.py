@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands
-from runtime.ops.process.health import ask
+from runtime.ops.process.health import Health
 
 EVERY = 0.5  # seconds between two looks
 TAIL = 25  # lines of the log that are shown of a container that ended
@@ -39,8 +39,9 @@ def container_state(container: str) -> State:
     return State(state["Status"], state["ExitCode"], entry["RestartCount"], health)
 
 
-def await_ready(container: str, url: str, *, on_stage: Callable[[str], None]) -> None:
-    """Return when the container is healthy and `url`/health/ready says so too; `on_stage` hears how far it is.
+def await_ready(container: str, ask: Callable[[], Health], *, on_stage: Callable[[str], None]) -> None:
+    """Return when what runs in the container says that it is ready, which `ask` finds out; `on_stage` hears how far it
+    is.
 
     Raises NotReadyError with the end of the container's log where it ended or its health check gave up. The health
     check's own start period bounds the wait.
@@ -55,7 +56,7 @@ def await_ready(container: str, url: str, *, on_stage: Callable[[str], None]) ->
         if state.health == "unhealthy":
             reason = f"runs but did not get ready; the end of its log:\n{tail(container)}"
             raise NotReadyError(container[:SHORT], reason, "make logs")
-        health = ask(url)
+        health = ask()
         on_stage(health.stage)
         if health.status == "ready":
             return

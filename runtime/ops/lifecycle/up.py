@@ -2,14 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
-from runtime.ops.lifecycle import commands, host, image, monitoring
+from runtime.ops.lifecycle import alone, commands, host, image, monitoring
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
+from runtime.ops.process import health
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
 SERVICE = "asr"
@@ -20,12 +22,13 @@ OTHER_PORTS = "for a port that is taken: ASR_PORT, or of what watches the server
 
 
 def up(settings: Settings, *, on_stage: Callable[[str], None], root: Path = Path("/")) -> str:
-    """Have the server run and be ready, and what watches it answer; returns the server's URL. Nothing changes where
-    they run already as the settings say.
+    """Have the server, or with ASR_VLLM_ALONE a vLLM, run and be ready, and what watches it answer; returns its URL.
+    Nothing changes where they run already as the settings say.
 
-    Raises KitError where an image cannot be had, a container cannot start, or it ends before it is ready. Then the
-    server is stopped, so that it does not start again and again.
+    Raises KitError where settings contradict each other, an image cannot be had, a container cannot start, or it ends
+    before it is ready. Then the server is stopped, so that it does not start again and again.
     """
+    alone.check(settings)
     commands.check_engine()
     image.ensure(settings)
     image.check_stack(settings)
@@ -35,7 +38,8 @@ def up(settings: Settings, *, on_stage: Callable[[str], None], root: Path = Path
     compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
     container = container_id(settings)
     try:
-        await_ready(container, url(settings), on_stage=on_stage)
+        ask = alone.ask if settings.vllm_alone else health.ask
+        await_ready(container, partial(ask, url(settings)), on_stage=on_stage)
     except NotReadyError:
         compose(settings, "stop")
         raise

@@ -1,0 +1,59 @@
+"""vLLM alone in the container (ASR_VLLM_ALONE): what it goes with, whether it is ready, where it is."""
+
+import contextlib
+from http.client import HTTPException
+
+from env.field import variable
+from env.settings import Settings
+from runtime.errors import UsageError
+from runtime.ops.lifecycle import host, monitoring
+from runtime.ops.process import health
+from runtime.ops.process.health import Health
+
+ALONE = variable("vllm_alone")
+# What belongs to the API, and would be silently ignored. vLLM asks for a key of its own.
+OF_THE_API = ("vllm_url", "api_key", "keys_file", "tls_cert_file")
+
+
+def check(settings: Settings) -> None:
+    """Raises UsageError where the settings ask for vLLM alone and for what does not go with it."""
+    if not settings.vllm_alone:
+        return
+    if settings.stack != "vllm" or settings.engine_name != "vllm":
+        reason = f"runs vLLM, and ASR_STACK is {settings.stack}, the engine {settings.engine_name}"
+        unset = "; unset ASR_ENGINE" if settings.engine == "transformers" else ""
+        raise UsageError(ALONE, reason, f"export ASR_STACK=vllm{unset}")
+    for name in OF_THE_API:
+        if getattr(settings, name):
+            reason = f"runs vLLM without the API, to which {variable(name)} belongs"
+            advice = "unset one of the two" + ("; vLLM asks for ASR_VLLM_KEY" if "key" in name else "")
+            raise UsageError(ALONE, reason, advice)
+    if monitoring.wanted(settings):
+        reason = "runs vLLM without the server that Prometheus and Grafana know"
+        raise UsageError(ALONE, reason, "make down, then make up without MONITORING=1")
+    if len(host.numbers(settings.npus)) > 1:
+        reason = f"runs one vLLM on one NPU, and ASR_NPUS names {settings.npus}"
+        raise UsageError(ALONE, reason, "make up for each NPU: ASR_NPUS=0 ASR_PORT=8101, ASR_NPUS=1 ASR_PORT=8102, …")
+
+
+def ask(url: str) -> Health:
+    """The health of the vLLM at `url`, which is on this machine: ready, or loading."""
+    with (
+        contextlib.suppress(OSError, HTTPException),
+        health.opener().open(url + host.VLLM_HEALTH, timeout=health.TIMEOUT),
+    ):
+        return Health("ready", "ready")
+    return Health("starting", "loading")
+
+
+def address(settings: Settings) -> str:
+    """What to set where the servers are that shall use it."""
+    name = "HOST" if settings.host == "0.0.0.0" else settings.host
+    return f"ASR_ENGINE=vllm ASR_VLLM_URL=http://{name}:{settings.port}"
+
+
+def warning(settings: Settings) -> str:
+    """What an operator should know of who may use it; empty where there is nothing."""
+    if settings.vllm_key or settings.host.startswith("127."):
+        return ""
+    return f"vllm: asks for no key, and listens on {settings.host} → set ASR_VLLM_KEY on both sides"
