@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it brings no types
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "image" if Path(file).stem in ON_THE_IMAGE else file
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, which tests type: what a script runs in its background ignores it, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:

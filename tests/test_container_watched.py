@@ -45,11 +45,6 @@ def typing(host: Host, up: str) -> Iterator["Terminal"]:
     terminal.close()
 
 
-def _heed_interrupts() -> None:
-    """What a script runs in its background ignores them, and passes that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Terminal:
     """A terminal with a make target at work."""
 
@@ -68,7 +63,6 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
-            preexec_fn=_heed_interrupts,
         ) as process:
             os.close(inside)
             os.write(self._keyboard, keys)

@@ -178,7 +178,6 @@ def test_ctrl_c_keeps_what_is_known(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in a background ignores it
     ) as process:
         try:
             assert process.stderr
