@@ -115,7 +115,7 @@ def test_what_serves_is_told(program: Program) -> None:
     families = {family.name: family for family in text_string_to_metric_families(program.get("/metrics").text)}
     assert families["asr_info"].samples[0].labels["engine"] == "vllm"
     (up,) = families["asr_vllm_up"].samples
-    assert (up.labels["url"], up.value) == (server["url"], 1)
+    assert (up.labels["server"], up.value) == (server["name"], 1) == ("vLLM on cpu", 1)
 
 
 def test_text_that_was_cut_says_so(program: Program, speech: list[Clip]) -> None:
