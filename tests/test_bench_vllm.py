@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fronting import in_front_of
 from vllm_server import StandIn, vllm_server
 
 from env.loading import load_settings
@@ -58,7 +59,7 @@ def server(transcriber: Transcriber) -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def remote(server: StandIn) -> Iterator[Transcriber]:
     """The engine vllm."""
-    with open_transcriber(load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": server.url})) as transcriber:
+    with open_transcriber(in_front_of(server)) as transcriber:
         yield transcriber
 
 

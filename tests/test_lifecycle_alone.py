@@ -137,7 +137,8 @@ def test_what_does_not_go_with_vllm_alone_is_named(tmp_path: Path) -> None:
     ):
         assert f"to which {name} belongs → unset one of the two" in refusal(tmp_path, **{name: value})
     assert "MONITORING=1" in refusal(tmp_path, ASR_MONITORING="true")
-    assert "ASR_NPUS names 0-1 → make up for each NPU" in refusal(tmp_path, ASR_NPUS="0-1")
+    assert "ASR_NPUS is 0-1, ASR_VLLM_REPLICAS not set → make up for each NPU" in refusal(tmp_path, ASR_NPUS="0-1")
+    assert "ASR_NPUS is 0, ASR_VLLM_REPLICAS 2 → make up for each" in refusal(tmp_path, ASR_VLLM_REPLICAS="2")
 
 
 def test_who_watched_a_server_before_is_named_too(tmp_path: Path) -> None:

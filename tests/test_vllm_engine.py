@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from fronting import in_front_of
 from vllm_server import LONGEST, StandIn, vllm_server
 
-from env.loading import load_settings
 from runtime.audio import load
 from runtime.engines import Event, Observer, Utterance
 from runtime.errors import KitError
@@ -21,9 +21,7 @@ from runtime.transcript import Transcript
 @contextmanager
 def connected(*servers: StandIn, observers: Sequence[Observer] = (), **variables: str) -> Iterator[Transcriber]:
     """The engine, with the stand-ins as its servers."""
-    urls = ",".join(server.url for server in servers)
-    settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": urls, **variables})
-    with open_transcriber(settings, observers=observers) as opened:
+    with open_transcriber(in_front_of(*servers, **variables), observers=observers) as opened:
         yield opened
 
 
