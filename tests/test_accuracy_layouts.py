@@ -1,6 +1,7 @@
 """Common data sets as they lie on a disk, made of the bundled clips, and the demo model's own."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,3 +238,13 @@ def test_without_a_speaker_the_held_out_set_says_what_to_install(monkeypatch: py
         heldout.data_set()
     with pytest.raises(KitError, match="English 0: cannot be spoken"):
         source.load(limits=Limits())
+
+
+def test_what_the_held_out_set_is_made_with_and_is_not_there_is_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert heldout.lacking() == {}
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert heldout.lacking() == {"scipy": "pip install scipy"}
+    with pytest.raises(KitError, match=r"scipy: is not installed.* → pip install scipy"):
+        heldout.data_set()
+    monkeypatch.setenv("PATH", "")
+    assert set(heldout.lacking()) == {"espeak-ng", "scipy"}

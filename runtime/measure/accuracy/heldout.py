@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from runtime.audio import SAMPLE_RATE, Audio, Limits, from_samples
 from runtime.errors import KitError
@@ -23,7 +24,7 @@ class HeldOut:
 
     def load(self, *, limits: Limits) -> Audio:
         """Its sound. Raises KitError where espeak-ng is gone or refuses."""
-        from runtime.demo import judge  # takes scipy, which only `data_set` may find missing
+        from runtime.demo import judge
 
         try:
             _, sound = judge.utterance(self.index, self.language)
@@ -32,19 +33,23 @@ class HeldOut:
         return from_samples(sound.samples, SAMPLE_RATE, source=sound.source, limits=limits)
 
 
+def lacking() -> dict[str, str]:
+    """What the set is made with, voice and noise, and is not installed here; and the command that installs it."""
+    there = {"espeak-ng": shutil.which("espeak-ng"), "scipy": find_spec("scipy")}
+    how = {"espeak-ng": "apt-get install espeak-ng", "scipy": "pip install scipy"}
+    return {name: how[name] for name, found in there.items() if not found}
+
+
 def data_set(each: int = EACH) -> DataSet:
     """The first `each` utterances of each language; the speaker is a voice of espeak-ng. Their texts are plain: as the
     model writes them, and as the card was scored.
 
     Raises KitError where espeak-ng, or scipy, with which the noise is made, is not installed.
     """
-    if shutil.which("espeak-ng") is None:
-        raise KitError("espeak-ng", "is not installed; it speaks the held-out set", "apt-get install espeak-ng")
-    try:
-        from runtime.demo.judge import LANGUAGES
-    except ModuleNotFoundError as error:
-        advice = f"pip install {error.name}"
-        raise KitError(str(error.name), "is not installed; the noise in the held-out set takes it", advice) from None
+    for name, advice in lacking().items():
+        raise KitError(name, "is not installed; the held-out set is made with it", advice)
+    from runtime.demo.judge import LANGUAGES
+
     items = tuple(_item(index, language) for language in LANGUAGES for index in range(each))
     # Another release speaks otherwise.
     release = subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout.split(

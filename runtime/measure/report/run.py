@@ -1,6 +1,5 @@
 """Makes a report: facts, then the records that it rests on, then what follows from them."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import TypeAdapter
 from env.loading import under_project
 from env.settings import DEMO, Settings
 from runtime.measure import records
+from runtime.measure.accuracy.heldout import lacking
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
 from runtime.measure.quantities import Language, Words
@@ -28,9 +28,9 @@ from runtime.ops.files import write_whole
 FOLDER = "report"
 INTERRUPTED = "interrupted"
 
-NO_SPEAKER = Words(
-    "the demo model's held-out set is spoken by espeak-ng, which is not installed",
-    "演示模型的测试集由 espeak-ng 合成,本机未安装",
+NOT_MADE = Words(
+    "the demo model's held-out set is made with espeak-ng and scipy, and one of them is not installed",
+    "演示模型的测试集由 espeak-ng 和 scipy 合成,本机未全部安装",
 )
 NO_DATA = Words("with real weights it needs a data set", "使用真实权重时需要数据集")
 GIVE_DATA = "invoke accuracy DATA, then invoke report"
@@ -105,8 +105,8 @@ def read(path: Path) -> Report:
 def _parts(settings: Settings) -> tuple[Part[Smoke], Part[benchmark.Benchmark], Part[Accuracy]]:
     out = under_project(settings.out_dir)
     why, advice = (NO_DATA, GIVE_DATA) if settings.model != DEMO else (None, "")
-    if settings.model == DEMO and shutil.which("espeak-ng") is None:
-        why, advice = NO_SPEAKER, "apt-get install espeak-ng, then invoke report"
+    if settings.model == DEMO and (absent := lacking()):
+        why, advice = NOT_MADE, f"{', '.join(absent.values())}, then invoke report"
     return (
         Part("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE)),
         Part("bench", out / "bench" / "bench.json", lambda path: benchmark.read(str(path))),
