@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from runtime.audio import SAMPLE_RATE
 from runtime.live.tape import Resampler, Tape
 from runtime.live.turn import Turn
-from runtime.live.voice import ONSET, WINDOW, VoiceActivity
+from runtime.voice_activity import ONSET, WINDOW, VoiceActivityDetector
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class Listener:
         return dropped
 
     def _detect(self, detection: Detection | None) -> None:
-        self._voice: VoiceActivity | None = None
+        self._voice: VoiceActivityDetector | None = None
         self._padding = 0
         if detection:
             self._padding = round(detection.padding_seconds * SAMPLE_RATE)
-            self._voice = VoiceActivity(
+            self._voice = VoiceActivityDetector(
                 threshold=detection.threshold, silence_seconds=detection.silence_seconds, start=self.tape.end
             )
 

@@ -21,7 +21,7 @@ class Change:
     at: int
 
 
-class VoiceActivity:
+class VoiceActivityDetector:
     """Follows a voice by the probabilities of Silero's network; a window from `threshold` on is speech.
 
     Silence counts once it has lasted `silence_seconds`; `start` is the number of the first sample it hears.
