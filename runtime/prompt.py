@@ -21,11 +21,11 @@ class Prompter:
     wording: Wording
 
     def language(self, name: str | None) -> str | None:
-        """The English name of the language to force, or None for automatic (None or an empty string).
+        """The English name of the language to force, or None for automatic, see `runtime.languages.resolve`.
 
         Raises UnknownLanguageError where the checkpoint has no such language.
         """
-        return languages.resolve(name, supported=self.wording.languages) if name and name.strip() else None
+        return languages.resolve(name, supported=self.wording.languages)
 
     def write(self, *, context: str = "", language: str | None = None) -> str:
         """The prompt of one utterance; `language` is a name that `language()` returned.

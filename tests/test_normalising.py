@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.languages import LANGUAGES, of_tag
+from runtime.languages import LANGUAGES
 from runtime.measure.normalising import normalise
 from runtime.measure.scoring import Counts, Step, count, error_rate
 
@@ -126,23 +126,6 @@ def test_plain_texts_are_compared_as_they_are() -> None:
     assert count("thirty three", "33", "English", plain=True).rate == 1
     assert count("thirty three", "Thirty three", "English", plain=True).rate == 0.5
     assert count("一百", "100", "Chinese", plain=True).errors == 3
-
-
-@pytest.mark.parametrize(
-    ("tag", "english"),
-    [
-        *(
-            ("en-US", "English"),
-            ("zh_CN", "Chinese"),
-            ("zh-HK", "Cantonese"),
-            ("zh-TW", "Chinese"),
-            ("sv-SE", "Swedish"),
-        ),
-        *(("cmn_hans_cn", "Chinese"), ("yue_hant_hk", "Cantonese"), ("es_419", "Spanish"), ("fil_ph", "Filipino")),
-    ],
-)
-def test_a_tag_with_a_region_names_its_language(tag: str, english: str) -> None:
-    assert of_tag(tag) == english
 
 
 words = st.text(max_size=20) | st.text("0123456789年月%$,.()[]<>两零〇 ab", max_size=20)

@@ -56,8 +56,7 @@ def transcribe_files(order: Order, settings: Settings) -> int:
 def _check(order: Order) -> None:
     if order.format not in FORMATS:
         raise UsageError("--format", f"{order.format!r} is none of {', '.join(FORMATS)}")
-    if order.language:
-        resolve(order.language)
+    resolve(order.language)
     if order.output is None and len(order.files) > 1 and order.format != "text":
         raise UsageError("--output", f"is needed for several files as {order.format}", "--output DIR")
     if order.output is not None and order.output.exists() and not order.output.is_dir():

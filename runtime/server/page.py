@@ -53,8 +53,5 @@ def _answer(request: Request, name: str) -> Response:
 def files() -> dict[str, bytes]:
     """Content by name: the packaged files, and the languages by code and by their English and Chinese names."""
     found = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in TYPES}
-    names = [
-        {"code": codes[0], "en": english, "zh": next(name for name in codes if not name.isascii())}
-        for english, codes in LANGUAGES.items()
-    ]
+    names = [{"code": language.code, "en": english, "zh": language.chinese} for english, language in LANGUAGES.items()]
     return {**found, "languages.json": json.dumps(names, ensure_ascii=False).encode()}

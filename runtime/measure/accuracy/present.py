@@ -38,8 +38,7 @@ def sayer(language: Language) -> Say:
 
 def spoken(name: str, say: Say) -> str:
     """A language's name; a dash for none."""
-    chinese = next((other for other in LANGUAGES.get(name, ()) if not other.isascii()), name)
-    return say(name, chinese) or UNKNOWN
+    return say(name, LANGUAGES[name].chinese if name in LANGUAGES else name) or UNKNOWN
 
 
 def percent(share: float | None) -> str:

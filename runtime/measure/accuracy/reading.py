@@ -22,7 +22,7 @@ def read(path: Path, *, language: str | None = None, split: str = "") -> DataSet
     Raises UsageError for a language, split or path that is not there, KitError for a file or directory that is no data
     set, or one of which nothing can be used.
     """
-    spoken = languages.resolve(language) if language else None
+    spoken = languages.resolve(language)
     try:
         path.stat()
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
@@ -70,7 +70,7 @@ def _gathered(path: Path, found: Found, language: str | None) -> DataSet:
 
 def _language(entry: Entry) -> str | None:
     try:
-        return languages.of_tag(entry.language) if entry.language else None
+        return languages.resolve(entry.language)
     except UnknownLanguageError as error:
         raise UnusableError(f"language {error}") from None
 
