@@ -10,7 +10,8 @@ import itertools
 import math
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -21,18 +22,30 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 
-from runtime import containers, fetch
+from runtime import containers, fetch, frames
 from runtime.errors import KitError
+from runtime.timeline import Clock, Timeline
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
 MOST_CHANNELS = 8
 
 # FFmpeg's names. No other demuxer may open a file: some (hls, concat) would follow the names of further files in it.
-DEMUXERS = {"wav", "flac", "ogg", "mp3", "aac", "mov", "matroska"}
-FORMATS = "wav, flac, ogg (opus, vorbis), mp3, aac, m4a, mp4 and webm"
-# For mp3 and aac FFmpeg guesses the duration from the bit rate.
-GUESSED = {"mp3", "aac"}
+DEMUXERS = {
+    *("wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3", "aac", "ac3", "eac3", "amr", "mov", "matroska"),
+    *("flv", "avi", "asf", "mpegts", "mpeg"),
+}
+FORMATS = (
+    "wav, flac, ogg (opus, vorbis), mp3, aac, m4a, mp4 and webm; also 3gp, ac3, aiff, amr, au, avi, caf, flv, mkv, mov, "
+    "mpeg, ts, w64 and wma"
+)
+# For the others FFmpeg guesses the duration from the bit rate, or takes the header's word, which may be stale.
+DECLARED = {"wav", "w64", "flac", "ogg", "mov", "matroska"}
+# What has time stamps of its own. In all others one frame follows another, and FFmpeg counts them.
+CLOCKED = {"ogg", "mov", "matroska", "flv", "avi", "asf", "mpegts", "mpeg"}
+
+TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 
 # What stands for silence, and the distance from there to full scale.
 INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
@@ -64,15 +77,24 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """`samples` are 16 kHz mono float32 of shape (n,), within ±1; `source` is the name to show to people."""
+    """`samples` are 16 kHz mono float32 of shape (n,), within ±1; `source` is the name to show to people.
+
+    Where a track begins late or pauses, the samples are zero. What is left between them and the player's clock, such as
+    the drift of a recorder, is in `clock`.
+    """
 
     samples: Samples
     source: str
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
-        return len(self.samples) / SAMPLE_RATE
+        """When the sound ends on the player's clock."""
+        return self.time_at(len(self.samples))
+
+    def time_at(self, sample: int) -> float:
+        """Seconds on the player's clock at which a sample is heard; `sample / SAMPLE_RATE` in most files."""
+        return self.clock.time_at(sample / SAMPLE_RATE)
 
 
 def load(source: str | Path | bytes | IO[bytes], *, limits: Limits, name: str = "audio") -> Audio:
@@ -117,7 +139,7 @@ def from_samples(samples: npt.NDArray[Any], rate: int, *, source: str, limits: L
         raise AudioError(source, f"has the shape {samples.shape}, expected (samples,) or (samples, channels)")
     _refuse_longer(len(samples) / rate, source, limits)
     channels = samples if samples.ndim == 2 else samples[:, np.newaxis]
-    return _collect([(rate, _mono(channels, source))], source, limits)
+    return Audio(_collect([(rate, _mono(channels, source))], source, limits), source)
 
 
 def _open(path: Path, name: str) -> IO[bytes]:
@@ -138,47 +160,88 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
         if fault := containers.fault(file):
             advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
             raise AudioError(name, fault, advice)
-        return _collect(_decode(file, name, limits), name, limits)
+        with _opened(file, name) as container:
+            track = _track(container, name)
+            timeline = _timeline(container, file)
+            samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
+            return Audio(samples, name, timeline.clock)
     except OSError as error:
         raise AudioError(name, f"cannot be read: {error.strerror}") from error
 
 
-def _decode(file: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[int, Samples]]:
-    """The sound in a file piece by piece: rate in Hz, mono samples."""
+def _opened(file: IO[bytes], name: str) -> InputContainer:
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ""}
     try:
-        container = av.open(file, mode="r", options=options, metadata_errors="replace")
+        return av.open(containers.readable(file), mode="r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise AudioError(name, "holds no audio that can be read", f"readable are {FORMATS}") from error
-    with container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, AudioStream) or stream.time_base is None:
-            raise AudioError(name, "has no audio track")
-        if stream.codec_context is None:
-            raise AudioError(name, "holds audio of an unknown coding", f"readable are {FORMATS}")
-        kind = container.format.name
-        length = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-        if kind not in GUESSED:
-            _refuse_longer(length, name, limits)
-        if stream.codec_context.name == "flac":
-            stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        decoded, seconds, end = 0, 0.0, 0
-        try:
-            for packet in container.demux(stream):
-                if packet.pts is not None and packet.duration:
-                    end = packet.pts + packet.duration
-                for frame in _frames(packet, kind):
-                    decoded += frame.samples
-                    seconds += frame.samples / frame.sample_rate
-                    if seconds > limits.longest_seconds:
-                        _refuse_longer(max(seconds, length), name, limits)
-                    yield frame.sample_rate, _mono(_channels(frame), name)
-        except av.FFmpegError as error:
-            raise AudioError(name, f"is damaged: decoding fails after {seconds:.2f} s") from error
-        # FFmpeg leaves out damaged flac frames in silence; the header's total and the last frame's position tell.
-        expected = max(stream.duration or 0, end)
-        if kind == "flac" and decoded < expected:
-            raise AudioError(name, f"is damaged or cut short: {decoded} of {expected} samples can be decoded")
+
+
+def _kind(container: InputContainer) -> str:
+    """FFmpeg's first name of its format."""
+    return container.format.name.partition(",")[0]
+
+
+def _track(container: InputContainer, name: str) -> AudioStream:
+    """The sound that players choose."""
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream) or stream.time_base is None:
+        raise AudioError(name, "has no audio track")
+    if stream.codec_context is None:
+        raise AudioError(name, "holds audio of an unknown coding", f"readable are {FORMATS}")
+    if stream.codec_context.name == "flac":
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return stream
+
+
+def _timeline(container: InputContainer, file: IO[bytes]) -> Timeline:
+    """Players start at the earliest time stamp; in mp4 at 0, but for pieces of a live stream, whose clock goes on."""
+    kind = _kind(container)
+    start = (container.start_time or 0) / av.time_base
+    if kind == "mov":
+        return Timeline(start if containers.is_fragmented(file) else 0.0)
+    jumps = containers.is_chained(file) if kind == "ogg" else bool(container.format.flags & TIMES_MAY_JUMP)
+    return Timeline(start, may_jump=jumps)
+
+
+def _decode(
+    container: InputContainer, track: AudioStream, timeline: Timeline, name: str, limits: Limits
+) -> Iterator[tuple[int, Samples]]:
+    """The sound of a track piece by piece, with the silence of its gaps: rate in Hz, mono samples."""
+    kind = _kind(container)
+    unit = track.time_base or Fraction(0)
+    length = float(track.duration * unit) if track.duration else (container.duration or 0) / av.time_base
+    if kind in DECLARED and not timeline.may_jump:
+        _refuse_longer(length, name, limits)
+    total = track.duration or 0  # in flac, samples
+    decoded, end = 0, 0
+    try:
+        for packet in container.demux(track):
+            if packet.pts is not None and packet.duration:
+                end = packet.pts + packet.duration
+            for frame in _frames(packet, kind):
+                decoded += frame.samples
+                time = float(frame.pts * unit) if frame.pts is not None and kind in CLOCKED else None
+                silence = timeline.place(time, frame.samples / frame.sample_rate)
+                if timeline.seconds > limits.longest_seconds:
+                    _refuse_longer(max(timeline.seconds, length), name, limits)
+                yield from _silence(silence, frame.sample_rate)
+                yield frame.sample_rate, _mono(_channels(frame), name)
+    except av.FFmpegError as error:
+        if kind != "flac" or not 0 < total <= decoded:  # what stands behind the last frame is none of its sound
+            raise AudioError(name, f"is damaged: decoding fails after {timeline.seconds:.2f} s") from error
+    # FFmpeg leaves out damaged flac frames in silence; the header's total and the last frame's position tell.
+    expected = total or end
+    if kind == "flac" and decoded < expected:
+        raise AudioError(name, f"is damaged or cut short: {decoded} of {expected} samples can be decoded")
+
+
+def _silence(seconds: float, rate: int) -> Iterator[tuple[int, Samples]]:
+    """Zeros, a second at a time."""
+    left = round(seconds * rate)
+    while left > 0:
+        yield rate, np.zeros(min(left, rate), np.float32)
+        left -= rate
 
 
 def _frames(packet: "av.Packet[AudioStream]", kind: str) -> list[av.AudioFrame]:
@@ -186,10 +249,10 @@ def _frames(packet: "av.Packet[AudioStream]", kind: str) -> list[av.AudioFrame]:
         return packet.decode()
     except av.FFmpegError:
         data = bytes(packet)
-        if kind != "mp3" or containers.frame_length(data):
+        if kind != "mp3" or frames.frame_length(data):
             raise
     # Tags and padding stand here, which `containers` has allowed; FFmpeg hands the frame behind them out with them.
-    start = containers.last_frame(data)
+    start = frames.last_frame(data)
     return packet.stream.codec_context.decode(av.Packet(data[start:])) if start < len(data) else []
 
 
@@ -224,7 +287,7 @@ def _resample(pieces: Iterable[tuple[int, Samples]]) -> Iterator[Samples]:
         yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -> Audio:
+def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -> Samples:
     collected = bytearray()  # grows in place, where joining a list of arrays would need all of it twice
     for samples in _resample(pieces):
         collected += samples.tobytes()
@@ -237,7 +300,7 @@ def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -
         raise AudioError(name, "holds samples that are infinite or not a number (NaN)")
     if peak > 1:
         samples /= np.float32(peak)
-    return Audio(samples, name)
+    return samples
 
 
 def _refuse_longer(seconds: float, name: str, limits: Limits) -> None:

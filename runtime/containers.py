@@ -11,77 +11,100 @@ import zlib
 from collections.abc import Callable
 from typing import IO
 
+from runtime import chunks, frames, packets, wav
+from runtime.endings import cut, find, is_foreign, read
+from runtime.stretches import joined
+
 Check = Callable[[IO[bytes], int], str]
+
+HEAD = 2048  # bytes that tell what a file is
 
 
 def fault(file: IO[bytes]) -> str:
-    """What is missing or damaged in a seekable wav, mp4, webm, ogg, mp3 or ADTS file, in words; empty if nothing is.
+    """What is missing or damaged in a seekable file of a kind in CHECKS or of frames, in words; empty if nothing is.
 
     Files of any other kind are not judged. The file is left at its start.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), _check_frames)
+    head = read(file, 0, HEAD)
+    check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), frames.fault)
     found = check(file, size)
     file.seek(0)
     return found
 
 
-def _cut(what: str, start: int, length: int, size: int) -> str:
-    return f"is cut short: {what} at byte {start} should hold {length} bytes, {max(size - start, 0)} are there"
+def readable(file: IO[bytes]) -> IO[bytes]:
+    """The file as FFmpeg shall read it, at its start: itself, or just its sound where FFmpeg would find more or less."""
+    size = file.seek(0, io.SEEK_END)
+    head = read(file, 0, HEAD)
+    end = next((end(file, size) for magic, end in ENDS.items() if head.startswith(magic)), size)
+    if end < size:
+        return joined(file, ((0, end),))
+    return wav.readable(file)
 
 
-def _check_wav(file: IO[bytes], size: int) -> str:
-    """RIFF and RF64: the data chunk must fit into the file."""
-    start, real_size = 12, None
-    while start + 8 <= size:
-        file.seek(start)
-        kind, length = struct.unpack("<4sI", file.read(8))
-        start += 8
-        if kind == b"ds64" and start + 16 <= size:
-            (real_size,) = struct.unpack("<8xQ", file.read(16))  # RF64: the data chunk's own field is too narrow
-        if kind == b"data":
-            if length == 0xFFFFFFFF and real_size is not None:
-                length = real_size
-            # Who writes to a pipe cannot know the size: 0, 0x7FFFF000 (sox, espeak-ng) or 0xFFFFFFFF (ffmpeg) stand
-            # there, less a header or a fraction of a block.
-            streamed = length == 0 or length >> 16 in (0x7FFF, 0xFFFF) or length == 2**64 - 1
-            return "" if streamed or start + length <= size else _cut("its data chunk", start, length, size)
-        start += length + length % 2
-    return "is cut short: it ends before its data chunk"
+# Boxes without which sound is missing; in a file of fragments the recording went on behind any of the others.
+MP4_MEDIA = {b"moov", b"moof", b"mdat"}
+MP4_FRAGMENTS = MP4_MEDIA | {b"styp", b"sidx", b"prft", b"emsg", b"mfra"}
 
 
 def _check_mp4(file: IO[bytes], size: int) -> str:
-    """The outermost boxes must fill the file."""
+    """The outermost boxes must be whole; behind them, once the sound and its table are there, anything may stand."""
     start = 0
+    seen: set[bytes] = set()
     while start < size:
-        file.seek(start)
-        header = file.read(16).ljust(16, b"\0")
-        length, kind, long_length = struct.unpack(">I4sQ", header)
-        if length == 1:
-            length = long_length
-        if length == 0:  # to the end of the file; padding with zeros looks the same
+        header = read(file, start, 16)
+        length, kind, long_length = struct.unpack(">I4sQ", header.ljust(16, b"\0"))
+        length = long_length if length == 1 else length
+        if length == 0 and kind == b"mdat":  # to the end of the file
+            length = size - start
+        if not 8 <= length <= size - start or not (kind.isascii() and kind.decode().isprintable()):
+            fragmented = b"moof" in seen
+            if length >= 8 and kind in (MP4_FRAGMENTS if fragmented else MP4_MEDIA):
+                return cut(f"its {kind.decode()} box", start, length, size)
+            if not {b"moov", b"mdat"} <= seen or (fragmented and not _fragments_end(file, start, size, seen)):
+                return f"is damaged: there is no box at byte {start}"
             return ""
-        if length < 8 or not (kind.isascii() and kind.decode().isprintable()):
-            return f"is damaged: there is no box at byte {start}"
-        if start + length > size:
-            return _cut(f"its {kind.decode()} box", start, length, size)
+        seen.add(kind)
         start += length
-    return ""
+    return "" if b"moov" in seen else "is cut short: its moov box is missing"
+
+
+def _fragments_end(file: IO[bytes], start: int, size: int, seen: set[bytes]) -> bool:
+    """Whether the last fragment stands before `start`, where no box begins."""
+    if any(find(file, kind, start, size) is not None for kind in (b"moof", b"mdat")):
+        return False
+    return b"mfra" in seen or (size - start >= 4 and is_foreign(file, start, size))
+
+
+def is_fragmented(file: IO[bytes]) -> bool:
+    """Whether an mp4 file is made of fragments, as live streams are."""
+    size = file.seek(0, io.SEEK_END)
+    start = 0
+    while start + 8 <= size:
+        length, kind, long_length = struct.unpack(">I4sQ", read(file, start, 16).ljust(16, b"\0"))
+        if kind == b"moof":
+            return True
+        length = long_length if length == 1 else length
+        if length < 8:
+            break
+        start += length
+    return False
 
 
 # Element IDs: RFC 9559, section 5. A recorder that streams cannot know the sizes of Segment and Cluster in advance, so
 # their children are walked as one flat row.
-EBML_PARENTS = {0x18538067: "Segment", 0x1F43B675: "Cluster"}
-EBML_HEADERS = {0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
+EBML_HEADER, EBML_SEGMENT = 0x1A45DFA3, 0x18538067
+EBML_PARENTS = {EBML_SEGMENT: "Segment", 0x1F43B675: "Cluster"}
+EBML_HEADERS = {EBML_HEADER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
 EBML_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
 
 def _check_ebml(file: IO[bytes], size: int) -> str:
-    """Matroska and WebM: every element must be known and fit into the file."""
-    start = 0
+    """Matroska and WebM: every element must be known and fit into the file, up to the end of a Segment of known size."""
+    start, end = 0, size
+    sized = False  # whether the Segment tells its size, so that everything behind it is foreign
     while start < size:
         file.seek(start)
         element, id_width = _number(file, keep_marker=True)
@@ -90,12 +113,18 @@ def _check_ebml(file: IO[bytes], size: int) -> str:
         if element in EBML_PARENTS:
             unknown = length == 2 ** (7 * length_width) - 1
             if not unknown and start + header + length > size:
-                return _cut(f"its {EBML_PARENTS[element]}", start + header, length, size)
+                return cut(f"its {EBML_PARENTS[element]}", start + header, length, size)
             start += header
+            if element == EBML_SEGMENT:
+                sized, end = not unknown, start + length
+        elif sized and start >= end and element != EBML_HEADER:
+            return ""
         elif element in EBML_HEADERS | EBML_CLUSTER | EBML_ANYWHERE:
             start += header + length
             if start > size:
-                return _cut("an element", start - length, length, size)
+                return cut("an element", start - length, length, size)
+        elif is_foreign(file, start, size):
+            return ""
         elif start + header >= size:
             return f"is cut short: an element begins at byte {start}, {size - start} bytes before the end"
         else:
@@ -123,15 +152,19 @@ def _ogg_checksum(page: bytes) -> int:
 def _check_ogg(file: IO[bytes], size: int) -> str:
     """Every page must be there, in order and intact, and the last packet complete.
 
-    The end-of-stream flag is not asked for: Android's recorder, and with it many voice messages, never sets it.
+    Not every file sets the end-of-stream flag: Android's recorder, and with it many voice messages, never do.
     """
     start = 0
+    ended: dict[int, bool] = {}  # stream → whether its last page has come
     following: dict[int, int] = {}  # stream → number of its next page
     unfinished: dict[int, bool] = {}  # stream → whether its last packet goes on in its next page
     while start < size:
         file.seek(start)
         header = file.read(27)
         if header[:4] != b"OggS"[: len(header)]:
+            over = all(ended.values()) or is_foreign(file, start, size)
+            if over and not any(unfinished.values()) and find(file, b"OggS", start, size) is None:
+                return ""
             return f"is damaged: there is no Ogg page at byte {start}"
         lacing = file.read(header[26]) if len(header) == 27 else b""
         length = 27 + sum(lacing) + len(lacing)
@@ -147,119 +180,39 @@ def _check_ogg(file: IO[bytes], size: int) -> str:
             return f"is damaged: Ogg pages are missing before byte {start}"
         following[stream] = (number + 1) % 2**32
         unfinished[stream] = lacing[-1:] == b"\xff"
+        ended[stream] = bool(flags & 4)
         start += length
     return "is cut short: its last packet is incomplete" if any(unfinished.values()) else ""
 
 
-# Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
-MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-MPEG2_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-FRAME_HEADER = 6  # bytes that tell a frame's length
-FLAC = b"fLaC"
-SYNC = re.compile(rb"\xff[\xe2-\xff]")
-
-
-def frame_length(header: bytes) -> int:
-    """Bytes in the mp3 or ADTS frame that begins with these bytes, 6 or more; 0 if they begin none."""
-    if len(header) < FRAME_HEADER or header[0] != 0xFF:
-        return 0
-    if header[1] & 0xF6 == 0xF0 and header[2] >> 2 & 15 < 13:  # ADTS with a sample rate from the table
-        length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
-        return length if length > FRAME_HEADER else 0
-    version, bit_rate, sample_rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if header[1] & 0xE6 != 0xE2 or version == 1 or bit_rate in (0, 15) or sample_rate == 3:
-        return 0
-    hertz = (44_100, 48_000, 32_000)[sample_rate] >> {3: 0, 2: 1, 0: 2}[version]
-    kilobits = (MPEG1_BIT_RATES if version == 3 else MPEG2_BIT_RATES)[bit_rate - 1]
-    return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (header[2] >> 1 & 1)
-
-
-def last_frame(data: bytes) -> int:
-    """Where in `data` a frame begins that ends with it; the length of `data` if there is none."""
-    for match in SYNC.finditer(data):
-        start = match.start()
-        if frame_length(data[start : start + FRAME_HEADER]) == len(data) - start:
-            return start
-    return len(data)
-
-
-def _check_frames(file: IO[bytes], size: int) -> str:
-    """mp3 and ADTS: frame must follow frame, and the last be complete; tags may stand before, between and after."""
-    start = _after_tag(file, 0)
-    if _read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
-        return ""
-    if not frame_length(_read(file, start, FRAME_HEADER)):
-        first = _next_frame(file, start, most=1 << 16)
-        if first is None:
-            return ""
-        start = first
-    declared = _declared_frames(_read(file, start, 200))
-    frames = 0
-    while start < size:
-        header = _read(file, start, FRAME_HEADER)
-        length = frame_length(header) or _after_tag(file, start) - start
-        if not length and len(header) < FRAME_HEADER and header[0] == 0xFF:
-            length = FRAME_HEADER
-        if start + length > size:
-            return _cut("its last frame", start, length, size)
-        if not length:
-            resumes = _next_frame(file, start, most=size)
-            if resumes is None:  # a tag or padding ends the file
-                break
-            return f"is damaged: no frame begins at byte {start}, the next one only at byte {resumes}"
-        frames += header[0] == 0xFF
-        start += length
-    return f"is cut short: it declares {declared} frames, {frames} are there" if frames < declared else ""
-
-
-def _read(file: IO[bytes], start: int, length: int) -> bytes:
-    file.seek(start)
-    return file.read(length)
-
-
-def _after_tag(file: IO[bytes], start: int) -> int:
-    """Where the ID3 tag at `start` ends: `start` itself if there is none. ID3 counts in 7 bits a byte."""
-    header = _read(file, start, 10)
-    if header[:3] != b"ID3" or len(header) < 10:
-        return start
-    return start + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
-
-
-def _next_frame(file: IO[bytes], start: int, *, most: int) -> int | None:
-    """Where, from `start` on and at most `most` bytes later, three frames of one kind follow each other."""
-    stop = start + most
-    while start < stop:
-        window = _read(file, start, 1 << 16)
-        for match in SYNC.finditer(window):
-            if _chained(file, start + match.start()):
-                return start + match.start()
-        if len(window) < 2:
-            return None
-        start += len(window) - 1  # a sync may lie across two windows
-    return None
-
-
-def _chained(file: IO[bytes], start: int) -> bool:
-    kinds = set()
-    for _ in range(3):
-        header = _read(file, start, FRAME_HEADER)
-        length = frame_length(header)
-        if not length:
-            return False
-        kinds.add((header[1], header[2] >> 2 & 3))
-        start += length
-    return len(kinds) == 1
-
-
-def _declared_frames(first: bytes) -> int:
-    """How many frames the encoder says in the first one (Xing or LAME tag) that the file has; 0 if it does not say."""
-    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x00-\x0f](....)", first, re.DOTALL)
-    return int.from_bytes(tag[1], "big") if tag and tag[0][7] & 1 else 0
+def is_chained(file: IO[bytes]) -> bool:
+    """Whether an Ogg file is made of parts that follow each other, each with a clock of its own."""
+    size = file.seek(0, io.SEEK_END)
+    start, sound = 0, False
+    while start + 27 <= size:
+        header = read(file, start, 27)
+        begins = bool(header[5] & 2)
+        if sound and begins:
+            return True
+        sound = not begins
+        start += 27 + header[26] + sum(file.read(header[26]))
+    return False
 
 
 CHECKS: tuple[tuple[bytes, Check], ...] = (
-    (rb"(RIFF|RF64)....WAVE", _check_wav),
+    (wav.MAGIC.pattern, wav.fault),
     (rb"OggS", _check_ogg),
     (rb"\x1a\x45\xdf\xa3", _check_ebml),
     (rb"....(ftyp|moov|mdat|free|skip|wide)", _check_mp4),
+    (rb"FORM....AIF[FC]", chunks.aiff_fault),
+    (rb"caff", chunks.caf_fault),
+    (rb"\.snd", chunks.au_fault),
+    (rb"RIFF....AVI ", chunks.avi_fault),
+    (chunks.ASF_HEADER, chunks.asf_fault),
+    (rb"FLV\x01", packets.flv_fault),
+    (rb"\x00\x00\x01\xba", packets.ps_fault),
+    (rb"#!AMR", packets.amr_fault),
+    (packets.TS.pattern, packets.ts_fault),
 )
+# Formats whose end only their header or their frames tell, which FFmpeg would read past.
+ENDS: dict[bytes, Callable[[IO[bytes], int], int]] = {b".snd": chunks.au_end, b"#!AMR": packets.amr_end}

@@ -8,7 +8,8 @@ import pytest
 from audio_files import ffmpeg, made, speechlike
 
 from runtime.audio import AudioError, Limits, load
-from runtime.containers import fault, frame_length
+from runtime.containers import fault
+from runtime.frames import frame_length
 
 LIMITS = Limits()
 SECONDS = 1.5

@@ -1,0 +1,58 @@
+"""How files end: cut short, or whole with bytes behind the end that are none of theirs.
+
+Editors append tags, phones and dash cameras atoms of their own, disks and tapes zeros; players ignore all of it.
+"""
+
+import re
+from typing import IO
+
+WINDOW = 1 << 16  # bytes read at once
+PADDING = 4096  # bytes; more zeros than fill a disk block may as well be a download that stopped
+FOREIGN = re.compile(
+    rb"TAG|ID3|APETAGEX|LYRICSBEGIN|3DI|"  # tags of mp3, which some programs append to any file
+    rb"OggS|fLaC|RIFF|RIFX|FORM|caff|\.snd|#!AMR|FLV\x01|\x1a\x45\xdf\xa3|....(?:ftyp|moov|mdat|free|skip|wide|uuid)|"
+    rb"PK[\x03-\x06]|\x1f\x8b\x08|\x89PNG|\xff\xd8\xff|GIF8|%PDF|\x7fELF",
+    re.DOTALL,
+)
+TEXT = re.compile(rb"[\t\n\r -~]*\0*")
+
+
+def cut(what: str, start: int, length: int, size: int) -> str:
+    """Says that of `length` bytes at `start` not all are in a file of `size` bytes."""
+    return f"is cut short: {what} at byte {start} should hold {length} bytes, {max(size - start, 0)} are there"
+
+
+def read(file: IO[bytes], start: int, length: int) -> bytes:
+    """Up to `length` bytes from `start` on."""
+    file.seek(start)
+    return file.read(length)
+
+
+def find(file: IO[bytes], pattern: bytes, start: int, size: int) -> int | None:
+    """Where the bytes `pattern` stand first from `start` on."""
+    while start < size:
+        window = read(file, start, WINDOW + len(pattern) - 1)
+        found = window.find(pattern)
+        if found >= 0:
+            return start + found
+        start += WINDOW
+    return None
+
+
+def is_zero(file: IO[bytes], start: int, size: int) -> bool:
+    """Whether nothing but zeros stands from `start` to the end of the file."""
+    while start < size:
+        window = read(file, start, WINDOW)
+        if window.strip(b"\0") or not window:
+            return False
+        start += len(window)
+    return True
+
+
+def is_foreign(file: IO[bytes], start: int, size: int) -> bool:
+    """Whether what stands from `start` to the end of the file can be told by its look to be none of its sound: a tag,
+    another file, text, or zeros that fill a block."""
+    head = read(file, start, 64)
+    if FOREIGN.match(head) or TEXT.fullmatch(head):
+        return bool(head.strip(b"\0")) or (size - start <= PADDING and is_zero(file, start, size))
+    return False

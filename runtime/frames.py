@@ -1,0 +1,106 @@
+"""Files that are nothing but a row of frames, each of which tells its own length: mp3 and ADTS."""
+
+import re
+from typing import IO
+
+from runtime.endings import cut, read
+
+# Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
+MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MPEG2_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+FRAME_HEADER = 6  # bytes that tell a frame's length
+FLAC = b"fLaC"
+SYNC = re.compile(rb"\xff[\xe2-\xff]")
+
+
+def frame_length(header: bytes) -> int:
+    """Bytes in the mp3 or ADTS frame that begins with these bytes, 6 or more; 0 if they begin none."""
+    if len(header) < FRAME_HEADER or header[0] != 0xFF:
+        return 0
+    if header[1] & 0xF6 == 0xF0 and header[2] >> 2 & 15 < 13:  # ADTS with a sample rate from the table
+        length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+        return length if length > FRAME_HEADER else 0
+    version, bit_rate, sample_rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if header[1] & 0xE6 != 0xE2 or version == 1 or bit_rate in (0, 15) or sample_rate == 3:
+        return 0
+    hertz = (44_100, 48_000, 32_000)[sample_rate] >> {3: 0, 2: 1, 0: 2}[version]
+    kilobits = (MPEG1_BIT_RATES if version == 3 else MPEG2_BIT_RATES)[bit_rate - 1]
+    return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (header[2] >> 1 & 1)
+
+
+def last_frame(data: bytes) -> int:
+    """Where in `data` a frame begins that ends with it; the length of `data` if there is none."""
+    for match in SYNC.finditer(data):
+        start = match.start()
+        if frame_length(data[start : start + FRAME_HEADER]) == len(data) - start:
+            return start
+    return len(data)
+
+
+def fault(file: IO[bytes], size: int) -> str:
+    """mp3 and ADTS: frame must follow frame, and the last be complete; tags may stand before, between and after."""
+    start = _after_tag(file, 0)
+    if read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
+        return ""
+    if not frame_length(read(file, start, FRAME_HEADER)):
+        first = _next_frame(file, start, most=1 << 16)
+        if first is None:
+            return ""
+        start = first
+    declared = _declared_frames(read(file, start, 200))
+    frames = 0
+    while start < size:
+        header = read(file, start, FRAME_HEADER)
+        length = frame_length(header) or _after_tag(file, start) - start
+        if not length and len(header) < FRAME_HEADER and header[0] == 0xFF:
+            length = FRAME_HEADER
+        if start + length > size:
+            return cut("its last frame", start, length, size)
+        if not length:
+            resumes = _next_frame(file, start, most=size)
+            if resumes is None:  # a tag or padding ends the file
+                break
+            return f"is damaged: no frame begins at byte {start}, the next one only at byte {resumes}"
+        frames += header[0] == 0xFF
+        start += length
+    return f"is cut short: it declares {declared} frames, {frames} are there" if frames < declared else ""
+
+
+def _after_tag(file: IO[bytes], start: int) -> int:
+    """Where the ID3 tag at `start` ends: `start` itself if there is none. ID3 counts in 7 bits a byte."""
+    header = read(file, start, 10)
+    if header[:3] != b"ID3" or len(header) < 10:
+        return start
+    return start + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
+
+
+def _next_frame(file: IO[bytes], start: int, *, most: int) -> int | None:
+    """Where, from `start` on and at most `most` bytes later, three frames of one kind follow each other."""
+    stop = start + most
+    while start < stop:
+        window = read(file, start, 1 << 16)
+        for match in SYNC.finditer(window):
+            if _chained(file, start + match.start()):
+                return start + match.start()
+        if len(window) < 2:
+            return None
+        start += len(window) - 1  # a sync may lie across two windows
+    return None
+
+
+def _chained(file: IO[bytes], start: int) -> bool:
+    kinds = set()
+    for _ in range(3):
+        header = read(file, start, FRAME_HEADER)
+        length = frame_length(header)
+        if not length:
+            return False
+        kinds.add((header[1], header[2] >> 2 & 3))
+        start += length
+    return len(kinds) == 1
+
+
+def _declared_frames(first: bytes) -> int:
+    """How many frames the encoder says in the first one (Xing or LAME tag) that the file has; 0 if it does not say."""
+    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x00-\x0f](....)", first, re.DOTALL)
+    return int.from_bytes(tag[1], "big") if tag and tag[0][7] & 1 else 0

@@ -1,0 +1,188 @@
+"""WAV and its relatives: RIFX (big-endian), RF64 and BW64 (over 4 GB) and Sony's Wave64.
+
+Recorders write sizes that count the header, that a crash or a pipe left behind, or none. What counts is the sound that
+is there. Where FFmpeg would take a header at its word and leave sound out, it is given another header.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from runtime.endings import cut, is_foreign, is_zero, read
+from runtime.stretches import joined
+
+MAGIC = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11", re.DOTALL)
+WAVE64 = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # how the GUID of every chunk but the first ends
+MOST_CHUNKS = 10_000
+# Recorders that count the header as sound declare as many bytes too many as stand before it, but not more than these.
+HEADER = 1024
+KIND = re.compile(rb"[ -~]{4}")
+# Chunks that may stand behind the sound even if they are cut short themselves; a few of many.
+KNOWN = {b"data", b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"fact", b"cue ", b"smpl", b"JUNK", b"junk", b"_PMX"}
+
+EXTENSIBLE = 0xFFFE
+# Codes of AU (Sun's audio file format) by WAV's format code and bytes a sample: what is big-endian in RIFX.
+AU = {(1, 2): 3, (1, 3): 4, (1, 4): 5, (3, 4): 6, (3, 8): 7}
+UNKNOWN = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`length` bytes from `start` on. Of sound, the length that is there, or `declared` where some of it is missing."""
+
+    kind: bytes
+    start: int
+    length: int
+    declared: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the sound lies: stretches of start and length in bytes, of the coding in the fmt chunk.
+
+    `straight`: FFmpeg finds just this sound by itself.
+    """
+
+    coding: bytes
+    stretches: tuple[tuple[int, int], ...]
+    big_endian: bool
+    straight: bool
+    fault: str = ""
+
+
+def fault(file: IO[bytes], size: int) -> str:
+    """What is missing, in words; empty if nothing is."""
+    return _layout(file, size).fault
+
+
+def readable(file: IO[bytes]) -> IO[bytes]:
+    """The file as FFmpeg shall read it, at its start: itself, or its sound behind another header."""
+    size = file.seek(0, io.SEEK_END)
+    if MAGIC.match(read(file, 0, 12)):
+        layout = _layout(file, size)
+        if not layout.straight and len(layout.coding) >= 16:
+            return joined(file, layout.stretches, header=_header(layout))
+    file.seek(0)
+    return file
+
+
+def _header(layout: Layout) -> bytes:
+    """A header for sound of unknown size: AU where samples are big-endian, else WAV."""
+    order = ">" if layout.big_endian else "<"
+    code, channels, rate, second, block, bits = struct.unpack(f"{order}HHIIHH", layout.coding[:16])
+    rest = layout.coding[16:]
+    if layout.big_endian:
+        if code == EXTENSIBLE and len(rest) >= 10:
+            (code,) = struct.unpack(">8xH", rest[:10])
+        if (code, bits // 8) in AU:
+            return struct.pack(">4sIIIII", b".snd", 24, UNKNOWN, AU[code, bits // 8], rate, channels)
+        rest = b""
+    coding = struct.pack("<HHIIHH", code, channels, rate, second, block, bits) + rest
+    return b"".join(
+        (
+            struct.pack("<4sI4s", b"RIFF", UNKNOWN, b"WAVE"),
+            struct.pack("<4sI", b"fmt ", len(coding)) + coding + bytes(len(coding) % 2),
+            struct.pack("<4sI", b"data", UNKNOWN),
+        )
+    )
+
+
+def _layout(file: IO[bytes], size: int) -> Layout:
+    magic = read(file, 0, 4)
+    order = ">" if magic == b"RIFX" else "<"
+    coding, block = b"", 1
+    stretches: list[tuple[int, int]] = []
+    straight, found = order == "<", ""
+    for number, chunk in enumerate(_chunks(file, size, order, wide=magic == b"riff")):
+        if number == MOST_CHUNKS:
+            found = f"is damaged: it has more than {MOST_CHUNKS} chunks"
+            break
+        if chunk.kind == b"fmt ":
+            content = read(file, chunk.start, min(chunk.length, 4096))
+            if coding and content != coding:  # another recording, of another kind
+                break
+            straight = straight and not stretches
+            coding = content
+            block = max(1, struct.unpack(f"{order}H", coding[12:14])[0]) if len(coding) >= 14 else 1
+        elif chunk.kind == b"data":
+            there = size - chunk.start
+            if chunk.length > there + min(chunk.start, HEADER):
+                found = cut("its data chunk", chunk.start, chunk.length, size)
+            straight = straight and not stretches and chunk.length == chunk.declared
+            length = min(chunk.length, there)
+            stretches.append((chunk.start, length - length % block))
+    if not stretches:
+        found = found or "is cut short: it ends before its data chunk"
+    return Layout(coding, tuple(stretches), order == ">", straight, found)
+
+
+def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[Chunk]:
+    """The chunks, and those of wav files behind the first one. `wide`: Wave64, with GUIDs and sizes of 64 bits."""
+    start = 40 if wide else 12
+    real_size = None
+    while kind := _kind(file, start, wide=wide):
+        header = read(file, start, 24 if wide else 16)
+        start += 24 if wide else 8
+        if kind in (b"RIFF", b"RIFX") and header[8:12] == b"WAVE":
+            start += 4
+            continue
+        (length,) = struct.unpack("<16xQ", header) if wide else struct.unpack(f"{order}4xI", header[:8])
+        length = max(0, length - 24) if wide else length
+        if kind == b"ds64":
+            (real_size,) = struct.unpack("<8xQ", read(file, start, 16).ljust(16, b"\0"))
+        if kind == b"data" and length == UNKNOWN and real_size is not None:
+            length = real_size  # RF64: the data chunk's own field is too narrow
+        declared = length
+        if kind == b"data":
+            length = _sound(file, size, start, declared, order, wide=wide)
+        yield Chunk(kind, start, length, declared)
+        start = _following(file, start, length, wide=wide)
+
+
+def _kind(file: IO[bytes], start: int, *, wide: bool) -> bytes:
+    """Of the chunk that begins at `start`; empty if none does."""
+    header = read(file, start, 24 if wide else 8)
+    begins = header[4:16] == WAVE64 and len(header) == 24 if wide else KIND.match(header) and len(header) == 8
+    return header[:4] if begins else b""
+
+
+def _following(file: IO[bytes], start: int, length: int, *, wide: bool) -> int:
+    """Where a chunk that follows one would begin. Not all writers fill up to an even place."""
+    end = start + length
+    if wide:
+        return end + -length % 8
+    return (
+        end if length % 2 == 0 or (_kind(file, end, wide=False) and not _kind(file, end + 1, wide=False)) else end + 1
+    )
+
+
+def _sound(file: IO[bytes], size: int, start: int, declared: int, order: str, *, wide: bool) -> int:
+    """How many bytes of sound stand at `start`, where so many are declared; `declared` itself if the file is cut short.
+
+    Who writes to a pipe cannot know the size: 0, 0x7FFFF000 (sox, espeak-ng) or 0xFFFFFFFF (ffmpeg) stand there, less a
+    header or a fraction of a block. A recorder that crashed leaves the size of its latest update.
+    """
+    there = size - start
+    if declared > there:
+        return there if declared >> 16 in (0x7FFF, 0xFFFF) or declared >> 62 else declared
+    end = start + declared
+    following = _following(file, start, declared, wide=wide)
+    if following >= size or _chained(file, size, following, order, wide=wide) or is_foreign(file, end, size):
+        return declared
+    return declared if is_zero(file, end, size) and declared else there
+
+
+def _chained(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:
+    """Whether a chunk begins at `start` and after it another, up to the end or one of those that are known."""
+    for _ in range(MOST_CHUNKS):
+        if start >= size:
+            return True
+        kind = _kind(file, start, wide=wide)
+        if not kind or kind in KNOWN or wide:
+            return bool(kind)
+        (length,) = struct.unpack(f"{order}4xI", read(file, start, 8))
+        start = _following(file, start + 8, length, wide=False)
+    return False
