@@ -35,12 +35,13 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the engine made of an utterance: its tokens without end tokens, their text, and whether the limit of tokens
-    cut them off."""
+    """What the engine made of an utterance: its tokens without end tokens, their text, whether the limit of tokens cut
+    them off, and the mean log-probability of the tokens and the end token; None where the engine does not know it."""
 
     tokens: tuple[int, ...]
     text: str
     truncated: bool
+    avg_logprob: float | None = None
 
 
 Event = int | Decoded | BaseException  # a token, or the end: a result or a failure

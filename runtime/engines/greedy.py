@@ -9,7 +9,7 @@ and moved on by turns. `decode` is all of them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,13 @@ class Embedded:
     room: int
 
 
+class Token(NamedTuple):
+    """A decoded token and its log-probability."""
+
+    id: int
+    logprob: float
+
+
 class Rows:
     """Utterances whose prompts went through the model: `hidden` (rows, places, width) is what came out."""
 
@@ -52,11 +59,14 @@ class Rows:
         self._positions = positions  # (rows, 1), of the last place of each
         self._tokens: Tensor | None = None
 
-    def read(self) -> list[int]:
-        """The next token of each row; waits for the device."""
-        self._tokens = self._model.lm_head(self._hidden[:, -1:]).argmax(-1)
-        tokens: list[int] = self._tokens.flatten().tolist()
-        return tokens
+    def read(self) -> "list[Token]":
+        """The next token of each row; waits for the device, once."""
+        logits = self._model.lm_head(self._hidden[:, -1:]).flatten(0, 1).float()
+        self._tokens = logits.argmax(-1, keepdim=True)
+        losses = functional.cross_entropy(logits, self._tokens.squeeze(1), reduction="none")
+        # Together, as every read waits: float32 has all whole numbers up to 2**24, and so all tokens.
+        numbers = torch.stack((self._tokens.squeeze(1).float(), losses), dim=1).tolist()
+        return [Token(int(token), -loss) for token, loss in numbers]
 
     def step(self) -> None:
         """Give the model the tokens that were read, also of rows that have ended."""
@@ -70,7 +80,7 @@ class Rows:
         ).last_hidden_state
 
 
-def decode(loaded: Loaded, utterances: Sequence[Utterance]) -> Iterator[list[int]]:
+def decode(loaded: Loaded, utterances: Sequence[Utterance]) -> Iterator[list[Token]]:
     """The first token of each utterance, after audio and prompts went through the model; then the next of each, and so
     on, also of those that have ended. To be closed by whoever has enough, and run in torch's inference mode."""
     # One in the other, so that each stage's tensors go with it: the features are larger than all that follows.

@@ -6,6 +6,7 @@ Whole batches today: a batch ends when its longest answer ends.
 
 import logging
 import math
+import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from env.groups.model import EngineName
 from runtime.checkpoint import Loaded
 from runtime.device import OutOfMemoryError, is_out_of_memory
 from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, greedy
+from runtime.engines.greedy import Token
 from runtime.engines.scheduling import Bounds, Place, Queue
 from runtime.engines.stream import Stream
 
@@ -170,21 +172,24 @@ class _Row:
     stream: Stream
     loaded: Loaded
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)  # of the end token, too
 
-    def add(self, token: int) -> None:
+    def add(self, token: Token) -> None:
         """A further token. What comes after the end, cancelled or not, does not count."""
         if self.stream.ended:
             return
-        if token in self.loaded.wording.end_tokens:
+        self.logprobs.append(token.logprob)
+        if token.id in self.loaded.wording.end_tokens:
             self._finish(truncated=False)
             return
-        self.tokens.append(token)
-        self.stream.push_token(len(self.tokens), token)
+        self.tokens.append(token.id)
+        self.stream.push_token(len(self.tokens), token.id)
         if len(self.tokens) >= self.stream.utterance.max_new_tokens:
             self._finish(truncated=True)
 
     def _finish(self, *, truncated: bool) -> None:
-        self.stream.push(Decoded(tuple(self.tokens), self.loaded.wording.text(self.tokens), truncated))
+        text = self.loaded.wording.text(self.tokens)
+        self.stream.push(Decoded(tuple(self.tokens), text, truncated, statistics.fmean(self.logprobs)))
 
 
 def _failure(reason: str) -> EngineError:

@@ -47,11 +47,11 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     embedded = greedy.embed(loaded, inputs)
     lap()
     rows = greedy.prefill(loaded, embedded)
-    tokens = rows.read()
+    tokens = [token.id for token in rows.read()]
     lap()
     while tokens[-1] not in loaded.wording.end_tokens and len(tokens) < utterance.max_new_tokens:
         rows.step()
-        tokens += rows.read()
+        tokens += [token.id for token in rows.read()]
     lap()
     steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.wording.end_tokens
     if not truncated:
