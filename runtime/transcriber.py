@@ -1,22 +1,25 @@
 """The one path from audio to transcript, used by every task: audio → segments → prompts → engine → text."""
 
+import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from env.groups.vllm import HOTWORD_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.loading import under_project
 from env.settings import DEMO, Settings
-from runtime import audio, demo, segments, transcript
-from runtime.audio import Audio, Limits
+from runtime import audio, demo, segments, transcript, voice_activity
+from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples
 from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
 from runtime.errors import KitError
-from runtime.prompt import Prompter
+from runtime.prompt import MOST_CONTEXT, Prompter
 from runtime.segments import Segment
-from runtime.transcript import Hypothesis, Transcript
+from runtime.transcript import Hypothesis, Span, Transcript
 from runtime.wording import Wording
 
 if TYPE_CHECKING:
@@ -40,12 +43,15 @@ class Request:
     """What shall be transcribed: a path, a URL, a file's bytes, audio already decoded or stored somewhere.
 
     `language` is a name in English or Chinese or a code, None for automatic; `context` holds hotwords or a passage that
-    tells the model what to expect.
+    tells the model what to expect. With `timed`, each segment has where in it somebody speaks, as captions need it.
+    `max_tokens` is the most tokens of all segments together.
     """
 
     source: Source
     language: str | None = None
     context: str = ""
+    timed: bool = False
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Prepared:
 
     request: Request
     language: str | None
+    wording: Wording
     audio: Audio
     cuts: tuple[Segment, ...]
     utterances: tuple[Utterance | None, ...]
@@ -73,15 +80,58 @@ class Prepared:
 
     def heard(self, cut: Segment, decoded: Decoded | None) -> transcript.Segment:
         """A segment with what was decoded of it; None for silence, which the model, that might invent something, never
-        hears."""
+        hears. Looking for speech in it takes time: on an event loop, call it in a thread."""
+        first, last = round(cut.start * SAMPLE_RATE), round(cut.end * SAMPLE_RATE)
+        start, end = self.audio.time_at(first), self.audio.time_at(last)
         if decoded is None:
-            return transcript.Segment(cut.start, cut.end, Hypothesis(None, ""))
+            return transcript.Segment(start, end, Hypothesis(None, ""))
         hypothesis = transcript.read(decoded.text, forced=self.language)
-        return transcript.Segment(cut.start, cut.end, hypothesis, decoded.tokens, decoded.truncated)
+        timed = self.request.timed and hypothesis.text
+        return transcript.Segment(
+            start,
+            end,
+            hypothesis,
+            decoded.tokens,
+            decoded.truncated,
+            decoded.avg_logprob,
+            tuple(self._speech(cut.samples, first)) if timed else (),
+            self._token_ends(decoded, hypothesis.text) if timed else (),
+        )
+
+    def _speech(self, samples: Samples, first: int) -> Iterator[Span]:
+        """Where somebody speaks in samples that begin with the audio's sample `first`."""
+        for start, end in voice_activity.speech(samples):
+            yield Span(self.audio.time_at(first + start), self.audio.time_at(first + end))
+
+    def _token_ends(self, decoded: Decoded, text: str) -> tuple[int, ...]:
+        """How many characters of the text are there with each token; the header's have none."""
+        header = max(decoded.text.find(text), 0)
+        ends = (len(self.wording.text(decoded.tokens[:count])) for count in range(1, len(decoded.tokens) + 1))
+        return tuple(min(max(end - header, 0), len(text)) for end in ends)
 
     def joined(self, done: Iterable[transcript.Segment]) -> Transcript:
-        """The transcript, of all segments in order."""
-        return Transcript(self.audio.source, self.audio.seconds, tuple(done))
+        """The transcript, of all segments in order, up to the most tokens that were asked for."""
+        audio = sum(math.ceil(utterance.seconds * TOKENS_PER_SECOND) for utterance in self.spoken)
+        texts = [len(self.wording.tokenizer(utterance.prompt)["input_ids"]) - 1 for utterance in self.spoken[:1]]
+        return Transcript(
+            self.audio.source,
+            self.audio.seconds,
+            tuple(self._limited(done)),
+            prompt_tokens=audio + sum(texts) * len(self.spoken),
+            audio_tokens=audio,
+        )
+
+    def _limited(self, done: Iterable[transcript.Segment]) -> Iterator[transcript.Segment]:
+        left = sys.maxsize if self.request.max_tokens is None else self.request.max_tokens
+        for segment in done:
+            if len(segment.tokens) > left:
+                tokens = segment.tokens[:left]
+                hypothesis = transcript.read(self.wording.text(tokens), forced=self.language)
+                yield replace(segment, hypothesis=hypothesis, tokens=tokens, truncated=True)
+                left = 0
+            else:
+                yield segment
+                left -= len(segment.tokens)
 
 
 @dataclass(frozen=True)
@@ -104,7 +154,7 @@ class Transcriber:
     @property
     def prompter(self) -> Prompter:
         """Writes prompts for the model; it refuses languages and contexts that the model cannot be given."""
-        return Prompter(self.wording)
+        return Prompter(self.wording, context_limit(self.settings, self.wording))
 
     @property
     def loaded(self) -> "Loaded":
@@ -114,9 +164,11 @@ class Transcriber:
             raise KitError(f"the engine {self.engine.name}", reason, "set ASR_ENGINE=transformers")
         return self.engine.loaded
 
-    def transcribe(self, source: Source, *, language: str | None = None, context: str = "") -> Transcript:
+    def transcribe(
+        self, source: Source, *, language: str | None = None, context: str = "", timed: bool = False
+    ) -> Transcript:
         """Transcribe one file. Raises KitError where its audio, language or context cannot be used."""
-        (outcome,) = self.transcribe_all([Request(source, language, context)])
+        (outcome,) = self.transcribe_all([Request(source, language, context, timed)])
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
@@ -152,11 +204,11 @@ class Transcriber:
         prompt = self.prompter.write(context=request.context, language=language)
         sound = self._read(request.source)
         cuts = tuple(segments.cut(sound.samples, longest=self.settings.segment_seconds))
+        most = min(self.settings.max_new_tokens, request.max_tokens or self.settings.max_new_tokens)
         utterances = tuple(
-            None if segments.is_silent(cut.samples) else Utterance(cut.samples, prompt, self.settings.max_new_tokens)
-            for cut in cuts
+            None if segments.is_silent(cut.samples) else Utterance(cut.samples, prompt, most) for cut in cuts
         )
-        return Prepared(request, language, sound, cuts, utterances)
+        return Prepared(request, language, self.wording, sound, cuts, utterances)
 
     def _begin(self, request: Request) -> "_Job | Failure":
         """Read the audio and hand its segments to the engine."""
@@ -223,6 +275,16 @@ def limits(settings: Settings) -> Limits:
         url_bytes=settings.url_max_mib * 2**20,
         allow_private_urls=settings.allow_private_urls,
     )
+
+
+def context_limit(settings: Settings, wording: Wording) -> int:
+    """Most tokens of a context: what the model's authors name, less where its positions, or vLLM's, leave no room for
+    it beside the longest segment and its answer."""
+    positions = wording.positions
+    if settings.engine_name == "vllm":
+        positions = min(positions, settings.vllm_max_model_len)
+    rest = positions - segment_tokens(settings.segment_seconds, settings.max_new_tokens)
+    return max(0, min(MOST_CONTEXT, rest + HOTWORD_TOKENS))
 
 
 def model_directory(settings: Settings) -> Path:

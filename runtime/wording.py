@@ -1,26 +1,37 @@
 """What of a checkpoint is about text, for which no model is needed: tokenizer, chat template, languages, end tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runtime import checkpoint_files
 
+ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
+
 
 @dataclass(frozen=True)
 class Wording:
-    """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name."""
+    """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name, and
+    `positions` the most tokens that it takes at once, prompt, audio and answer together."""
 
     tokenizer: Any
     chat_template: str
     languages: tuple[str, ...]
     end_tokens: tuple[int, ...]
     pad_token: int
+    positions: int
+
+    @cached_property
+    def _control(self) -> frozenset[int]:
+        """Tokens that are no text and no special ones either, such as `<think>`: all added ones but the tag."""
+        return frozenset(number for name, number in self.tokenizer.added_tokens_encoder.items() if name != ASR_TEXT)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The raw output that tokens stand for, also while more of them may come."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """The raw output that tokens stand for, also while more of them may come: text, and the tag before it."""
+        heard = [token for token in tokens if token not in self._control]
+        return str(self.tokenizer.decode(heard, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def read_wording(directory: Path) -> Wording:
@@ -47,4 +58,13 @@ def read_wording(directory: Path) -> Wording:
         languages=tuple(config.get("support_languages") or ()),
         end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
         pad_token=generation.get("pad_token_id", tokenizer.pad_token_id),
+        positions=_positions(directory, config),
     )
+
+
+def _positions(directory: Path, config: Mapping[str, Any]) -> int:
+    try:
+        return int(config["thinker_config"]["text_config"]["max_position_embeddings"])
+    except (LookupError, TypeError, ValueError):
+        reason = "config.json has no max_position_embeddings in thinker_config.text_config"
+        raise checkpoint_files.CheckpointError(str(directory), reason, "fetch the weights again") from None

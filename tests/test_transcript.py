@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.transcript import Hypothesis, Segment, Transcript, read
+from runtime.transcript import Hypothesis, Segment, Transcript, read, read_open
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,59 @@ from runtime.transcript import Hypothesis, Segment, Transcript, read
 )
 def test_raw_output(raw: str, language: str | None, text: str) -> None:
     assert read(raw) == Hypothesis(language, text)
+
+
+ENGLISH = "language English<asr_text>"
+
+
+@pytest.mark.parametrize(
+    ("raw", "forced", "language", "text"),
+    [
+        # The model begins anew: the texts are joined, and the language is the first one's.
+        (f"{ENGLISH}hello world{ENGLISH}again", None, "English", "hello world again"),
+        (f"{ENGLISH}hello language Chinese<asr_text>你好", None, "English", "hello你好"),
+        ("你好language Chinese<asr_text>再见", "Chinese", "Chinese", "你好再见"),
+        (f"Hello.{ENGLISH}there", None, "English", "Hello. there"),
+        (f"{ENGLISH}language Chinese<asr_text>你好", None, "Chinese", "你好"),
+        (ENGLISH * 5, None, "English", ""),
+        # The tag is missing, or the header, or a part of either.
+        ("language English", None, "English", ""),
+        ("language English hello", None, "English", "hello"),
+        ("language None", None, None, ""),
+        ("language", None, None, ""),
+        ("language Eng", None, None, ""),
+        ("hello.language English", "English", "English", "hello."),
+        ("你好language Chinese", "Chinese", "Chinese", "你好"),
+        (f"{ENGLISH}hello\nlanguage None", None, "English", "hello"),
+        (f"{ENGLISH}hello.language", None, "English", "hello."),
+        ("hello<asr_text>you", "English", "English", "hello you"),
+        ("hello<asr_te", "English", "English", "hello"),
+    ],
+)
+def test_what_the_model_writes_of_its_own_is_no_text(raw: str, forced: str | None, language: str, text: str) -> None:
+    assert read(raw, forced=forced) == Hypothesis(language, text)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("I study language English", "language English is what I speak", "body language", "language is hard"),
+        *("the language Chinese, and language English.", "我学习language", "a < b", "sign language None"),
+    ],
+)
+@pytest.mark.parametrize("forced", [None, "English"])
+def test_what_somebody_says_stays(said: str, forced: str | None) -> None:
+    assert read(said if forced else ENGLISH + said, forced=forced) == Hypothesis("English", said)
+
+
+@pytest.mark.parametrize("said", ["", "body language English", "hello world, all well"])
+def test_text_that_grows_never_shows_the_models_own_words(said: str) -> None:
+    raw = f"{ENGLISH}{said}{ENGLISH}again <asr_text>and again language Chinese"
+    whole = read(raw).text
+    for length in range(len(ENGLISH), len(raw)):
+        growing = read_open(raw[:length])
+        assert whole.startswith(growing), raw[:length]
+    assert whole.startswith(said)
 
 
 def test_with_a_forced_language_all_is_text() -> None:

@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings
 from env.field import setting
 
 TOKENS_PER_SECOND = 13  # of audio: Qwen3-ASR's encoder makes 13 of 100 frames of 10 ms
-PROMPT_TOKENS = 128  # the template's dozen, and room for a context of some hotwords
+TEMPLATE_TOKENS = 28  # of a prompt without a context: a dozen, and a forced language
+HOTWORD_TOKENS = 100  # for which there is room in any case
+PROMPT_TOKENS = TEMPLATE_TOKENS + HOTWORD_TOKENS
 
 
 def segment_tokens(seconds: float, answer: int) -> int:

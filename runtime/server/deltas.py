@@ -1,10 +1,11 @@
 """Text as it grows, while tokens come in."""
 
+import sys
 from collections.abc import Callable, Sequence
 
 from runtime import transcript
 from runtime.prompt import ASR_TEXT
-from runtime.transcript import Hypothesis, Segment, Transcript
+from runtime.transcript import Segment
 
 UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
 
@@ -17,29 +18,35 @@ class Deltas:
     """
 
     def __init__(
-        self, *, raw: Callable[[Sequence[int]], str], language: str | None, tell: Callable[[str], None]
+        self,
+        *,
+        raw: Callable[[Sequence[int]], str],
+        language: str | None,
+        tell: Callable[[str], None],
+        most_tokens: int | None = None,
     ) -> None:
         self._raw, self._language, self._tell = raw, language, tell
         self._before = ""  # the segments that are done
         self._told = ""
+        self._left = sys.maxsize if most_tokens is None else most_tokens  # tokens of segments that are not done
 
     def grow(self, tokens: Sequence[int]) -> None:
         """The segment at hand has these tokens so far."""
-        raw = self._raw(tokens)
+        raw = self._raw(tokens[: self._left])
         if self._language or ASR_TEXT in raw:  # before, it is the language that grows
-            self._advance(_joined(self._before, transcript.read(raw, forced=self._language).text.rstrip(UNFINISHED)))
+            text = transcript.read_open(raw.rstrip(UNFINISHED), forced=self._language)
+            self._advance(transcript.joined((self._before, text)))
 
     def end(self, segment: Segment) -> None:
         """The segment at hand is done."""
-        self._before = _joined(self._before, segment.hypothesis.text)
+        text = segment.hypothesis.text
+        if len(segment.tokens) > self._left:
+            text = transcript.read(self._raw(segment.tokens[: self._left]), forced=self._language).text
+        self._left = max(0, self._left - len(segment.tokens))
+        self._before = transcript.joined((self._before, text))
         self._advance(self._before)
 
     def _advance(self, text: str) -> None:
         if len(text) > len(self._told) and text.startswith(self._told):
             new, self._told = text[len(self._told) :], text
             self._tell(new)
-
-
-def _joined(before: str, text: str) -> str:
-    """As a transcript joins the texts of its segments."""
-    return Transcript("", 0, tuple(Segment(0, 0, Hypothesis(None, part)) for part in (before, text))).text

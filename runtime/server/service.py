@@ -19,6 +19,7 @@ from runtime.audio import TooLongError
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.errors import KitError
 from runtime.fetch import shown
+from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account
@@ -213,7 +214,12 @@ class Service:
         prepare = functools.partial(contextvars.copy_context().run, patient.prepare, request)  # its log has its id
         prepared = await asyncio.get_running_loop().run_in_executor(self._readers, prepare)
         on_start()
-        deltas = on_text and Deltas(raw=self.transcriber.wording.text, language=prepared.language, tell=on_text)
+        deltas = on_text and Deltas(
+            raw=self.transcriber.wording.text,
+            language=prepared.language,
+            most_tokens=request.max_tokens,
+            tell=on_text,
+        )
         return await self._decode(prepared, deltas or None, account)
 
     async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: Account) -> Transcript:
@@ -224,7 +230,7 @@ class Service:
             done: list[transcript.Segment] = []
             for cut, utterance in zip(prepared.cuts, prepared.utterances, strict=True):
                 decoded = await await_end(next(events), deltas, prepared.audio.source) if utterance else None
-                done.append(prepared.heard(cut, decoded))
+                done.append(await self._heard(prepared, cut, decoded))
                 account.decoded(cut.end - cut.start, len(done[-1].tokens))
                 if deltas:
                     deltas.end(done[-1])
@@ -234,3 +240,9 @@ class Service:
                 told = {"source": heard.source, "context": prepared.request.context, "text": heard.text}
                 log.info("transcribed", extra=told)
             return heard
+
+    async def _heard(self, prepared: Prepared, cut: Segment, decoded: Decoded | None) -> transcript.Segment:
+        """What was decoded of a segment; where speech has to be looked for in it, that is in a thread."""
+        if not (prepared.request.timed and decoded):
+            return prepared.heard(cut, decoded)
+        return await self.read(lambda: prepared.heard(cut, decoded))
