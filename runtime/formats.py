@@ -1,20 +1,24 @@
 """A transcript as a file: text, json, verbose_json, srt or vtt."""
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from runtime import languages
-from runtime.transcript import Segment, Transcript
+from runtime.captions import Caption, captions
+from runtime.transcript import Transcript
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a transcript is written, and the extension of a file that holds it."""
+    """How a transcript is written, the extension of a file that holds it, and whether it says when something is said,
+    for which a request has to be `timed`."""
 
     extension: str
     write: Callable[[Transcript], str]
+    timed: bool = False
 
 
 def _text(transcript: Transcript) -> str:
@@ -26,34 +30,48 @@ def _json(transcript: Transcript) -> str:
 
 
 def _verbose_json(transcript: Transcript) -> str:
-    segments = [
-        {
-            "id": number,
-            "start": round(segment.start, 3),
-            "end": round(segment.end, 3),
-            "text": segment.hypothesis.text,
-            "language": segment.hypothesis.language,
-            "token_count": len(segment.tokens),
-            "truncated": segment.truncated,
-            "repeated_characters": segment.hypothesis.repeated,
-        }
-        for number, segment in enumerate(transcript.segments)
-    ]
-    return _dump({"task": "transcribe", **summary(transcript), "segments": segments})
+    """With the segments of OpenAI's API, and in them the kit's own fields beside OpenAI's."""
+    language = {"language": (transcript.languages or [""])[0].lower()}
+    segments = [_segment(number, caption) for number, caption in enumerate(captions(transcript))]
+    return _dump({"task": "transcribe", **summary(transcript), **language, "segments": segments})
+
+
+def _segment(number: int, caption: Caption) -> dict[str, Any]:
+    """As Whisper has it, where segments decoded together share `seek`, `avg_logprob` and `compression_ratio`. What is
+    not known here has the value that says nothing against a segment: nobody samples, and silence is never decoded."""
+    decoded = caption.segment
+    text = decoded.hypothesis.text.encode()
+    return {
+        "id": number,
+        "seek": round(decoded.start * 100),  # frames of 10 ms
+        "start": round(caption.start, 3),
+        "end": round(caption.end, 3),
+        "text": caption.text,
+        "tokens": caption.tokens,
+        "temperature": 0.0,
+        "avg_logprob": round(decoded.avg_logprob or 0.0, 4),
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),  # openai/whisper, utils.py
+        "no_speech_prob": 0.0,
+        "language": (decoded.hypothesis.language or "").lower(),
+        "lines": caption.lines,
+        "estimated_times": caption.is_estimated,
+        "truncated": decoded.truncated,
+        "repeated_characters": decoded.hypothesis.repeated,
+    }
 
 
 def _srt(transcript: Transcript) -> str:
     cues = [
-        f"{number}\n{_time(segment.start, ',')} --> {_time(segment.end, ',')}\n{segment.hypothesis.text}\n"
-        for number, segment in enumerate(_spoken(transcript), start=1)
+        f"{number}\n{_time(caption.start, ',')} --> {_time(caption.end, ',')}\n{_lines(caption)}\n"
+        for number, caption in enumerate(captions(transcript), start=1)
     ]
     return "\n".join(cues)
 
 
 def _vtt(transcript: Transcript) -> str:
     cues = [
-        f"{_time(segment.start, '.')} --> {_time(segment.end, '.')}\n{_escaped(segment.hypothesis.text)}\n"
-        for segment in _spoken(transcript)
+        f"{_time(caption.start, '.')} --> {_time(caption.end, '.')}\n{_escaped(_lines(caption))}\n"
+        for caption in captions(transcript)
     ]
     return "\n".join(["WEBVTT\n", *cues])
 
@@ -61,9 +79,9 @@ def _vtt(transcript: Transcript) -> str:
 FORMATS = {
     "text": Format("txt", _text),
     "json": Format("json", _json),
-    "verbose_json": Format("json", _verbose_json),
-    "srt": Format("srt", _srt),
-    "vtt": Format("vtt", _vtt),
+    "verbose_json": Format("json", _verbose_json, timed=True),
+    "srt": Format("srt", _srt, timed=True),
+    "vtt": Format("vtt", _vtt, timed=True),
 }
 
 
@@ -74,9 +92,11 @@ def summary(transcript: Transcript) -> dict[str, Any]:
         "language": transcript.language,
         "language_codes": [languages.code(name) for name in transcript.languages],
         "duration": round(transcript.seconds, 3),
+        "usage": {"type": "duration", "seconds": round(transcript.seconds, 3)},
         "tokens": transcript.tokens,
         "truncated": transcript.truncated,
         "repeated_characters": transcript.repeated,
+        **({"warnings": transcript.warnings} if transcript.warnings else {}),
     }
 
 
@@ -84,9 +104,8 @@ def _dump(content: dict[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def _spoken(transcript: Transcript) -> list[Segment]:
-    """Segments with text; a subtitle without any would only flicker."""
-    return [segment for segment in transcript.segments if segment.hypothesis.text]
+def _lines(caption: Caption) -> str:
+    return "\n".join(caption.lines)
 
 
 def _escaped(text: str) -> str:

@@ -109,7 +109,7 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[Ask, str], str], list[str], str]] = {
     "late cue": (
         written_for("srt", lambda said: said.replace("00:00:0", "00:01:0")),
         ["srt"],
-        "cue 1 is from 60.000 to 62.352 s",
+        "cue 1 is from 60.720 to 61.776 s",
     ),
     "cue without number": (written_for("srt", lambda said: said[2:]), ["srt"], "instead of its number"),
     "no cue": (written_for("srt", lambda _: ""), ["srt"], "instead of"),

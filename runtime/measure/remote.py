@@ -117,7 +117,7 @@ class Remote:
         *,
         language: str | None = None,
         context: str = "",
-        response_format: str = "verbose_json",
+        response_format: str = "json",
     ) -> Answer:
         """The transcript of a file. Raises ServerError where it is refused, KitError where there is no answer or one
         that no server of the kit would give, and where the file cannot be read."""

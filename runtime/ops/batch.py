@@ -37,7 +37,8 @@ def transcribe_files(order: Order, settings: Settings) -> int:
     """
     _check(order)
     targets = _targets(order)
-    requests = [Request(file, order.language or None, order.context) for file in order.files]
+    timed = FORMATS[order.format].timed
+    requests = [Request(file, order.language or None, order.context, timed) for file in order.files]
     failures = 0
     with loading(settings) as transcriber:
         # What is wrong with every file is said once, before the first.

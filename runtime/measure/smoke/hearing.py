@@ -73,8 +73,10 @@ class Model:
 
     def hear(self, ask: Ask) -> str:
         """The transcript."""
-        heard = self.transcriber.transcribe(ask.source, language=ask.language, context=ask.context)
-        return formats.FORMATS[ask.form].write(heard)
+        form = formats.FORMATS[ask.form]
+        return form.write(
+            self.transcriber.transcribe(ask.source, language=ask.language, context=ask.context, timed=form.timed)
+        )
 
     def again(self, ask: Ask) -> str:
         """A task."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
+from runtime import languages
 from runtime.errors import KitError
 
 TIME = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([.,])(\d{3})")
@@ -72,7 +73,8 @@ def _json(written: str) -> Document:
 
 def _verbose_json(written: str) -> Document:
     found = _validated("verbose_json", _Whole, written)
-    return Document(found.text, found.language, found.duration, found.truncated, found.segments)
+    language = languages.resolve(found.language)  # in lower case there
+    return Document(found.text, language, found.duration, found.truncated, found.segments)
 
 
 def _srt(written: str) -> Document:

@@ -100,8 +100,8 @@ const submit = () =>
       },
     });
     $("live").hidden = true;
-    transcript.show(heard, { codeOf: (english) => languages.find(({ en }) => en === english)?.code });
-    const segments = heard.segments.filter(({ text }) => text).length;
+    transcript.show(heard, { codeOf: (english) => languages.find(({ en }) => en.toLowerCase() === english)?.code });
+    const segments = heard.segments.length;
     status(segments ? "done" : "silent", { segments, seconds: heard.duration });
   });
 

@@ -1,7 +1,5 @@
 // A transcript as a file, in the same form as the server's own (runtime/formats.py).
 
-const spoken = (transcript) => transcript.segments.filter((segment) => segment.text);
-
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 const padded = (number, digits) => String(number).padStart(digits, "0");
@@ -14,14 +12,14 @@ function time(seconds, point) {
 }
 
 function srt(transcript) {
-  return spoken(transcript)
-    .map(({ start, end, text }, index) => `${index + 1}\n${time(start, ",")} --> ${time(end, ",")}\n${text}\n`)
+  return transcript.segments
+    .map(({ start, end, lines }, index) => `${index + 1}\n${time(start, ",")} --> ${time(end, ",")}\n${lines.join("\n")}\n`)
     .join("\n");
 }
 
 function vtt(transcript) {
-  const cues = spoken(transcript).map(
-    ({ start, end, text }) => `${time(start, ".")} --> ${time(end, ".")}\n${escaped(text)}\n`,
+  const cues = transcript.segments.map(
+    ({ start, end, lines }) => `${time(start, ".")} --> ${time(end, ".")}\n${escaped(lines.join("\n"))}\n`,
   );
   return ["WEBVTT\n", ...cues].join("\n");
 }

@@ -20,7 +20,6 @@ export function draw(box, { file, seconds, segments, onSeek }) {
   const bands = segments.map(({ start, end, text }) => {
     const band = place(made("band"), start);
     band.style.width = percent(end - start);
-    band.classList.toggle("silent", !text);
     band.title = text;
     return band;
   });

@@ -31,13 +31,12 @@ export function close() {
   [timeline, playing] = [undefined, -1];
 }
 
-/** Show a verbose_json transcript of the file. `codeOf` has the code of a language by its English name. */
+/** Show a verbose_json transcript of the file. `codeOf` has the code of a language by its English name in lower case. */
 export function show(transcript, { codeOf }) {
   shown.transcript = transcript;
   drawn(transcript.duration);
   buttons = new Map();
   const rows = transcript.segments.map((segment, index) => {
-    if (!segment.text) return "";
     const row = document.createElement("li");
     const button = segmentButton(segment, codeOf(segment.language));
     button.onclick = () => playFrom(segment.start);
@@ -45,7 +44,7 @@ export function show(transcript, { codeOf }) {
     row.append(button);
     return row;
   });
-  $("segments").replaceChildren(...rows.filter(Boolean));
+  $("segments").replaceChildren(...rows);
   $("result").hidden = !transcript.text;
 }
 

@@ -1,0 +1,302 @@
+"""A transcript's text as captions: short pieces that begin when somebody begins to speak, and end when they stop.
+
+Where in a segment there is speech is known, but not when each word is said. So the text is spread over the speech by
+its length, the pauses falling where the text has a stop or changes its script, and then cut as subtitles are.
+"""
+
+import bisect
+import itertools
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+
+from runtime.transcript import Segment, Span, Transcript, is_unspaced
+
+# Broadcasters' guides to subtitles: two lines of 42 characters, of which a Chinese one takes two, for up to 7 s.
+MOST_COLUMNS = 42
+LONGEST = 7.0  # seconds
+SHORTEST = 1.0  # seconds that a caption stays, where there is room before the next
+PAUSE = 0.5  # seconds of silence at which a caption ends
+
+# How long it takes to say a character, in letters of an alphabet, of which some 15 are said in a second.
+SYLLABLE, KANA, DIGIT = 3.0, 2.0, 3.0
+# How many letters further a place may be for a caption to end there: where a sentence, a clause or a script does.
+SENTENCE, CLAUSE, SCRIPT = 20.0, 10.0, 60.0
+REACH = 6.0  # seconds around a pause in which its place in the text is looked for
+
+SENTENCES = tuple(".!?…。！？؟।۔")
+CLAUSES = tuple(",;:—–，、；：،؛")
+CLOSING = "\"'”’»)]）」』》"  # may stand behind a stop
+BEFORE_CONSONANT = "เแโใไ"  # Thai vowels that are written before the consonant they belong to
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Some of a segment's text, from character `first` up to `last`, in one line or two; `start` and `end` in seconds.
+
+    `is_estimated` where these come from the text's length; else they are where a voice begins and ends.
+    """
+
+    segment: Segment
+    first: int
+    last: int
+    start: float
+    end: float
+    lines: tuple[str, ...]
+    is_estimated: bool
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        return " ".join(self.segment.hypothesis.text[self.first : self.last].split())
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The segment's tokens that its text was decoded from; those of the header, if any, are none of them."""
+        tokens = zip(self.segment.tokens, self.segment.token_ends, strict=False)
+        return tuple(token for token, end in tokens if self.first < end <= self.last)
+
+
+def captions(transcript: Transcript) -> list[Caption]:
+    """All captions, in order; none lasts into the next."""
+    found = [caption for segment in transcript.segments for caption in _of_segment(segment)]
+    limits = [*(caption.start for caption in found[1:]), transcript.seconds]
+    return [
+        replace(caption, end=max(caption.start, min(max(caption.end, caption.start + SHORTEST), limit)))
+        for caption, limit in zip(found, limits, strict=False)
+    ]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text in units, words or characters, that are not broken. `bounds[n]` is where unit n begins, in characters, and
+    `spoken[n]` how much is said before it, in letters; both have one more for the end."""
+
+    whole: str
+    bounds: tuple[int, ...]
+    spoken: tuple[float, ...]
+
+    @property
+    def units(self) -> int:
+        return len(self.bounds) - 1
+
+    def part(self, first: int, last: int) -> str:
+        return " ".join(self.whole[self.bounds[first] : self.bounds[last]].split())
+
+    def stop(self, place: int) -> float:
+        """How well a caption may end before this unit, by punctuation."""
+        before = self.whole[: self.bounds[place]].rstrip().rstrip(CLOSING)
+        return SENTENCE if before.endswith(SENTENCES) else CLAUSE if before.endswith(CLAUSES) else 0.0
+
+    def pause(self, place: int) -> float:
+        """How well a pause fits before this unit: also where another script begins, and perhaps another language."""
+        before, after = self.whole[: self.bounds[place]].rstrip(), self.whole[self.bounds[place] :]
+        changes = bool(before and after) and is_unspaced(before[-1]) != is_unspaced(after[0])
+        return SCRIPT if changes else self.stop(place)
+
+
+@dataclass(frozen=True)
+class _Speech:
+    """What is said without a long pause."""
+
+    spans: tuple[Span, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(span.end - span.start for span in self.spans)
+
+    def time(self, share: float, *, ends: bool) -> float:
+        """When this share of it has been said. At a short pause, its beginning if something `ends` there, else its
+        end."""
+        lengths = itertools.accumulate((span.end - span.start for span in self.spans), initial=0.0)
+        said = list(lengths)
+        at = min(max(share, 0.0), 1.0) * said[-1]
+        number = (bisect.bisect_left(said, at) if ends else bisect.bisect_right(said, at)) - 1
+        number = min(max(number, 0), len(self.spans) - 1)
+        return min(self.spans[number].start + at - said[number], self.spans[number].end)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Units of a text from `first` up to `last`, and when they are said."""
+
+    first: int
+    last: int
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+def _of_segment(segment: Segment) -> Iterator[Caption]:
+    text = _units(segment.hypothesis.text)
+    if not text.units:
+        return
+    speech = _grouped(segment.speech or (Span(segment.start, segment.end),))
+    places = _places(text, speech)
+    pieces = [
+        piece
+        for said, (first, last) in zip(speech, itertools.pairwise(places), strict=True)
+        for piece in _cut(text, first, last, said)
+    ]
+    pieces = _merged(text, pieces)
+    for piece in pieces:
+        yield Caption(
+            segment,
+            text.bounds[piece.first],
+            text.bounds[piece.last],
+            piece.start,
+            min(piece.end, piece.start + LONGEST),
+            _lines(text, piece.first, piece.last) or (text.part(piece.first, piece.last),),
+            is_estimated=len(pieces) > 1,
+        )
+
+
+def _units(whole: str) -> _Text:
+    """A text where it may be broken: between words, between characters that are written without spaces, and within what
+    would not fit into a line."""
+    bounds, spoken, columns = [0], [0.0], 0
+    said = 0.0
+    for place, (before, after) in enumerate(itertools.pairwise(whole), start=1):
+        said += _letters(before)
+        columns += _columns(before)
+        if _may_break(before, after) or (columns >= MOST_COLUMNS and not _joins(after)):
+            bounds.append(place)
+            spoken.append(said)
+            columns = 0
+    if whole.strip():
+        bounds.append(len(whole))
+        spoken.append(said + _letters(whole[-1]))
+    return _Text(whole, tuple(bounds), tuple(spoken))
+
+
+def _may_break(before: str, after: str) -> bool:
+    if after.isspace() or _joins(after):
+        return False
+    if before.isspace():
+        return True
+    opens = unicodedata.category(before) in ("Ps", "Pi") or before in BEFORE_CONSONANT
+    return not opens and (is_unspaced(before) or is_unspaced(after))
+
+
+def _joins(character: str) -> bool:
+    """Whether it belongs to the character before it: a mark, a stop, what closes."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Lm", "Pe", "Pf", "Po")
+
+
+def _letters(character: str) -> float:
+    """How long it takes to say a character."""
+    kind = unicodedata.category(character)
+    if kind[0] == "N":
+        return DIGIT
+    if kind[0] != "L":
+        return 0.0
+    if unicodedata.east_asian_width(character) not in "WF":
+        return 1.0
+    return KANA if unicodedata.name(character, "").startswith(("HIRAGANA", "KATAKANA")) else SYLLABLE
+
+
+def _columns(text: str) -> int:
+    """How wide a text is, as terminals count: two columns for a Chinese character, none for a mark."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def _grouped(spans: Sequence[Span]) -> list[_Speech]:
+    """Speech, parted at long pauses."""
+    groups: list[list[Span]] = []
+    for span in spans:
+        if groups and span.start - groups[-1][-1].end < PAUSE:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    return [_Speech(tuple(group)) for group in groups]
+
+
+def _places(text: _Text, speech: Sequence[_Speech]) -> list[int]:
+    """The unit with which each stretch of speech begins, and the end. Each stretch gets as much of the text as it is
+    long, as far as pauses fall where they fit (dynamic programming, over the places near each pause)."""
+    rate = text.spoken[-1] / (sum(said.seconds for said in speech) or 1.0)  # letters in a second
+    ways: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}  # to each place: what it costs, and the places before
+    due = 0.0
+    for number, said in enumerate(speech, start=1):
+        letters = said.seconds * rate
+        due += letters
+        first = min(bisect.bisect_left(text.spoken, due - REACH * rate), text.units)
+        last = min(bisect.bisect_right(text.spoken, due + REACH * rate), text.units)
+        further: dict[int, tuple[float, list[int]]] = {}
+        for place in range(first, last + 1) if number < len(speech) else [text.units]:
+            gain = text.pause(place) if 0 < place < text.units else 0.0
+            costs = [
+                (cost + abs(text.spoken[place] - text.spoken[before] - letters) - gain * (before < place), way)
+                for before, (cost, way) in ways.items()
+                if before <= place
+            ]
+            cost, way = min(costs, key=itemgetter(0))
+            further[place] = (cost, [*way, place])
+        ways = further
+    return ways[text.units][1]
+
+
+def _cut(text: _Text, first: int, last: int, speech: _Speech) -> Iterator[_Piece]:
+    """The units from `first` up to `last`, all that is said in a stretch of speech, in pieces that fit a caption; they
+    end at stops and, for want of them, are of like length."""
+    origin, length = text.spoken[first], (text.spoken[last] - text.spoken[first]) or 1.0
+
+    def piece(first: int, last: int) -> _Piece:
+        start = speech.time((text.spoken[first] - origin) / length, ends=False)
+        return _Piece(first, last, start, speech.time((text.spoken[last] - origin) / length, ends=True))
+
+    def fits(first: int, last: int) -> bool:
+        return piece(first, last).seconds <= LONGEST and _lines(text, first, last) is not None
+
+    while first < last:
+        end = most = _furthest(first, last, fits)
+        if most < last:
+            middle = (text.spoken[first] + text.spoken[last]) / 2
+            wished = middle if fits(most, last) else text.spoken[most]
+            least = first + (most - first + 1) // 3
+            end = max(range(max(least, first + 1), most + 1), key=lambda n: text.stop(n) - abs(text.spoken[n] - wished))
+        yield piece(first, end)
+        first = end
+
+
+def _furthest(first: int, last: int, fits: Callable[[int, int], bool]) -> int:
+    """How many units from `first` on fit; one at least."""
+    end = first + 1
+    while end < last and fits(first, end + 1):
+        end += 1
+    return end
+
+
+def _lines(text: _Text, first: int, last: int) -> tuple[str, ...] | None:
+    """Units in one line or two, as even as may be but rather ending at a stop; None where they do not fit."""
+    if _columns(whole := text.part(first, last)) <= MOST_COLUMNS:
+        return (whole,)
+    best: tuple[float, tuple[str, ...]] | None = None
+    for place in range(first + 1, last):
+        pair = (text.part(first, place), text.part(place, last))
+        widths = [_columns(line) for line in pair]
+        worth = text.stop(place) - abs(widths[0] - widths[1])
+        if max(widths) <= MOST_COLUMNS and (best is None or worth > best[0]):
+            best = worth, pair
+    return best and best[1]
+
+
+def _merged(text: _Text, pieces: Sequence[_Piece]) -> list[_Piece]:
+    """Pieces without those that would only flicker: said in less than a second, they go with what is said soon before
+    or after, unless that is in another script."""
+    merged: list[_Piece] = []
+    for piece in pieces:
+        before = merged[-1] if merged else None
+        if before and min(before.seconds, piece.seconds) < SHORTEST and piece.start - before.end < SHORTEST:
+            both = _Piece(before.first, piece.last, before.start, piece.end)
+            fits = both.seconds <= LONGEST and _lines(text, both.first, both.last) is not None
+            if fits and text.pause(piece.first) < SCRIPT:
+                merged[-1] = both
+                continue
+        merged.append(piece)
+    return merged
