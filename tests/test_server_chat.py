@@ -34,6 +34,11 @@ def test_audio_is_answered_with_its_text(client: openai.OpenAI, clips: list[Clip
         answer = client.chat.completions.create(model="demo", messages=messages, temperature=0)
         assert answer.choices[0].message.content == clip.text
         assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+        assert answer.usage.prompt_tokens_details
+        audio = answer.usage.prompt_tokens_details.audio_tokens or 0
+        assert abs(audio - 13 * answer.usage.to_dict()["seconds"]) <= 1 or not clip.language  # type: ignore[operator]
 
 
 def test_it_streams(client: openai.OpenAI, speech: list[Clip]) -> None:
@@ -51,21 +56,30 @@ def user(*parts: Any) -> dict[str, Any]:
 AUDIO = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "list": ([], "body", "object"),
-    "unknown": ({**user(AUDIO), "max_tokens": 5}, "max_tokens", "possible are"),
-    "temperature": ({**user(AUDIO), "temperature": 0.7}, "temperature", "only 0"),
+    "unknown": ({**user(AUDIO), "langauge": "en"}, "langauge", "possible are"),
+    "temperature": ({**user(AUDIO), "temperature": -1}, "temperature", "0 to 2"),
     "stream": ({**user(AUDIO), "stream": "yes"}, "stream", "true and false"),
     "model": ({**user(AUDIO), "model": 3}, "model", "name"),
+    "several answers": ({**user(AUDIO), "n": 2}, "n", "possible is 1"),
+    "spoken answer": ({**user(AUDIO), "modalities": ["text", "audio"]}, "modalities", "nothing is spoken"),
+    "voice": ({**user(AUDIO), "audio": {"voice": "ash", "format": "wav"}}, "audio", "nothing is spoken"),
+    "schema": ({**user(AUDIO), "response_format": {"type": "json_object"}}, "response_format", "possible is text"),
+    "tokens": ({**user(AUDIO), "max_tokens": 0}, "max_tokens", "1 or more"),
+    "options": ({**user(AUDIO), "asr_options": "zh"}, "asr_options", "object"),
+    "language": ({**user(AUDIO), "asr_options": {"language": "Klingon"}}, "asr_options.language", "no language"),
+    "option": ({**user(AUDIO), "asr_options": {"translate": True}}, "asr_options.translate", "possible are"),
     "no messages": ({}, "messages", "list"),
     "no object": ({"messages": ["hello"]}, "messages", "role and content"),
-    "role": ({"messages": [{"role": "tool", "content": []}]}, "messages", "system and user"),
+    "role": ({"messages": [{"role": "tool", "content": []}]}, "messages", "system, user and assistant"),
     "no audio": (user(), "messages", "0 pieces"),
     "two pieces": (user(AUDIO, AUDIO), "messages", "2 pieces"),
-    "text": (user({"type": "text", "text": "Transcribe!"}, AUDIO), "messages", "system message"),
     "words alone": ({"messages": [{"role": "user", "content": "hello"}]}, "messages", "input_audio"),
+    "picture": (user({"type": "image_url", "image_url": {"url": "x"}}, AUDIO), "messages", "'image_url'"),
     "context": ({"messages": [{"role": "system", "content": [AUDIO]}]}, "messages", "text"),
     "no base64": (user({"type": "input_audio", "input_audio": {"data": "?"}}), "messages", "base64"),
-    "format": (user({"type": "input_audio", "input_audio": {"data": "", "format": "amr"}}), "messages", "'amr'"),
-    "more": (user({"type": "input_audio", "input_audio": {"data": "", "speed": 2}}), "messages", "data"),
+    "format": (user({"type": "input_audio", "input_audio": {"data": "x", "format": "docx"}}), "messages", "'docx'"),
+    "no data": (user({"type": "input_audio", "input_audio": {"data": ""}}), "messages", "data"),
+    "data URL": (user({"type": "input_audio", "input_audio": {"data": "data:audio/wav,x"}}), "messages", "base64"),
     "file": (user({"type": "audio_url", "audio_url": {"url": "file:///etc/passwd"}}), "messages", "http"),
     "broken": (user(AUDIO), "messages", "input_audio.wav"),
 }
@@ -78,6 +92,68 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Served, name: str) -
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
     assert words in answer.json()["error"]["message"]
+
+
+TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "limits": ({"max_tokens": 256, "max_completion_tokens": 300}, []),
+    "one answer": ({"n": 1, "modalities": ["text"], "response_format": {"type": "text"}}, []),
+    "nulls": ({"temperature": None, "stop": None, "max_tokens": None, "tools": [], "store": False}, []),
+    "sampling": ({"temperature": 0.01, "top_p": 1, "seed": 1}, ["seed", "temperature", "top_p"]),
+    "callers": ({"user": "me", "metadata": {"a": "b"}}, ["metadata", "user"]),
+    "vLLM's": ({"repetition_penalty": 1.1, "skip_special_tokens": False, "top_k": 1}, ["repetition_penalty", "top_k"]),
+    "Alibaba's": ({"asr_options": {"language": "en", "enable_itn": False, "enable_lid": True}}, ["asr_options.enable"]),
+    "stop": ({"stop": ["."]}, ["stop"]),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_has_no_effect_is_taken_and_said(server: Served, speech: list[Clip], name: str) -> None:
+    fields, expected = TAKEN[name]
+    answer = server.post(PATH, json={**user(spoken(speech[0])), **fields})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == speech[0].text
+    warnings = sorted(answer.json().get("warnings", []))
+    assert len(warnings) == len(expected), warnings
+    assert all(warning.startswith(start) for warning, start in zip(warnings, expected, strict=True)), warnings
+    assert ("x-asr-warnings" in answer.headers) == bool(expected)
+
+
+def test_text_beside_the_audio_is_not_read_as_in_the_models_template(server: Served, speech: list[Clip]) -> None:
+    before = {"role": "assistant", "content": "How can I help?"}
+    body = user({"type": "text", "text": "Transcribe this."}, spoken(speech[0]))
+    answer = server.post(PATH, json={"messages": [before, *body["messages"]]}).json()
+    assert answer["choices"][0]["message"]["content"] == speech[0].text
+    assert len(answer["warnings"]) == 2
+    assert all("does not read the text" in warning for warning in answer["warnings"])
+
+
+def test_alibabas_requests_and_answers(client: openai.OpenAI, speech: list[Clip]) -> None:
+    clip = next(clip for clip in speech if clip.language == "Chinese")
+    url = f"data:audio/wav;base64,{encoded(clip)}"
+    messages: list[Any] = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": url}}]}]
+    answer = client.chat.completions.create(
+        model="qwen3-asr", messages=messages, extra_body={"asr_options": {"language": "zh", "enable_itn": False}}
+    )
+    assert answer.choices[0].message.content == clip.text
+    assert answer.to_dict()["choices"][0]["message"]["annotations"] == [  # type: ignore[index]
+        {"type": "audio_info", "language": "zh"}
+    ]
+    chunks = list(
+        client.chat.completions.create(
+            model="qwen3-asr", messages=messages, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_the_answer_is_cut_at_the_most_tokens_and_says_so(client: openai.OpenAI, speech: list[Clip]) -> None:
+    messages: list[Any] = [{"role": "user", "content": [spoken(speech[0])]}]
+    answer = client.chat.completions.create(model="demo", messages=messages, max_tokens=6, max_completion_tokens=9)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage
+    assert answer.usage.completion_tokens == 6
 
 
 def test_bodies_that_are_no_json(server: Served) -> None:

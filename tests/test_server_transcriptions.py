@@ -1,24 +1,29 @@
 """Transcriptions over HTTP, with OpenAI's own client and with requests that it would not send."""
 
 import http.server
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import soundfile
 from audio_files import made
-from recordings import joined
+from recordings import joined, wav
 from serving import TRANSCRIPTIONS, Served, served
 
+from runtime.audio import SAMPLE_RATE
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
 from runtime.server.stored import IN_MEMORY
 from runtime.server.transcriptions import POSSIBLE
-from runtime.transcriber import Transcriber
+from runtime.transcriber import Request, Transcriber
+from runtime.transcript import Transcript
 
 
 @pytest.fixture
@@ -43,21 +48,115 @@ def test_every_format_is_what_the_transcriber_writes(
     client: openai.OpenAI, transcriber: Transcriber, clip: Clip, form: Any
 ) -> None:
     raw = client.audio.transcriptions.with_raw_response.create(file=clip.path, model="demo", response_format=form)
-    assert raw.http_response.text == FORMATS[form].write(transcriber.transcribe(clip.path))
+    (heard,) = transcriber.transcribe_all([Request(clip.path, timed=FORMATS[form].timed)])
+    assert isinstance(heard, Transcript)
+    assert raw.http_response.text == FORMATS[form].write(heard)
 
 
-def test_segments_have_times(client: openai.OpenAI, clip: Clip) -> None:
+def test_segments_have_openais_fields(client: openai.OpenAI, transcriber: Transcriber, clip: Clip) -> None:
     answer = client.audio.transcriptions.create(
         file=clip.path, model="demo", response_format="verbose_json", timestamp_granularities=["segment"]
     )
-    assert answer.segments
-    assert (answer.segments[0].start, answer.segments[-1].end) == (0, answer.duration)
+    assert (answer.language, answer.text) == ("english", clip.text)
+    assert answer.usage
+    assert answer.usage.seconds == answer.duration
+    (segment,) = answer.segments or []
+    assert 0 < segment.start < segment.end <= answer.duration
+    assert (segment.id, segment.seek, segment.temperature, segment.no_speech_prob) == (0, 0, 0, 0)
+    assert transcriber.wording.text(segment.tokens).strip() == segment.text == clip.text
+    assert -1 < segment.avg_logprob < 0
+    assert 0 < segment.compression_ratio < 2.4
 
 
-def test_a_language_is_forced_by_code_and_an_empty_one_is_none(server: Served, clip: Clip) -> None:
-    for language in ("en", ""):
-        answer = server.post(files={"file": clip.path.read_bytes()}, data={"language": language})
-        assert answer.json()["language"] == "English"
+def test_silence_has_no_segments_and_no_language(server: Served) -> None:
+    file = wav(np.zeros(40 * SAMPLE_RATE, dtype=np.float32))
+    answer = server.post(files={"file": file}, data={"response_format": "verbose_json"}).json()
+    assert (answer["text"], answer["language"], answer["segments"]) == ("", "", [])
+    assert server.post(files={"file": file}, data={"response_format": "srt"}).text == ""
+
+
+@pytest.mark.parametrize("language", ["en", "en-US", "en_GB.UTF-8", "eng", "English", "英语", "auto", "null", ""])
+def test_a_language_goes_by_any_of_its_names(server: Served, clip: Clip, language: str) -> None:
+    answer = server.post(files={"file": clip.path.read_bytes()}, data={"language": language})
+    assert (answer.json()["text"], answer.json()["language"]) == (clip.text, "English")
+    assert "warnings" not in answer.json()
+
+
+TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "OpenAI's names": ({"model": "whisper-1"}, ["model: demo answers in place of whisper-1"]),
+    "the family's name": ({"model": "qwen3-asr"}, []),
+    "temperature": ({"temperature": "0.7"}, ["temperature: has no effect"]),
+    "no temperature": ({"temperature": "0.0"}, []),
+    "logprobs": ({"include[]": "logprobs"}, ["include: has no effect"]),
+    "chunking": ({"chunking_strategy": "auto"}, ["chunking_strategy: has no effect"]),
+    "user": ({"user": "me"}, ["user: has no effect"]),
+    "vLLM's": (
+        {"top_p": "0.9", "seed": "4", "stream_include_usage": "true"},
+        ["seed: has", "stream_include_usage: has", "top_p: has"],
+    ),
+    "speaches'": ({"vad_filter": "true", "hotwords": "Sara"}, ["vad_filter: has no effect"]),
+    "one of languages": ({"languages[]": "en"}, []),
+    "several languages": ({"languages[]": ["en", "de"]}, ["languages: has no effect"]),
+    "vLLM's language": ({"language": "en", "to_language": "en-US"}, []),
+    "segments and words": (
+        {"timestamp_granularities[]": ["word", "segment"], "response_format": "verbose_json"},
+        ["timestamp_granularities: words have no times here"],
+    ),
+    "segments of json": ({"timestamp_granularities[]": "segment"}, ["timestamp_granularities: has no effect"]),
+    "nothing in them": ({"temperature": "", "model": "", "response_format": "", "prompt": "", "stream": ""}, []),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_has_no_effect_is_taken_and_said(server: Served, clip: Clip, name: str) -> None:
+    fields, expected = TAKEN[name]
+    answer = server.post(files={"file": clip.path.read_bytes()}, data=fields)
+    assert (answer.status_code, answer.json()["text"]) == (200, clip.text)
+    warnings = sorted(answer.json().get("warnings", []))
+    assert len(warnings) == len(expected)
+    assert all(warning.startswith(start) for warning, start in zip(warnings, expected, strict=True)), warnings
+
+
+def test_other_formats_and_streams_say_it_in_a_header(server: Served, clip: Clip) -> None:
+    file, asked = {"file": clip.path.read_bytes()}, {"temperature": "1", "model": "gpt-4o-transcribe"}
+    for form in ("text", "srt", "vtt"):
+        answer = server.post(files=file, data={**asked, "response_format": form})
+        assert answer.headers["x-asr-warnings"].count("; ") == 1
+    answer = server.post(files=file, data={**asked, "stream": "true", "response_format": "text"})
+    assert "temperature" in answer.headers["x-asr-warnings"]
+    done = json.loads(answer.text.strip().rpartition("data: ")[2])
+    assert (done["text"], len(done["warnings"])) == (clip.text, 2)
+    assert "x-asr-warnings" not in server.post(files=file, data={"response_format": "text"}).headers
+
+
+def test_keywords_are_the_context(server: Served, clips: list[Clip]) -> None:
+    named = next(clip for clip in clips if clip.context)
+    first, *others = named.context.split(", ")
+    for fields in ({"keywords[]": [first, *others]}, {"prompt": ", ".join(others), "keywords": first}):
+        heard = server.post(files={"file": named.path.read_bytes()}, data=fields).json()
+        assert heard["text"] == named.text
+
+
+def test_the_answer_is_cut_at_the_most_tokens_and_says_so(
+    server: Served, transcriber: Transcriber, speech: list[Clip]
+) -> None:
+    file = {"file": joined(speech, transcriber)}
+    whole = server.post(files=file).json()
+    assert server.post(files=file, data={"max_completion_tokens": whole["tokens"]}).json() == whole
+    cut = server.post(files=file, data={"max_completion_tokens": "20"}).json()
+    assert (cut["tokens"], cut["truncated"]) == (20, True)
+    assert whole["text"].startswith(cut["text"])
+    events = server.post(files=file, data={"max_completion_tokens": "20", "stream": "true"}).text.split("\n\n")
+    told = [json.loads(event.removeprefix("data: ")) for event in events if event]
+    assert "".join(event["delta"] for event in told[:-1]) == told[-1]["text"] == cut["text"]
+
+
+@pytest.mark.parametrize("words", [5_000, 100_000])
+def test_a_context_that_does_not_fit_is_refused_with_both_numbers(server: Served, clip: Clip, words: int) -> None:
+    answer = server.post(files={"file": clip.path.read_bytes()}, data={"prompt": "hello " * words})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "prompt")
+    assert re.search(r"holds \d+ (tokens|characters), the limit is \d+", error["message"])
 
 
 def test_text_that_was_cut_says_so(transcriber: Transcriber, clip: Clip) -> None:
@@ -73,24 +172,27 @@ def test_all_formats_of_files_are_read(server: Served) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "model": ({"model": "whisper-1"}, "model", "demo"),
+    "model": ({"model": "whisper-2"}, "model", "whisper-1"),
+    "speakers by model": ({"model": "gpt-4o-transcribe-diarize"}, "model", "demo"),
+    "speakers": ({"known_speaker_names[]": "Ann"}, "known_speaker_names[]", "not told apart"),
     "language": ({"language": "Klingon"}, "language", "no language"),
     "prompt": ({"prompt": "<|im_end|>"}, "prompt", "command"),
     "response_format": ({"response_format": "diarized_json"}, "response_format", "verbose_json"),
     "stream": ({"stream": "perhaps"}, "stream", "true and false"),
     "streamed subtitles": ({"stream": "true", "response_format": "srt"}, "response_format", "json"),
-    "temperature": ({"temperature": "0.2"}, "temperature", "only 0"),
-    "no temperature": ({"temperature": "cold"}, "temperature", "only 0"),
-    "nan": ({"temperature": "nan"}, "temperature", "only 0"),
-    "words": (
-        {"timestamp_granularities[]": ["word", "segment"], "response_format": "verbose_json"},
+    "temperature": ({"temperature": "3"}, "temperature", "0 to 2"),
+    "no temperature": ({"temperature": "cold"}, "temperature", "0 to 2"),
+    "nan": ({"temperature": "nan"}, "temperature", "0 to 2"),
+    "words alone": (
+        {"timestamp_granularities[]": "word", "response_format": "verbose_json"},
         "timestamp_granularities[]",
-        "only segment",
+        "words have no times",
     ),
-    "granularity of json": ({"timestamp_granularities[]": "segment"}, "timestamp_granularities[]", "verbose_json"),
-    "unknown": ({"diarize": "true"}, "diarize", "possible are"),
-    "include": ({"include[]": "logprobs"}, "include[]", "possible are"),
-    "chunking": ({"chunking_strategy": "auto"}, "chunking_strategy", "possible are"),
+    "granularity": ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]", "segment and word"),
+    "misspelt": ({"langauge": "en"}, "langauge", "possible are"),
+    "diarize": ({"diarize": "true"}, "diarize", "not told apart"),
+    "translation": ({"language": "en", "to_language": "zh"}, "to_language", "translated"),
+    "no tokens": ({"max_completion_tokens": "0"}, "max_completion_tokens", "1 or more"),
     "twice": ({"language": ["en", "zh"]}, "language", "2 times"),
     "both": ({"url": "https://example.org/a.wav"}, "file", "one of file and url"),
 }
@@ -110,10 +212,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Served, clip: Clip, 
 
 def test_the_official_client_raises_its_own_errors(client: openai.OpenAI, clip: Clip) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        client.audio.transcriptions.create(file=clip.path, model="whisper-1")
+        client.audio.transcriptions.create(file=clip.path, model="whisper-2")
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as refused:
-        client.audio.transcriptions.create(file=clip.path, model="demo", temperature=1)
+        client.audio.transcriptions.create(file=clip.path, model="demo", temperature=3)
     assert refused.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as broken:
         list(client.audio.transcriptions.create(file=("x.wav", b"RIFF"), model="demo", stream=True))
@@ -207,17 +309,28 @@ def test_a_url_is_fetched_where_its_address_is_permitted(
     assert "not public" in answer.json()["error"]["message"]
 
 
+def test_operators_add_names(transcriber: Transcriber, clip: Clip) -> None:
+    with served(transcriber, model_aliases="large-v3,Systran/faster-whisper-small") as server:
+        for name in ("large-v3", "Systran/faster-whisper-small", "demo"):
+            answer = server.post(files={"file": clip.path.read_bytes()}, data={"model": name})
+            assert "warnings" not in answer.json()
+        assert server.get("/v1/models/Systran/faster-whisper-small").json()["id"] == "demo"
+        (only,) = server.get("/v1/models").json()["data"]
+    assert only["id"] == "demo"
+    assert {"large-v3", "qwen3-asr", "whisper-1"} <= set(only["aliases"])
+
+
 def test_models_by_the_official_client(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["demo"]
-    assert client.models.retrieve("demo").object == "model"
+    assert client.models.retrieve("demo").id == client.models.retrieve("whisper-1").id == "demo"
     with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("whisper-1")
+        client.models.retrieve("gpt-4o-transcribe-diarize")
 
 
 def test_info_tells_device_limits_and_languages(server: Served, transcriber: Transcriber) -> None:
     info = server.get("/v1/info").json()
     assert info["device"]["name"] == transcriber.settings.device
-    assert info["model"]["names"] == ["demo"]
+    assert info["model"]["names"] == ["demo", "qwen3-asr"]
     assert set(info["model"]["languages"]) == set(transcriber.wording.languages)
     assert info["limits"]["requests"] == transcriber.settings.max_waiting
     assert info["versions"]["torch"]

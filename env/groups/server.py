@@ -6,8 +6,16 @@ from env.field import setting
 
 
 class ServerSettings(BaseSettings):
-    """Load."""
+    """What it answers to, and load."""
 
+    model_aliases: str | None = setting(
+        None,
+        "",
+        "Further names that requests may call the model, beside its own, its name on the hub, qwen3-asr and OpenAI's.",
+        "请求中可使用的其他模型名。模型自身的名称、在模型站的名称、qwen3-asr 与 OpenAI 的名称始终可用。",
+        form="name,name…",
+        pattern=r"^[^\s,]+(,[^\s,]+)*$",
+    )
     batch_wait_ms: int = setting(
         5,
         "ms",

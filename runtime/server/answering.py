@@ -19,6 +19,8 @@ from runtime.transcript import Transcript
 
 T = TypeVar("T")
 
+LONGEST_SHOWN = 80  # characters
+
 Events = Callable[[Transcript], Iterable[str]]
 
 
@@ -129,6 +131,18 @@ def data_of(event: Mapping[str, Any]) -> str:
 def refused(param: str, reason: str, *, code: str = "invalid_value") -> ApiError:
     """The answer to a field that cannot be honoured; `reason` says what is possible."""
     return ApiError(400, f"{param}: {reason}", param=param, code=code)
+
+
+def shown(value: object) -> str:
+    """A value that a client sent, however long or deep it is, in words about it."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that a client sent."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 async def _disconnected(receive: Receive) -> None:

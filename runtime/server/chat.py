@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from runtime import transcriber
-from runtime.server import schema
-from runtime.server.answering import data_of, refused, streamed, whole
+from runtime import languages, transcriber
+from runtime.server import hints, schema
+from runtime.server.answering import LONGEST_SHOWN, data_of, refused, shown, streamed, whole
 from runtime.server.errors import FullError, from_kit
+from runtime.server.hints import HOTTEST
 from runtime.server.life import life_of
 from runtime.server.models import check_model, names
 from runtime.server.uploads import Upload, from_base64, in_memory, json_body
@@ -20,20 +22,31 @@ from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/chat", tags=["transcription"])
 
-POSSIBLE = ("model", "messages", "stream", "temperature")
+HONOURED = (
+    *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "asr_options"),
+    *("n", "modalities", "response_format", "temperature", "audio"),
+)
 PARTS = ("input_audio", "audio_url")
-FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "aac", "m4a", "mp4", "webm")
-NAMES = {"audio": "messages", "language": "messages", "prompt": "messages"}
+FORMATS = (
+    *("wav", "mp3", "flac", "ogg", "opus", "aac", "m4a", "mp4", "webm", "mpeg", "mpga", "oga", "3gp", "ac3", "aiff"),
+    *("amr", "au", "avi", "caf", "flv", "mkv", "mov", "ts", "w64", "wma"),
+)
+CONTEXT_ROLES = ("system", "developer")
+NAMES = {"audio": "messages", "language": "asr_options.language", "prompt": "messages"}
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a client wants."""
+    """What a client wants; `warnings` say what of it has no effect."""
 
     source: Upload | str
     model: str | None
+    language: str | None
     context: str
+    max_tokens: int | None
     stream: bool
+    with_usage: bool
+    warnings: tuple[str, ...]
 
 
 @router.post("/completions", openapi_extra=schema.CHAT)
@@ -46,105 +59,201 @@ async def complete(request: Request) -> Response:
         raise from_kit(error, NAMES) from error
     ask = await json_body(request, service, partial(read, most_in_memory=in_memory(request)))
     try:
-        check_model(ask.model, service.settings)
-        wanted = transcriber.Request(ask.source, context=ask.context)
-        answer = _Answer(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), names(service.settings)[0])
+        warnings = (*check_model(ask.model, service.settings), *ask.warnings)
+        wanted = transcriber.Request(ask.source, ask.language, ask.context, max_tokens=ask.max_tokens)
+        answer = _Answer(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), names(service.settings)[0], warnings)
         if ask.stream:
-            return await streamed(
-                request, service, wanted, fields=NAMES, on_text=answer.chunk, on_end=lambda heard: answer.end(heard)
+            stream = await streamed(
+                request,
+                service,
+                wanted,
+                fields=NAMES,
+                on_text=answer.chunk,
+                on_end=lambda heard: answer.end(heard, with_usage=ask.with_usage),
             )
-        return JSONResponse(answer.whole(await whole(request, service, wanted, fields=NAMES)))
+            return hints.tell(stream, warnings)
+        heard = await whole(request, service, wanted, fields=NAMES)
+        return hints.tell(JSONResponse(answer.whole(heard)), warnings)
     finally:
         if isinstance(ask.source, Upload):
             ask.source.close()
 
 
 def read(body: Any, *, most_in_memory: int) -> Ask:
-    """What the body asks for, of whose audio so many bytes stay in memory.
+    """What the body asks for, of whose audio so many bytes stay in memory. A field that is null is as good as none.
 
-    Raises ApiError, 400, for anything that cannot be honoured.
+    Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
     """
     if not isinstance(body, dict):
         raise refused("body", "expected a JSON object")
-    for name in body:
-        if name not in POSSIBLE:
-            raise refused(name, f"is not known here; possible are {', '.join(POSSIBLE)}", code="unknown_field")
-    model, stream, temperature = body.get("model"), body.get("stream", False), body.get("temperature", 0)
+    given = {name: value for name, value in body.items() if value is not None}
+    warnings = []
+    for name in given:
+        if name not in HONOURED and name not in hints.CHAT:
+            raise refused(name, f"is not known here; possible are {', '.join(HONOURED)}", code="unknown_field")
+        if name not in HONOURED and given[name] not in ([], {}, False):
+            warnings.append(hints.unused(name, hints.CHAT[name]))
+    model, stream = given.get("model"), given.get("stream", False)
     if model is not None and not isinstance(model, str):
         raise refused("model", "expected a name")
     if not isinstance(stream, bool):
         raise refused("stream", f"{stream!r} is not possible; possible are true and false")
-    if isinstance(temperature, bool) or temperature != 0:
-        raise refused("temperature", f"{temperature!r} is not possible; only 0 is: decoding is greedy")
-    contexts: list[str] = []
-    sources: list[dict[str, Any]] = []
-    for role, content in _messages(body.get("messages")):
-        if role == "system":
-            contexts.append(_context(content))
+    if _temperature(given.get("temperature", 0)):
+        warnings.append(hints.unused("temperature", hints.GREEDY))
+    _check_result(given)
+    options = _object(given, "stream_options")
+    asr, unused = _asr_options(_object(given, "asr_options"))
+    source, context, ignored = _content(given.get("messages"))
+    most_tokens = _most_tokens(given)
+    return Ask(
+        source=_source(source, most_in_memory),  # last of what may be refused: it is a file to be closed
+        model=model,
+        language=asr.get("language"),
+        context="\n".join(part for part in (context, asr.get("context", "")) if part),
+        max_tokens=most_tokens,
+        stream=stream,
+        with_usage=options.get("include_usage") is True,
+        warnings=(*warnings, *unused, *ignored),
+    )
+
+
+def _check_result(given: Mapping[str, Any]) -> None:
+    """Raises ApiError for what would give another result than one text."""
+    if given.get("n", 1) != 1 or isinstance(given.get("n"), bool):
+        raise refused("n", f"{shown(given['n'])} is not possible; possible is 1: decoding is greedy")
+    if given.get("modalities", ["text"]) != ["text"] or "audio" in given:
+        raise refused("audio" if "audio" in given else "modalities", "the answer is text, nothing is spoken")
+    form = _object(given, "response_format").get("type", "text")
+    if form != "text":
+        raise refused("response_format", f"{shown(form)} is not possible; possible is text")
+
+
+def _temperature(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= HOTTEST:
+        raise refused("temperature", f"{shown(value)} is not possible; possible are 0 to {HOTTEST:g}")
+    return float(value)
+
+
+def _most_tokens(given: Mapping[str, Any]) -> int | None:
+    """The least of the two limits that OpenAI has for one thing."""
+    found = []
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = given.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise refused(name, f"{shown(value)} is not possible; expected a number of tokens, 1 or more")
+        found.append(value)
+    return min(found, default=None)
+
+
+def _asr_options(options: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Of Alibaba's `asr_options` what can be honoured, and warnings: the model writes numbers as it likes, and finds
+    the language out where it is not told."""
+    found, warnings = {}, []
+    for name, value in options.items():
+        field = f"asr_options.{name}"
+        if name in ("language", "context"):
+            if not isinstance(value, str | None):
+                raise refused(field, f"{shown(value)} is not possible; expected text")
+            if value:
+                found[name] = value
+        elif name in ("enable_itn", "enable_lid"):
+            if value:
+                warnings.append(hints.unused(field, "the model itself decides it"))
         else:
-            sources += _parts(content)
-    if len(contexts) > 1 or len(sources) != 1:
-        raise refused(
-            "messages", f"hold {len(sources)} pieces of audio and {len(contexts)} contexts, expected 1 and 0-1"
-        )
-    return Ask(_source(sources[0], most_in_memory), model, "".join(contexts), stream)
+            possible = "language, context, enable_itn, enable_lid"
+            raise refused(field[:LONGEST_SHOWN], f"is not known here; possible are {possible}", code="unknown_field")
+    return found, warnings
 
 
-def _messages(messages: Any) -> list[tuple[str, Any]]:
+def _object(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = given.get(name, {})
+    if not isinstance(value, dict):
+        raise refused(name, f"{shown(value)} is not possible; expected an object")
+    return value
+
+
+def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
+    """The one piece of audio, the context, and warnings. As the model's chat template has it, the context is all that
+    the system says, and nothing else of what is written is read."""
     if not isinstance(messages, list) or not messages:
         raise refused("messages", "expected a list with a message of the user", code="missing_field")
-    found = []
+    contexts: list[str] = []
+    sources: list[dict[str, Any]] = []
+    unread: dict[str, None] = {}
     for message in messages:
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise refused("messages", "expected objects with role and content")
-        if message["role"] not in ("system", "user"):
-            raise refused("messages", f"the role {message['role']!r} is not possible; possible are system and user")
-        found.append((message["role"], message["content"]))
-    return found
+        role, content = _message(message)
+        if role in CONTEXT_ROLES:
+            contexts.append(_context(content))
+            continue
+        for part in _parts(role, content):
+            if part["type"] in PARTS:
+                sources.append(part)
+            else:
+                words = f"messages: the model does not read the text of {role} messages; a context is the system's"
+                unread[words] = None
+    if len(sources) != 1:
+        raise refused("messages", f"hold {len(sources)} pieces of audio, expected 1, as input_audio or audio_url")
+    return sources[0], "".join(contexts), list(unread)
+
+
+def _message(message: Any) -> tuple[str, Any]:
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        raise refused("messages", "expected objects with role and content")
+    role = message["role"]
+    if role not in (*CONTEXT_ROLES, "user", "assistant"):
+        raise refused("messages", f"the role {shown(role)} is not possible; possible are system, user and assistant")
+    return role, message["content"]
 
 
 def _context(content: Any) -> str:
     """The text of a system message, a string or parts of text."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts
+        isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+        for part in parts
     ):
         raise refused("messages", "the system's content is the context, expected text")
     return "".join(part["text"] for part in parts)
 
 
-def _parts(content: Any) -> list[dict[str, Any]]:
-    """The audio of a user's message."""
+def _parts(role: str, content: Any) -> list[dict[str, Any]]:
+    """Audio and text of a message, each an object with its type."""
+    if content is None or isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
-        raise refused("messages", "the user's content: expected a list of parts, input_audio or audio_url")
+        raise refused("messages", f"the content of {role} messages: expected text, or a list of parts")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in PARTS:
-            advice = "; text for the model belongs into a system message" if kind == "text" else ""
-            raise refused(
-                "messages", f"a part of type {kind!r} is not possible; possible are {', '.join(PARTS)}{advice}"
-            )
-        if not isinstance(part.get(kind), dict) or set(part) != {"type", kind}:
-            raise refused("messages", f"expected an object {kind} beside type, and nothing else")
-    return content
+        if kind not in (*PARTS, "text"):
+            raise refused("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(PARTS)}")
+        if not isinstance(part.get(kind), str if kind == "text" else dict):
+            raise refused("messages", f"expected {kind} beside type")
+    return [part for part in content if part["type"] in PARTS or part["text"]]
 
 
 def _source(part: dict[str, Any], most_in_memory: int) -> Upload | str:
-    content = part[part["type"]]
-    key, others = ("data", {"format"}) if part["type"] == "input_audio" else ("url", set())
-    if not isinstance(content.get(key), str) or set(content) - {key} - others:
-        raise refused("messages", f"{part['type']}: expected {' and '.join([key, *others])}, as text")
-    kind = content.get("format", FORMATS[0])
-    if kind not in FORMATS:
-        raise refused("messages", f"the format {kind!r} is not possible; possible are {', '.join(FORMATS)}")
-    if key == "data":
-        return from_base64(content[key], name=f"input_audio.{kind}", param="messages", most_in_memory=most_in_memory)
-    head, comma, data = content[key].partition(",")
-    if comma and head.lower().startswith("data:") and head.lower().endswith(";base64"):
-        return from_base64(data, name="audio_url", param="messages", most_in_memory=most_in_memory)
-    if not head.lower().startswith(("http://", "https://")):
+    """The audio: base64, a data URL or a URL, each of which users put into either part."""
+    kind = part["type"]
+    content, key = part[kind], "data" if kind == "input_audio" else "url"
+    if not isinstance(content.get(key), str) or not content[key]:
+        raise refused("messages", f"{kind}: expected {key}, as text")
+    form = content.get("format") or FORMATS[0]
+    if form not in FORMATS:
+        raise refused("messages", f"the format {shown(form)} is not possible; possible are {', '.join(FORMATS)}")
+    text: str = content[key]
+    scheme = text[:8].lower()
+    if scheme.startswith(("http://", "https://")):
+        return text
+    name = f"{kind}.{form}" if kind == "input_audio" else kind
+    if scheme.startswith("data:"):
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise refused("messages", f"{kind}: expected a data URL in base64")
+    elif kind == "audio_url":
         raise refused("messages", "audio_url: expected an http, https or base64 data URL")
-    return str(content[key])
+    return from_base64(text, name=name, param="messages", most_in_memory=most_in_memory)
 
 
 @dataclass(frozen=True)
@@ -154,27 +263,44 @@ class _Answer:
     number: str
     created: int
     model: str
+    warnings: tuple[str, ...]
 
     def whole(self, heard: Transcript) -> dict[str, Any]:
-        """All of it."""
-        message = {"role": "assistant", "content": heard.text}
+        """All of it. The languages stand where Alibaba's service has them."""
+        spoken = [{"type": "audio_info", "language": languages.code(name)} for name in heard.languages]
+        message = {"role": "assistant", "content": heard.text, "annotations": spoken}
         choice = {"index": 0, "message": message, "finish_reason": _reason(heard)}
-        return {**self._frame("chat.completion"), "choices": [choice]}
+        return {**self._frame("chat.completion"), "choices": [choice], "usage": _usage(heard), **self._told()}
 
     def chunk(self, text: str) -> str:
         """A bit of text."""
         return self._chunk({"role": "assistant", "content": text}, None)
 
-    def end(self, heard: Transcript) -> list[str]:
-        """The last chunk, and OpenAI's mark of the end."""
-        return [self._chunk({}, _reason(heard)), "[DONE]"]
+    def end(self, heard: Transcript, *, with_usage: bool) -> list[str]:
+        """The last chunks, and OpenAI's mark of the end."""
+        usage = data_of({**self._frame("chat.completion.chunk"), "choices": [], "usage": _usage(heard)})
+        return [self._chunk({}, _reason(heard), **self._told()), *([usage] if with_usage else []), "[DONE]"]
 
-    def _chunk(self, delta: dict[str, str], reason: str | None) -> str:
+    def _chunk(self, delta: dict[str, str], reason: str | None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return data_of({**self._frame("chat.completion.chunk"), "choices": [choice]})
+        return data_of({**self._frame("chat.completion.chunk"), "choices": [choice], **more})
 
     def _frame(self, kind: str) -> dict[str, Any]:
         return {"id": self.number, "object": kind, "created": self.created, "model": self.model}
+
+    def _told(self) -> dict[str, Any]:
+        return {"warnings": self.warnings} if self.warnings else {}
+
+
+def _usage(heard: Transcript) -> dict[str, Any]:
+    """OpenAI's, and beside it the seconds of audio, as Alibaba's service has them."""
+    return {
+        "prompt_tokens": heard.prompt_tokens,
+        "completion_tokens": heard.tokens,
+        "total_tokens": heard.prompt_tokens + heard.tokens,
+        "prompt_tokens_details": {"audio_tokens": heard.audio_tokens},
+        "seconds": round(heard.seconds, 3),
+    }
 
 
 def _reason(heard: Transcript) -> str:

@@ -1,4 +1,4 @@
-"""GET /v1/models: the one model that is loaded, and its names."""
+"""GET /v1/models: the one model that is loaded, and the names that it answers to."""
 
 from typing import Any
 
@@ -11,20 +11,40 @@ from runtime.transcriber import model_directory
 
 router = APIRouter(prefix="/v1/models", tags=["model"])
 
+FAMILY = "qwen3-asr"  # as vllm-ascend's tutorial serves it
+# OpenAI's transcription models (openai-python 3.57, types/audio_model.py and types/realtime/audio_transcription.py),
+# which many clients send and cannot be told not to. Without the one that tells speakers apart: this model does not.
+OPENAI = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+)
+
 
 def names(settings: Settings) -> tuple[str, ...]:
-    """What requests may call the model: its directory's name, and its name on the hub if that ends likewise."""
-    if settings.model == DEMO:
-        return (DEMO,)
-    name = model_directory(settings).name
-    return (name, settings.hub_repo) if settings.hub_repo.rpartition("/")[2] == name else (name,)
+    """What the model is called: by its directory, on the hub if that ends likewise, by its family and by operators."""
+    own = DEMO if settings.model == DEMO else model_directory(settings).name
+    hub = (settings.hub_repo,) if settings.hub_repo.rpartition("/")[2] == own else ()
+    aliases = settings.model_aliases.split(",") if settings.model_aliases else ()
+    return tuple(dict.fromkeys((own, *hub, FAMILY, *aliases)))
 
 
-def check_model(wanted: str | None, settings: Settings) -> None:
-    """Raises ApiError, 404, for a name that is none of the model's. A request need not name it."""
-    if wanted is not None and wanted not in names(settings):
-        words = f"model: {wanted!r} is not served here; served is {' or '.join(names(settings))}"
-        raise ApiError(404, words, param="model", code="model_not_found")
+def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
+    """A warning where the model is called by a name of OpenAI's; a request need not name it at all.
+
+    Raises ApiError, 404, for a name that it does not answer to.
+    """
+    known = names(settings)
+    if wanted is None or wanted in known:
+        return ()
+    if wanted in OPENAI:
+        return (f"model: {known[0]} answers in place of {wanted}",)
+    words = f"model: {wanted!r} is not served here; served is {known[0]}, as {', '.join((*known[1:], *OPENAI))}"
+    raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 
 @router.get("")
@@ -35,11 +55,12 @@ async def models(request: Request) -> dict[str, Any]:
 
 @router.get("/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
-    """The model, by one of its names."""
+    """The model, by any name that it answers to."""
     settings = life_of(request).service.settings
     check_model(name, settings)
     return _described(settings)
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    return {"id": names(settings)[0], "object": "model", "created": 0, "owned_by": "qwen3-asr-kit"}
+    own, *others = names(settings)
+    return {"id": own, "object": "model", "created": 0, "owned_by": "qwen3-asr-kit", "aliases": [*others, *OPENAI]}

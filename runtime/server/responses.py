@@ -43,18 +43,52 @@ CALLED = (401, 403, 429, 503)
 HEARING = (400, *CALLED, 404, 408, 413, 415, 500, 504, 507)
 
 _text: dict[str, Any] = {"schema": {"type": "string"}}
+_warnings = {"type": "array", "items": {"type": "string"}, "description": "What was sent and had no effect."}
+_segment = {
+    "type": "object",
+    "required": [
+        *("id", "seek", "start", "end", "text", "tokens"),
+        *("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"),
+    ],
+    "properties": {
+        "id": {"type": "integer"},
+        "seek": {"type": "integer", "description": "Where what was decoded at once begins, in frames of 10 ms."},
+        "start": {"type": "number", "description": "Seconds, when somebody begins to speak."},
+        "end": {"type": "number", "description": "Seconds, when they stop."},
+        "text": {"type": "string"},
+        "tokens": {"type": "array", "items": {"type": "integer"}},
+        "temperature": {"const": 0.0},
+        "avg_logprob": {"type": "number", "description": "Of what was decoded at once; 0 with the engine vllm."},
+        "compression_ratio": {"type": "number", "description": "Of what was decoded at once."},
+        "no_speech_prob": {"const": 0.0, "description": "Silence is never decoded."},
+        "language": {"type": "string"},
+        "lines": {"type": "array", "items": {"type": "string"}, "description": "The text as a subtitle."},
+        "estimated_times": {
+            "type": "boolean",
+            "description": "Text was spread over the speech by its length.",
+        },
+        "truncated": {"type": "boolean"},
+        "repeated_characters": {"type": "integer"},
+    },
+}
 _heard = {
     "type": "object",
     "required": ["text", "language", "duration", "truncated"],
     "properties": {
         "text": {"type": "string"},
-        "language": {"type": ["string", "null"], "description": "As the model names it; null for silence."},
+        "language": {
+            "type": ["string", "null"],
+            "description": "As the model names it, null for silence; in verbose_json as OpenAI has it: in lower case, "
+            "the first of several, empty for silence.",
+        },
         "language_codes": {"type": "array", "items": {"type": "string"}, "description": "ISO codes of all segments."},
         "duration": {"type": "number", "description": "Seconds of audio."},
         "tokens": {"type": "integer"},
         "truncated": {"type": "boolean", "description": "Whether text is missing, as a segment took too many tokens."},
         "repeated_characters": {"type": "integer", "description": "Dropped, as the model had run in circles."},
-        "segments": {"type": "array", "items": {"type": "object"}, "description": "With verbose_json."},
+        "usage": {"type": "object", "required": ["type", "seconds"]},
+        "segments": {"type": "array", "items": _segment, "description": "With verbose_json."},
+        "warnings": _warnings,
     },
 }
 _completion = {
@@ -66,6 +100,8 @@ _completion = {
         "created": {"type": "integer", "description": "Seconds since 1970."},
         "model": {"type": "string"},
         "choices": {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": 1},
+        "usage": {"type": "object", "description": "Tokens, those of audio included, and seconds of audio."},
+        "warnings": _warnings,
     },
 }
 _health = {

@@ -1,17 +1,20 @@
 """POST /v1/audio/transcriptions, as OpenAI's clients send it."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runtime import formats, transcriber
-from runtime.server import schema
+from runtime import formats, languages, transcriber
+from runtime.languages import UnknownLanguageError
+from runtime.server import hints, schema
 from runtime.server.answering import data_of, refused, streamed, whole
 from runtime.server.errors import FullError, from_kit
+from runtime.server.hints import HOTTEST
 from runtime.server.life import life_of
 from runtime.server.models import check_model
 from runtime.server.uploads import Fields, Upload, form
@@ -19,21 +22,22 @@ from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/audio", tags=["transcription"])
 
-STREAMED = ("json", "verbose_json")
+STREAMED = ("json", "verbose_json", "text")  # text: as json; its clients read the deltas
 MEDIA_TYPES = {"json": "application/json", "verbose_json": "application/json", "vtt": "text/vtt; charset=utf-8"}
-GRANULARITIES = "timestamp_granularities"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a client wants."""
+    """What a client wants; `warnings` say what of it has no effect."""
 
     source: Upload | str
     model: str | None
     language: str | None
     context: str
+    max_tokens: int | None
     format: str
     stream: bool
+    warnings: tuple[str, ...]
 
     @property
     def names(self) -> dict[str, str]:
@@ -55,52 +59,106 @@ async def transcribe(request: Request) -> Response:
         raise from_kit(error, {}) from error
     async with form(request, service.settings) as fields:
         ask = read(fields)
-        check_model(ask.model, service.settings)
-        wanted = transcriber.Request(ask.source, ask.language, ask.context)
+        warnings = (*check_model(ask.model, service.settings), *ask.warnings)
+        timed = formats.FORMATS[ask.format].timed
+        wanted = transcriber.Request(ask.source, ask.language, ask.context, timed, ask.max_tokens)
         if ask.stream:
-            return await streamed(
+            answer = await streamed(
                 request,
                 service,
                 wanted,
                 fields=ask.names,
                 on_text=lambda text: data_of({"type": "transcript.text.delta", "delta": text}),
-                on_end=lambda heard: [_done(heard, ask.format)],
+                on_end=lambda heard: [_done(replace(heard, warnings=warnings), ask.format)],
             )
+            return hints.tell(answer, warnings)
         heard = await whole(request, service, wanted, fields=ask.names)
+    written = formats.FORMATS[ask.format].write(replace(heard, warnings=warnings))
     media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
-    return Response(formats.FORMATS[ask.format].write(heard), media_type=media_type)
+    return hints.tell(Response(written, media_type=media_type), warnings)
 
 
 def read(fields: Fields) -> Ask:
-    """What the form asks for. Raises ApiError, 400, for anything that cannot be honoured."""
-    single: dict[str, str | Upload] = {}
-    granularities: list[str | Upload] = []
-    for name, values in fields.items():
-        if name.removesuffix("[]") == GRANULARITIES:
-            granularities += values
-        elif name not in KNOWN:
-            raise refused(name, f"is not known here; possible are {', '.join(sorted(POSSIBLE))}", code="unknown_field")
+    """What the form asks for. An empty field is as good as none.
+
+    Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
+    """
+    given = _given(fields)
+    wanted: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name, values in given.items():
+        if name in hints.TRANSCRIPTION and name not in FIELDS:
+            warnings.append(hints.unused(name, hints.TRANSCRIPTION[name]))
+        elif name in LISTS:
+            wanted[name] = [_text(name, value) for value in values]
         elif len(values) > 1:
             raise refused(name, f"is given {len(values)} times, expected once")
         else:
-            single[name] = values[0]
-    wanted = {name: KNOWN[name](name, value) for name, value in single.items()}
-    _check_granularities(granularities, wanted.get("response_format", "json"))
+            wanted[name] = FIELDS[name](name, values[0])
     sources = [wanted[name] for name in ("file", "url") if name in wanted]
     if len(sources) != 1:
         raise refused("file", "give one of file and url", code="missing_field")
     form_of_answer, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
     if stream and form_of_answer not in STREAMED:
-        words = f"{form_of_answer} cannot be streamed; possible with stream are {' and '.join(STREAMED)}"
+        words = f"{form_of_answer} cannot be streamed; possible with stream are {', '.join(STREAMED)}"
         raise refused("response_format", words)
+    if wanted.get("temperature"):
+        warnings.append(hints.unused("temperature", hints.GREEDY))
+    warnings += _check_granularities(wanted.get("timestamp_granularities", []), form_of_answer)
+    language, several = _language(wanted)
     return Ask(
         source=sources[0],
         model=wanted.get("model"),
-        language=wanted.get("language"),
-        context=wanted.get("prompt", ""),
+        language=language,
+        context=_context(wanted.get("prompt", ""), [*wanted.get("keywords", []), *wanted.get("hotwords", [])]),
+        max_tokens=wanted.get("max_completion_tokens"),
         format=form_of_answer,
         stream=stream,
+        warnings=(*warnings, *several),
     )
+
+
+def _given(fields: Fields) -> Fields:
+    """The fields that hold something, by their names without the brackets of lists."""
+    given: Fields = {}
+    for name, values in fields.items():
+        bare = name.removesuffix("[]")
+        if bare in SPEAKERS:
+            raise refused(name, "speakers are not told apart here")
+        if bare not in POSSIBLE:
+            raise refused(
+                name, f"is not known here; possible are {', '.join(sorted({*FIELDS, *LISTS}))}", code="unknown_field"
+            )
+        if some := [value for value in values if value != ""]:
+            given.setdefault(bare, []).extend(some)
+    return given
+
+
+def _context(prompt: str, keywords: Sequence[str]) -> str:
+    """One context for the model: a passage, hotwords, or both."""
+    return "\n".join(part for part in (prompt, ", ".join(keywords)) if part)
+
+
+def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """The language to force, and a warning where there are several to choose from. vLLM forces `to_language`, which
+    for this model is what it hears, too."""
+    given = [wanted[name] for name in ("language", "to_language") if name in wanted]
+    candidates = wanted.get("languages", [])
+    if given:
+        return _same(given), [hints.unused("languages", "language is given")] if candidates else []
+    if len(candidates) > 1:
+        return None, [hints.unused("languages", "only one can be forced; which of all is spoken is detected")]
+    return (candidates[0] if candidates else None), []
+
+
+def _same(names: Sequence[str]) -> str:
+    try:
+        meant = {languages.resolve(name) for name in names}
+    except UnknownLanguageError as error:
+        raise from_kit(error, {"language": "language"}) from error
+    if len(meant) > 1:
+        raise refused("to_language", f"{names[1]!r} is another language than {names[0]!r}: nothing is translated here")
+    return names[0]
 
 
 def _file(name: str, value: str | Upload) -> Upload:
@@ -136,38 +194,57 @@ def _boolean(name: str, value: str | Upload) -> bool:
     return wanted in ("true", "1")
 
 
-def _zero(name: str, value: str | Upload) -> float:
+def _temperature(name: str, value: str | Upload) -> float:
     wanted = _text(name, value)
     try:
-        if float(wanted) == 0:
-            return 0.0
+        number = float(wanted)
     except ValueError:
-        pass
-    raise refused(name, f"{wanted!r} is not possible; only 0 is: decoding is greedy")
+        number = math.nan
+    if not 0 <= number <= HOTTEST:
+        raise refused(name, f"{wanted!r} is not possible; possible are 0 to {HOTTEST:g}")
+    return number
 
 
-def _check_granularities(values: list[str | Upload], form_of_answer: str) -> None:
-    name = f"{GRANULARITIES}[]"
+def _count(name: str, value: str | Upload) -> int:
+    wanted = _text(name, value)
+    if not (wanted.isascii() and wanted.isdecimal() and 0 < len(wanted) < 10 and int(wanted)):
+        raise refused(name, f"{wanted[:80]!r} is not possible; expected a number of tokens, 1 or more")
+    return int(wanted)
+
+
+def _check_granularities(values: Sequence[str], form_of_answer: str) -> list[str]:
+    """Warnings about what of the times that are asked for the answer lacks."""
+    name = "timestamp_granularities"
     for value in values:
-        if value != "segment":
-            raise refused(name, f"{_text(name, value)!r} is not possible; only segment is")
-    if values and form_of_answer != "verbose_json":
-        raise refused(name, f"needs response_format verbose_json, which is {form_of_answer}")
+        if value not in ("segment", "word"):
+            raise refused(f"{name}[]", f"{value!r} is not possible; possible are segment and word")
+    if not values:
+        return []
+    if form_of_answer != "verbose_json":
+        return [hints.unused(name, f"{form_of_answer} has no place for them; verbose_json does")]
+    if "segment" not in values:
+        raise refused(f"{name}[]", "words have no times here; segment is possible")
+    return [f"{name}: words have no times here, segments do"] if "word" in values else []
 
 
-KNOWN: dict[str, Callable[[str, str | Upload], Any]] = {
+FIELDS: dict[str, Callable[[str, str | Upload], Any]] = {
     "file": _file,
     "url": _url,
     "model": _text,
     "language": _text,
+    "to_language": _text,
     "prompt": _text,
     "response_format": _format,
     "stream": _boolean,
-    "temperature": _zero,
+    "temperature": _temperature,
+    "max_completion_tokens": _count,
 }
-POSSIBLE = {*KNOWN, GRANULARITIES}
+SPEAKERS = ("known_speaker_names", "known_speaker_references", "diarize")
+LISTS = {"languages", "keywords", "hotwords", "timestamp_granularities"}
+POSSIBLE = {*FIELDS, *LISTS, *hints.TRANSCRIPTION}
 
 
 def _done(heard: Transcript, form_of_answer: str) -> str:
     """The last event: it has all that the answer would have without a stream."""
-    return data_of({"type": "transcript.text.done", **json.loads(formats.FORMATS[form_of_answer].write(heard))})
+    written = formats.FORMATS["json" if form_of_answer == "text" else form_of_answer].write(heard)
+    return data_of({"type": "transcript.text.done", **json.loads(written)})
