@@ -1,29 +1,35 @@
 """A file from an http(s) URL that somebody else chose: bounded in bytes and time, and never from inside the network.
 
-The address is checked after the name is resolved, and the connection goes to that very address, so that a name server
-cannot answer twice differently. The standard library's client lets its caller open the connection, and so the deadline
-hold for every single read; it knows no proxies, which would resolve the name themselves.
+Without a proxy the address is checked after the name is resolved, and the connection goes to that very address, so that
+a name server cannot answer twice differently. The standard library's client lets its caller open the connection, and so
+the deadline hold for every single read.
+
+A proxy (see `runtime.proxies`) resolves the name itself. What this host can judge it still judges, for the URL and for
+each redirect: an address, and a name that this host can resolve, must be public. A name that this host cannot resolve,
+as is usual behind such a proxy, is left to the proxy, whose rules decide then.
 """
 
-import base64
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import IO, Any
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
-from runtime.errors import KitError
+from runtime.errors import KitError, UsageError
+from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
 PIECE = 1 << 16  # bytes a read
 
 SIZE_ADVICE = "ASR_URL_MAX_MIB sets the limit"
+PRIVATE_ADVICE = "ASR_ALLOW_PRIVATE_URLS=true permits such addresses"
 STORAGE_ADVICE = "make room where temporary files go, or set TMPDIR to a directory with room"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -39,6 +45,10 @@ SPECIAL = tuple(
         ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "3fff::/20"),
     )
 )
+
+# A name that a proxy may be asked for although it cannot be resolved here. What ends in a number is an address, however
+# odd its spelling (WHATWG's URL standard, "ends in a number").
+NAME = re.compile(r"([a-z0-9_-]+\.)*[a-z][a-z0-9_-]*\.?", re.IGNORECASE)
 
 
 class FetchError(KitError):
@@ -97,45 +107,89 @@ def fetch(
     """
     deadline = time.monotonic() + seconds
     hop, redirects = url, 0
+    proxy: Proxy | None = None
     try:
         while True:
             if redirects > MOST_REDIRECTS:
                 raise _HopError(f"comes after {MOST_REDIRECTS} redirects, the most that are followed")
-            location = _get(hop, into, deadline, most_bytes, permitted)
+            proxy = _proxy(hop)
+            location = _get(urlsplit(hop), proxy, into, deadline, most_bytes, permitted)
             if location is None:
                 return
-            hop, redirects = urljoin(hop, location), redirects + 1
+            hop, redirects, proxy = urljoin(hop, location), redirects + 1, None
     except (_HopError, OSError, http.client.HTTPException, ValueError) as error:
-        advice = ""
-        if isinstance(error, TimeoutError):
-            reason, advice = f"took longer than the limit of {seconds:g} s", "ASR_URL_TIMEOUT_SECONDS sets the limit"
-        elif isinstance(error, _HopError):
-            reason, advice = error.reason, error.advice
-        else:
-            reason = f"cannot be fetched: {getattr(error, 'strerror', None) or error}"
+        reason, advice = _explain(error, proxy, seconds)
         where = "" if hop == url else f"redirects to {shown(hop)}, which "
         raise FetchError(shown(url), where + reason, advice) from error
 
 
-def _get(
-    url: str, into: IO[bytes], deadline: float, most_bytes: int, permitted: Callable[[Address], bool]
-) -> str | None:
-    """Write the body of the answer, unless it redirects: then the place."""
+def _explain(error: Exception, proxy: Proxy | None, seconds: float) -> tuple[str, str]:
+    """Why a hop is given up, and what helps."""
+    through, check = (f" through the proxy {proxy.address}", f"check {proxy.variable}") if proxy else ("", "")
+    if isinstance(error, TimeoutError):
+        advice = "ASR_URL_TIMEOUT_SECONDS sets the limit"
+        return f"took longer{through} than the limit of {seconds:g} s", f"{advice}; {check}" if check else advice
+    if isinstance(error, _HopError):
+        return error.reason, error.advice
+    return f"cannot be fetched{through}: {getattr(error, 'strerror', None) or error}", check
+
+
+def _proxy(url: str) -> Proxy | None:
+    """The proxy that leads to the URL, None for none."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _HopError("is not an http or https URL with a host")
-    with _connect(parts, deadline, permitted) as sock:
-        connection = http.client.HTTPConnection(parts.hostname)
-        connection.sock = _Wire(sock, deadline)
-        connection.request("GET", _target(parts), headers=_headers(parts))
-        with connection.getresponse() as response:
-            location = response.headers["Location"]
-            if response.status in REDIRECTS and location:
-                return location.encode("latin-1").decode("utf-8", "replace")
-            if response.status != HTTPStatus.OK:
-                raise _HopError(f"answers {response.status} {response.reason}".rstrip())
-            _copy(response, into, most_bytes)
-            return None
+    try:
+        return find_proxy(parts.scheme, _host(parts), parts.port)
+    except UsageError as error:
+        raise _HopError(f"cannot be fetched: {error.subject} {error.reason}", error.advice) from None
+
+
+def _get(
+    parts: SplitResult,
+    proxy: Proxy | None,
+    into: IO[bytes],
+    deadline: float,
+    most_bytes: int,
+    permitted: Callable[[Address], bool],
+) -> str | None:
+    """Write the body of the answer, unless it redirects: then the place."""
+    target, headers = _target(parts), _headers(parts)
+    if proxy:
+        _judge(parts, permitted)
+        if parts.scheme == "http":
+            target, headers = f"http://{headers['Host']}{target}", headers | proxy.headers
+    with (
+        _open(parts, proxy, deadline, permitted) as sock,
+        _ask(sock, deadline, "GET", target, headers) as response,
+    ):
+        location = response.headers["Location"]
+        if response.status in REDIRECTS and location:
+            return location.encode("latin-1").decode("utf-8", "replace")
+        if response.status != HTTPStatus.OK:
+            raise _refused(response, proxy)
+        _copy(response, into, most_bytes)
+        return None
+
+
+def _ask(
+    sock: socket.socket, deadline: float, method: str, target: str, headers: dict[str, str]
+) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(headers["Host"])
+    connection.sock = _Wire(sock, deadline)
+    connection.request(method, target, headers=headers)
+    return connection.getresponse()
+
+
+def _refused(response: http.client.HTTPResponse, proxy: Proxy | None) -> _HopError:
+    """For an answer without the file, which behind a proxy may be the proxy's own."""
+    answer = f"{response.status} {response.reason}".rstrip()
+    if not proxy:
+        return _HopError(f"answers {answer}")
+    if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        reason = f"cannot be fetched: the proxy {proxy.address} asks for a user and a password, or for others"
+        return _HopError(f"{reason} ({answer})", f"{proxy.variable}=http://user:password@…")
+    return _HopError(f"cannot be fetched through the proxy {proxy.address}: {answer}", f"check {proxy.variable}")
 
 
 def _copy(response: http.client.HTTPResponse, into: IO[bytes], most_bytes: int) -> None:
@@ -170,20 +224,68 @@ def _target(parts: SplitResult) -> str:
 def _headers(parts: SplitResult) -> dict[str, str]:
     host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
     headers = {"Host": f"{host}:{parts.port}" if parts.port else host, "User-Agent": "qwen3-asr-kit", "Accept": "*/*"}
-    if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
-    return headers
+    credentials = basic_credentials(parts)
+    return headers | {"Authorization": credentials} if credentials else headers
 
 
-def _connect(parts: SplitResult, deadline: float, permitted: Callable[[Address], bool]) -> socket.socket:
-    """A connection to one of the host's permitted addresses, encrypted for https."""
-    secure = parts.scheme == "https"
-    found = socket.getaddrinfo(_host(parts), parts.port or (443 if secure else 80), type=socket.SOCK_STREAM)
-    entries = [entry for entry in found if permitted(ipaddress.ip_address(entry[4][0]))]
+def _port(parts: SplitResult) -> int:
+    return parts.port or DEFAULT_PORTS[parts.scheme]
+
+
+def _judge(parts: SplitResult, permitted: Callable[[Address], bool]) -> None:
+    """Refuse what leads to an address that is not permitted, as far as this host can tell: the proxy connects.
+
+    One such address among several is enough, as nobody here chooses which of them the proxy takes.
+    """
+    if permitted is anywhere:
+        return
+    host = _host(parts)
+    try:
+        found = socket.getaddrinfo(host, _port(parts), type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        if NAME.fullmatch(host):
+            return
+        raise
+    for address in (entry[4][0] for entry in found):
+        if not permitted(ipaddress.ip_address(address)):
+            raise _not_public(address)
+
+
+def _not_public(address: str | int) -> _HopError:
+    return _HopError(f"leads to the address {address}, which is not public", PRIVATE_ADVICE)
+
+
+def _open(
+    parts: SplitResult, proxy: Proxy | None, deadline: float, permitted: Callable[[Address], bool]
+) -> socket.socket:
+    """A connection to one of the host's permitted addresses, or to the proxy; encrypted, to the host, for https."""
+    host, port = (proxy.host, proxy.port) if proxy else (_host(parts), _port(parts))
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # The proxy may be anywhere: the operator chose it.
+    entries = [entry for entry in found if proxy or permitted(ipaddress.ip_address(entry[4][0]))]
     if not entries:
-        reason = f"leads to the address {found[0][4][0]}, which is not public"
-        raise _HopError(reason, "ASR_ALLOW_PRIVATE_URLS=true permits such addresses")
+        raise _not_public(found[0][4][0])
+    plain = _connect(entries, deadline)
+    if parts.scheme == "http":
+        return plain
+    with plain:  # which the encrypted socket takes over, so that nothing is left to close
+        if proxy:
+            _tunnel(plain, parts, proxy, deadline)
+        plain.settimeout(_time_left(deadline))
+        return ssl.create_default_context().wrap_socket(plain, server_hostname=_host(parts))
+
+
+def _tunnel(plain: socket.socket, parts: SplitResult, proxy: Proxy, deadline: float) -> None:
+    """Have the proxy connect to the host (RFC 9110, 9.3.6)."""
+    host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
+    target = f"{host}:{_port(parts)}"
+    with _ask(plain, deadline, "CONNECT", target, {"Host": target, **proxy.headers}) as response:
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _refused(response, proxy)
+
+
+def _connect(entries: Sequence[Any], deadline: float) -> socket.socket:
+    """A connection to the first of the addresses, as `getaddrinfo` has them, that answers."""
     failure: OSError = TimeoutError()
     for attempts_left, (family, kind, protocol, _, address) in zip(range(len(entries), 0, -1), entries, strict=True):
         plain = socket.socket(family, kind, protocol)
@@ -194,11 +296,7 @@ def _connect(parts: SplitResult, deadline: float, permitted: Callable[[Address],
             plain.close()
             failure = error
             continue
-        if not secure:
-            return plain
-        with plain:  # which the encrypted socket takes over, so that nothing is left to close
-            plain.settimeout(_time_left(deadline))
-            return ssl.create_default_context().wrap_socket(plain, server_hostname=_host(parts))
+        return plain
     raise failure
 
 

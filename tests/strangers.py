@@ -3,10 +3,13 @@
 import http.server
 import io
 import ipaddress
+import shutil
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,3 +89,19 @@ def refusal(url: str, **limits: Any) -> str:
 
 def only_home(address: Address) -> bool:
     return address == HOME
+
+
+def self_signed(directory: Path, *names: str) -> Path:
+    """A certificate with its key for these names, signed by nobody else; the certificate alone is beside it, .crt."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl, which makes the test's certificate, is not installed")
+    path = directory / "both.pem"
+    command = [
+        *("openssl", "req", "-x509", "-nodes", "-days", "2"),
+        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-subj", f"/CN={names[0]}", "-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)),
+        *("-keyout", str(path), "-out", str(path.with_suffix(".crt"))),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path

@@ -1,14 +1,12 @@
 """Downloads from real servers on the loopback."""
 
 import base64
-import shutil
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 from audio_files import made
-from strangers import Handler, get, refusal, serving
+from strangers import Handler, get, refusal, self_signed, serving
 
 from runtime.audio import AudioError, Limits, load
 from runtime.fetch import FetchError, shown
@@ -69,31 +67,12 @@ def test_redirects_are_followed(status: int) -> None:
         assert get(server.url) == b"found"
 
 
-def test_environment_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda handler: handler.reply(b"direct")) as server:
-        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
-        assert get(server.url) == b"direct"
-
-
 # https
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate with its key for localhost, signed by nobody else."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl, which makes the test's certificate, is not installed")
-    path = tmp_path_factory.mktemp("https") / "both.pem"
-    command = [
-        *("openssl", "req", "-x509", "-nodes", "-days", "2"),
-        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-        *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        *("-keyout", str(path), "-out", str(path.with_suffix(".crt"))),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
+    return self_signed(tmp_path_factory.mktemp("https"), "localhost")
 
 
 def test_https_checks_the_certificate_for_the_name(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
