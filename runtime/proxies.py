@@ -54,6 +54,14 @@ def find_proxy(scheme: str, host: str, port: int | None = None) -> Proxy | None:
     return _read(variable if variable in os.environ else variable.upper(), named[key])
 
 
+def is_on_loopback(value: str) -> bool:
+    """Whether the proxy that a variable names listens on this machine's loopback."""
+    try:
+        return is_loopback(_split(value).hostname or "")
+    except ValueError:
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own loopback."""
     host = host.lower().rstrip(".")
@@ -87,9 +95,8 @@ def _matches(entry: str, host: str, port: int) -> bool:
 
 def _read(variable: str, value: str) -> Proxy:
     advice = "http://proxy.example:3128, or with a user: http://user:password@proxy.example:3128"
-    url = value.strip() if "://" in value else f"http://{value.strip()}"
     try:
-        parts = urlsplit(url)
+        parts = _split(value)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
@@ -97,4 +104,9 @@ def _read(variable: str, value: str) -> Proxy:
         raise UsageError(variable, "holds no proxy's address", advice)
     if parts.scheme != "http":
         raise UsageError(variable, f"names a {parts.scheme} proxy, only http proxies can be used", advice)
-    return Proxy(variable, host, port or DEFAULT_PORTS["http"], url)
+    return Proxy(variable, host, port or DEFAULT_PORTS["http"], parts.geturl())
+
+
+def _split(value: str) -> SplitResult:
+    """A proxy's address, which needs no scheme."""
+    return urlsplit(value.strip() if "://" in value else f"http://{value.strip()}")

@@ -1,12 +1,15 @@
 """An HTTP proxy on loopback that knows names which nobody else does: what stands between a company and the internet."""
 
 import http.server
+import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 PIECE = 1 << 16  # bytes a read
@@ -90,9 +93,23 @@ def proxying(hosts: Mapping[str, tuple[str, int]], *, credentials: str | None = 
             thread.join()
 
 
-def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what names a proxy."""
-    return {name: value for name, value in environment.items() if name.lower() not in VARIABLES}
+def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the end of the test no variable names a proxy."""
+    for name in [name for name in os.environ if name.lower() in VARIABLES]:
+        monkeypatch.delenv(name)
+
+
+def closed_port() -> int:
+    """One at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def dead_proxies() -> dict[str, str]:
+    """Variables that name a proxy at which nobody listens, for every URL there is."""
+    names = [name for name in VARIABLES if name != "no_proxy"]
+    values = dict.fromkeys([*names, *map(str.upper, names)], f"http://127.0.0.1:{closed_port()}")
+    return {**values, "no_proxy": "", "NO_PROXY": ""}
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -1,13 +1,12 @@
 """Downloads through a proxy on loopback, as HTTP_PROXY and its kin name it."""
 
 import base64
-import os
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
-from proxying import proxying
+from proxying import closed_port, forget_proxies, proxying
 from strangers import Handler, Server, get, refusal, self_signed, serving
 
 from runtime import proxies
@@ -19,8 +18,7 @@ CREDENTIALS = "Basic " + base64.b64encode(b"me:ses/ame").decode()
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
+    forget_proxies(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +237,7 @@ def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
 
 
 def test_a_proxy_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = closed_port()
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:sesame@127.0.0.1:{port}")
     error = failure(f"https://{FAR}/")
     assert error.reason == f"cannot be fetched through the proxy http://127.0.0.1:{port}: Connection refused"

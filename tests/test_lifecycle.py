@@ -13,7 +13,7 @@ from env.loading import PROJECT, load_settings
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.doctor.probes import Host
-from runtime.ops.lifecycle import commands, host, monitoring, profile
+from runtime.ops.lifecycle import commands, host, image, monitoring, profile
 from runtime.ops.lifecycle.up import COMPOSE
 
 
@@ -124,6 +124,20 @@ def test_every_setting_is_handed_on_or_known_to_be_the_hosts() -> None:
     assert "ASR_HUB" not in found
 
 
+def test_the_container_has_the_hosts_proxies_without_their_passwords_on_disk(tmp_path: Path) -> None:
+    proxies = {"HTTPS_PROXY": "http://me:sesame@proxy.example:3128", "no_proxy": "localhost,.example", "http_proxy": ""}
+    service = described(tmp_path, tmp_path, **proxies)
+    assert service["environment"].keys() & set(image.PROXIES) == {"HTTPS_PROXY", "no_proxy"}
+    assert "sesame" not in json.dumps(service)
+
+
+def test_a_proxy_on_the_hosts_loopback_is_not_for_the_container(tmp_path: Path) -> None:
+    proxies = {"HTTP_PROXY": "127.0.0.1:7890", "https_proxy": "socks5://localhost:7890", "NO_PROXY": "127.0.0.1"}
+    service = described(tmp_path, tmp_path, **proxies)
+    assert service["environment"].keys() & set(image.PROXIES) == {"NO_PROXY"}
+    assert host.proxies_out_of_reach(proxies) == ["HTTP_PROXY", "https_proxy"]
+
+
 def test_weights_and_their_lock_are_mounted_read_only(root: Path, tmp_path: Path, fake: Fake) -> None:
     fake("docker", "echo '{\"runc\": {}}'")
     model, lock = tmp_path / "models" / "Qwen3-ASR-1.7B", tmp_path / "weights.lock"
@@ -161,7 +175,8 @@ def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fak
     """The second compose file, for a host without and one with NPUs."""
     fake("docker", "echo '{\"runc\": {}}'")
     profile, vllm = request.param
-    environment = {"ASR_PROFILE": profile, "ASR_OUT_DIR": str(tmp_path)}
+    proxies = {"HTTPS_PROXY": "http://proxy.example:3128", "no_proxy": "localhost"}
+    environment = {"ASR_PROFILE": profile, "ASR_OUT_DIR": str(tmp_path), **proxies}
     if vllm:
         environment |= {"ASR_STACK": "vllm", "ASR_VLLM_ALONE": str(vllm.endswith("alone"))}
     service = host.describe(load_settings(environment), root=root, environment=environment)

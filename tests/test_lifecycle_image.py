@@ -25,6 +25,19 @@ def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch
     assert not any("mirror.example" in word for word in command)
 
 
+def test_wheels_on_loopback_are_fetched_past_any_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "told"
+    faking(tmp_path / "bin", monkeypatch)("docker", f'[ "$1" = build ] && echo "$NO_PROXY $no_proxy $*" > {told}')
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", ".example.com")
+    monkeypatch.delenv("no_proxy", raising=False)
+    image.build(load_settings({}))
+    words = told.read_text(encoding="utf-8").split()
+    assert words[:2] == [".example.com,127.0.0.1", "127.0.0.1"]
+    assert {"http_proxy", "NO_PROXY", "no_proxy"} <= set(words)
+
+
 def test_the_system_below_is_a_setting() -> None:
     base = image.base_image(load_settings({"ASR_PROFILE": A2, "ASR_BASE_OS": "openeuler"}))
     assert base == load_stack("npu").image(A2, "openeuler")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
+from proxying import dead_proxies, forget_proxies, proxying
 from serving import Served, held, served
 
 from runtime.errors import KitError, UsageError
@@ -179,6 +180,34 @@ def test_an_answer_that_does_not_come_is_said(transcriber: Transcriber, speech: 
         with pytest.raises(KitError, match=r"gave no answer within 0\.1 s"):
             remote.transcribe(speech[0].path)
         engine.next().cancelled.wait(60)  # as nobody waits for it any more
+
+
+def test_a_server_elsewhere_is_reached_through_the_proxy(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_proxies(monkeypatch)
+    with proxying({"asr.invalid:8000": ("127.0.0.1", server.listener.port)}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://me:sesame@"))
+        with Remote("http://asr.invalid:8000/v1") as remote:
+            remote.check_ready()
+            assert remote.info()["model"]
+    assert proxy.requests[0][1] == "http://asr.invalid:8000/health/ready"
+    with Remote("http://asr.invalid:8000") as remote, pytest.raises(KitError) as caught:
+        remote.check_ready()
+    assert f"cannot be reached through the proxy {proxy.url} (http_proxy): Connection refused" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_server_on_loopback_is_never_asked_through_a_proxy(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in dead_proxies().items():
+        monkeypatch.setenv(name, value)
+    with Remote(server.url) as remote:
+        remote.check_ready()
+
+
+def test_a_proxy_of_another_kind_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_proxies(monkeypatch)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(UsageError, match="ALL_PROXY: names a socks5 proxy"):
+        Remote("http://asr.invalid:8000")
 
 
 def test_https_by_whoever_is_trusted(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

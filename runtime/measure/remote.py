@@ -12,6 +12,7 @@ import requests
 
 from runtime.errors import KitError, UsageError
 from runtime.measure.where import Where, of_server
+from runtime.proxies import Proxy, find_proxy
 
 KEY = "OPENAI_API_KEY"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -59,14 +60,16 @@ class Remote:
     """A server at `url`, as its origin or as OpenAI's clients have it, with /v1 at its end. `key` None is that of
     OPENAI_API_KEY; `patience` is how many seconds a transcript may take.
 
-    Each thread has a connection of its own; `close` ends them all. Raises UsageError for what is no http or https URL,
-    and for a key that no header can carry.
+    A server elsewhere is reached through the proxy that HTTP_PROXY and its kin name, one on loopback never. Each thread
+    has a connection of its own; `close` ends them all. Raises UsageError for what is no http or https URL, for a key
+    that no header can carry and for a proxy that cannot be used.
     """
 
     def __init__(self, url: str, *, key: str | None = None, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/").removesuffix("/v1").rstrip("/")
         self._patience = patience
         _check_url(url)
+        self._proxy = _proxy(self.url)
         key = os.environ.get(KEY, "") if key is None else key
         if not SENDABLE.fullmatch(key):
             raise UsageError(KEY, "holds spaces or letters that no key has", "copy it again")
@@ -156,6 +159,7 @@ class Remote:
     ) -> requests.Response:
         """The answer, which has the expected status; 0: any."""
         limits = (CONNECTING, timeout)
+        through = f" through the proxy {self._proxy.address} ({self._proxy.variable})" if self._proxy else ""
         try:
             answer = self._session().request(
                 method, self.url + path, timeout=limits, headers=self._headers, allow_redirects=False, **options
@@ -164,9 +168,9 @@ class Remote:
             advice = "REQUESTS_CA_BUNDLE=FILE names a certificate to trust; a server without one is at http"
             raise KitError(self.url, f"cannot be trusted: {_cause(error)}", advice) from None
         except requests.Timeout:
-            raise KitError(self.url, f"gave no answer within {timeout:g} s", advice) from None
+            raise KitError(self.url, f"gave no answer{through} within {timeout:g} s", advice) from None
         except requests.RequestException as error:
-            raise KitError(self.url, f"cannot be reached: {_cause(error)}", advice) from None
+            raise KitError(self.url, f"cannot be reached{through}: {_cause(error)}", advice) from None
         if expected and answer.status_code != expected:
             with answer:
                 raise ServerError(self.url, answer)
@@ -175,15 +179,28 @@ class Remote:
     def _session(self) -> requests.Session:
         """The calling thread's own."""
         if not hasattr(self._own, "session"):
-            session = requests.Session()
-            session.trust_env = False  # no proxies, and no credentials of the operator's
-            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-            self._own.session = session
-            self._sessions.append(session)
+            self._own.session = open_session(self.url)
+            self._sessions.append(self._own.session)
         return self._own.session  # type: ignore[no-any-return]
 
     def _odd(self, reason: str) -> KitError:
         return KitError(self.url, f"gave an answer that no server of this kit would: it {reason}", OTHER)
+
+
+def open_session(url: str) -> requests.Session:
+    """A client for the server at `url`, with the proxy and the certificates that the environment names for it. Raises
+    UsageError for a proxy that cannot be used."""
+    session = requests.Session()
+    session.trust_env = False  # no credentials of the operator's, and no proxy for loopback
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+    if proxy := _proxy(url):
+        session.proxies = {"http": proxy.url, "https": proxy.url}
+    return session
+
+
+def _proxy(url: str) -> Proxy | None:
+    parts = urlsplit(url)
+    return find_proxy(parts.scheme, parts.hostname or "", parts.port)
 
 
 def _check_url(url: str) -> None:

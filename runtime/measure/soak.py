@@ -15,7 +15,7 @@ from random import Random
 import requests
 
 from runtime.measure.mixture import KINDS, Server, WrongAnswerError, drawn
-from runtime.measure.remote import Remote
+from runtime.measure.remote import Remote, open_session
 
 LOOK_EVERY = 1.0  # seconds between two looks at the server's memory
 BREATH = 1.0  # seconds that a client waits after a request without an answer
@@ -160,9 +160,8 @@ class _Soak:
 
     def ask(self, chance: Random) -> None:
         """One client: the next request when the last is answered."""
-        with requests.Session() as session:
+        with open_session(self._url) as session:
             session.headers.update(self._headers)
-            session.trust_env = False  # no proxies, and no credentials of the operator's
             server = Server(self._url, session)
             while not self.over.is_set():
                 self._ask_once(server, drawn(chance), chance.choice(self._files))
@@ -186,7 +185,7 @@ class _Soak:
 
     def look(self) -> None:
         """Note the server's memory, if it tells."""
-        with suppress(requests.RequestException):
-            answer = requests.get(f"{self._url}/metrics", headers=self._headers, timeout=ASKING)
+        with suppress(requests.RequestException), open_session(self._url) as session:
+            answer = session.get(f"{self._url}/metrics", headers=self._headers, timeout=ASKING)
             if found := RESIDENT.search(answer.text):
                 self.memory.append((self.passed, float(found[1])))

@@ -1,5 +1,6 @@
 """The container: what `make up`, `make down` and their kin run."""
 
+import os
 import sys
 
 from invoke import Context, Exit, task
@@ -84,12 +85,17 @@ def shell(_: Context) -> None:
 
 
 def _up(settings: Settings) -> None:
-    from runtime.ops.lifecycle import alone, monitoring
+    from runtime.ops.lifecycle import alone, host, monitoring
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
 
     _check_up(settings)
-
+    if out_of_reach := host.proxies_out_of_reach(os.environ):
+        words = (
+            "a proxy on this host's loopback, which no container reaches, so that the server fetches URLs without it"
+        )
+        advice = "name it by an address that containers reach"
+        print(f"{', '.join(out_of_reach)}: {words} → {advice}", file=sys.stderr)
     with stages("Starting") as on_stage:
         url = lifecycle.up(settings, on_stage=on_stage)
     if settings.vllm_alone:

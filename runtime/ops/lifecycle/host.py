@@ -14,7 +14,8 @@ from runtime.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import monitoring
 from runtime.ops.lifecycle.commands import ask
-from runtime.ops.lifecycle.image import image_name
+from runtime.ops.lifecycle.image import PROXIES, image_name
+from runtime.proxies import is_on_loopback
 
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise
@@ -108,7 +109,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "image": image_name(settings),
         "user": f"{uid}:{gid}",
         "ports": [f"{settings.host}:{settings.port}:{settings.port}"],
-        "environment": handed_on(settings, environment),
+        "environment": {**handed_on(settings, environment), **dict.fromkeys(proxies(environment))},
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
         "stop_grace_period": f"{math.ceil(settings.drain_seconds) + last_steps}s",
@@ -145,6 +146,17 @@ def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, s
     if settings.op_cache_dir:
         found[variable("op_cache_dir")] = OP_CACHE
     return found | {variable(name): GIVEN[name] for name in given(settings)}
+
+
+def proxies(environment: Mapping[str, str]) -> list[str]:
+    """The variables by which the container finds a proxy for the URLs that it fetches. Compose reads their values, so
+    that no proxy's password is written down here."""
+    return [name for name in PROXIES if environment.get(name) and name not in proxies_out_of_reach(environment)]
+
+
+def proxies_out_of_reach(environment: Mapping[str, str]) -> list[str]:
+    """The variables that name a proxy on the host's loopback: in the container nothing listens there."""
+    return [name for name in PROXIES if not name.lower().startswith("no") and is_on_loopback(environment.get(name, ""))]
 
 
 def writable(settings: Settings) -> dict[Path, str]:

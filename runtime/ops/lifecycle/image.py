@@ -13,8 +13,8 @@ from env.settings import Settings
 from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.lifecycle.commands import DockerError, ask, run
+from runtime.ops.lifecycle.wheels import LOOPBACK, find_links
 from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
-from runtime.ops.lifecycle.wheels import find_links
 
 NAME = "qwen3-asr-ascend"
 CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
@@ -25,7 +25,8 @@ OTHER_SOURCES = (
     "if an image cannot be pulled: ASR_BASE_IMAGE or ASR_IMAGE=a mirror's copy; if a package cannot be fetched: "
     "PIP_INDEX_URL, TORCH_INDEX; without internet: invoke bundle where there is one"
 )
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+NO_PROXY = ("NO_PROXY", "no_proxy")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", *NO_PROXY)
 
 
 def version() -> str:
@@ -62,6 +63,8 @@ def build(settings: Settings) -> None:
     """Build the image. Raises DockerError where the build fails, KitError where an address carries a password."""
     with find_links(os.environ.get(WHEELS, "")) as links:
         environment = {**os.environ, WHEELS: links}
+        if LOOPBACK in links:  # pip would ask a proxy even for that
+            environment |= {name: ",".join(filter(None, (os.environ.get(name), LOOPBACK))) for name in NO_PROXY}
         run(build_command(settings, environment), environment=environment, advice=OTHER_SOURCES)
 
 

@@ -12,6 +12,7 @@ from env.loading import under_project
 from runtime.errors import KitError
 
 VARIABLE = "PIP_FIND_LINKS"
+LOOPBACK = "127.0.0.1"
 FIRST_PORT, PORTS = 20000, 10000  # below those that systems hand out on their own
 
 
@@ -40,7 +41,7 @@ def find_links(value: str) -> Iterator[str]:
             server = _listen(directory)
             threading.Thread(target=server.serve_forever, name=f"wheels {directory}", daemon=True).start()
             servers.append(server)
-            words.append(f"http://127.0.0.1:{server.server_address[1]}/")
+            words.append(f"http://{LOOPBACK}:{server.server_address[1]}/")
         yield " ".join(words)
     finally:
         for server in servers:
@@ -53,6 +54,6 @@ def _listen(directory: Path) -> ThreadingHTTPServer:
     handler = partial(_Quiet, directory=str(directory))
     port = FIRST_PORT + zlib.crc32(bytes(directory)) % PORTS
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError:
-        return ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        return ThreadingHTTPServer((LOOPBACK, 0), handler)
