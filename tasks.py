@@ -2,6 +2,7 @@
 
 from invoke import Collection
 
+from runtime.ops import stdio
 from runtime.tasks import (
     accuracy,
     care,
@@ -11,6 +12,7 @@ from runtime.tasks import (
     kit,
     measure,
     model,
+    parsing,
     process,
     random_weights,
     report,
@@ -18,6 +20,8 @@ from runtime.tasks import (
     weights,
 )
 
+stdio.prepare()
+parsing.be_strict()
 namespace = Collection()
 for module in (
     kit,
@@ -34,5 +38,6 @@ for module in (
     handoff,
 ):
     for task in Collection.from_module(module).tasks.values():
+        task.auto_shortflags = False  # Invoke makes them up by the alphabet: -o would be --format, and -u --output
         namespace.add_task(task)
 namespace.add_collection(Collection.from_module(container))

@@ -95,7 +95,9 @@ def main(arguments: list[str]) -> int:
 
 def pip_check() -> list[Problem]:
     """What pip finds missing, or in a version that does not do. Raises KitError where there is no pip."""
-    result = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     lines = [line for line in result.stdout.splitlines() if line and line != SATISFIED]
     if result.returncode and not lines:
         raise KitError("pip check", result.stderr.strip(), "give this Python a pip")

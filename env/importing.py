@@ -60,7 +60,8 @@ def failed_imports(modules: list[str]) -> Iterator[tuple[str, str]]:
             cwd=PROJECT,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         told = [line for line in result.stdout.splitlines() if line in (*modules, END)]

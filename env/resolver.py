@@ -82,7 +82,9 @@ def _uv(wanted: Iterable[str], target: Target, *options: str) -> None:
         *("--no-config", "--quiet"),
         *options,
     ]
-    result = subprocess.run(command, input="\n".join(wanted), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, input="\n".join(wanted), capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if UNREACHABLE in result.stderr:
         reason = f"does not answer:\n{result.stderr.strip()}"
         raise IndexUnreachableError("the package index", reason, "set UV_DEFAULT_INDEX to a mirror")

@@ -162,7 +162,7 @@ def speak(words: tuple[str, ...], voice: Voice) -> Samples:
 def phonemes(word: str, accent: str) -> tuple[str, ...]:
     """The phonemes of a word as espeak-ng names them, without stress marks; Mandarin tones count as phonemes."""
     command = ["espeak-ng", "-q", "-x", "--sep= ", "-v", accent, word]
-    spoken = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    spoken = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
     return tuple(re.sub(r"['%,_|:]", " ", spoken).split())
 
 

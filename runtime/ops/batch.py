@@ -12,9 +12,12 @@ from runtime.errors import KitError, UsageError
 from runtime.formats import FORMATS
 from runtime.languages import resolve
 from runtime.loading import loading
+from runtime.ops import piped, stdio
 from runtime.ops.files import write_whole
+from runtime.ops.piped import Piped
+from runtime.ops.stdio import OutputError
 from runtime.progress import progress
-from runtime.transcriber import Failure, Request
+from runtime.transcriber import Failure, Request, Source
 from runtime.transcript import Transcript
 
 
@@ -36,18 +39,23 @@ def transcribe_files(order: Order, settings: Settings) -> int:
     loaded.
     """
     _check(order)
-    targets = _targets(order)
+    names = [piped.NAME if piped.is_standard_input(file) else file for file in order.files]
+    targets = _targets(names, order)
     timed = FORMATS[order.format].timed
-    requests = [Request(file, order.language or None, order.context, timed) for file in order.files]
+    sources = [_source(file, name, settings) for file, name in zip(order.files, names, strict=True)]
+    requests = [Request(source, order.language or None, order.context, timed) for source in sources]
     failures = 0
     with loading(settings) as transcriber:
         # What is wrong with every file is said once, before the first.
         transcriber.prompter.write(context=order.context, language=transcriber.prompter.language(order.language))
         with progress("Transcribing", unit="s of audio") as bar:
             outcomes = transcriber.transcribe_all(requests, on_audio=bar.expect, on_segment=bar.advance)
-            for file, target, outcome in zip(order.files, targets, outcomes, strict=True):
+            for name, target, outcome in zip(names, targets, outcomes, strict=True):
                 try:
-                    _deliver(outcome, file, target, order)
+                    _deliver(outcome, name, target, order)
+                except OutputError as error:
+                    failures += 1
+                    print(f"{name}: {error}", file=sys.stderr)
                 except KitError as error:
                     failures += 1
                     print(error, file=sys.stderr)
@@ -55,6 +63,9 @@ def transcribe_files(order: Order, settings: Settings) -> int:
 
 
 def _check(order: Order) -> None:
+    for flag, text in (("--format", order.format), ("--language", order.language), ("--context", order.context)):
+        if not _is_text(text):
+            raise UsageError(flag, f"{text!r} holds bytes that are no text in UTF-8", "type it again")
     if order.format not in FORMATS:
         raise UsageError("--format", f"{order.format!r} is none of {', '.join(FORMATS)}")
     resolve(order.language)
@@ -62,13 +73,30 @@ def _check(order: Order) -> None:
         raise UsageError("--output", f"is needed for several files as {order.format}", "--output DIR")
     if order.output is not None and order.output.exists() and not order.output.is_dir():
         raise UsageError("--output", f"{order.output} is a file, expected a directory")
+    if standard_input := [file for file in order.files if piped.is_standard_input(file)]:
+        if len(standard_input) > 1:
+            raise UsageError(" ".join(standard_input), "standard input can be read once", "name it once")
+        piped.check_standard_input()
 
 
-def _targets(order: Order) -> Sequence[Path | None]:
+def _is_text(typed: str) -> bool:
+    """Whether it is what was typed; bytes of another encoding are lone surrogates (PEP 383)."""
+    return not any("\ud800" <= character <= "\udfff" for character in typed)
+
+
+def _source(file: str, name: str, settings: Settings) -> Source:
+    if piped.is_standard_input(file):
+        return Piped(None, name, settings.upload_max_mib)
+    if "://" not in file and piped.is_pipe(file):
+        return Piped(Path(file), name, settings.upload_max_mib)
+    return file
+
+
+def _targets(files: Sequence[str], order: Order) -> Sequence[Path | None]:
     """Where each transcript goes: talk.wav → talk.txt, or talk.wav.txt beside another talk."""
     if order.output is None:
-        return [None] * len(order.files)
-    names = [Path(urlsplit(file).path if "://" in file else file).name or "audio" for file in order.files]
+        return [None] * len(files)
+    names = [_file_name(file) for file in files]
     stems = Counter(Path(name).stem for name in names)
     bases = [name if stems[Path(name).stem] > 1 else Path(name).stem for name in names]
     for base, count in Counter(bases).items():
@@ -77,17 +105,27 @@ def _targets(order: Order) -> Sequence[Path | None]:
     return [order.output / f"{base}.{FORMATS[order.format].extension}" for base in bases]
 
 
+def _file_name(file: str) -> str:
+    try:
+        return Path(urlsplit(file).path if "://" in file else file).name or "audio"
+    except ValueError:  # a malformed URL, which is refused when its turn comes
+        return "audio"
+
+
 def _deliver(outcome: Transcript | Failure, file: str, target: Path | None, order: Order) -> None:
-    """Write or print a transcript; raises the failure where there is none."""
+    """Write or print a transcript; raises the failure where there is none, OutputError where it cannot be printed."""
     if isinstance(outcome, Failure):
         raise outcome.error
     content = FORMATS[order.format].write(outcome)
     if target is not None:
         write_whole(target, content)
-        print(f"{file} → {target}")
+        stdio.write(f"{file} → {target}\n")
     else:
         header = f"==> {file} <==\n" if len(order.files) > 1 else ""
-        print(header + content, end="", flush=True)
+        stdio.write(header + content)
+        if lost := stdio.unshown(content):
+            reason = f"{lost} characters are not in {sys.stdout.encoding}, and shown as ?"
+            print(f"{file}: {reason} → --output DIR writes UTF-8; or set LC_ALL=C.UTF-8", file=sys.stderr)
     for warning in _warnings(outcome):
         print(f"{file}: {warning}", file=sys.stderr)
 

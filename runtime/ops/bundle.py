@@ -132,7 +132,7 @@ def _fetch_wheels(target: Path) -> None:
                 *("--no-deps", "--only-binary", ":all:", "--dest", str(target)),
                 *("--python-version", python, *platforms, "--requirement", requirements.name),
             ]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if result.returncode:
             raise BundleError("wheels", f"cannot be fetched: {result.stderr.strip()}", "set PIP_INDEX_URL to a mirror")
 

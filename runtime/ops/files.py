@@ -16,7 +16,7 @@ def write_whole(path: Path, content: str, *, mode: int = 0o666) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # no longer than a long name is
         temporary = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -178,7 +178,7 @@ def _rpm_packages(root: Path) -> Iterator[Package]:
     form = "\t".join(f"%{{{field}}}" for field in RPM_FIELDS) + "\n"
     command = ["rpm", "--root", str(root), "--query", "--all", "--queryformat", form]
     try:
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout
     except FileNotFoundError:
         raise ManifestError("rpm", "is not on PATH, although this system has rpm packages") from None
     except subprocess.CalledProcessError as error:

@@ -35,7 +35,7 @@ def image_manifest(settings: Settings) -> Manifest:
         raise DockerError(image, "is not on this host", "make build, or make pull where ASR_IMAGE names it")
     command = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "cat", image, path]
     show(command)
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if result.returncode:
         raise DockerError(image, f"{path} cannot be read: {result.stderr.strip()}", "build it again: make build")
     return parse_manifest(result.stdout, f"{path} in {image}")

@@ -43,9 +43,9 @@ def _files(machine: ParseMachine) -> list[Files]:
 
 
 def _handle_word(machine: ParseMachine, token: str) -> None:
-    """A flag is never a file, known or not."""
+    """A flag is never a file, known or not; a dash alone is none, but standard input."""
     for files in _files(machine):
-        files.room = not token.startswith("-")
+        files.room = token == "-" or not token.startswith("-")
     _handle(machine, token)
 
 

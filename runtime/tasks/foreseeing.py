@@ -1,16 +1,16 @@
 """Tasks that fail in words."""
 
 import functools
-import os
 import select
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from invoke import Exit
+from invoke import Context, Exit
 
-from runtime.errors import KitError
+from runtime.errors import KitError, UsageError
+from runtime.ops import stdio
 
 WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"
 Body = TypeVar("Body", bound=Callable[..., None])
@@ -18,14 +18,17 @@ Body = TypeVar("Body", bound=Callable[..., None])
 
 def foreseeing(body: Body) -> Body:
     """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen, such as a
-    package that a host without torch does not have; and with none where nobody reads on, as in `invoke status | head`.
+    package that a host without torch does not have, or a full disk behind `>`; and with none where nobody reads on, as
+    in `invoke status | head`.
     """
 
     @functools.wraps(body)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(invoked: Context, /, *args: Any, **kwargs: Any) -> None:
         try:
-            body(*args, **kwargs)
-            sys.stdout.flush()
+            if invoked.remainder:
+                raise UsageError(f"-- {invoked.remainder}", "no task takes anything behind --", "leave -- out")
+            with stdio.checked():
+                body(invoked, *args, **kwargs)
         except KitError as error:
             raise Exit(str(error), code=error.exit_code) from None
         except ModuleNotFoundError as error:
@@ -40,7 +43,7 @@ def foreseeing(body: Body) -> Body:
         except BrokenPipeError:
             if not _unread():  # a connection's, and a fault
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+            stdio.silence()
 
     return run  # type: ignore[return-value]
 

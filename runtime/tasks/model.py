@@ -3,10 +3,25 @@
 from pathlib import Path
 
 from invoke import Context, Exit, task
+from invoke.parser import Argument
 
 from env.loading import load_settings, under_project
 from runtime.ops.variadic import VariadicTask
 from runtime.tasks.foreseeing import foreseeing
+
+SHORT = {"language": "l", "format": "f", "output": "o"}  # as in the commands of other recognisers
+
+
+class TranscribeTask(VariadicTask):
+    """A task with the short options of SHORT."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """The task's arguments, with their short names."""
+        arguments = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.name in SHORT:
+                argument.names = (*argument.names, SHORT[argument.name])
+        return arguments
 
 
 @task(help={"url": "a running server to ask, with the key in OPENAI_API_KEY if it wants one; not given: this process"})
@@ -48,9 +63,9 @@ def smoke(_: Context, url: str = "") -> None:
 
 
 @task(
-    klass=VariadicTask,
+    klass=TranscribeTask,
     help={
-        "files": "audio files and http(s) URLs",
+        "files": "audio files and http(s) URLs, - for standard input",
         "language": "name or code to force, such as English, zh or 粤语; default: detected",
         "context": "hotwords, or a passage that tells what the audio is about",
         "format": "text, json, verbose_json, srt or vtt",

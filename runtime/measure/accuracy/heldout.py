@@ -52,9 +52,9 @@ def data_set(each: int = EACH) -> DataSet:
 
     items = tuple(_item(index, language) for language in LANGUAGES for index in range(each))
     # Another release speaks otherwise.
-    release = subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout.split(
-        "Data"
-    )[0]
+    release = subprocess.run(
+        ["espeak-ng", "--version"], check=True, capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout.split("Data")[0]
     digest = hashlib.sha256(json.dumps([release, *((item.name, item.text, item.speaker) for item in items)]).encode())
     return DataSet("demo model, held-out", "demo", digest.hexdigest(), items, plain=True)
 

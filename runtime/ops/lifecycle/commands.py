@@ -39,7 +39,9 @@ def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None,
 def ask(command: Sequence[str]) -> str:
     """What a command prints, or an empty text if it fails or is not installed."""
     try:
-        result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=PROJECT, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
@@ -50,7 +52,11 @@ def check_engine() -> None:
     if not shutil.which("docker"):
         raise DockerError("docker", "is not installed", "install your distribution's docker, or docker-engine, package")
     result = subprocess.run(
-        ["docker", "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True, check=False
+        ["docker", "info", "--format", "{{.ServerVersion}}"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if result.returncode:
         words = result.stderr.strip().partition("\n")[0] or result.stdout.strip()
