@@ -37,8 +37,8 @@ DEMUXERS = {
     *("flv", "avi", "asf", "mpegts", "mpeg"),
 }
 FORMATS = (
-    "wav, flac, ogg (opus, vorbis), mp3, aac, m4a, mp4 and webm; also 3gp, ac3, aiff, amr, au, avi, caf, flv, mkv, mov, "
-    "mpeg, ts, w64 and wma"
+    "wav, flac, ogg (opus, vorbis), mp3, aac, m4a, mp4 and webm; also 3gp, ac3, aiff, amr, au, avi, caf, eac3, flv, "
+    "mkv, mov, mpeg, ts, w64, wma and wmv"
 )
 # For the others FFmpeg guesses the duration from the bit rate, or takes the header's word, which may be stale.
 DECLARED = {"wav", "w64", "flac", "ogg", "mov", "matroska"}
@@ -160,9 +160,10 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
         if fault := containers.fault(file):
             advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
             raise AudioError(name, fault, advice)
+        in_parts = containers.is_in_parts(file)
         with _opened(file, name) as container:
             track = _track(container, name)
-            timeline = _timeline(container, file)
+            timeline = _timeline(container, in_parts=in_parts)
             samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
             return Audio(samples, name, timeline.clock)
     except OSError as error:
@@ -194,14 +195,13 @@ def _track(container: InputContainer, name: str) -> AudioStream:
     return stream
 
 
-def _timeline(container: InputContainer, file: IO[bytes]) -> Timeline:
+def _timeline(container: InputContainer, *, in_parts: bool) -> Timeline:
     """Players start at the earliest time stamp; in mp4 at 0, but for pieces of a live stream, whose clock goes on."""
-    kind = _kind(container)
     start = (container.start_time or 0) / av.time_base
-    if kind == "mov":
-        return Timeline(start if containers.is_fragmented(file) else 0.0)
-    jumps = containers.is_chained(file) if kind == "ogg" else bool(container.format.flags & TIMES_MAY_JUMP)
-    return Timeline(start, may_jump=jumps)
+    if _kind(container) == "mov":
+        return Timeline(start if in_parts else 0.0)
+    may_jump = bool(container.format.flags & TIMES_MAY_JUMP)
+    return Timeline(start, may_jump=in_parts if _kind(container) == "ogg" else may_jump)
 
 
 def _decode(
@@ -211,6 +211,7 @@ def _decode(
     kind = _kind(container)
     unit = track.time_base or Fraction(0)
     length = float(track.duration * unit) if track.duration else (container.duration or 0) / av.time_base
+    length -= max(0.0, timeline.zero)  # live streams, which start late, declare when they end
     if kind in DECLARED and not timeline.may_jump:
         _refuse_longer(length, name, limits)
     total = track.duration or 0  # in flac, samples

@@ -1,5 +1,6 @@
 """Files made of chunks that tell their sizes: AIFF, CAF, AU, AVI and ASF (wma, wmv). Their sound must fit into them."""
 
+import re
 import struct
 from typing import IO
 
@@ -53,48 +54,60 @@ def au_fault(file: IO[bytes], size: int) -> str:
     return "" if end <= size else f"is cut short: its sound should end at byte {end}, {size} bytes are there"
 
 
+AVI_CHUNK = re.compile(rb"[ -~]{4}")
+
+
 def avi_fault(file: IO[bytes], size: int) -> str:
-    """AVI: RIFF lists follow each other, the first of type AVI, those beyond 1 GB of type AVIX."""
-    start = 0
-    for _ in range(MOST_CHUNKS):
+    """AVI: RIFF lists follow each other, the first of type AVI, those beyond 1 GB of type AVIX. In them, chunk must
+    follow chunk."""
+    start = end = 0
+    while start < size:
         header = read(file, start, 12)
-        if len(header) < 12 or header[:4] != b"RIFF" or header[8:11] != b"AVI":
-            break
-        (length,) = struct.unpack("<4xI4x", header)
-        if length == 0 or length >> 24 in STREAMED:  # the recorder could not finish
-            break
-        if start + 8 + length > size:
-            return cut("its RIFF list", start, 8 + length, size)
-        start += 8 + length + length % 2
+        kind, length = struct.unpack("<4sI4x", header.ljust(12, b"\0"))
+        if start >= end and not (kind == b"RIFF" and header[8:11] == b"AVI"):
+            break  # anything may stand behind the lists
+        if kind not in (b"RIFF", b"LIST") and not AVI_CHUNK.fullmatch(kind):
+            return f"is damaged: no chunk begins at byte {start}"
+        unknown = kind in (b"RIFF", b"LIST") and (length == 0 or length >> 24 in STREAMED)
+        if not unknown and start + 8 + length > size:
+            return cut(f"its {kind.decode()} chunk", start, 8 + length, size)
+        if kind == b"RIFF":
+            end = size if unknown else start + 8 + length
+        inside = kind == b"RIFF" or (kind == b"LIST" and header[8:12] in (b"movi", b"rec "))
+        start += 12 if inside else 8 + length + length % 2
     return ""
 
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_INDEX = bytes.fromhex("90080033b1e5cf1189f400a0c90349cb")
+ASF_DATA_HEADER = 50  # bytes before the first packet
 ASF_BROADCAST = 1  # flag: sizes and times are not known
 
 
 def asf_fault(file: IO[bytes], size: int) -> str:
     """Advanced Systems Format: objects of which one holds all packets, which are of one size."""
     start = 0
-    properties = b""
+    properties, found = bytes(96), False
     for _ in range(MOST_CHUNKS):
         header = read(file, start, 24)
-        if len(header) < 24:
-            break
-        (length,) = struct.unpack("<16xQ", header)
+        (length,) = struct.unpack("<16xQ", header.ljust(24, b"\0"))
         if header.startswith(ASF_HEADER):
             top = file.read(min(length, 1 << 20))
             at = top.find(ASF_PROPERTIES)
-            properties = top[at : at + 104] if at >= 0 else b""
+            properties = top[at : at + 96].ljust(96, b"\0") if at >= 0 else properties
         elif header.startswith(ASF_DATA):
-            flags, packet = struct.unpack("<88xII", properties[:96]) if len(properties) >= 96 else (0, 0)
+            flags, packet = struct.unpack("<88xII", properties)
             if flags & ASF_BROADCAST:
-                rest = (size - start - 50) % packet if packet else 0
-                return "" if not rest else cut("its last packet", size - rest, packet, size)
-            return "" if start + length <= size else cut("its data object", start, length, size)
-        if length < 24:
+                rest = (size - start - ASF_DATA_HEADER) % packet if packet else 0
+                return cut("its last packet", size - rest, packet, size) if rest else ""
+            if start + length > size:
+                return cut("its data object", start, length, size)
+            found = True
+        elif header[:16] == ASF_INDEX[: len(header)] and header and start + length > size:
+            return cut("its index", start, length, size)
+        if len(header) < 24 or length < 24:
             break
         start += length
-    return "is cut short: it ends before its data object"
+    return "" if found else "is cut short: it ends before its data object"

@@ -33,8 +33,21 @@ def fault(file: IO[bytes]) -> str:
     return found
 
 
+def is_in_parts(file: IO[bytes]) -> bool:
+    """Whether an mp4 is made of fragments or an Ogg file of streams behind each other: their clocks may start anywhere.
+
+    The file is left at its start.
+    """
+    size = file.seek(0, io.SEEK_END)
+    head = read(file, 0, HEAD)
+    found = head.startswith(b"OggS") and _is_chained(file, size)
+    found = found or bool(re.match(MP4, head, re.DOTALL) and _is_fragmented(file, size))
+    file.seek(0)
+    return found
+
+
 def readable(file: IO[bytes]) -> IO[bytes]:
-    """The file as FFmpeg shall read it, at its start: itself, or just its sound where FFmpeg would find more or less."""
+    """The file as FFmpeg shall read it, at its start: itself, or only its sound where FFmpeg would miss it."""
     size = file.seek(0, io.SEEK_END)
     head = read(file, 0, HEAD)
     end = next((end(file, size) for magic, end in ENDS.items() if head.startswith(magic)), size)
@@ -43,6 +56,7 @@ def readable(file: IO[bytes]) -> IO[bytes]:
     return wav.readable(file)
 
 
+MP4 = rb"....(ftyp|moov|mdat|free|skip|wide)"
 # Boxes without which sound is missing; in a file of fragments the recording went on behind any of the others.
 MP4_MEDIA = {b"moov", b"moof", b"mdat"}
 MP4_FRAGMENTS = MP4_MEDIA | {b"styp", b"sidx", b"prft", b"emsg", b"mfra"}
@@ -77,21 +91,6 @@ def _fragments_end(file: IO[bytes], start: int, size: int, seen: set[bytes]) -> 
     return b"mfra" in seen or (size - start >= 4 and is_foreign(file, start, size))
 
 
-def is_fragmented(file: IO[bytes]) -> bool:
-    """Whether an mp4 file is made of fragments, as live streams are."""
-    size = file.seek(0, io.SEEK_END)
-    start = 0
-    while start + 8 <= size:
-        length, kind, long_length = struct.unpack(">I4sQ", read(file, start, 16).ljust(16, b"\0"))
-        if kind == b"moof":
-            return True
-        length = long_length if length == 1 else length
-        if length < 8:
-            break
-        start += length
-    return False
-
-
 # Element IDs: RFC 9559, section 5. A recorder that streams cannot know the sizes of Segment and Cluster in advance, so
 # their children are walked as one flat row.
 EBML_HEADER, EBML_SEGMENT = 0x1A45DFA3, 0x18538067
@@ -102,7 +101,8 @@ EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
 
 def _check_ebml(file: IO[bytes], size: int) -> str:
-    """Matroska and WebM: every element must be known and fit into the file, up to the end of a Segment of known size."""
+    """Matroska and WebM: every element must be known and fit into the file; anything may stand behind a Segment that
+    tells its size."""
     start, end = 0, size
     sized = False  # whether the Segment tells its size, so that everything behind it is foreign
     while start < size:
@@ -185,9 +185,22 @@ def _check_ogg(file: IO[bytes], size: int) -> str:
     return "is cut short: its last packet is incomplete" if any(unfinished.values()) else ""
 
 
-def is_chained(file: IO[bytes]) -> bool:
+def _is_fragmented(file: IO[bytes], size: int) -> bool:
+    """Whether an mp4 file is made of fragments, as live streams are."""
+    start = 0
+    while start + 8 <= size:
+        length, kind, long_length = struct.unpack(">I4sQ", read(file, start, 16).ljust(16, b"\0"))
+        if kind == b"moof":
+            return True
+        length = long_length if length == 1 else length
+        if length < 8:
+            break
+        start += length
+    return False
+
+
+def _is_chained(file: IO[bytes], size: int) -> bool:
     """Whether an Ogg file is made of parts that follow each other, each with a clock of its own."""
-    size = file.seek(0, io.SEEK_END)
     start, sound = 0, False
     while start + 27 <= size:
         header = read(file, start, 27)
@@ -203,7 +216,7 @@ CHECKS: tuple[tuple[bytes, Check], ...] = (
     (wav.MAGIC.pattern, wav.fault),
     (rb"OggS", _check_ogg),
     (rb"\x1a\x45\xdf\xa3", _check_ebml),
-    (rb"....(ftyp|moov|mdat|free|skip|wide)", _check_mp4),
+    (MP4, _check_mp4),
     (rb"FORM....AIF[FC]", chunks.aiff_fault),
     (rb"caff", chunks.caf_fault),
     (rb"\.snd", chunks.au_fault),

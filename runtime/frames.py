@@ -1,4 +1,4 @@
-"""Files that are nothing but a row of frames, each of which tells its own length: mp3 and ADTS."""
+"""Files that are nothing but a row of frames, each of which tells its own length: mp3, ADTS, AC-3 and E-AC-3."""
 
 import re
 from typing import IO
@@ -8,13 +8,17 @@ from runtime.endings import cut, read
 # Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
 MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG2_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+AC3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 FRAME_HEADER = 6  # bytes that tell a frame's length
+FIRST = b"\xff\x0b"  # the bytes with which frames begin
 FLAC = b"fLaC"
-SYNC = re.compile(rb"\xff[\xe2-\xff]")
+SYNC = re.compile(rb"\xff[\xe2\xe3\xf0-\xf3\xf8-\xfb]|\x0b\x77")
 
 
 def frame_length(header: bytes) -> int:
-    """Bytes in the mp3 or ADTS frame that begins with these bytes, 6 or more; 0 if they begin none."""
+    """Bytes in the mp3, ADTS or (E-)AC-3 frame that begins with these bytes, 6 or more; 0 if they begin none."""
+    if len(header) >= FRAME_HEADER and header[:2] == b"\x0b\x77":
+        return _ac3_length(header)
     if len(header) < FRAME_HEADER or header[0] != 0xFF:
         return 0
     if header[1] & 0xF6 == 0xF0 and header[2] >> 2 & 15 < 13:  # ADTS with a sample rate from the table
@@ -28,6 +32,17 @@ def frame_length(header: bytes) -> int:
     return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (header[2] >> 1 & 1)
 
 
+def _ac3_length(header: bytes) -> int:
+    """ETSI TS 102 366, sections 4.4.1 and E.1.3.1."""
+    version, sample_rate, code = header[5] >> 3, header[4] >> 6, header[4] & 63
+    if 10 < version <= 16:
+        return 2 * (((header[2] & 7) << 8 | header[3]) + 1)
+    if version > 16 or sample_rate == 3 or code >> 1 >= len(AC3_BIT_RATES):
+        return 0
+    kilobits = AC3_BIT_RATES[code >> 1]
+    return 2 * (kilobits * 2, kilobits * 320 // 147 + (code & 1), kilobits * 3)[sample_rate]
+
+
 def last_frame(data: bytes) -> int:
     """Where in `data` a frame begins that ends with it; the length of `data` if there is none."""
     for match in SYNC.finditer(data):
@@ -38,7 +53,7 @@ def last_frame(data: bytes) -> int:
 
 
 def fault(file: IO[bytes], size: int) -> str:
-    """mp3 and ADTS: frame must follow frame, and the last be complete; tags may stand before, between and after."""
+    """Frame must follow frame, and the last be complete; tags may stand before, between and after."""
     start = _after_tag(file, 0)
     if read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
         return ""
@@ -52,7 +67,7 @@ def fault(file: IO[bytes], size: int) -> str:
     while start < size:
         header = read(file, start, FRAME_HEADER)
         length = frame_length(header) or _after_tag(file, start) - start
-        if not length and len(header) < FRAME_HEADER and header[0] == 0xFF:
+        if not length and len(header) < FRAME_HEADER and header[0] in FIRST:
             length = FRAME_HEADER
         if start + length > size:
             return cut("its last frame", start, length, size)
@@ -61,7 +76,7 @@ def fault(file: IO[bytes], size: int) -> str:
             if resumes is None:  # a tag or padding ends the file
                 break
             return f"is damaged: no frame begins at byte {start}, the next one only at byte {resumes}"
-        frames += header[0] == 0xFF
+        frames += header[0] in FIRST
         start += length
     return f"is cut short: it declares {declared} frames, {frames} are there" if frames < declared else ""
 
@@ -95,7 +110,8 @@ def _chained(file: IO[bytes], start: int) -> bool:
         length = frame_length(header)
         if not length:
             return False
-        kinds.add((header[1], header[2] >> 2 & 3))
+        ac3 = header[1] == 0x77
+        kinds.add((header[1], header[5] >> 3 if ac3 else header[2] >> 2 & 3))
         start += length
     return len(kinds) == 1
 

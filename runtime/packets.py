@@ -19,9 +19,10 @@ def flv_fault(file: IO[bytes], size: int) -> str:
             if is_foreign(file, start, size):
                 break
             return f"is damaged: no tag begins at byte {start}"
-        if len(header) < FLV_HEADER or start + FLV_HEADER + length > size:
-            return cut("its last tag", start, FLV_HEADER + length, size)
-        start += FLV_HEADER + length + 4
+        end = start + FLV_HEADER + length
+        if len(header) < FLV_HEADER or end > size or 0 < size - end < 4:
+            return cut("its last tag", start, FLV_HEADER + length + 4, size)
+        start = end + 4
     return ""
 
 

@@ -38,7 +38,7 @@ class Timeline:
         """`zero` is the time stamp at which the player's clock starts, in seconds. `may_jump`: see JUMP."""
         self.seconds = 0.0  # of sound and silence so far
         self.clock = Clock()
-        self._zero = self._last = zero
+        self.zero = self._last = zero
         self.may_jump = may_jump
         self._corrected = 0.0, 0.0  # the latest position and time in `clock`
 
@@ -52,10 +52,10 @@ class Timeline:
         if time is not None:
             position, shown = self._corrected
             now = shown + self.seconds - position
-            late = time - self._zero - now
+            late = time - self.zero - now
             if abs(late) > TOLERANCE:
                 if time <= self._last or (self.may_jump and self.seconds and late > JUMP):
-                    self._zero = time - now
+                    self.zero = time - now
                 elif late >= GAP:
                     silence = late
                 else:

@@ -1,7 +1,7 @@
 """Media files made on the spot, in every format the kit reads, and the ways in which they break."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +15,8 @@ import soundfile
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
+
+from runtime.audio import SAMPLE_RATE, Audio
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +44,23 @@ def speechlike(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> n
     time = np.arange(length) / rate
     samples = np.fft.irfft(spectrum, length) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
     return np.ascontiguousarray((samples / np.abs(samples).max() / 2).T.astype(np.float32))
+
+
+def clicks(seconds: float, rate: int, times: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Silence with a short tone of 2 kHz at each of these times: shape (n, 1)."""
+    samples = np.zeros(round(seconds * rate), np.float32)
+    tone = 0.7 * np.sin(2 * np.pi * 2000 * np.arange(round(0.03 * rate)) / rate)
+    for time in times:
+        start = round(time * rate)
+        samples[start : start + len(tone)] = tone
+    return samples[:, np.newaxis]
+
+
+def heard_clicks(audio: Audio) -> list[float]:
+    """When those tones are heard, in seconds on the player's clock."""
+    loud = np.flatnonzero(np.abs(audio.samples) > 0.25 * np.abs(audio.samples).max())
+    starts = loud[np.flatnonzero(np.diff(loud, prepend=-(10**6)) > 0.1 * SAMPLE_RATE)]
+    return [audio.time_at(int(start)) for start in starts]
 
 
 def sndfile(samples: Array, rate: int, *, container: str, subtype: str) -> bytes:
@@ -84,19 +103,61 @@ def _write(
     file: Any, samples: Array, rate: int, container: str, codec: str, video: bool, options: dict[str, str]
 ) -> None:
     with av.open(file, mode="w", format=container, options=options) as out:
-        sound = out.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
-        assert isinstance(sound, AudioStream)
+        sound = _add_sound(out, samples, rate, codec)
         if video:
             _add_picture(out, len(samples) / rate)
-        integers = np.round(samples * 32767).astype(np.int16).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(integers, format="s16", layout=LAYOUTS[samples.shape[1]])
-        frame.sample_rate, frame.pts = rate, 0
-        out.mux(sound.encode(frame))
-        out.mux(sound.encode())
+        out.mux(_packets(sound, samples, rate))
+
+
+def _add_sound(out: OutputContainer, samples: Array, rate: int, codec: str) -> AudioStream:
+    sound = out.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
+    assert isinstance(sound, AudioStream)
+    if codec == "wmav2":  # knows no default
+        sound.bit_rate = 128_000
+    return sound
+
+
+def _packets(sound: AudioStream, samples: Array, rate: int) -> list["av.Packet[AudioStream]"]:
+    integers = np.round(samples * 32767).astype(np.int16).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(integers, format="s16", layout=LAYOUTS[samples.shape[1]])
+    frame.sample_rate, frame.pts = rate, 0
+    return [*sound.encode(frame), *sound.encode()]
+
+
+def timed(
+    samples: Array,
+    rate: int,
+    when: Callable[[float], float],
+    *,
+    container: str,
+    codec: str,
+    video: float = 0.0,
+    **options: str,
+) -> bytes:
+    """A file whose sound packets carry the times that `when` gives for those they would have, in seconds.
+
+    Beside them, a picture that starts at 0 and lasts `video` seconds.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        with av.open(str(path), mode="w", format=container, options=options) as out:
+            sound = _add_sound(out, samples, rate, codec)
+            if video:
+                _add_picture(out, video)
+            for packet in _packets(sound, samples, rate):
+                assert packet.pts is not None
+                assert packet.time_base is not None
+                moved = when(float(packet.pts * packet.time_base))
+                packet.pts = packet.dts = round(Fraction(moved) / packet.time_base)
+                out.mux(packet)
+        return path.read_bytes()
+
+
+PICTURES = {"webm": "libvpx", "flv": "flv", "asf": "wmv2", "mpeg": "mpeg2video"}
 
 
 def _add_picture(out: OutputContainer, seconds: float) -> None:
-    picture = out.add_stream("libvpx" if out.format.name == "webm" else "mpeg4", rate=10)
+    picture = out.add_stream(PICTURES.get(out.format.name, "mpeg4"), rate=10)
     assert isinstance(picture, VideoStream)
     picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
     for number in range(int(seconds * 10)):
@@ -135,8 +196,24 @@ RECIPES: dict[str, Callable[[Array, int], bytes]] = {
     "browser.webm": partial(ffmpeg, container="webm", codec="libopus", piped=True),
     "film.mp4": partial(ffmpeg, container="mp4", codec="aac", video=True),
     "film.webm": partial(ffmpeg, container="webm", codec="libopus", video=True),
+    "libsndfile.aiff": partial(sndfile, container="AIFF", subtype="PCM_16"),
+    "libsndfile.caf": partial(sndfile, container="CAF", subtype="PCM_24"),
+    "libsndfile.au": partial(sndfile, container="AU", subtype="PCM_16"),
+    "libsndfile.w64": partial(sndfile, container="W64", subtype="PCM_16"),
+    "alac.mov": partial(ffmpeg, container="mov", codec="alac"),
+    "phone.3gp": partial(ffmpeg, container="3gp", codec="aac"),
+    "film.mkv": partial(ffmpeg, container="matroska", codec="aac", video=True),
+    "film.avi": partial(ffmpeg, container="avi", codec="libmp3lame", video=True),
+    "film.flv": partial(ffmpeg, container="flv", codec="aac", video=True),
+    "film.wmv": partial(ffmpeg, container="asf", codec="wmav2", video=True),
+    "windows.wma": partial(ffmpeg, container="asf", codec="wmav2"),
+    "camera.ts": partial(ffmpeg, container="mpegts", codec="aac", video=True),
+    "film.mpg": partial(ffmpeg, container="mpeg", codec="mp2", video=True),
+    "dolby.ac3": partial(ffmpeg, container="ac3", codec="ac3"),
+    "dolby.eac3": partial(ffmpeg, container="eac3", codec="eac3"),
 }
-LOSSLESS = {name for name in RECIPES if name.endswith((".wav", ".flac"))}
+EXACT = (".wav", ".flac", ".aiff", ".caf", ".au", ".w64", "alac.mov")
+LOSSLESS = {name for name in RECIPES if name.endswith(EXACT)}
 
 
 @cache
