@@ -45,6 +45,7 @@ DECLARED = {"wav", "w64", "flac", "ogg", "mov", "matroska"}
 # What has time stamps of its own. In all others one frame follows another, and FFmpeg counts them.
 CLOCKED = {"ogg", "mov", "matroska", "flv", "avi", "asf", "mpegts", "mpeg"}
 
+LOOKED_FOR = "60000000"  # microseconds in which the first sound must come where nothing announces it (mpeg, flv)
 TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 
 # What stands for silence, and the distance from there to full scale.
@@ -171,7 +172,7 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
 
 
 def _opened(file: IO[bytes], name: str) -> InputContainer:
-    options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ""}
+    options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "", "analyzeduration": LOOKED_FOR}
     try:
         return av.open(containers.readable(file), mode="r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
