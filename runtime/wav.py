@@ -24,6 +24,7 @@ KIND = re.compile(rb"[ -~]{4}")
 KNOWN = {b"data", b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"fact", b"cue ", b"smpl", b"JUNK", b"junk", b"_PMX"}
 
 EXTENSIBLE = 0xFFFE
+BLOCKS = {1, 2, 3, 6, 7, 17, EXTENSIBLE}  # codes of PCM and ADPCM, whose blocks are all of one size
 # Codes of AU (Sun's audio file format) by WAV's format code and bytes a sample: what is big-endian in RIFX.
 AU = {(1, 2): 3, (1, 3): 4, (1, 4): 5, (3, 4): 6, (3, 8): 7}
 UNKNOWN = 0xFFFFFFFF
@@ -95,6 +96,7 @@ def _layout(file: IO[bytes], size: int) -> Layout:
     order = ">" if magic == b"RIFX" else "<"
     coding, block = b"", 1
     stretches: list[tuple[int, int]] = []
+    after = 0  # where the sound so far ends
     straight, found = order == "<", ""
     for number, chunk in enumerate(_chunks(file, size, order, wide=magic == b"riff")):
         if number == MOST_CHUNKS:
@@ -106,14 +108,17 @@ def _layout(file: IO[bytes], size: int) -> Layout:
                 break
             straight = straight and not stretches
             coding = content
-            block = max(1, struct.unpack(f"{order}H", coding[12:14])[0]) if len(coding) >= 14 else 1
+            code, _, block = struct.unpack(f"{order}H10sH", coding[:14].ljust(14, b"\0"))
+            block = max(1, block) if code in BLOCKS else 1
         elif chunk.kind == b"data":
             there = size - chunk.start
-            if chunk.length > there + min(chunk.start, HEADER):
+            if chunk.length > there + min(chunk.start - after, HEADER):
                 found = cut("its data chunk", chunk.start, chunk.length, size)
             straight = straight and not stretches and chunk.length == chunk.declared
             length = min(chunk.length, there)
+            after = chunk.start + length
             stretches.append((chunk.start, length - length % block))
+        straight = straight and chunk.start % 2 == 0  # FFmpeg wants chunks filled up to an even place
     if not stretches:
         found = found or "is cut short: it ends before its data chunk"
     return Layout(coding, tuple(stretches), order == ">", straight, found)
@@ -127,6 +132,7 @@ def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[C
         header = read(file, start, 24 if wide else 16)
         start += 24 if wide else 8
         if kind in (b"RIFF", b"RIFX") and header[8:12] == b"WAVE":
+            yield Chunk(kind, start, 4, 4)
             start += 4
             continue
         (length,) = struct.unpack("<16xQ", header) if wide else struct.unpack(f"{order}4xI", header[:8])
@@ -154,9 +160,9 @@ def _following(file: IO[bytes], start: int, length: int, *, wide: bool) -> int:
     end = start + length
     if wide:
         return end + -length % 8
-    return (
-        end if length % 2 == 0 or (_kind(file, end, wide=False) and not _kind(file, end + 1, wide=False)) else end + 1
-    )
+    if length % 2 and (_kind(file, end + 1, wide=False) or not _kind(file, end, wide=False)):
+        return end + 1
+    return end
 
 
 def _sound(file: IO[bytes], size: int, start: int, declared: int, order: str, *, wide: bool) -> int:
@@ -176,13 +182,17 @@ def _sound(file: IO[bytes], size: int, start: int, declared: int, order: str, *,
 
 
 def _chained(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:
-    """Whether a chunk begins at `start` and after it another, up to the end or one of those that are known."""
-    for _ in range(MOST_CHUNKS):
+    """Whether at `start` a chunk begins and others follow, up to the end, a chunk that is known or foreign bytes."""
+    for number in range(MOST_CHUNKS):
         if start >= size:
             return True
         kind = _kind(file, start, wide=wide)
-        if not kind or kind in KNOWN or wide:
-            return bool(kind)
+        if not kind:
+            return number > 0 and is_foreign(file, start, size)
+        if kind in KNOWN or wide:
+            return True
         (length,) = struct.unpack(f"{order}4xI", read(file, start, 8))
+        if start + 8 + length > size:
+            return False
         start = _following(file, start + 8, length, wide=False)
     return False

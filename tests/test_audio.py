@@ -30,7 +30,9 @@ def test_every_format_comes_in_whole(name: str, tmp_path: Path) -> None:
 
     heard, expected = from_path.samples, soxr.resample(speechlike(SECONDS, 48_000, 2).mean(axis=1), 48_000, 16_000)
     assert heard.dtype == np.float32
-    assert from_path.seconds == pytest.approx(SECONDS, abs=0 if name in LOSSLESS else 0.05)
+    # FFmpeg's encoder for wma puts a whole frame in front.
+    spare = 0 if name in LOSSLESS else 0.1 if "wm" in name else 0.05
+    assert from_path.seconds == pytest.approx(SECONDS, abs=spare)
     # A codec may add a few milliseconds in front, and changes the waveform a little.
     similarity = signal.correlate(heard, expected, mode="full") / np.linalg.norm(heard) / np.linalg.norm(expected)
     assert similarity.max() > (0.9999 if name in LOSSLESS else 0.95)

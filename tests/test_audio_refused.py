@@ -32,16 +32,25 @@ def test_half_a_file_is_refused(name: str) -> None:
     assert "cut short" in said or "is damaged" in said
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# Nothing but samples: no structure that a hole could break, and recorders that count the header promise some too many.
+PLAIN = {"16 bit.wav", "float.wav", "over 4 GB.wav", "libsndfile.w64", "libsndfile.aiff", "libsndfile.au"}
+PLAIN |= {"libsndfile.caf"}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_file_without_its_last_samples_is_refused(name: str) -> None:
+    assert "cut short" in refusal(made(name)[:-200])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - PLAIN))
 @pytest.mark.parametrize("lacking", [1, 7, 100])
 def test_a_file_without_its_last_bytes_is_refused(name: str, lacking: int) -> None:
     said = refusal(made(name)[:-lacking])
     assert "cut short" in said or "is damaged" in said
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"16 bit.wav", "float.wav", "over 4 GB.wav"}))
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - PLAIN))
 def test_a_hole_in_the_middle_is_refused(name: str) -> None:
-    """All but wav, which has no structure that a hole could break."""
     middle = len(made(name)) // 2
     said = refusal(made(name)[:middle] + bytes(2000) + made(name)[middle + 2000 :])
     assert "is damaged" in said or "cut short" in said
@@ -73,8 +82,8 @@ def test_what_is_no_audio_is_refused(file: bytes, tmp_path: Path) -> None:
     assert "holds no audio" in refusal(file)
 
 
-@pytest.mark.parametrize("container", ["AIFF", "CAF", "AU"])
-def test_formats_that_nobody_judged_whole_are_refused(container: str) -> None:
+@pytest.mark.parametrize("container", ["VOC", "PAF", "SVX", "IRCAM"])
+def test_formats_that_nobody_judges_whole_are_refused(container: str) -> None:
     file = sndfile(speechlike(1.0, SAMPLE_RATE), SAMPLE_RATE, container=container, subtype="PCM_16")
     said = refusal(file)
     assert "holds no audio that can be read" in said
