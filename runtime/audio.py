@@ -25,6 +25,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from runtime import containers, fetch, frames
+from runtime.endings import DamagedError
 from runtime.errors import KitError
 from runtime.timeline import Clock, Timeline
 
@@ -158,15 +159,15 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
         file.seek(0)
         if not file.read(1):
             raise AudioError(name, "is empty (0 bytes)")
-        if fault := containers.fault(file):
-            advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
-            raise AudioError(name, fault, advice)
         in_parts = containers.is_in_parts(file)
-        with _opened(file, name) as container:
+        with _opened(containers.sound(file), name) as container:
             track = _track(container, name)
             timeline = _timeline(container, in_parts=in_parts)
             samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
             return Audio(samples, name, timeline.clock)
+    except DamagedError as error:
+        advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
+        raise AudioError(name, str(error), advice) from error
     except OSError as error:
         raise AudioError(name, f"cannot be read: {error.strerror}") from error
 
@@ -174,7 +175,7 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
 def _opened(file: IO[bytes], name: str) -> InputContainer:
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "", "analyzeduration": LOOKED_FOR}
     try:
-        return av.open(containers.readable(file), mode="r", options=options, metadata_errors="replace")
+        return av.open(file, mode="r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise AudioError(name, "holds no audio that can be read", f"readable are {FORMATS}") from error
 

@@ -1,17 +1,20 @@
-"""Files made of chunks that tell their sizes: AIFF, CAF, AU, AVI and ASF (wma, wmv). Their sound must fit into them."""
+"""Files made of chunks that tell their sizes: AIFF, CAF, AU, AVI and ASF (wma, wmv).
+
+Each function returns where the file ends as far as its sound goes. Raises DamagedError where some of it is missing.
+"""
 
 import re
 import struct
 from typing import IO
 
-from runtime.endings import cut, read
+from runtime.endings import DamagedError, cut, read
 
 # Stand where a writer to a pipe did not know the size, less a header: 0x7F000000 (sox), 0x7FFFFFFF, 0xFFFFFFFF.
 STREAMED = {0x7F, 0xFF}
 MOST_CHUNKS = 10_000
 
 
-def aiff_fault(file: IO[bytes], size: int) -> str:
+def aiff_end(file: IO[bytes], size: int) -> int:
     """AIFF and AIFF-C: FORM, then chunks, of which SSND holds the sound."""
     start = 12
     for _ in range(MOST_CHUNKS):
@@ -20,14 +23,15 @@ def aiff_fault(file: IO[bytes], size: int) -> str:
             break
         kind, length = struct.unpack(">4sI", header)
         start += 8
+        if kind == b"SSND" and start + length > size and length >> 24 not in STREAMED:
+            raise cut("its SSND chunk", start, length, size)
         if kind == b"SSND":
-            whole = start + length <= size or length >> 24 in STREAMED
-            return "" if whole else cut("its SSND chunk", start, length, size)
+            return size
         start += length + length % 2
-    return "is cut short: it ends before its SSND chunk"
+    raise DamagedError("is cut short: it ends before its SSND chunk")
 
 
-def caf_fault(file: IO[bytes], size: int) -> str:
+def caf_end(file: IO[bytes], size: int) -> int:
     """Apple's Core Audio Format: a data chunk of unknown size is the last one."""
     start = 8
     for _ in range(MOST_CHUNKS):
@@ -36,58 +40,59 @@ def caf_fault(file: IO[bytes], size: int) -> str:
             break
         kind, length = struct.unpack(">4sq", header)
         start += 12
+        if kind == b"data" and start + length > size:
+            raise cut("its data chunk", start, length, size)
         if kind == b"data":
-            return "" if length < 0 or start + length <= size else cut("its data chunk", start, length, size)
+            return size
         start += max(0, length)
-    return "is cut short: it ends before its data chunk"
+    raise DamagedError("is cut short: it ends before its data chunk")
 
 
 def au_end(file: IO[bytes], size: int) -> int:
-    """Where the sound of an AU file ends, as far as it tells."""
-    start, length = struct.unpack(">4xII", read(file, 0, 12).ljust(12, b"\0"))
-    return size if length == 0 or length >> 24 in STREAMED else start + length
-
-
-def au_fault(file: IO[bytes], size: int) -> str:
     """Sun's AU: a header, then nothing but sound."""
-    end = au_end(file, size)
-    return "" if end <= size else f"is cut short: its sound should end at byte {end}, {size} bytes are there"
+    start, length = struct.unpack(">4xII", read(file, 0, 12).ljust(12, b"\0"))
+    if length >> 24 in STREAMED:
+        return size
+    if start + length > size:
+        raise cut("its sound", start, length, size)
+    return int(start + length)
 
 
 AVI_CHUNK = re.compile(rb"[ -~]{4}")
 
 
-def avi_fault(file: IO[bytes], size: int) -> str:
-    """AVI: RIFF lists follow each other, the first of type AVI, those beyond 1 GB of type AVIX. In them, chunk must
-    follow chunk."""
+def avi_end(file: IO[bytes], size: int) -> int:
+    """AVI: RIFF lists, the first of type AVI, those beyond 1 GB of type AVIX; in them, chunk must follow chunk."""
     start = end = 0
     while start < size:
         header = read(file, start, 12)
         kind, length = struct.unpack("<4sI4x", header.ljust(12, b"\0"))
         if start >= end and not (kind == b"RIFF" and header[8:11] == b"AVI"):
             break  # anything may stand behind the lists
-        if kind not in (b"RIFF", b"LIST") and not AVI_CHUNK.fullmatch(kind):
-            return f"is damaged: no chunk begins at byte {start}"
+        if not AVI_CHUNK.fullmatch(kind):
+            raise DamagedError(f"is damaged: no chunk begins at byte {start}")
+        # 0 or nearly all bits: the recorder could not finish the list.
         unknown = kind in (b"RIFF", b"LIST") and (length == 0 or length >> 24 in STREAMED)
         if not unknown and start + 8 + length > size:
-            return cut(f"its {kind.decode()} chunk", start, 8 + length, size)
+            raise cut(f"its {kind.decode()} chunk", start, 8 + length, size)
         if kind == b"RIFF":
             end = size if unknown else start + 8 + length
         inside = kind == b"RIFF" or (kind == b"LIST" and header[8:12] in (b"movi", b"rec "))
         start += 12 if inside else 8 + length + length % 2
-    return ""
+    return min(start, size)
 
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 ASF_INDEX = bytes.fromhex("90080033b1e5cf1189f400a0c90349cb")
+ASF_STREAM_END = b"$E"  # begins what stands behind the last packet of a live stream
 ASF_DATA_HEADER = 50  # bytes before the first packet
 ASF_BROADCAST = 1  # flag: sizes and times are not known
 
 
-def asf_fault(file: IO[bytes], size: int) -> str:
-    """Advanced Systems Format: objects of which one holds all packets, which are of one size."""
+def asf_end(file: IO[bytes], size: int) -> int:
+    """Advanced Systems Format: objects, of which one holds all packets, which are of one size."""
     start = 0
     properties, found = bytes(96), False
     for _ in range(MOST_CHUNKS):
@@ -98,16 +103,20 @@ def asf_fault(file: IO[bytes], size: int) -> str:
             at = top.find(ASF_PROPERTIES)
             properties = top[at : at + 96].ljust(96, b"\0") if at >= 0 else properties
         elif header.startswith(ASF_DATA):
+            found = True
             flags, packet = struct.unpack("<88xII", properties)
             if flags & ASF_BROADCAST:
                 rest = (size - start - ASF_DATA_HEADER) % packet if packet else 0
-                return cut("its last packet", size - rest, packet, size) if rest else ""
+                if rest and read(file, size - rest, 2) != ASF_STREAM_END:
+                    raise cut("its last packet", size - rest, packet, size)
+                break
             if start + length > size:
-                return cut("its data object", start, length, size)
-            found = True
+                raise cut("its data object", start, length, size)
         elif header[:16] == ASF_INDEX[: len(header)] and header and start + length > size:
-            return cut("its index", start, length, size)
+            raise cut("its index", start, length, size)
         if len(header) < 24 or length < 24:
             break
         start += length
-    return "" if found else "is cut short: it ends before its data object"
+    if not found:
+        raise DamagedError("is cut short: it ends before its data object")
+    return size

@@ -1,4 +1,5 @@
-"""Whether a media file is whole. FFmpeg decodes what it finds and keeps quiet about what is missing.
+"""Whether a media file is whole, and where its sound ends. FFmpeg decodes what it finds and keeps quiet about what is
+missing.
 
 Each check walks the bookkeeping of one container: sizes, sequence numbers and checksums, never the sound itself.
 FLAC has none that could be walked; its frames carry their position, which shows at decoding.
@@ -12,25 +13,31 @@ from collections.abc import Callable
 from typing import IO
 
 from runtime import chunks, frames, packets, wav
-from runtime.endings import cut, find, is_foreign, read
+from runtime.endings import DamagedError, cut, find, is_foreign, read
 from runtime.stretches import joined
 
-Check = Callable[[IO[bytes], int], str]
+# Where the sound of a file of so many bytes ends. Raises DamagedError.
+Check = Callable[[IO[bytes], int], int]
 
 HEAD = 2048  # bytes that tell what a file is
 
 
-def fault(file: IO[bytes]) -> str:
-    """What is missing or damaged in a seekable file of a kind in CHECKS or of frames, in words; empty if nothing is.
+def sound(file: IO[bytes]) -> IO[bytes]:
+    """What FFmpeg shall read of a seekable file, at its start: the file itself, or as much of it as is its own.
 
-    Files of any other kind are not judged. The file is left at its start.
+    Raises `runtime.endings.DamagedError` where something is missing. Files of a kind that is not in CHECKS, and has no
+    frames like those of mp3, are not judged.
     """
     size = file.seek(0, io.SEEK_END)
     head = read(file, 0, HEAD)
-    check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), frames.fault)
-    found = check(file, size)
+    if wav.MAGIC.match(head):
+        whole = wav.sound(file, size)
+    else:
+        check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), frames.end)
+        end = check(file, size)
+        whole = file if end >= size else joined(file, ((0, end),))
     file.seek(0)
-    return found
+    return whole
 
 
 def is_in_parts(file: IO[bytes]) -> bool:
@@ -46,23 +53,13 @@ def is_in_parts(file: IO[bytes]) -> bool:
     return found
 
 
-def readable(file: IO[bytes]) -> IO[bytes]:
-    """The file as FFmpeg shall read it, at its start: itself, or only its sound where FFmpeg would miss it."""
-    size = file.seek(0, io.SEEK_END)
-    head = read(file, 0, HEAD)
-    end = next((end(file, size) for magic, end in ENDS.items() if head.startswith(magic)), size)
-    if end < size:
-        return joined(file, ((0, end),))
-    return wav.readable(file)
-
-
 MP4 = rb"....(ftyp|moov|mdat|free|skip|wide)"
 # Boxes without which sound is missing; in a file of fragments the recording went on behind any of the others.
 MP4_MEDIA = {b"moov", b"moof", b"mdat"}
 MP4_FRAGMENTS = MP4_MEDIA | {b"styp", b"sidx", b"prft", b"emsg", b"mfra"}
 
 
-def _check_mp4(file: IO[bytes], size: int) -> str:
+def _mp4_end(file: IO[bytes], size: int) -> int:
     """The outermost boxes must be whole; behind them, once the sound and its table are there, anything may stand."""
     start = 0
     seen: set[bytes] = set()
@@ -75,13 +72,15 @@ def _check_mp4(file: IO[bytes], size: int) -> str:
         if not 8 <= length <= size - start or not (kind.isascii() and kind.decode().isprintable()):
             fragmented = b"moof" in seen
             if length >= 8 and kind in (MP4_FRAGMENTS if fragmented else MP4_MEDIA):
-                return cut(f"its {kind.decode()} box", start, length, size)
+                raise cut(f"its {kind.decode()} box", start, length, size)
             if not {b"moov", b"mdat"} <= seen or (fragmented and not _fragments_end(file, start, size, seen)):
-                return f"is damaged: there is no box at byte {start}"
-            return ""
+                raise DamagedError(f"is damaged: there is no box at byte {start}")
+            return start
         seen.add(kind)
         start += length
-    return "" if b"moov" in seen else "is cut short: its moov box is missing"
+    if b"moov" not in seen:
+        raise DamagedError("is cut short: its moov box is missing")
+    return size
 
 
 def _fragments_end(file: IO[bytes], start: int, size: int, seen: set[bytes]) -> bool:
@@ -100,11 +99,12 @@ EBML_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
 
-def _check_ebml(file: IO[bytes], size: int) -> str:
+def _ebml_end(file: IO[bytes], size: int) -> int:
     """Matroska and WebM: every element must be known and fit into the file; anything may stand behind a Segment that
     tells its size."""
     start, end = 0, size
     sized = False  # whether the Segment tells its size, so that everything behind it is foreign
+    first_codecs: set[bytes] | None = None
     while start < size:
         file.seek(start)
         element, id_width = _number(file, keep_marker=True)
@@ -113,23 +113,34 @@ def _check_ebml(file: IO[bytes], size: int) -> str:
         if element in EBML_PARENTS:
             unknown = length == 2 ** (7 * length_width) - 1
             if not unknown and start + header + length > size:
-                return cut(f"its {EBML_PARENTS[element]}", start + header, length, size)
+                raise cut(f"its {EBML_PARENTS[element]}", start + header, length, size)
             start += header
             if element == EBML_SEGMENT:
                 sized, end = not unknown, start + length
         elif sized and start >= end and element != EBML_HEADER:
-            return ""
+            return start
+        elif element == EBML_HEADER and start:
+            codecs = _codecs(file, start)
+            first_codecs = first_codecs or _codecs(file, 0)
+            if codecs != first_codecs:  # another recording, of another kind
+                return start
+            start += header + length
         elif element in EBML_HEADERS | EBML_CLUSTER | EBML_ANYWHERE:
             start += header + length
             if start > size:
-                return cut("an element", start - length, length, size)
+                raise cut("an element", start - length, length, size)
         elif is_foreign(file, start, size):
-            return ""
+            return start
         elif start + header >= size:
-            return f"is cut short: an element begins at byte {start}, {size - start} bytes before the end"
+            raise DamagedError(f"is cut short: an element begins at byte {start}, {size - start} bytes before the end")
         else:
-            return f"is damaged: there is no Matroska element at byte {start}"
-    return ""
+            raise DamagedError(f"is damaged: there is no Matroska element at byte {start}")
+    return size
+
+
+def _codecs(file: IO[bytes], start: int) -> set[bytes]:
+    """The codecs (element 0x86) named near the start of a Matroska file."""
+    return set(re.findall(rb"\x86[\x80-\xff]([AV]_[0-9A-Z/_]+)", read(file, start, 1 << 16)))
 
 
 def _number(file: IO[bytes], *, keep_marker: bool) -> tuple[int, int]:
@@ -149,12 +160,13 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-def _check_ogg(file: IO[bytes], size: int) -> str:
+def _ogg_end(file: IO[bytes], size: int) -> int:
     """Every page must be there, in order and intact, and the last packet complete.
 
     Not every file sets the end-of-stream flag: Android's recorder, and with it many voice messages, never do.
     """
     start = 0
+    coding: set[bytes] = set()  # how the first packets of the streams begin, which names their codecs
     ended: dict[int, bool] = {}  # stream → whether its last page has come
     following: dict[int, int] = {}  # stream → number of its next page
     unfinished: dict[int, bool] = {}  # stream → whether its last packet goes on in its next page
@@ -164,25 +176,30 @@ def _check_ogg(file: IO[bytes], size: int) -> str:
         if header[:4] != b"OggS"[: len(header)]:
             over = all(ended.values()) or is_foreign(file, start, size)
             if over and not any(unfinished.values()) and find(file, b"OggS", start, size) is None:
-                return ""
-            return f"is damaged: there is no Ogg page at byte {start}"
+                return start
+            raise DamagedError(f"is damaged: there is no Ogg page at byte {start}")
         lacing = file.read(header[26]) if len(header) == 27 else b""
         length = 27 + sum(lacing) + len(lacing)
         body = file.read(sum(lacing))
         page = header + lacing + body
         if len(page) < length or len(header) < 27 or len(lacing) < header[26]:
-            return f"is cut short: its last Ogg page, at byte {start}, is incomplete"
+            raise DamagedError(f"is cut short: its last Ogg page, at byte {start}, is incomplete")
         flags, stream, number, checksum = struct.unpack("<5xB8xIII", header[:26])
         if checksum != _ogg_checksum(header[:22] + bytes(4) + page[26:]):
-            return f"is damaged: the Ogg page at byte {start} does not match its checksum"
-        begins = flags & 2
+            raise DamagedError(f"is damaged: the Ogg page at byte {start} does not match its checksum")
+        begins = bool(flags & 2)
         if not begins and number != following.get(stream, number):
-            return f"is damaged: Ogg pages are missing before byte {start}"
+            raise DamagedError(f"is damaged: Ogg pages are missing before byte {start}")
+        if begins and all(ended.values()) and coding and body[:7] not in coding:  # another recording, of another kind
+            return start
+        coding |= {body[:7]} if begins else set()
         following[stream] = (number + 1) % 2**32
         unfinished[stream] = lacing[-1:] == b"\xff"
         ended[stream] = bool(flags & 4)
         start += length
-    return "is cut short: its last packet is incomplete" if any(unfinished.values()) else ""
+    if any(unfinished.values()):
+        raise DamagedError("is cut short: its last packet is incomplete")
+    return size
 
 
 def _is_fragmented(file: IO[bytes], size: int) -> bool:
@@ -213,19 +230,16 @@ def _is_chained(file: IO[bytes], size: int) -> bool:
 
 
 CHECKS: tuple[tuple[bytes, Check], ...] = (
-    (wav.MAGIC.pattern, wav.fault),
-    (rb"OggS", _check_ogg),
-    (rb"\x1a\x45\xdf\xa3", _check_ebml),
-    (MP4, _check_mp4),
-    (rb"FORM....AIF[FC]", chunks.aiff_fault),
-    (rb"caff", chunks.caf_fault),
-    (rb"\.snd", chunks.au_fault),
-    (rb"RIFF....AVI ", chunks.avi_fault),
-    (chunks.ASF_HEADER, chunks.asf_fault),
-    (rb"FLV\x01", packets.flv_fault),
-    (rb"\x00\x00\x01\xba", packets.ps_fault),
-    (rb"#!AMR", packets.amr_fault),
-    (packets.TS.pattern, packets.ts_fault),
+    (rb"OggS", _ogg_end),
+    (rb"\x1a\x45\xdf\xa3", _ebml_end),
+    (MP4, _mp4_end),
+    (rb"FORM....AIF[FC]", chunks.aiff_end),
+    (rb"caff", chunks.caf_end),
+    (rb"\.snd", chunks.au_end),
+    (rb"RIFF....AVI ", chunks.avi_end),
+    (chunks.ASF_HEADER, chunks.asf_end),
+    (rb"FLV\x01", packets.flv_end),
+    (rb"\x00\x00\x01\xba", packets.ps_end),
+    (rb"#!AMR", packets.amr_end),
+    (packets.TS.pattern, packets.ts_end),
 )
-# Formats whose end only their header or their frames tell, which FFmpeg would read past.
-ENDS: dict[bytes, Callable[[IO[bytes], int], int]] = {b".snd": chunks.au_end, b"#!AMR": packets.amr_end}

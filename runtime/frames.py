@@ -3,14 +3,13 @@
 import re
 from typing import IO
 
-from runtime.endings import cut, read
+from runtime.endings import DamagedError, cut, read
 
 # Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
 MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG2_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 AC3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 FRAME_HEADER = 6  # bytes that tell a frame's length
-FIRST = b"\xff\x0b"  # the bytes with which frames begin
 FLAC = b"fLaC"
 SYNC = re.compile(rb"\xff[\xe2\xe3\xf0-\xf3\xf8-\xfb]|\x0b\x77")
 
@@ -52,33 +51,48 @@ def last_frame(data: bytes) -> int:
     return len(data)
 
 
-def fault(file: IO[bytes], size: int) -> str:
-    """Frame must follow frame, and the last be complete; tags may stand before, between and after."""
+def end(file: IO[bytes], size: int) -> int:
+    """Where the last frame ends; the size of a file of anything else.
+
+    Frame must follow frame, and the last be complete; tags may stand before and between them. Raises DamagedError.
+    """
     start = _after_tag(file, 0)
     if read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
-        return ""
+        return size
     if not frame_length(read(file, start, FRAME_HEADER)):
-        first = _next_frame(file, start, most=1 << 16)
+        first = _next_frame(file, start, b"", most=1 << 16)
         if first is None:
-            return ""
+            return size
         start = first
+    kind = _kind(read(file, start, FRAME_HEADER))
     declared = _declared_frames(read(file, start, 200))
-    frames = 0
+    frames, last = 0, start
     while start < size:
         header = read(file, start, FRAME_HEADER)
-        length = frame_length(header) or _after_tag(file, start) - start
-        if not length and len(header) < FRAME_HEADER and header[0] in FIRST:
+        length = frame_length(header) if _kind(header) == kind else 0
+        frames += length > 0
+        last = start + length if length else last
+        length = length or _after_tag(file, start) - start
+        if not length and len(header) < FRAME_HEADER and header[0] == kind[0]:
             length = FRAME_HEADER
         if start + length > size:
-            return cut("its last frame", start, length, size)
+            raise cut("its last frame", start, length, size)
         if not length:
-            resumes = _next_frame(file, start, most=size)
+            resumes = _next_frame(file, start, kind, most=size)
             if resumes is None:  # a tag or padding ends the file
                 break
-            return f"is damaged: no frame begins at byte {start}, the next one only at byte {resumes}"
-        frames += header[0] in FIRST
+            raise DamagedError(f"is damaged: no frame begins at byte {start}, the next one only at byte {resumes}")
         start += length
-    return f"is cut short: it declares {declared} frames, {frames} are there" if frames < declared else ""
+    if frames < declared:
+        raise DamagedError(f"is cut short: it declares {declared} frames, {frames} are there")
+    return last
+
+
+def _kind(header: bytes) -> bytes:
+    """What is the same in the frames of all files of a format, but not in those of another."""
+    if header[:1] != b"\xff" or len(header) < 2:
+        return header[:2]
+    return b"\xff\xf0" if header[1] & 0xF6 == 0xF0 else b"\xff\xe2"
 
 
 def _after_tag(file: IO[bytes], start: int) -> int:
@@ -89,13 +103,14 @@ def _after_tag(file: IO[bytes], start: int) -> int:
     return start + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
 
 
-def _next_frame(file: IO[bytes], start: int, *, most: int) -> int | None:
-    """Where, from `start` on and at most `most` bytes later, three frames of one kind follow each other."""
+def _next_frame(file: IO[bytes], start: int, kind: bytes, *, most: int) -> int | None:
+    """Where, from `start` on and at most `most` bytes later, three frames of one kind, or of this one, follow each
+    other."""
     stop = start + most
     while start < stop:
         window = read(file, start, 1 << 16)
         for match in SYNC.finditer(window):
-            if _chained(file, start + match.start()):
+            if kind in (b"", _kind(match[0])) and _chained(file, start + match.start()):
                 return start + match.start()
         if len(window) < 2:
             return None

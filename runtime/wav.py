@@ -4,14 +4,15 @@ Recorders write sizes that count the header, that a crash or a pipe left behind,
 is there. Where FFmpeg would take a header at its word and leave sound out, it is given another header.
 """
 
-import io
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from runtime.endings import cut, is_foreign, is_zero, read
+import numpy as np
+
+from runtime.endings import DamagedError, cut, is_foreign, is_zero, read
 from runtime.stretches import joined
 
 MAGIC = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11", re.DOTALL)
@@ -23,7 +24,12 @@ KIND = re.compile(rb"[ -~]{4}")
 # Chunks that may stand behind the sound even if they are cut short themselves; a few of many.
 KNOWN = {b"data", b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"fact", b"cue ", b"smpl", b"JUNK", b"junk", b"_PMX"}
 
-EXTENSIBLE = 0xFFFE
+EXTENSIBLE, FLOAT = 0xFFFE, 3
+# What is behind the declared sound is looked at, in codings of which samples can be told from other bytes.
+COMPARED = {(1, 1), (1, 2), (1, 3), (1, 4), (FLOAT, 4), (FLOAT, 8)}
+COMPARED_BLOCKS = 1000
+ROUGH = 55  # mean step of the upper byte of samples: 85 where bytes are random, below 40 in noise that is not clipped
+LOUDEST = 2.0**16  # floats beyond are none
 BLOCKS = {1, 2, 3, 6, 7, 17, EXTENSIBLE}  # codes of PCM and ADPCM, whose blocks are all of one size
 # Codes of AU (Sun's audio file format) by WAV's format code and bytes a sample: what is big-endian in RIFX.
 AU = {(1, 2): 3, (1, 3): 4, (1, 4): 5, (3, 4): 6, (3, 8): 7}
@@ -51,23 +57,14 @@ class Layout:
     stretches: tuple[tuple[int, int], ...]
     big_endian: bool
     straight: bool
-    fault: str = ""
 
 
-def fault(file: IO[bytes], size: int) -> str:
-    """What is missing, in words; empty if nothing is."""
-    return _layout(file, size).fault
-
-
-def readable(file: IO[bytes]) -> IO[bytes]:
-    """The file as FFmpeg shall read it, at its start: itself, or its sound behind another header."""
-    size = file.seek(0, io.SEEK_END)
-    if MAGIC.match(read(file, 0, 12)):
-        layout = _layout(file, size)
-        if not layout.straight and len(layout.coding) >= 16:
-            return joined(file, layout.stretches, header=_header(layout))
-    file.seek(0)
-    return file
+def sound(file: IO[bytes], size: int) -> IO[bytes]:
+    """What FFmpeg shall read: the file itself, or its sound behind another header. Raises DamagedError."""
+    layout = _layout(file, size)
+    if layout.straight or len(layout.coding) < 16:
+        return file
+    return joined(file, layout.stretches, header=_header(layout))
 
 
 def _header(layout: Layout) -> bytes:
@@ -97,11 +94,10 @@ def _layout(file: IO[bytes], size: int) -> Layout:
     coding, block = b"", 1
     stretches: list[tuple[int, int]] = []
     after = 0  # where the sound so far ends
-    straight, found = order == "<", ""
+    straight = order == "<"
     for number, chunk in enumerate(_chunks(file, size, order, wide=magic == b"riff")):
         if number == MOST_CHUNKS:
-            found = f"is damaged: it has more than {MOST_CHUNKS} chunks"
-            break
+            raise DamagedError(f"is damaged: it has more than {MOST_CHUNKS} chunks")
         if chunk.kind == b"fmt ":
             content = read(file, chunk.start, min(chunk.length, 4096))
             if coding and content != coding:  # another recording, of another kind
@@ -113,21 +109,21 @@ def _layout(file: IO[bytes], size: int) -> Layout:
         elif chunk.kind == b"data":
             there = size - chunk.start
             if chunk.length > there + min(chunk.start - after, HEADER):
-                found = cut("its data chunk", chunk.start, chunk.length, size)
+                raise cut("its data chunk", chunk.start, chunk.length, size)
             straight = straight and not stretches and chunk.length == chunk.declared
             length = min(chunk.length, there)
             after = chunk.start + length
             stretches.append((chunk.start, length - length % block))
         straight = straight and chunk.start % 2 == 0  # FFmpeg wants chunks filled up to an even place
     if not stretches:
-        found = found or "is cut short: it ends before its data chunk"
-    return Layout(coding, tuple(stretches), order == ">", straight, found)
+        raise DamagedError("is cut short: it ends before its data chunk")
+    return Layout(coding, tuple(stretches), order == ">", straight)
 
 
 def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[Chunk]:
     """The chunks, and those of wav files behind the first one. `wide`: Wave64, with GUIDs and sizes of 64 bits."""
     start = 40 if wide else 12
-    real_size = None
+    coding, real_size = b"", None
     while kind := _kind(file, start, wide=wide):
         header = read(file, start, 24 if wide else 16)
         start += 24 if wide else 8
@@ -142,8 +138,10 @@ def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[C
         if kind == b"data" and length == UNKNOWN and real_size is not None:
             length = real_size  # RF64: the data chunk's own field is too narrow
         declared = length
+        if kind == b"fmt ":
+            coding = read(file, start, min(length, 64))
         if kind == b"data":
-            length = _sound(file, size, start, declared, order, wide=wide)
+            length = _sound(file, size, start, declared, coding, order, wide=wide)
         yield Chunk(kind, start, length, declared)
         start = _following(file, start, length, wide=wide)
 
@@ -165,7 +163,7 @@ def _following(file: IO[bytes], start: int, length: int, *, wide: bool) -> int:
     return end
 
 
-def _sound(file: IO[bytes], size: int, start: int, declared: int, order: str, *, wide: bool) -> int:
+def _sound(file: IO[bytes], size: int, start: int, declared: int, coding: bytes, order: str, *, wide: bool) -> int:
     """How many bytes of sound stand at `start`, where so many are declared; `declared` itself if the file is cut short.
 
     Who writes to a pipe cannot know the size: 0, 0x7FFFF000 (sox, espeak-ng) or 0xFFFFFFFF (ffmpeg) stand there, less a
@@ -178,7 +176,36 @@ def _sound(file: IO[bytes], size: int, start: int, declared: int, order: str, *,
     following = _following(file, start, declared, wide=wide)
     if following >= size or _chained(file, size, following, order, wide=wide) or is_foreign(file, end, size):
         return declared
-    return declared if is_zero(file, end, size) and declared else there
+    if declared == 0:
+        return there
+    return declared if is_zero(file, end, size) or _is_noise(file, start, end, coding, order) else there
+
+
+def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) -> bool:
+    """Whether the bytes at `end` are no samples by their look, while those before are: each is far from the last."""
+    if len(coding) < 16:
+        return False
+    code, channels, bits = struct.unpack(f"{order}HH10xH", coding[:16])
+    code = struct.unpack(f"{order}H", coding[24:26])[0] if code == EXTENSIBLE and len(coding) >= 26 else code
+    width = bits // 8
+    if (code, width) not in COMPARED or not channels:
+        return False
+    block = width * channels
+    end -= (end - start) % block
+    rough = []
+    for place in (end, max(start, end - COMPARED_BLOCKS * block)):
+        data = read(file, place, COMPARED_BLOCKS * block)
+        data = data[: len(data) // block * block]
+        if code == FLOAT:
+            with np.errstate(invalid="ignore"):
+                samples = np.frombuffer(data, f"{order}f{width}").astype(np.float64)
+            rough.append(not np.isfinite(samples).all() or bool(np.abs(samples).max(initial=0) > LOUDEST))
+        else:
+            raw = np.frombuffer(data, np.uint8).reshape(-1, channels, width)
+            top = raw[:, :, -1 if order == "<" else 0]
+            levels = top.astype(np.float64) if width == 1 else top.view(np.int8).astype(np.float64)
+            rough.append(bool(np.abs(np.diff(levels, axis=0)).mean() > ROUGH) if len(levels) > 1 else False)
+    return rough == [True, False]
 
 
 def _chained(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:

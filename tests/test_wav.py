@@ -101,6 +101,17 @@ def test_another_file_may_follow_the_data(name: str) -> None:
     expect(riff(FORMAT, chunk(b"data", SOUND)) + made(name), INTEGERS)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_bytes_that_are_no_samples_are_not_heard(subtype: str, endian: str) -> None:
+    sound = speechlike(1.0, SAMPLE_RATE, 2)
+    whole = io.BytesIO()
+    soundfile.write(whole, sound, SAMPLE_RATE, format="WAV", subtype=subtype, endian=endian)
+    file = whole.getvalue()
+    for noise in (np.random.default_rng(0).bytes(20_000), made("bare.mp3")):
+        np.testing.assert_array_equal(samples(file + noise), samples(file))
+
+
 def test_several_data_chunks_are_one_sound() -> None:
     third = len(SOUND) // 3 & ~1
     parts = [SOUND[:third], SOUND[third : 2 * third], SOUND[2 * third :]]
