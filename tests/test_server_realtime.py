@@ -131,7 +131,7 @@ def test_a_language_and_a_context(server: Served, transcriber: Transcriber, clip
     with talking(server) as talk:
         transcription = {"language": "en", "prompt": clip.context}
         session = talk.set(transcription=transcription, turn_detection=None, format={"rate": 16000})
-        assert session["audio"]["input"]["transcription"] == {"model": None, **transcription}
+        assert session["audio"]["input"]["transcription"].items() >= transcription.items()
         talk.append(transcriber.prepare(Request(clip.path)).audio.samples)
         talk.send("input_audio_buffer.commit")
         done = talk.wait(f"{TRANSCRIPTION}.completed")

@@ -20,7 +20,9 @@ from runtime.errors import KitError
 from runtime.server.connections import PatientProtocol
 
 BACKLOG = 2048  # connections that wait to be accepted
-MESSAGE = 2 << 20  # bytes of a websocket's message; an append of the most audio that realtime takes at once is 1.4 MB
+# Bytes of a WebSocket's message. The most audio that realtime takes at once, 15 MiB, is 20 MiB in base64. More of it is
+# answered with an error; a message larger than this closes the connection, with code 1009.
+MESSAGE = 32 << 20
 LAST_WORDS = 5.0  # seconds for what is still being sent when the port closes
 FAREWELL = 0.5  # seconds for clients to end TLS in their turn
 
@@ -59,6 +61,9 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
             http=PatientProtocol,
             ws="websockets-sansio",
             ws_max_size=MESSAGE,
+            # A client whose sound waits to be decoded is not read from, so its pong may be late. One that is gone takes
+            # no ping; then the system gives the connection up (connections.py).
+            ws_ping_timeout=None,
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(LAST_WORDS),

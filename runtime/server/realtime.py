@@ -13,7 +13,7 @@ from runtime.server.answering import refused
 from runtime.server.entry import note_failure
 from runtime.server.errors import StoppingError, from_kit
 from runtime.server.life import life_of
-from runtime.server.live.messages import Outgoing
+from runtime.server.live.messages import Outgoing, shortened, shown
 from runtime.server.live.session import Session
 from runtime.server.live.terms import NAMES
 from runtime.server.metrics import metrics_of
@@ -23,6 +23,7 @@ router = APIRouter(prefix="/v1", tags=["transcription"])
 
 POSSIBLE = ("intent", "model")
 INTENT = "transcription"
+SETTINGS = ("language", "prompt", "keywords", "input_audio_format", "turn_detection")  # of sessions, not of addresses
 SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
 GOING_AWAY, FAILED = 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
 GONE = (WebSocketDisconnect, asyncio.TimeoutError)
@@ -33,12 +34,12 @@ async def realtime(socket: WebSocket) -> None:
     """Transcribe speech while it is spoken."""
     life = life_of(socket)
     service = life.service
-    check_query(socket.query_params, service.settings)
+    warnings = check_query(socket.query_params, service.settings)
     outgoing = Outgoing(socket, patience=service.settings.request_timeout_seconds)
     try:
         with service.session(), metrics_of(socket).realtime_sessions.track_inprogress():
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
-            await Session(socket, outgoing, service=service, life=life).lead()
+            await Session(socket, outgoing, service=service, life=life, warnings=warnings).lead()
     except KitError as error:
         failure = from_kit(error, NAMES)
         if socket.application_state is WebSocketState.CONNECTING:
@@ -51,12 +52,14 @@ async def realtime(socket: WebSocket) -> None:
         pass  # nobody is there any more, or reads
 
 
-def check_query(query: Mapping[str, str], settings: Settings) -> None:
-    """Raises ApiError for what the address asks for and cannot be had; it need not ask for anything."""
-    for name in query:
-        if name not in POSSIBLE:
-            raise refused(name, f"is not known here; possible are {', '.join(POSSIBLE)}", code="unknown_field")
+def check_query(query: Mapping[str, str], settings: Settings) -> list[str]:
+    """What the address asks for and has no effect, in words; it need not ask for anything. Raises ApiError for what
+    would give another result."""
     intent = query.get("intent", INTENT)
     if intent != INTENT:
         raise refused("intent", f"{intent!r} is not possible; possible is {INTENT}")
+    for name in SETTINGS:
+        if name in query:
+            raise refused(name, "is set by session.update, in audio.input", code="unknown_field")
     check_model(query.get("model"), settings)
+    return [f"{shortened(name)}: {shown(value)} has no effect" for name, value in query.items() if name not in POSSIBLE]

@@ -1,31 +1,57 @@
 """What a client may set of a transcription session, in the names of OpenAI's Realtime API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runtime.server.answering import refused
-from runtime.server.live.messages import shown
+from runtime.server.live import g711
+from runtime.server.live.messages import shortened, shown
 
 
 class _Part(BaseModel):
+    """The fields of one JSON object that are honoured; one that is always None or False is there to say that it is
+    not."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Format(_Part):
-    """16-bit mono PCM, little-endian, at `rate` Hz."""
+    """Mono, `rate` Hz: 16-bit PCM, little-endian, or G.711, one byte a sample."""
 
-    type: Literal["audio/pcm"] = "audio/pcm"
-    rate: Literal[16000, 24000] = 24000
+    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
+    rate: Literal[8000, 16000, 24000] = 24000
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return 1 if self.type in g711.LAWS else 2
+
+    def pcm(self, data: bytes) -> bytes:
+        """16-bit PCM of whole samples."""
+        return g711.decode(data, self.type) if self.type in g711.LAWS else data
 
 
 class Transcription(_Part):
-    """The model's name, the language to be forced and the context."""
+    """The model's name, the language to be forced, and the context: a prompt and keywords."""
 
     model: str | None = None
     language: str | None = None
+    languages: list[str] | None = None
     prompt: str | None = None
+    keywords: list[str] | None = None
+
+    @property
+    def forced(self) -> str | None:
+        """The language to be forced. One of several cannot be: the model detects any or is told one."""
+        return self.language or (self.languages[0] if self.languages and len(self.languages) == 1 else None)
+
+    @property
+    def context(self) -> str:
+        """All that tells the model what to expect."""
+        return "\n".join(filter(None, (self.prompt, ", ".join(self.keywords or ()))))
 
 
 class ServerVad(_Part):
@@ -60,17 +86,43 @@ class Config(_Part):
 
     type: Literal["transcription"] = "transcription"
     audio: AudioConfig = AudioConfig()
-    include: list[str] | None = Field(default=None, max_length=0)
+    include: None = None
 
-    def updated(self, changes: Any) -> "Config":
-        """With changes as `session.update` brings them: fields that it lacks stay as they are.
+    def updated(self, changes: Any) -> "Update":
+        """With changes as `session.update` brings them: fields that it lacks stay as they are, null stands for the
+        default. The names of the beta API, at the top of the session, are understood too.
 
-        Raises ApiError, 400, with the first field that cannot be honoured and what is possible.
+        Raises ApiError, 400, with the first field that would give another result than asked, and what is possible.
         """
+        warnings: list[str] = []
+        if isinstance(changes, dict):
+            nested = _nested(changes)
+            if isinstance(nested.get("audio"), dict) and isinstance(nested["audio"].get("input"), dict):
+                substituted = _substituted(nested["audio"]["input"], self.audio.input, warnings)
+                nested["audio"] = {**nested["audio"], "input": substituted}
+            changes = _honoured(nested, Config, "session", warnings)
         try:
-            return Config.model_validate(_merged(self.model_dump(), changes))
+            updated = Config.model_validate(_merged(self.model_dump(), changes))
         except ValidationError as error:
             raise _refusal(error) from None
+        form = updated.audio.input.format
+        if form.type in g711.LAWS and form.rate != g711.RATE:
+            raise refused("session.audio.input.format.rate", f"expected {g711.RATE} for {form.type}; it is {form.rate}")
+        return Update(updated, tuple(warnings))
+
+    def in_beta_names(self) -> dict[str, Any]:
+        """The same as the beta API's `transcription_session` objects have it."""
+        wanted = self.audio.input.model_dump()
+        (form,) = (name for name, kind in BETA_FORMATS.items() if kind == self.audio.input.format.type)
+        return {**{name: wanted[place] for name, place in BETA.items()}, "input_audio_format": form}
+
+
+@dataclass(frozen=True)
+class Update:
+    """New settings, and what of the wish for them had no effect."""
+
+    config: Config
+    warnings: tuple[str, ...]
 
 
 PARTS: Mapping[str, type[_Part]] = {
@@ -81,6 +133,107 @@ PARTS: Mapping[str, type[_Part]] = {
     "transcription": Transcription,
     "turn_detection": ServerVad,
 }
+# The beta API's name at the top of a session → the name in `audio.input`.
+BETA = {
+    "input_audio_format": "format",
+    "input_audio_transcription": "transcription",
+    "input_audio_noise_reduction": "noise_reduction",
+    "turn_detection": "turn_detection",
+}
+BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+# What a client finds in `session.created` and may send back.
+ECHOED = ("id", "object", "expires_at", "client_secret")
+# Fields beside the honoured ones that ask for another result than a transcript of what is said, and what to do instead.
+IN_VAIN: Mapping[str, str] = {
+    "instructions": "nothing is answered here; the context goes into audio.input.transcription.prompt",
+    "prompt": "there are no templates here; the context goes into audio.input.transcription.prompt",
+    "tools": "nothing is called here",
+    "voice": "the server does not speak",
+    "output": "the server does not speak",
+    "translation": "speech is transcribed in its own language",
+    "target_language": "speech is transcribed in its own language",
+    "task": "speech is transcribed in its own language",
+    "diarization": "speakers are not told apart",
+    "diarize": "speakers are not told apart",
+    "timestamp_granularities": "words have no times in a session",
+}
+MODALITIES = ("modalities", "output_modalities")
+# Seconds of patience in place of a model of meaning, which may wait 8, 4 and 2 s at most (OpenAI's documentation).
+EAGERNESS = {"low": 1000, "medium": 500, "auto": 500, "high": 300}
+# OpenAI's models without turn detection: their clients, such as LiveKit, name none and commit by themselves.
+UNDETECTED = ("gpt-realtime-whisper", "gpt-live-transcribe")
+
+
+def _nested(session: Mapping[str, Any]) -> dict[str, Any]:
+    """The beta API's names in their places of today. Raises ApiError where both are given, or for an unknown format."""
+    beta = {place: session[name] for name, place in BETA.items() if name in session}
+    rest = {name: value for name, value in session.items() if name not in BETA}
+    if not beta:
+        return rest
+    if rest.get("audio"):
+        name = next(name for name in BETA if name in session)
+        raise refused(f"session.{name}", "has its place in session.audio.input; send one of the two forms")
+    if (form := beta.get("format")) is not None:
+        if not isinstance(form, str) or form not in BETA_FORMATS:
+            words = f"{shown(form)} is not possible; possible are {', '.join(BETA_FORMATS)}"
+            raise refused("session.input_audio_format", words)
+        beta["format"] = {"type": BETA_FORMATS[form]}
+    return {**rest, "audio": {"input": beta}}
+
+
+def _substituted(wanted: Mapping[str, Any], now: Input, warnings: list[str]) -> dict[str, Any]:
+    """What takes the place of a detection of turns that is not to be had, and the fields that follow from others."""
+    found = dict(wanted)
+    form, vad, transcription = (found.get(name) for name in ("format", "turn_detection", "transcription"))
+    if isinstance(form, dict) and form.get("type") not in (None, now.format.type):
+        rate = g711.RATE if form["type"] in g711.LAWS else Format().rate
+        found["format"] = {**form, "rate": form.get("rate") or rate}
+    if isinstance(vad, dict) and vad.get("type") == "semantic_vad":
+        eagerness = vad.get("eagerness") or "auto"
+        if eagerness not in list(EAGERNESS):
+            here, possible = "session.audio.input.turn_detection.eagerness", ", ".join(EAGERNESS)
+            raise refused(here, f"{shown(eagerness)} is not possible; possible are {possible}")
+        rest = {name: value for name, value in vad.items() if name != "eagerness"}
+        silence = EAGERNESS[eagerness]
+        found["turn_detection"] = {**ServerVad(silence_duration_ms=silence).model_dump(), **rest, "type": "server_vad"}
+        instead = f"server_vad with silence_duration_ms {silence} takes its place"
+        warnings.append(f"session.audio.input.turn_detection: semantic_vad is not to be had, {instead}")
+    model = transcription.get("model") if isinstance(transcription, dict) else None
+    if "turn_detection" not in found and now.turn_detection == ServerVad() and str(model).startswith(UNDETECTED):
+        found["turn_detection"] = None
+    return found
+
+
+def _honoured(changes: Mapping[str, Any], part: type[_Part], place: str, warnings: list[str]) -> dict[str, Any]:
+    """The fields that are honoured; of the others a warning tells, unless they ask for nothing. Raises ApiError for one
+    that asks for another result."""
+    found: dict[str, Any] = {}
+    for name, value in changes.items():
+        field, here = part.model_fields.get(name), f"{place}.{shortened(name)}"
+        if field is None or field.annotation in (type(None), Literal[False]):
+            _leave_out(name, value, here, warnings)
+        elif name in PARTS and isinstance(value, dict):
+            found[name] = _honoured(value, PARTS[name], here, warnings)
+        elif value is None and name != "turn_detection":  # which null turns off
+            found[name] = part().model_dump()[name]
+        else:
+            found[name] = value
+    languages = found.get("languages")
+    if isinstance(languages, list) and len(languages) > 1:
+        warnings.append(f"{place}.languages: one language can be forced, not several; it is detected")
+    return found
+
+
+def _leave_out(name: str, value: Any, here: str, warnings: list[str]) -> None:
+    if name in ECHOED or not value:
+        return
+    if name in IN_VAIN and (name, value) != ("task", "transcribe"):
+        raise refused(here, IN_VAIN[name])
+    if name in MODALITIES:
+        if value != ["text"]:
+            raise refused(here, "the server does not speak; send ['text'] or leave it out")
+        return
+    warnings.append(f"{here}: {shown(value)} has no effect")
 
 
 def _merged(before: Any, changes: Any) -> Any:
@@ -92,12 +245,6 @@ def _merged(before: Any, changes: Any) -> Any:
 
 def _refusal(error: ValidationError) -> Exception:
     first = error.errors(include_url=False)[0]
-    place = ["session", *(str(name) for name in first["loc"])]
-    if first["type"] == "extra_forbidden":
-        return refused(".".join(place), f"is not known here; possible are {_possible(place)}", code="unknown_field")
+    place = ".".join(["session", *(str(name) for name in first["loc"])])
     words = first["msg"].replace("Input should be", "expected").replace("or instance of ", "or a ")
-    return refused(".".join(place), f"{words}; it is {shown(first['input'])}")
-
-
-def _possible(place: Sequence[str]) -> str:
-    return ", ".join(PARTS[place[-2]].model_fields)
+    return refused(place, f"{words}; it is {shown(first['input'])}")

@@ -13,14 +13,19 @@ from fastapi import WebSocket
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError
 
-MOST_AUDIO = 1 << 20  # bytes of audio in one event: 22 s at 24 kHz
-# What each event may bring beside its type and event_id; all of it must be there.
+MOST_AUDIO = 15 << 20  # bytes of audio in one event, as at OpenAI: 5.5 minutes at 24 kHz
+# What each event brings beside its type and event_id; all of it must be there.
 EVENTS: Mapping[str, Sequence[str]] = {
     "session.update": ("session",),
+    "transcription_session.update": ("session",),  # the beta API's name
     "input_audio_buffer.append": ("audio",),
     "input_audio_buffer.commit": (),
     "input_audio_buffer.clear": (),
+    # Stop an answer, and what is heard of it: there is none, so it is done.
+    "response.cancel": (),
+    "output_audio_buffer.clear": (),
 }
+OPTIONAL: Mapping[str, Sequence[str]] = {"response.cancel": ("response_id",)}
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
 LONGEST_SHOWN = 80  # characters of what a client sent, in words about it
@@ -48,30 +53,29 @@ def check(event: Mapping[str, Any]) -> None:
     kind = event.get("type")
     if not isinstance(kind, str) or kind not in EVENTS:
         raise refused("type", f"{shown(kind)} is not possible; possible are {', '.join(EVENTS)}", code="unknown_event")
+    possible = [*ALWAYS, *EVENTS[kind], *OPTIONAL.get(kind, ())]
     for name in event:
-        if name not in ALWAYS and name not in EVENTS[kind]:
-            possible = ", ".join([*ALWAYS, *EVENTS[kind]])
-            raise refused(
-                name[:LONGEST_SHOWN], f"is not known in {kind}; possible are {possible}", code="unknown_field"
-            )
+        if name not in possible:
+            words = f"is not known in {kind}; possible are {', '.join(possible)}"
+            raise refused(shortened(name), words, code="unknown_field")
     for name in EVENTS[kind]:
         if name not in event:
             raise refused(name, f"is missing in {kind}", code="missing_field")
 
 
-def pcm(audio: Any) -> bytes:
-    """The audio of an append event. Raises ApiError, 400, for what is no whole 16-bit samples in base64."""
-    if not isinstance(audio, str):
+def audio(value: Any, *, sample_bytes: int) -> bytes:
+    """The audio of an append event. Raises ApiError, 400, for what is no whole samples in base64."""
+    if not isinstance(value, str):
         raise refused("audio", "expected text, in base64")
-    if len(audio) > MOST_AUDIO * 4 / 3:
+    if len(value) > MOST_AUDIO * 4 / 3:
         raise refused("audio", f"holds more than {MOST_AUDIO >> 20} MiB; send it in several events", code="too_large")
     try:
-        samples = base64.b64decode(audio, validate=True)
+        data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise refused("audio", f"is no base64: {error}") from None
-    if len(samples) % 2:
-        raise refused("audio", f"holds {len(samples)} bytes, expected 16-bit samples, an even number")
-    return samples
+    if len(data) % sample_bytes:
+        raise refused("audio", f"holds {len(data)} bytes, expected 16-bit samples, an even number")
+    return data
 
 
 class Outgoing:
@@ -118,7 +122,11 @@ def shown(value: object) -> str:
     """A value in a message, however long or deep it is."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
-    text = repr(value)
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that a client sent."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 

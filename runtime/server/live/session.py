@@ -5,10 +5,11 @@ One task leads it and sends each event before it goes on.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-from fastapi import WebSocket
+from fastapi import WebSocket, WebSocketDisconnect
 
 from runtime.audio import SAMPLE_RATE
 from runtime.live.listener import Listener
@@ -28,6 +29,9 @@ SLICE = 0.128  # seconds of sound that are heard at once; following the voice in
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
 AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
 TICK = 0.5  # seconds between looks at whether the server drains
+LARGE = 64 << 10  # characters from which on a message is parsed in another thread; a 15 MiB append takes some 0.1 s
+
+T = TypeVar("T")
 
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -35,12 +39,16 @@ Handler = Callable[[dict[str, Any]], Awaitable[None]]
 class Session:
     """With one client, whose WebSocket is accepted."""
 
-    def __init__(self, socket: WebSocket, outgoing: Outgoing, *, service: Service, life: Life) -> None:
+    def __init__(
+        self, socket: WebSocket, outgoing: Outgoing, *, service: Service, life: Life, warnings: Sequence[str] = ()
+    ) -> None:
+        """`warnings` are of what the address asked for."""
         self._socket, self._out, self._service, self._life = socket, outgoing, service, life
+        self._warnings = warnings
         self._id = new_id("sess")
         self._terms: Terms = agree(Config(), service.transcriber)
         self._listener = Listener(
-            rate=self._terms.rate,
+            rate=self._terms.format.rate,
             detection=self._terms.detection,
             longest=min(LONGEST, service.settings.segment_seconds),
             new_turn=self._new_turn,
@@ -49,36 +57,42 @@ class Session:
         self._item: str | None = None  # the last one that was committed
         self._handlers: Mapping[str, Handler] = {
             "session.update": self._update,
+            "transcription_session.update": self._update,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit,
             "input_audio_buffer.clear": self._clear,
+            "response.cancel": self._do_nothing,
+            "output_audio_buffer.clear": self._do_nothing,
         }
+        # What the client says next. It is awaited while the last event is still being done: a connection from which
+        # nothing is read answers no ping of the client either, and does not tell that the client is gone.
+        self._receiving: asyncio.Future[Any]
 
     async def lead(self) -> None:
-        """Until the client leaves or, where the server drains, all that was said is told.
+        """Until the server ends it; where it drains, once all that was said is told.
 
-        Raises KitError where the server ends it, and what `Outgoing` raises where the client is gone.
+        Raises the KitError for which it ends, and WebSocketDisconnect or what `Outgoing` raises where the client is
+        gone.
         """
-        await self._out.send("session.created", session=self._described())
-        receiving = asyncio.ensure_future(self._socket.receive())
+        await self._out.send("session.created", session=self._described(), **_warned(self._warnings))
+        self._receiving = asyncio.ensure_future(self._socket.receive())
         active = time.monotonic()
         try:
             while self._life.status != "draining":
                 await self._narrator.advance()
-                ready = {receiving} if self._narrator.waiting < AHEAD else set()
+                ready = {self._receiving} if self._narrator.waiting < AHEAD else set()
                 awaited = {*ready, *self._narrator.decoding}
                 await asyncio.wait(awaited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-                if ready and receiving.done():
-                    message = receiving.result()
-                    if message["type"] == "websocket.disconnect":
-                        return
+                self._refuse_if_gone()
+                if ready and self._receiving.done():
+                    message = self._receiving.result()
+                    self._receiving = asyncio.ensure_future(self._socket.receive())
                     await self._take(message)
                     active = time.monotonic()
-                    receiving = asyncio.ensure_future(self._socket.receive())
                 self._refuse_if_idle(active)
             await self._finish()
         finally:
-            receiving.cancel()
+            self._receiving.cancel()
             await self._narrator.give_up()
         raise StoppingError("the server", f"is {self._life.stage}", "connect again later")
 
@@ -86,30 +100,48 @@ class Session:
         """Do what an event says, or tell what is wrong with it; the session goes on."""
         event: dict[str, Any] = {}
         try:
-            event = messages.read(message)
+            event = await self._apart(len(message.get("text") or ""), partial(messages.read, message))
+            del message  # which may be large
             messages.check(event)
             await self._handlers[event["type"]](event)
         except ApiError as error:
             await self._out.error(error, event.get("event_id"))
 
+    async def _apart(self, size: int, function: Callable[[], T]) -> T:
+        """What `function` gives, in another thread if it works on so much that others would wait."""
+        return await self._service.read(function) if size > LARGE else function()
+
     async def _update(self, event: dict[str, Any]) -> None:
-        terms = agree(self._terms.config.updated(event["session"]), self._service.transcriber)
+        update = self._terms.config.updated(event["session"])
+        terms = agree(update.config, self._service.transcriber)
         if not terms.hears_like(self._terms):
             if self._listener.turn:
                 words = "format and turn_detection cannot change within a turn; commit or clear it first"
                 raise refused("session.audio.input", words, code="turn_open")
-            self._listener.tune(rate=terms.rate, detection=terms.detection)
+            self._listener.tune(rate=terms.format.rate, detection=terms.detection)
         self._terms = terms
-        await self._out.send("session.updated", session=self._described())
+        beta = event["type"] == "transcription_session.update"
+        session = self._described(beta=beta)
+        kind = "transcription_session.updated" if beta else "session.updated"
+        await self._out.send(kind, session=session, **_warned(update.warnings))
 
     async def _append(self, event: dict[str, Any]) -> None:
-        pcm = messages.pcm(event["audio"])
-        size = 2 * int(SLICE * self._terms.rate)  # bytes
-        for start in range(0, len(pcm), size):
-            for turn in self._listener.hear(pcm[start : start + size]):
+        form, text = self._terms.format, event.pop("audio")
+        decode = partial(messages.audio, text, sample_bytes=form.sample_bytes)
+        sound = await self._apart(len(text) if isinstance(text, str) else 0, decode)
+        del text, decode
+        size = form.sample_bytes * int(SLICE * form.rate)
+        for start in range(0, len(sound), size):
+            for turn in self._listener.hear(form.pcm(sound[start : start + size])):
                 await (self._begun(turn) if turn.end is None else self._stopped(turn))
             await self._narrator.advance()
             await asyncio.sleep(0)  # others have their turn
+            self._refuse_if_gone()
+            while self._narrator.waiting >= AHEAD and self._narrator.decoding:
+                unread = set() if self._receiving.done() else {self._receiving}
+                await asyncio.wait({*self._narrator.decoding, *unread}, return_when=asyncio.FIRST_COMPLETED)
+                self._refuse_if_gone()
+                await self._narrator.advance()
 
     async def _commit(self, _: dict[str, Any]) -> None:
         turn = self._listener.commit(shortest=SHORTEST)
@@ -119,6 +151,9 @@ class Session:
                 words = "nobody speaks, and what was said before was committed by turn_detection"
             raise ApiError(400, f"there is nothing to commit: {words}", code="input_audio_buffer_commit_empty")
         await self._committed(turn)
+
+    async def _do_nothing(self, _: dict[str, Any]) -> None:
+        """There is no answer that could be stopped."""
 
     async def _clear(self, _: dict[str, Any]) -> None:
         turn = self._listener.clear()
@@ -158,14 +193,26 @@ class Session:
             self._narrator.turns.remove(self._listener.turn)
         await self._narrator.finish()
 
+    def _refuse_if_gone(self) -> None:
+        """Raises WebSocketDisconnect where the client has left, and said nothing more before."""
+        if self._receiving.done() and (said := self._receiving.result())["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(said.get("code", 1005), said.get("reason"))
+
     def _refuse_if_idle(self, active: float) -> None:
         """Raises StoppingError where the client has said nothing for as long as a request may take."""
         most = self._service.settings.request_timeout_seconds
         if not self._narrator.decoding and time.monotonic() - active > most:
             raise StoppingError("the session", f"was idle for longer than the limit of {most:g} s", "connect again")
 
-    def _described(self) -> dict[str, Any]:
-        return {"id": self._id, "object": "realtime.transcription_session", **self._terms.config.model_dump()}
+    def _described(self, *, beta: bool = False) -> dict[str, Any]:
+        config = self._terms.config
+        told = config.in_beta_names() if beta else config.model_dump()
+        return {"id": self._id, "object": "realtime.transcription_session", **told}
+
+
+def _warned(warnings: Sequence[str]) -> dict[str, Any]:
+    """The field of an event that tells what had no effect, if anything had none."""
+    return {"warnings": list(warnings)} if warnings else {}
 
 
 def _milliseconds(sample: int) -> int:

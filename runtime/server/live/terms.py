@@ -6,7 +6,7 @@ from runtime.errors import KitError
 from runtime.live.listener import Detection
 from runtime.server.answering import refused
 from runtime.server.errors import from_kit
-from runtime.server.live.config import Config
+from runtime.server.live.config import Config, Format
 from runtime.server.models import names
 from runtime.transcriber import Transcriber
 
@@ -25,13 +25,13 @@ class Terms:
     detection: Detection | None
 
     @property
-    def rate(self) -> int:
-        """Of the sound that comes, in Hz."""
-        return self.config.audio.input.format.rate
+    def format(self) -> Format:
+        """Of the sound that comes."""
+        return self.config.audio.input.format
 
     def hears_like(self, other: "Terms") -> bool:
         """Whether sound is taken in the same way."""
-        return (self.rate, self.detection) == (other.rate, other.detection)
+        return (self.format, self.detection) == (other.format, other.detection)
 
 
 def agree(config: Config, transcriber: Transcriber) -> Terms:
@@ -42,11 +42,11 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
         words = f"{wanted.transcription.model!r} is not served here; possible are {', '.join(served)}"
         raise refused(f"{_TRANSCRIPTION}.model", words, code="model_not_found")
     prompter, vad = transcriber.prompter, wanted.turn_detection
-    context = wanted.transcription.prompt or ""
+    context = wanted.transcription.context
     if not _is_unicode(context):
         raise refused(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
     try:
-        language = prompter.language(wanted.transcription.language)
+        language = prompter.language(wanted.transcription.forced)
         prompt = prompter.write(context=context, language=language)
     except KitError as error:
         raise from_kit(error, NAMES) from error

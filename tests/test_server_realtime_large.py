@@ -1,0 +1,102 @@
+"""Appends of minutes at once: heard to the end, while others have their turn, and refused by an event beyond 15 MiB."""
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from serving import PATIENCE, HeldEngine, Served, held, served
+from talking import TRANSCRIPTION, CountingEngine, Talk, talking
+
+from runtime.audio import SAMPLE_RATE
+from runtime.server.live.messages import MOST_AUDIO
+from runtime.transcriber import Transcriber
+
+SECONDS = MOST_AUDIO / 2 / 24_000
+NOISE = np.random.default_rng(1).normal(0, 3000, MOST_AUDIO // 2).astype("<i2").tobytes()
+
+
+@contextmanager
+def committing(server: Served) -> Iterator[Talk]:
+    """A session whose client commits."""
+    with talking(server, max_size=None) as talk:
+        talk.set(turn_detection=None)
+        yield talk
+
+
+def append(talk: Talk, sound: bytes) -> None:
+    """All of it in one event."""
+    talk.send("input_audio_buffer.append", audio=base64.b64encode(sound).decode(), event_id="large")
+
+
+def test_an_append_of_15_mib_is_heard_while_others_are_answered(transcriber: Transcriber) -> None:
+    engine = CountingEngine(transcriber.engine)
+    with served(replace(transcriber, engine=engine)) as server, committing(server) as talk:
+        append(talk, NOISE)
+        talk.send("input_audio_buffer.commit")
+        talk.wait(f"{TRANSCRIPTION}.delta")  # it is being heard
+        assert server.get("/health/live").status_code == 200
+        with committing(server) as other:
+            other.append(np.zeros(SAMPLE_RATE, dtype=np.float32), rate=24_000)
+            other.send("input_audio_buffer.commit")
+            other.wait(f"{TRANSCRIPTION}.completed")
+        assert not talk.of("input_audio_buffer.committed")
+        done = talk.wait(f"{TRANSCRIPTION}.completed")
+        assert done["usage"]["seconds"] == pytest.approx(SECONDS, abs=0.01)
+        assert done["transcript"] == talk.told(done["item_id"])
+
+
+def test_more_than_15_mib_is_refused_and_the_session_goes_on(transcriber: Transcriber) -> None:
+    engine = CountingEngine(transcriber.engine)
+    with served(replace(transcriber, engine=engine)) as server, committing(server) as talk:
+        append(talk, NOISE + NOISE[: MOST_AUDIO // 2])
+        error = talk.wait("error")["error"]
+        assert (error["code"], error["event_id"], error["param"]) == ("too_large", "large", "audio")
+        assert "15 MiB" in error["message"]
+        append(talk, NOISE[: 2 * 24_000])
+        talk.send("input_audio_buffer.commit")
+        assert talk.wait(f"{TRANSCRIPTION}.completed")["usage"]["seconds"] == 1
+
+
+def waiting(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
+    """With an engine that is done with nothing, and so busy that no growing segment is decoded."""
+    silent, engine = held(transcriber)
+    engine.together = 0
+    return silent, engine
+
+
+def test_a_large_append_waits_for_what_is_decoded_and_is_heard_to_the_end(transcriber: Transcriber) -> None:
+    silent, engine = waiting(transcriber)
+    with served(silent) as server, committing(server) as talk:
+        append(talk, NOISE)
+        talk.send("input_audio_buffer.commit")
+        heard = 0.0
+        while heard < SECONDS - 0.1:
+            decoding = engine.next()
+            heard += decoding.utterance.seconds
+            decoding.tell(RuntimeError("so far"))
+        assert talk.wait(f"{TRANSCRIPTION}.failed")["error"]["code"] == "decoding_failed"
+
+
+def test_a_client_that_leaves_while_its_append_waits_frees_everything(transcriber: Transcriber) -> None:
+    silent, engine = waiting(transcriber)
+    with served(silent) as server, committing(server) as talk:
+        append(talk, NOISE)
+        decoding = engine.next()
+        talk.connection.socket.shutdown(socket.SHUT_RDWR)
+        assert decoding.cancelled.wait(PATIENCE)
+        assert server.life.await_idle(PATIENCE)
+        assert server.service.held == 0
+
+
+def test_pings_of_the_client_are_answered_while_its_append_waits(transcriber: Transcriber) -> None:
+    silent, engine = waiting(transcriber)
+    with served(silent) as server, committing(server) as talk:
+        append(talk, NOISE)
+        talk.connection.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        engine.next()
+        assert talk.connection.ping().wait(PATIENCE)
