@@ -7,6 +7,7 @@ from runtime.server import admin, chat, docs, health, info, metrics, models, pag
 from runtime.server.access import Access
 from runtime.server.errors import add_handlers
 from runtime.server.gate import Gate
+from runtime.server.head import HeadAsGet
 from runtime.server.instruments import Metrics
 from runtime.server.journal import Journal
 from runtime.server.life import Life
@@ -26,6 +27,7 @@ def create_app(life: Life, *, access: Access | None = None) -> FastAPI:
         app.include_router(module.router, responses=answers(module.router.prefix))
     add_handlers(app)
     access = access or Access()
+    app.add_middleware(HeadAsGet)  # innermost
     app.add_middleware(Gate, life=life, access=access)
     let_in(app, access.origins)
     routes = [*app.routes, *(route for module in MODULES for route in module.router.routes)]

@@ -53,12 +53,14 @@ def unknown(words: str, code: str) -> ApiError:
 
 
 def given_key(scope: Scope) -> str:
-    """The key that a request brings, empty if it brings none: in `Authorization: Bearer KEY`, and for a WebSocket also
-    as the subprotocol `openai-insecure-api-key.KEY`."""
-    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+    """The key that a request brings, empty if it brings none: in `Authorization: Bearer KEY`, and for a WebSocket, also
+    one that a proxy did not forward as such, as the subprotocol `openai-insecure-api-key.KEY`."""
+    headers = Headers(scope=scope)
+    scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    offered = [name for name in scope.get("subprotocols", ()) if name.startswith(SUBPROTOCOL)]
+    names = (name.strip() for name in headers.get("sec-websocket-protocol", "").split(","))
+    offered = [name for name in names if name.startswith(SUBPROTOCOL)]
     return offered[0].removeprefix(SUBPROTOCOL) if offered else ""
 
 

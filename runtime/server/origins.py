@@ -1,6 +1,6 @@
 """Whose pages may use the server from a browser."""
 
-from urllib.parse import urlsplit
+import re
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -10,6 +10,8 @@ from starlette.types import Scope
 from runtime.server.errors import ApiError
 
 ANY = "*"
+REALTIME = "/v1/realtime"
+PORT = r":\d+$"
 USUAL_PORTS = {"http": ":80", "https": ":443"}  # browsers leave them out
 # What pages may read of an answer, beside what CORS lets them read anyway.
 EXPOSED = (
@@ -40,13 +42,30 @@ def let_in(app: FastAPI, origins: frozenset[str]) -> None:
 
 def check_origin(scope: Scope, origins: frozenset[str]) -> None:
     """Raises ApiError, 403, for a WebSocket from a page of another origin: browsers open those without asking, as they
-    do not apply CORS to them. Programs name no origin."""
+    do not apply CORS to them. Programs name no origin. What asks at a WebSocket's address without being one, as a page
+    does to learn why it was refused, is answered likewise."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
-    if scope["type"] != "websocket" or origin is None or ANY in origins or origin in origins:
+    if not (scope["type"] == "websocket" or scope["path"].rstrip("/") == REALTIME):
         return
-    if urlsplit(origin).netloc != headers.get("host"):
-        raise ApiError(403, f"pages of {origin} may not use this server (ASR_CORS_ORIGINS)", code="origin")
+    if origin is None or ANY in origins or origin in origins:
+        return
+    # As a proxy in front was asked. Scripts can set that header for no WebSocket, and Host for nothing.
+    forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
+    asked = [host for host in (headers.get("host", ""), forwarded) if host]
+    if not any(_is_own(origin, host) for host in asked):
+        words = f"pages of {origin} may not use this server, which was asked as {' or '.join(asked) or 'no host'}"
+        proxy = "proxy_set_header Host $http_host (docker/nginx/README.md)"
+        advice = f"behind nginx, the page's own server needs {proxy}; pages of others are let in by ASR_CORS_ORIGINS"
+        raise ApiError(403, f"{words}; {advice}", code="origin")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page came from this host. One without a port, as nginx's $host has it, is the same host on any port."""
+    scheme, _, place = origin.partition("://")
+    if _as_sent(f"{scheme}://{host.lower()}") == origin:
+        return True
+    return re.sub(PORT, "", place) == host.lower()
 
 
 def _as_sent(origin: str) -> str:

@@ -25,13 +25,13 @@ TYPES = {
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def home(request: Request) -> Response:
     """The page."""
     return _answer(request, HOME)
 
 
-@router.api_route("/static/{name}", methods=["GET", "HEAD"])
+@router.get("/static/{name}")
 async def asset(request: Request, name: str) -> Response:
     """What the page is made of. Raises HTTPException, 404, for anything else."""
     return _answer(request, name)

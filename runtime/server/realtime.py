@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.server.answering import refused
 from runtime.server.entry import note_failure
-from runtime.server.errors import StoppingError, from_kit
+from runtime.server.errors import ApiError, StoppingError, from_kit
 from runtime.server.life import life_of
 from runtime.server.live.messages import Outgoing, shortened, shown
 from runtime.server.live.session import Session
@@ -25,11 +25,13 @@ POSSIBLE = ("intent", "model")
 INTENT = "transcription"
 SETTINGS = ("language", "prompt", "keywords", "input_audio_format", "turn_detection")  # of sessions, not of addresses
 SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # all; HEAD is answered as GET
 GOING_AWAY, FAILED = 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
 GONE = (WebSocketDisconnect, asyncio.TimeoutError)
 
 
 @router.websocket("/realtime")
+@router.websocket("/realtime/")
 async def realtime(socket: WebSocket) -> None:
     """Transcribe speech while it is spoken."""
     life = life_of(socket)
@@ -50,6 +52,23 @@ async def realtime(socket: WebSocket) -> None:
             await outgoing.close(GOING_AWAY if isinstance(error, StoppingError) else FAILED, failure.message)
     except GONE:
         pass  # nobody is there any more, or reads
+
+
+@router.api_route("/realtime", methods=METHODS, include_in_schema=False)
+@router.api_route("/realtime/", methods=METHODS, include_in_schema=False)
+async def not_upgraded(request: Request) -> None:
+    """What asks without an upgrade: a proxy that does not forward it, or a page whose WebSocket was refused and whose
+    browser does not tell it why. Whatever else is wrong is told first."""
+    try:
+        life_of(request).service.refuse_if_full()
+    except KitError as error:
+        raise from_kit(error, NAMES) from error
+    words = (
+        f"{request.url.path} is a WebSocket, and this request is none; behind a proxy, forward Upgrade and Connection"
+    )
+    refusal = ApiError(426, f"{words} (docker/nginx/README.md has the lines for nginx)", code="upgrade_required")
+    refusal.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+    raise refusal
 
 
 def check_query(query: Mapping[str, str], settings: Settings) -> list[str]:

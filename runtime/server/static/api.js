@@ -65,6 +65,17 @@ export async function languagesKnown() {
   return (await get("static/languages.json")).json();
 }
 
+/** Why the server refused a WebSocket, which the browser does not tell: what it answers to the same address without one. */
+export async function refusal(path) {
+  try {
+    // POST, as GET brings no Origin, which may be the reason.
+    const answer = await fetch(path, { method: "POST", headers: authorization(), cache: "no-store" });
+    return failure(answer.status, await answer.text()).detail;
+  } catch {
+    return "";
+  }
+}
+
 /** What the server is and which limits it has. */
 export async function info() {
   const answer = await get("v1/info");

@@ -3,7 +3,7 @@
 import { Failure, info, languagesKnown, ready, transcribe, useKey } from "./api.js";
 import { follow } from "./captions.js";
 import { clock } from "./formats.js";
-import { fail, status } from "./notices.js";
+import { complain, fail, status } from "./notices.js";
 import { record } from "./recorder.js";
 import * as transcript from "./transcript.js";
 import { language, say, speakOther, translate } from "./words.js";
@@ -137,7 +137,10 @@ async function startRecording() {
     const endCaptions = follow(begun.stream, {
       ...options(),
       onText: write,
-      onFailure: () => status("uncaptioned"),
+      onFailure(reason) {
+        status("uncaptioned");
+        if (reason) complain(new Failure("captions", { detail: reason }));
+      },
     });
     recording = { begun, endCaptions };
     showRecording(true);

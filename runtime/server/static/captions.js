@@ -1,24 +1,29 @@
 // Words while one speaks, over the server's realtime socket. They are a preview: the recording is transcribed at its end.
 
-import { serverKey } from "./api.js";
+import { refusal, serverKey } from "./api.js";
 
+const PATH = "v1/realtime";
 const RATE = 24_000; // Hz
 const TRANSCRIPTION = "conversation.item.input_audio_transcription";
 const KEY = "openai-insecure-api-key."; // pages cannot set headers of a WebSocket
 
 /**
  * Follow the sound of a stream. `onText` hears all that was said so far, one line a turn; `onFailure` that no more text
- * will come. Returns what ends it, and waits until the server knows.
+ * will come, and the server's words on why it came to none, if it has any. Returns what ends it, and waits until the server knows.
  */
 export function follow(stream, { language, context, onText, onFailure }) {
   const turns = new Map();
   let socket;
   let sound;
+  let opened = false;
+  let ended = false;
 
-  const fail = () => {
+  const fail = async () => {
     sound?.close();
     sound = undefined;
     onFailure();
+    const reason = opened ? "" : await refusal(PATH);
+    if (reason && !ended) onFailure(reason);
   };
   const hear = ({ data }) => {
     const event = JSON.parse(data);
@@ -28,6 +33,7 @@ export function follow(stream, { language, context, onText, onFailure }) {
     onText([...turns.values()].filter(Boolean).join("\n"));
   };
   const begin = async () => {
+    opened = true;
     const transcription = { language: language || null, prompt: context || null };
     send(socket, "session.update", { session: { type: "transcription", audio: { input: { transcription } } } });
     try {
@@ -40,7 +46,7 @@ export function follow(stream, { language, context, onText, onFailure }) {
   };
 
   try {
-    const url = new URL("v1/realtime", document.baseURI);
+    const url = new URL(PATH, document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
     socket = new WebSocket(url, serverKey() ? ["realtime", KEY + serverKey()] : ["realtime"]);
   } catch {
@@ -51,6 +57,7 @@ export function follow(stream, { language, context, onText, onFailure }) {
   socket.onmessage = hear;
   socket.onclose = fail;
   return async () => {
+    ended = true;
     sound?.close();
     sound = undefined;
     if (socket.readyState === WebSocket.CLOSED) return;

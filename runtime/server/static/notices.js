@@ -25,7 +25,11 @@ export function fail(error, { retry }) {
     $("key-form").hidden = false;
     $("key").focus();
   }
-  if (error.kind === "no_key") return; // no more than a question
+  if (error.kind !== "no_key") complain(error, { retry }); // that is no more than a question
+}
+
+/** Show what went wrong, whatever else goes on. */
+export function complain(error, { retry } = {}) {
   const head = document.createElement("strong");
   label(head, `error.${error.kind}`);
   const more = document.createElement("p");

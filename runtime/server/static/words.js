@@ -67,6 +67,7 @@ export const WORDS = {
     "error.network.more": "Is it running, and is this computer connected to it?",
     "error.lost": "The connection was lost before the text was complete",
     "error.lost.more": "What had arrived until then is shown below.",
+    "error.captions": "There is no text while you speak",
     "error.insecure": "The browser gives the microphone to secure pages only",
     "error.insecure.more": ({ port }) =>
       `Open this page over https, or on the server's own address: ssh -L ${port}:127.0.0.1:${port} SERVER, then http://localhost:${port}`,
@@ -136,6 +137,7 @@ export const WORDS = {
     "error.network.more": "服务器是否在运行？本机与它的网络是否连通？",
     "error.lost": "文字传完之前连接中断",
     "error.lost.more": "下面是中断前已收到的内容。",
+    "error.captions": "说话时无法显示文字",
     "error.insecure": "浏览器只允许安全页面使用麦克风",
     "error.insecure.more": ({ port }) =>
       `请用 https 打开本页，或转发端口后在本机打开：ssh -L ${port}:127.0.0.1:${port} 服务器，然后访问 http://localhost:${port}`,
