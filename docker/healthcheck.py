@@ -9,7 +9,11 @@ import urllib.request
 
 SCHEME = "https" if os.environ.get("ASR_TLS_CERT_FILE") else "http"
 PATH = sys.argv[1] if sys.argv[1:] else "/health/ready"
-URL = f"{SCHEME}://127.0.0.1:{os.environ.get('ASR_PORT') or 8000}{PATH}"
+HOST = os.environ.get("ASR_HOST") or "127.0.0.1"
+if HOST in ("0.0.0.0", "::"):  # all addresses of either family, the loopback's among them
+    HOST = "127.0.0.1"
+HOST = f"[{HOST}]" if ":" in HOST else HOST
+URL = f"{SCHEME}://{HOST}:{os.environ.get('ASR_PORT') or 8000}{PATH}"
 
 
 def main() -> int:

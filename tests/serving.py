@@ -142,7 +142,7 @@ def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     settings = transcriber.settings.model_copy(update=changes)
     tls = read_tls(settings)
     app = create_app(life, access=read_access(settings))
-    with listening(app, host="127.0.0.1", port=0, tls=tls) as listener:
+    with listening(app, host=settings.host, port=0, tls=tls) as listener:
         service = Service(replace(transcriber, settings=settings))
         life.ready(service)
         try:

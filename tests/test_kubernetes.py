@@ -93,7 +93,7 @@ def test_the_settings_are_settings(name: str, build: Build) -> None:
     data = only(build(name), "ConfigMap")["data"]
     assert all(key.startswith(PREFIX) for key in data)
     settings = load_settings(data)
-    assert settings.host == "0.0.0.0"
+    assert settings.host == "::"
     assert settings.hub_token is None
 
 

@@ -82,7 +82,7 @@ def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_pa
     )
     assert service["environment"] == {
         "ASR_PROFILE": "cpu",
-        "ASR_HOST": "0.0.0.0",
+        "ASR_HOST": "::",
         "ASR_PORT": "8123",
         "ASR_MODEL": "demo",
         "ASR_MAX_BATCH": "4",

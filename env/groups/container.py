@@ -1,22 +1,36 @@
 """The container, and what it may use of the host."""
 
-from typing import Literal
+import ipaddress
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator
 from pydantic_settings import BaseSettings
 
 from env.field import setting
 
 
+def _address(text: str) -> str:
+    """In the spelling that everything compares: without brackets, IPv6 as RFC 5952 writes it. Raises ValueError."""
+    if text.lower() == "localhost":
+        return "localhost"
+    address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise ValueError("an address of one link")
+        address = address.ipv4_mapped or address
+    return str(address)
+
+
 class ContainerSettings(BaseSettings):
     """Address, NPUs, user, image, monitoring."""
 
-    host: str = setting(
+    host: Annotated[str, AfterValidator(_address)] = setting(
         "127.0.0.1",
         "",
-        "Address on which the server listens. 0.0.0.0 opens it to other hosts, to anyone who reaches it.",
-        "服务监听的地址。0.0.0.0 表示对其他主机开放,任何能连通的人都可访问。",
-        form="IPv4 address",
-        pattern=r"^\d{1,3}(\.\d{1,3}){3}$",
+        "Address on which the server listens. 0.0.0.0 opens it to other hosts, to anyone who reaches it; :: over IPv6 "
+        "too.",
+        "服务监听的地址。0.0.0.0 表示对其他主机开放,任何能连通的人都可访问;:: 表示同时开放 IPv6。",
+        form="IPv4 or IPv6 address, or localhost",
     )
     port: int = setting(8000, "", "Port on which the server listens.", "服务监听的端口。", ge=1, le=65535)
     npus: str = setting(

@@ -1,7 +1,9 @@
 """The application on a port, in a thread of its own, so that the main thread is free to load the model."""
 
 import asyncio
+import errno
 import fcntl
+import ipaddress
 import logging
 import socket
 import ssl
@@ -9,14 +11,15 @@ import termios
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.errors import KitError
+from runtime.listen_address import ANY_IPV6, addresses, in_url, plain
 from runtime.server.connections import PatientProtocol
 
 BACKLOG = 2048  # connections that wait to be accepted
@@ -24,6 +27,8 @@ BACKLOG = 2048  # connections that wait to be accepted
 # answered with an error; a message larger than this closes the connection, with code 1009.
 MESSAGE = 32 << 20
 LAST_WORDS = 5.0  # seconds for what is still being sent when the port closes
+# What binding fails with where the machine has none of the addresses of a family, or no such family at all.
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 FAREWELL = 0.5  # seconds for clients to end TLS in their turn
 
 
@@ -49,11 +54,13 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
     """Answer with `app` until the end of the block, over https if `tls` is given; what is being answered then has 5 s
     left.
 
-    Port 0 is one that is free. Raises KitError where the address cannot be used.
+    `host` is an address, or localhost for both families'; port 0 is one that is free. Raises KitError where the address
+    cannot be used.
     """
-    with _bound(host, port) as listener:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(bound) for bound in _bound(host, port)]
         config = uvicorn.Config(
-            app,
+            _PlainClient(app),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -73,13 +80,28 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
         config.ssl = tls  # its own way to make one cannot say what is wrong with a certificate
         server = _Server(config)
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_run, args=(loop, server, listener), name="http", daemon=True)
+        thread = threading.Thread(target=_run, args=(loop, server, sockets), name="http", daemon=True)
         thread.start()
         try:
-            yield Listener(listener.getsockname()[1], loop)
+            yield Listener(sockets[0].getsockname()[1], loop)
         finally:
             server.should_exit = True
             thread.join()
+
+
+class _PlainClient:
+    """Has clients of IPv4 known by their IPv4 address, also where one socket serves both families: limits, logs and
+    admin calls tell callers apart by it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or lead one session."""
+        if scope.get("client"):
+            address, port = scope["client"]
+            scope["client"] = (str(plain(ipaddress.ip_address(address))), port)
+        await self._app(scope, receive, send)
 
 
 class _Server(uvicorn.Server):
@@ -104,10 +126,10 @@ def _unread(transport: asyncio.Transport) -> int:
     return count[0]
 
 
-def _run(loop: asyncio.AbstractEventLoop, server: uvicorn.Server, listener: socket.socket) -> None:
+def _run(loop: asyncio.AbstractEventLoop, server: uvicorn.Server, sockets: list[socket.socket]) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(server.serve(sockets=[listener]))
+        loop.run_until_complete(server.serve(sockets=sockets))
         loop.run_until_complete(_end_the_rest())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
@@ -122,15 +144,42 @@ async def _end_the_rest() -> None:
     await asyncio.gather(*rest, return_exceptions=True)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address, but for those that this machine does not have, if it has another."""
+    found: list[socket.socket] = []
+    missing: list[OSError] = []
+    for address in addresses(host):
+        try:
+            found.append(_listener(address, found[0].getsockname()[1] if found else port))
+        except OSError as error:
+            if error.errno not in NO_SUCH_ADDRESS:
+                for listener in found:
+                    listener.close()
+                advice = "set ASR_PORT to a free port, or end what holds it"
+                raise _unusable(host, port, error, advice) from None
+            missing.append(error)
+        if found and host == ANY_IPV6:  # which serves IPv4 too
+            break
+    if not found:
+        raise _unusable(host, port, missing[0], "set ASR_HOST to an address of this machine, see: ip address")
+    return found
+
+
+def _unusable(host: str, port: int, error: OSError, advice: str) -> KitError:
+    return KitError(f"{in_url(host)}:{port}", f"cannot be listened on: {error.strerror}", advice)
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # With the protocol by name, for asyncio to see that this is TCP and turn off Nagle's algorithm: 40 ms an answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.bind((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != ANY_IPV6))
+        listener.bind((address, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         listener.close()
-        reason = f"cannot be listened on: {error.strerror}"
-        raise KitError(f"{host}:{port}", reason, "set ASR_PORT to a free port, or end what holds it") from None
+        raise
     return listener

@@ -6,6 +6,7 @@ from http.client import HTTPException
 from env.field import variable
 from env.settings import Settings
 from runtime.errors import UsageError
+from runtime.listen_address import in_url, is_loopback, is_open
 from runtime.ops.lifecycle import host, monitoring
 from runtime.ops.process import health
 from runtime.ops.process.health import Health
@@ -49,12 +50,12 @@ def ask(url: str) -> Health:
 
 def address(settings: Settings) -> str:
     """What to set where the servers are that shall use it."""
-    name = "HOST" if settings.host == "0.0.0.0" else settings.host
+    name = "HOST" if is_open(settings.host) else in_url(settings.host)
     return f"ASR_ENGINE=vllm ASR_VLLM_URL=http://{name}:{settings.port}"
 
 
 def warning(settings: Settings) -> str:
     """What an operator should know of who may use it; empty where there is nothing."""
-    if settings.vllm_key or settings.host.startswith("127."):
+    if settings.vllm_key or is_loopback(settings.host):
         return ""
     return f"vllm: asks for no key, and listens on {settings.host} → set ASR_VLLM_KEY on both sides"

@@ -11,6 +11,7 @@ from env.field import note, variable
 from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
 from runtime.errors import KitError
+from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6, in_url
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import monitoring
 from runtime.ops.lifecycle.commands import ask
@@ -108,7 +109,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
     service: dict[str, Any] = {
         "image": image_name(settings),
         "user": f"{uid}:{gid}",
-        "ports": [f"{settings.host}:{settings.port}:{settings.port}"],
+        "ports": ports(settings),
         "environment": {**handed_on(settings, environment), **dict.fromkeys(proxies(environment))},
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
@@ -132,9 +133,21 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
     return {**watching, "services": {"asr": service, **watching["services"]}}
 
 
+def ports(settings: Settings) -> list[str]:
+    """Where the server's port is published. Without an address, Docker takes those of both families, as far as the host
+    has them."""
+    pair = f"{settings.port}:{settings.port}"
+    if settings.host == ANY_IPV6:
+        return [pair]
+    found = [address for address in addresses(settings.host) if address != LOOPBACKS[1] or has_ipv6()]
+    return [f"{in_url(address)}:{pair}" for address in found or addresses(settings.host)]
+
+
 def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of the container: what the operator set, as far as it is not about the host."""
-    found = {variable("profile"): settings.profile, variable("host"): "0.0.0.0", variable("port"): str(settings.port)}
+    # Of both families, as the container's network may have either; vLLM knows no way out where the kernel lacks IPv6.
+    everywhere = ANY_IPV4 if settings.vllm_alone else ANY_IPV6
+    found = {variable("profile"): settings.profile, variable("host"): everywhere, variable("port"): str(settings.port)}
     for name, field in type(settings).model_fields.items():
         for key in (note(field, "exports"), variable(name)):
             if key and name not in NOT_HANDED_ON and environment.get(key):

@@ -8,6 +8,7 @@ from pathlib import Path
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
+from runtime.listen_address import local_name
 from runtime.ops.lifecycle import alone, commands, host, image, monitoring
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
@@ -15,7 +16,6 @@ from runtime.ops.process import health
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
 SERVICE = "asr"
-OPEN = "0.0.0.0"
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before
 OTHER_PORTS = "for a port that is taken: ASR_PORT, or of what watches the server ASR_GRAFANA_PORT, ASR_PROMETHEUS_PORT"
@@ -75,7 +75,7 @@ def container_id(settings: Settings, service: str = SERVICE) -> str:
 def url(settings: Settings) -> str:
     """Where the server answers, as seen from this host."""
     scheme = "https" if settings.tls_cert_file else "http"
-    return f"{scheme}://{'127.0.0.1' if settings.host == OPEN else settings.host}:{settings.port}"
+    return f"{scheme}://{local_name(settings.host)}:{settings.port}"
 
 
 def try_curl(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.listen_address import in_url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
 from runtime.ops.process import record
@@ -82,7 +83,10 @@ def _check_port(settings: Settings) -> None:
     """Raises KitError where another program listens on the port."""
     holder = listener(settings.host, settings.port).output
     if holder:
-        subject, advice = f"{settings.host}:{settings.port}", "set ASR_PORT to a free port, or end what holds it"
+        subject, advice = (
+            f"{in_url(settings.host)}:{settings.port}",
+            "set ASR_PORT to a free port, or end what holds it",
+        )
         raise KitError(subject, f"is held by {holder}, which `invoke start` did not start", advice)
 
 
