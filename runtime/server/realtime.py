@@ -13,7 +13,7 @@ from runtime.server.answering import refused
 from runtime.server.entry import note_failure
 from runtime.server.errors import ApiError, StoppingError, from_kit
 from runtime.server.life import life_of
-from runtime.server.live.messages import Outgoing, shortened, shown
+from runtime.server.live.messages import Outgoing, shortened
 from runtime.server.live.session import Session
 from runtime.server.live.terms import NAMES
 from runtime.server.metrics import metrics_of
@@ -81,4 +81,4 @@ def check_query(query: Mapping[str, str], settings: Settings) -> list[str]:
         if name in query:
             raise refused(name, "is set by session.update, in audio.input", code="unknown_field")
     check_model(query.get("model"), settings)
-    return [f"{shortened(name)}: {shown(value)} has no effect" for name, value in query.items() if name not in POSSIBLE]
+    return [f"{shortened(name)}: has no effect" for name in query if name not in POSSIBLE]

@@ -45,7 +45,7 @@ class Transcription(_Part):
 
     @property
     def forced(self) -> str | None:
-        """The language to be forced. One of several cannot be: the model detects any or is told one."""
+        """The language to be forced; of several, none can be."""
         return self.language or (self.languages[0] if self.languages and len(self.languages) == 1 else None)
 
     @property
@@ -158,7 +158,7 @@ IN_VAIN: Mapping[str, str] = {
     "timestamp_granularities": "words have no times in a session",
 }
 MODALITIES = ("modalities", "output_modalities")
-# Seconds of patience in place of a model of meaning, which may wait 8, 4 and 2 s at most (OpenAI's documentation).
+# Milliseconds of silence, in place of a model of meaning that waits 8, 4 or 2 s at most (OpenAI's documentation).
 EAGERNESS = {"low": 1000, "medium": 500, "auto": 500, "high": 300}
 # OpenAI's models without turn detection: their clients, such as LiveKit, name none and commit by themselves.
 UNDETECTED = ("gpt-realtime-whisper", "gpt-live-transcribe")
@@ -177,7 +177,8 @@ def _nested(session: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(form, str) or form not in BETA_FORMATS:
             words = f"{shown(form)} is not possible; possible are {', '.join(BETA_FORMATS)}"
             raise refused("session.input_audio_format", words)
-        beta["format"] = {"type": BETA_FORMATS[form]}
+        kind = BETA_FORMATS[form]
+        beta["format"] = {"type": kind, "rate": g711.RATE if kind in g711.LAWS else Format().rate}
     return {**rest, "audio": {"input": beta}}
 
 
@@ -198,9 +199,13 @@ def _substituted(wanted: Mapping[str, Any], now: Input, warnings: list[str]) -> 
         found["turn_detection"] = {**ServerVad(silence_duration_ms=silence).model_dump(), **rest, "type": "server_vad"}
         instead = f"server_vad with silence_duration_ms {silence} takes its place"
         warnings.append(f"session.audio.input.turn_detection: semantic_vad is not to be had, {instead}")
-    model = transcription.get("model") if isinstance(transcription, dict) else None
-    if "turn_detection" not in found and now.turn_detection == ServerVad() and str(model).startswith(UNDETECTED):
-        found["turn_detection"] = None
+    if isinstance(transcription, dict):
+        for one, other in (("language", "languages"), ("languages", "language")):
+            if transcription.get(one) and other not in transcription:
+                found["transcription"] = {**transcription, other: None}  # what is said last counts
+        undetected = str(transcription.get("model")).startswith(UNDETECTED)
+        if undetected and "turn_detection" not in found and now.turn_detection == ServerVad():
+            found["turn_detection"] = None
     return found
 
 
@@ -220,7 +225,7 @@ def _honoured(changes: Mapping[str, Any], part: type[_Part], place: str, warning
             found[name] = value
     languages = found.get("languages")
     if isinstance(languages, list) and len(languages) > 1:
-        warnings.append(f"{place}.languages: one language can be forced, not several; it is detected")
+        warnings.append(f"{place}.languages: has no effect, as one language can be forced, not several")
     return found
 
 
@@ -233,7 +238,7 @@ def _leave_out(name: str, value: Any, here: str, warnings: list[str]) -> None:
         if value != ["text"]:
             raise refused(here, "the server does not speak; send ['text'] or leave it out")
         return
-    warnings.append(f"{here}: {shown(value)} has no effect")
+    warnings.append(f"{here}: has no effect")
 
 
 def _merged(before: Any, changes: Any) -> Any:
