@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from engine import Host, await_event, docker, free_port, layered, stand_in_base
 from packaging.utils import canonicalize_name
 
 from env.stacks import load_stack
+from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.image import version
 
@@ -168,6 +170,19 @@ def test_a_profile_for_another_stack_is_named(image: str) -> None:
     assert result.returncode == 1
     assert "atlas-800-a2" in result.stderr
     assert "cpu stack" in result.stderr
+
+
+@pytest.mark.usefixtures("up")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6: ::1 cannot be listened on")
+def test_localhost_is_the_host_s_own_over_both_families(host: Host) -> None:
+    of_its_own = {"ASR_PORT": str(free_port()), "ASR_HOST": "localhost"}
+    result = host.make("up", **of_its_own)
+    try:
+        assert result.returncode == 0, result.stdout
+        for place in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{place}:{of_its_own['ASR_PORT']}/health/ready", timeout=60).status_code == 200
+    finally:
+        host.make("down", **of_its_own)
 
 
 @pytest.mark.usefixtures("up")

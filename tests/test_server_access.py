@@ -76,6 +76,34 @@ def refusal(server: Served, origin: Origin | None) -> str:
     return str(httpx.Response(403, content=bytes(answer.body or b"")).json()["error"]["code"])
 
 
+@pytest.mark.parametrize(
+    ("origin", "headers", "code"),
+    [
+        ("https://asr.example", {"Host": "asr.example"}, "upgrade_required"),
+        ("https://asr.example:8443", {"Host": "asr.example:8443"}, "upgrade_required"),
+        ("https://asr.example:8443", {"Host": "asr.example"}, "upgrade_required"),  # nginx's $host
+        ("https://asr.example", {"Host": "asr.example:443"}, "upgrade_required"),  # its $host:$server_port
+        ("https://asr.example", {"Host": "ASR.example"}, "upgrade_required"),
+        ("https://asr.example", {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "asr.example"}, "upgrade_required"),
+        ("https://asr.example", {"Host": "x", "X-Forwarded-Host": "asr.example, inner.example"}, "upgrade_required"),
+        ("https://[2001:db8::1]:8443", {"Host": "[2001:db8::1]"}, "upgrade_required"),
+        ("https://asr.example", {"Host": "127.0.0.1:8000"}, "origin"),
+        ("https://asr.example", {"Host": "asr.example:8000"}, "origin"),
+        ("https://asr.example", {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "other.example"}, "origin"),
+        ("https://asr.example.evil.example", {"Host": "asr.example"}, "origin"),
+        ("null", {"Host": "null"}, "origin"),
+    ],
+)
+def test_a_page_of_the_server_is_its_own_behind_a_proxy_too(
+    server: Served, origin: str, headers: dict[str, str], code: str
+) -> None:
+    answer = httpx.post(f"{server.url}/v1/realtime", headers={"Origin": origin, **headers}, timeout=PATIENCE)
+    assert answer.json()["error"]["code"] == code
+    if code == "origin":
+        assert f"asked as {headers['Host']}" in answer.json()["error"]["message"]
+        assert "proxy_set_header Host $http_host" in answer.json()["error"]["message"]
+
+
 def test_websockets_of_other_pages_are_refused(transcriber: Transcriber) -> None:
     with served(transcriber, cors_origins=PAGE) as server:
         for foreign in ("https://evil.example", "http://127.0.0.1:1", "null"):

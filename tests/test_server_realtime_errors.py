@@ -151,6 +151,34 @@ def test_an_address_that_asks_for_what_is_not_here(server: Served, query: str, s
     assert json.loads(refused.value.response.body)["error"]["param"] == param
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/realtime/"])
+def test_what_comes_without_an_upgrade_learns_that_it_needs_one(server: Served, method: str, path: str) -> None:
+    answer = httpx.request(method, server.url + path, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (426, "upgrade_required")
+    assert answer.headers["Upgrade"] == "websocket"
+    assert "forward Upgrade and Connection" in answer.json()["error"]["message"]
+
+
+def test_why_a_websocket_was_refused_is_told_without_one(transcriber: Transcriber) -> None:
+    """As a browser hides it from its page, and a proxy may forward the subprotocols alone."""
+    silent, _ = held(transcriber)
+
+    def refusal(**headers: str) -> tuple[int, str]:
+        answer = server.post("/v1/realtime", headers=headers)
+        return answer.status_code, answer.json()["error"]["code"]
+
+    with served(silent, max_waiting=1, api_key=SecretStr("sk-one")) as server:
+        key = {"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.sk-one"}
+        assert refusal() == (401, "invalid_api_key")
+        assert refusal(Origin="https://evil.example", **key) == (403, "origin")
+        assert refusal(Origin=server.url, **key) == (426, "upgrade_required")
+        with talking(server, additional_headers={"Authorization": "Bearer sk-one"}):
+            assert refusal(**key) == (429, "queue_full")
+        server.life.drain()
+        assert refusal(**key) == (503, "draining")
+
+
 def test_a_page_brings_its_key_as_a_subprotocol(transcriber: Transcriber) -> None:
     silent, _ = held(transcriber)
     with served(silent, api_key=SecretStr("sk-one")) as server:
