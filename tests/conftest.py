@@ -59,6 +59,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say what the whole suite leaves out."""
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         terminalreporter.write_line("tests/vllm did not run: it needs a real vLLM, and minutes → make test-vllm")
+        terminalreporter.write_line("tests/clients did not run: they need other people's clients → make test-clients")
 
 
 @pytest.fixture(autouse=True)
