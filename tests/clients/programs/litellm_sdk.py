@@ -74,8 +74,8 @@ async def as_vllm() -> Any:
 
 
 async def as_any_server() -> Any:
-    """With what LiteLLM leaves out where a provider does not know it, and fields of its caller's own."""
-    return await _heard("english.wav", user="me", extra_headers={"X-Caller": "me"}, drop_params=True)
+    """With what LiteLLM hands on although its reference for transcriptions does not name it."""
+    return await _heard("english.wav", user="me", drop_params=True)
 
 
 async def chat() -> Any:
