@@ -44,7 +44,7 @@ class Recordings:
     forced: str  # a Chinese clip, heard as English
     hotword: str  # with its context
     talk: str  # all clips in one file
-    turns: tuple[str, str]  # two English clips with pauses around them
+    turns: tuple[str, str]  # two English clips, with pauses around them
 
 
 class Uses:
@@ -74,9 +74,10 @@ def recordings(transcriber: Transcriber, clips: list[Clip], tmp_path_factory: py
     talk = joined([clip for clip in clips if clip.language], transcriber)
     (folder / "talk.wav").write_bytes(talk)
     said = (english, named["english-2"])
-    sound = spoken(transcriber, said)
-    for rate in (16_000, 24_000):
-        (folder / f"turns-{rate}.pcm").write_bytes(pcm(sound, rate=rate))
+    sound, first = spoken(transcriber, said), len(spoken(transcriber, said[:1]))
+    for number, turn in enumerate((sound[:first], sound[first:]), start=1):
+        for rate in (16_000, 24_000):
+            (folder / f"turn-{number}-{rate}.pcm").write_bytes(pcm(turn, rate=rate))
     forced = transcriber.transcribe(chinese.path, language="en").text
     assert forced != chinese.text
     assert transcriber.transcribe(hotword.path).text != hotword.text

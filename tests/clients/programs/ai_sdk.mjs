@@ -48,7 +48,7 @@ await report({
   stream: async () => {
     const audio = new ReadableStream({
       start(controller) {
-        const pcm = read('turns-24000.pcm');
+        const pcm = Buffer.concat([read('turn-1-24000.pcm'), read('turn-2-24000.pcm')]);
         for (let start = 0; start < pcm.length; start += 4800) controller.enqueue(pcm.subarray(start, start + 4800));
         controller.close();
       },

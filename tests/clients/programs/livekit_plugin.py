@@ -18,6 +18,7 @@ SERVER, KEY, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 WHERE = {"base_url": f"{SERVER}/v1", "api_key": KEY}
 ONCE = APIConnectOptions(max_retry=0, timeout=30)
 RATE = 24_000
+TURNS = [(FOLDER / f"turn-{number}-{RATE}.pcm").read_bytes() for number in (1, 2)]
 
 
 def _frames(pcm: bytes, rate: int) -> Iterator[rtc.AudioFrame]:
@@ -34,21 +35,23 @@ async def _recognized(file: str, **options: Any) -> Any:
     return {"text": heard.text, "language": heard.language}
 
 
-async def _streamed(stt: Any, *, begin: Callable[[], None] = lambda: None) -> Any:
-    """What is told of two turns."""
+async def _streamed(stt: Any, *, begin: Callable[[], None] = lambda: None, answered: bool = False) -> Any:
+    """What is told of two turns; of the first one before the second is begun, where each is to be `answered`."""
     events: list[dict[str, str]] = []
+    said = [TURNS[:1], TURNS[1:]] if answered else [TURNS]
     async with http_context.open(), stt, stt.stream(conn_options=ONCE) as stream:
         begin()
-        for frame in _frames((FOLDER / "turns-24000.pcm").read_bytes(), RATE):
-            stream.push_frame(frame)
-        stream.flush()
-        async for event in stream:
-            best = event.alternatives[0] if event.alternatives else None
-            told = {"text": best.text, "language": best.language} if best else {}
-            events.append({"type": event.type, **told})
-            if [entry["type"] for entry in events].count(SpeechEventType.FINAL_TRANSCRIPT) == 2:
-                return events
-    raise AssertionError(f"it ends after {events}")
+        awaited = 0
+        for turns in said:
+            for frame in _frames(b"".join(turns), RATE):
+                stream.push_frame(frame)
+            awaited += len(turns)
+            while [event["type"] for event in events].count(SpeechEventType.FINAL_TRANSCRIPT) < awaited:
+                event = await anext(stream)
+                best = event.alternatives[0] if event.alternatives else None
+                told = {"text": best.text, "language": best.language} if best else {}
+                events.append({"type": event.type, **told})
+    return events
 
 
 async def recognize() -> Any:
@@ -100,8 +103,8 @@ async def realtime_by_keywords() -> Any:
 
 
 async def realtime_by_client() -> Any:
-    """A model without turns of its own: LiveKit's VAD commits."""
-    return await _streamed(STT(**WHERE, model="gpt-realtime-whisper"))
+    """A model without turns of its own: LiveKit's VAD commits, which it does while somebody speaks."""
+    return await _streamed(STT(**WHERE, model="gpt-realtime-whisper"), answered=True)
 
 
 async def realtime_updated() -> Any:

@@ -39,7 +39,7 @@ async function all(stream) {
 const input_audio = { data: readFileSync(`${folder}/english.wav`).toString('base64'), format: 'wav' };
 
 function* appends() {
-  const pcm = readFileSync(`${folder}/turns-24000.pcm`);
+  const pcm = Buffer.concat([1, 2].map((number) => readFileSync(`${folder}/turn-${number}-24000.pcm`)));
   for (let start = 0; start < pcm.length; start += 4800) {
     yield { type: 'input_audio_buffer.append', audio: pcm.subarray(start, start + 4800).toString('base64') };
   }

@@ -46,7 +46,7 @@ async def _spoken(service: Any, *, vad: bool = True) -> list[str]:
             over.set_exception(RuntimeError(frame.error))
 
     async def speak(_: Any, __: Frame) -> None:
-        sound = (FOLDER / "turns-16000.pcm").read_bytes()
+        sound = b"".join((FOLDER / f"turn-{number}-{RATE}.pcm").read_bytes() for number in (1, 2))
         for start in range(0, len(sound), FRAME):
             await worker.queue_frame(InputAudioRawFrame(sound[start : start + FRAME], RATE, 1))
 
