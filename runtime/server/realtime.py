@@ -9,11 +9,11 @@ from starlette.websockets import WebSocketState
 
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.server.answering import refused
+from runtime.server.answering import refused, shortened
 from runtime.server.entry import note_failure
 from runtime.server.errors import ApiError, StoppingError, from_kit
 from runtime.server.life import life_of
-from runtime.server.live.messages import Outgoing, shortened
+from runtime.server.live.messages import Outgoing
 from runtime.server.live.session import Session
 from runtime.server.live.terms import NAMES
 from runtime.server.metrics import metrics_of
@@ -80,5 +80,5 @@ def check_query(query: Mapping[str, str], settings: Settings) -> list[str]:
     for name in SETTINGS:
         if name in query:
             raise refused(name, "is set by session.update, in audio.input", code="unknown_field")
-    check_model(query.get("model"), settings)
-    return [f"{shortened(name)}: has no effect" for name in query if name not in POSSIBLE]
+    ignored = [f"{shortened(name)}: has no effect" for name in query if name not in POSSIBLE]
+    return [*check_model(query.get("model"), settings), *ignored]

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runtime.server.answering import refused
+from runtime.server.answering import refused, shortened, shown
 from runtime.server.live import g711
-from runtime.server.live.messages import shortened, shown
 
 
 class _Part(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import WebSocket
 
-from runtime.server.answering import refused
+from runtime.server.answering import refused, shortened, shown
 from runtime.server.errors import ApiError
 
 MOST_AUDIO = 15 << 20  # bytes of audio in one event, as at OpenAI: 5.5 minutes at 24 kHz
@@ -28,7 +28,6 @@ EVENTS: Mapping[str, Sequence[str]] = {
 OPTIONAL: Mapping[str, Sequence[str]] = {"response.cancel": ("response_id",)}
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
-LONGEST_SHOWN = 80  # characters of what a client sent, in words about it
 LONGEST_REASON = 123  # bytes, of a WebSocket's close (RFC 6455, 5.5)
 
 
@@ -116,18 +115,6 @@ class Outgoing:
 def is_id(value: object) -> bool:
     """Whether a client may give that as an event's id."""
     return isinstance(value, str) and len(value) <= LONGEST_ID
-
-
-def shown(value: object) -> str:
-    """A value in a message, however long or deep it is."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list"
-    return shortened(repr(value))
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text that a client sent."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def new_id(kind: str) -> str:

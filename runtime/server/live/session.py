@@ -113,7 +113,8 @@ class Session:
 
     async def _update(self, event: dict[str, Any]) -> None:
         update = self._terms.config.updated(event["session"])
-        terms = agree(update.config, self._service.transcriber)
+        size = len(update.config.audio.input.transcription.context)
+        terms = await self._apart(size, partial(agree, update.config, self._service.transcriber))
         if not terms.hears_like(self._terms):
             if self._listener.turn:
                 words = "format and turn_detection cannot change within a turn; commit or clear it first"
@@ -123,7 +124,7 @@ class Session:
         beta = event["type"] == "transcription_session.update"
         session = self._described(beta=beta)
         kind = "transcription_session.updated" if beta else "session.updated"
-        await self._out.send(kind, session=session, **_warned(update.warnings))
+        await self._out.send(kind, session=session, **_warned((*update.warnings, *terms.warnings)))
 
     async def _append(self, event: dict[str, Any]) -> None:
         form, text = self._terms.format, event.pop("audio")

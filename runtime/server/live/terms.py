@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from runtime.errors import KitError
 from runtime.live.listener import Detection
 from runtime.server.answering import refused
-from runtime.server.errors import from_kit
+from runtime.server.errors import ApiError, from_kit
 from runtime.server.live.config import Config, Format
-from runtime.server.models import names
+from runtime.server.models import check_model
 from runtime.transcriber import Transcriber
 
 _TRANSCRIPTION = "session.audio.input.transcription"
@@ -23,6 +23,7 @@ class Terms:
     language: str | None
     prompt: str
     detection: Detection | None
+    warnings: tuple[str, ...]  # of what cannot be had as it was called
 
     @property
     def format(self) -> Format:
@@ -37,10 +38,11 @@ class Terms:
 def agree(config: Config, transcriber: Transcriber) -> Terms:
     """Raises ApiError, 400, for a model, language or prompt that cannot be had."""
     wanted = config.audio.input
-    served = names(transcriber.settings)
-    if wanted.transcription.model not in (None, *served):
-        words = f"{wanted.transcription.model!r} is not served here; possible are {', '.join(served)}"
-        raise refused(f"{_TRANSCRIPTION}.model", words, code="model_not_found")
+    try:
+        warnings = check_model(wanted.transcription.model, transcriber.settings)
+    except ApiError as error:
+        words = error.message.removeprefix("model: ")
+        raise refused(f"{_TRANSCRIPTION}.model", words, code=error.code or "") from None
     prompter, vad = transcriber.prompter, wanted.turn_detection
     context = wanted.transcription.context
     if not _is_unicode(context):
@@ -53,7 +55,7 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
     detection = None
     if vad:
         detection = Detection(vad.threshold, vad.prefix_padding_ms / 1000, vad.silence_duration_ms / 1000)
-    return Terms(config, language, prompt, detection)
+    return Terms(config, language, prompt, detection, warnings)
 
 
 def _is_unicode(text: str) -> bool:
