@@ -87,10 +87,12 @@ FORMATS = {
 
 def summary(transcript: Transcript) -> dict[str, Any]:
     """The transcript's fields without its segments: text, language by name and code, seconds, and what went wrong."""
+    codes = [languages.code(name) for name in transcript.languages]
     return {
         "text": transcript.text,
         "language": transcript.language,
-        "language_codes": [languages.code(name) for name in transcript.languages],
+        "language_codes": codes,
+        "languages": [{"code": code} for code in codes if code],  # as OpenAI's gpt-transcribe answers
         "duration": round(transcript.seconds, 3),
         "usage": {"type": "duration", "seconds": round(transcript.seconds, 3)},
         "tokens": transcript.tokens,

@@ -42,6 +42,7 @@ def test_json() -> None:
         "text": "fish & <chips>你好",
         "language": "English,Chinese",
         "language_codes": ["en", "zh"],
+        "languages": [{"code": "en"}, {"code": "zh"}],
         "duration": 3725.5,
         "usage": {"type": "duration", "seconds": 3725.5},
         "tokens": 5,

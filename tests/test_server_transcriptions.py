@@ -89,6 +89,10 @@ TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no temperature": ({"temperature": "0.0"}, []),
     "logprobs": ({"include[]": "logprobs"}, ["include: has no effect"]),
     "chunking": ({"chunking_strategy": "auto"}, ["chunking_strategy: has no effect"]),
+    "chunking, as SDKs write an object": (
+        {"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.5"},
+        ["chunking_strategy: has no effect"],
+    ),
     "user": ({"user": "me"}, ["user: has no effect"]),
     "vLLM's": (
         {"top_p": "0.9", "seed": "4", "stream_include_usage": "true"},
@@ -352,6 +356,16 @@ def test_wrong_routes_and_methods_are_told_in_the_same_shape(
     answer = httpx.request(method, server.url + path, timeout=60)
     assert answer.status_code == status
     assert path in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/audio/transcriptions", "/v1/audio/transcriptions/", "/v1//audio/transcriptions", "/v1/v1/audio/transcriptions"],
+)
+def test_a_wrong_base_url_is_answered_with_the_right_one(server: Served, clip: Clip, path: str) -> None:
+    answer = server.post(path, files={"file": clip.path.read_bytes()})
+    assert answer.status_code == 404
+    assert f"there is {TRANSCRIPTIONS}: a client's base URL ends in /v1" in answer.json()["error"]["message"]
 
 
 def test_the_documents_need_nothing_from_elsewhere(server: Served) -> None:

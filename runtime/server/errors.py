@@ -111,12 +111,21 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words, code = f"{HTTPStatus(error.status_code).phrase}: {error.detail}", None
     if error.status_code == HTTPStatus.NOT_FOUND:
-        words, code = f"there is no {request.url.path}; /docs lists what there is", "unknown_url"
+        words, code = f"there is no {request.url.path}; {_instead(request)}", "unknown_url"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         words, code = f"{request.url.path} does not answer {request.method}; /docs lists what there is", "method"
     answer = ApiError(error.status_code, words, code=code)
     answer.headers.update(error.headers or {})
     return answer.response()
+
+
+def _instead(request: Request) -> str:
+    """What to ask instead of an address that there is not, most often for want of /v1 or for a slash too many."""
+    parts = [part for part in request.url.path.split("/") if part not in ("", "v1")]
+    wanted = "/v1/" + "/".join(parts)
+    if any(getattr(route, "path", "") == wanted for route in request.app.routes):
+        return f"there is {wanted}: a client's base URL ends in /v1, without a slash behind it"
+    return "/docs lists what there is"
 
 
 async def _gone(_: Request, __: Exception) -> Response:

@@ -57,7 +57,7 @@ async def models(request: Request) -> dict[str, Any]:
 async def model(request: Request, name: str) -> dict[str, Any]:
     """The model, by any name that it answers to."""
     settings = life_of(request).service.settings
-    check_model(name, settings)
+    check_model(name or None, settings)
     return _described(settings)
 
 

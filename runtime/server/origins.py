@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
+from runtime.server import hints
 from runtime.server.errors import ApiError
 
 ANY = "*"
@@ -20,6 +21,7 @@ EXPOSED = (
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
+    hints.HEADER,
 )
 
 

@@ -82,7 +82,12 @@ _heard = {
             "the first of several, empty for silence.",
         },
         "language_codes": {"type": "array", "items": {"type": "string"}, "description": "ISO codes of all segments."},
-        "duration": {"type": "number", "description": "Seconds of audio."},
+        "languages": {
+            "type": "array",
+            "items": {"type": "object", "required": ["code"]},
+            "description": "The same as OpenAI has it.",
+        },
+        "duration": {"type": "number", "description": "Seconds on a player's clock, up to the end of the sound."},
         "tokens": {"type": "integer"},
         "truncated": {"type": "boolean", "description": "Whether text is missing, as a segment took too many tokens."},
         "repeated_characters": {"type": "integer", "description": "Dropped, as the model had run in circles."},

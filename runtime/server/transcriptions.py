@@ -119,10 +119,10 @@ def read(fields: Fields) -> Ask:
 
 
 def _given(fields: Fields) -> Fields:
-    """The fields that hold something, by their names without the brackets of lists."""
+    """The fields that hold something, by their names without brackets."""
     given: Fields = {}
     for name, values in fields.items():
-        bare = name.removesuffix("[]")
+        bare = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
         if bare in SPEAKERS:
             raise refused(name, "speakers are not told apart here")
         if bare not in POSSIBLE:
