@@ -26,6 +26,7 @@ class Part:
     value: str | None = None
     content_type: str = ""
     type_first: bool = False
+    length: bool = False
 
     def encode(self, recording: bytes) -> bytes:
         """The part without its boundary."""
@@ -33,6 +34,8 @@ class Part:
         if self.content_type:
             lines.insert(0 if self.type_first else 1, f"Content-Type: {self.content_type}")
         content = recording if self.value is None else self.value.encode()
+        if self.length:
+            lines.append(f"Content-Length: {len(content)}")
         return "\r\n".join([*lines, "", ""]).encode() + content + b"\r\n"
 
 
@@ -60,9 +63,9 @@ class Form:
         return server.post(content=iter(pieces) if self.chunked else b"".join(pieces), headers=headers)
 
 
-def field(name: str, value: str, content_type: str = "") -> Part:
+def field(name: str, value: str) -> Part:
     """A field as most write it."""
-    return Part(f'name="{name}"', value, content_type)
+    return Part(f'name="{name}"', value)
 
 
 FORMS = {
@@ -122,14 +125,14 @@ FORMS = {
             ),
         )
     ),
-    # Spring AI 1.1, OpenAiAudioApi.createTranscription: every part has a type, the file is always called audio.webm,
-    # and unless told otherwise the temperature is 0.7.
+    # Spring AI 1.1, OpenAiAudioApi.createTranscription: every part has a type and a length, the file is always called
+    # audio.webm, and unless told otherwise the temperature is 0.7.
     "Spring AI": Form(
         (
-            Part('name="file"; filename="audio.webm"', content_type="video/webm"),
-            field("model", "whisper-1", "text/plain;charset=UTF-8"),
-            field("response_format", "json", "text/plain;charset=UTF-8"),
-            field("temperature", "0.7", "application/json"),
+            Part('name="file"; filename="audio.webm"', content_type="video/webm", length=True),
+            Part('name="model"', "whisper-1", "text/plain;charset=UTF-8", length=True),
+            Part('name="response_format"', "json", "text/plain;charset=UTF-8", length=True),
+            Part('name="temperature"', "0.7", "application/json", length=True),
         ),
         content_type="multipart/form-data;charset=UTF-8;boundary={}",
         chunked=True,
