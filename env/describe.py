@@ -22,6 +22,7 @@ SETS: dict[Language, str] = {"en": " Sets `{}`.", "zh": "对应 `{}`。"}
 CHINESE = {
     "8 characters or more": "8 个字符以上",
     "origins with commas between, or *": "以逗号分隔的来源,或 *",
+    "IPv4 or IPv6 address, or localhost": "IPv4 或 IPv6 地址,或 localhost",
     "whole number": "整数",
     "number": "数值",
     " to ": " 至 ",
@@ -36,7 +37,6 @@ CHINESE = {
     "requests": "个请求",
     "servers": "个服务",
     "http(s) address": "http(s) 地址",
-    "IPv4 address": "IPv4 地址",
     "owner/name": "所有者/名称",
     "host:port": "主机:端口",
     "name[:tag][@digest]": "名称[:标签][@摘要]",

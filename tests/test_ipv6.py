@@ -166,6 +166,12 @@ def test_what_is_made_of_it(address: str, place: str, published: list[str]) -> N
     assert host.describe(settings, root=Path("/"), environment={})["services"]["asr"]["ports"] == published
 
 
+def test_in_its_container_the_server_listens_on_both_families_and_a_vllm_on_the_one_that_there_always_is() -> None:
+    for variables, inside in (({}, "::"), ({"ASR_VLLM_ALONE": "true", "ASR_STACK": "vllm"}, "0.0.0.0")):
+        settings = load_settings({"ASR_HOST": "localhost", **variables})
+        assert host.handed_on(settings, {})["ASR_HOST"] == inside
+
+
 def test_vllm_alone_is_named_by_an_address_that_others_can_use() -> None:
     assert alone.address(load_settings({"ASR_HOST": "::"})).endswith("http://HOST:8000")
     assert alone.address(load_settings({"ASR_HOST": "2001:db8::1"})).endswith("http://[2001:db8::1]:8000")

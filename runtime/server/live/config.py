@@ -143,7 +143,7 @@ BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "a
 # What a client finds in `session.created` and may send back.
 ECHOED = ("id", "object", "expires_at", "client_secret")
 # Fields beside the honoured ones that ask for another result than a transcript of what is said, and what to do instead.
-IN_VAIN: Mapping[str, str] = {
+REFUSED: Mapping[str, str] = {
     "instructions": "nothing is answered here; the context goes into audio.input.transcription.prompt",
     "prompt": "there are no templates here; the context goes into audio.input.transcription.prompt",
     "tools": "nothing is called here",
@@ -231,8 +231,8 @@ def _honoured(changes: Mapping[str, Any], part: type[_Part], place: str, warning
 def _leave_out(name: str, value: Any, here: str, warnings: list[str]) -> None:
     if name in ECHOED or not value:
         return
-    if name in IN_VAIN and (name, value) != ("task", "transcribe"):
-        raise refused(here, IN_VAIN[name])
+    if name in REFUSED and (name, value) != ("task", "transcribe"):
+        raise refused(here, REFUSED[name])
     if name in MODALITIES:
         if value != ["text"]:
             raise refused(here, "the server does not speak; send ['text'] or leave it out")
