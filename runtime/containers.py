@@ -95,6 +95,7 @@ def _fragments_end(file: IO[bytes], start: int, size: int, seen: set[bytes]) -> 
 EBML_HEADER, EBML_SEGMENT = 0x1A45DFA3, 0x18538067
 EBML_PARENTS = {EBML_SEGMENT: "Segment", 0x1F43B675: "Cluster"}
 EBML_HEADERS = {EBML_HEADER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
+EBML_CLUSTER_ID = b"\x1f\x43\xb6\x75"
 EBML_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
@@ -129,7 +130,7 @@ def _ebml_end(file: IO[bytes], size: int) -> int:
             start += header + length
             if start > size:
                 raise cut("an element", start - length, length, size)
-        elif is_foreign(file, start, size):
+        elif is_foreign(file, start, size) and find(file, EBML_CLUSTER_ID, start, size) is None:
             return start
         elif start + header >= size:
             raise DamagedError(f"is cut short: an element begins at byte {start}, {size - start} bytes before the end")

@@ -63,6 +63,8 @@ def is_foreign(file: IO[bytes], start: int, size: int) -> bool:
 
     Zeros may also stand for what a download that stopped did not bring; then the last that was due ends with zeros.
     """
+    if start >= size:
+        return False
     head = read(file, start, 64)
     if not head.strip(b"\0"):
         return bool(read(file, max(0, start - 8), 8).strip(b"\0")) and is_zero(file, start, size)

@@ -85,17 +85,18 @@ def ps_end(file: IO[bytes], size: int) -> int:
             continue
         following = find(file, b"\0\0\1", start, size) or size
         if read(file, start, min(following - start, WINDOW)).strip(b"\0"):
-            if is_foreign(file, start, size):
+            if is_foreign(file, start, size) and find(file, b"\0\0\1\xba", start, size) is None:
                 return start
             raise DamagedError(f"is damaged: no packet begins at byte {start}")
         start = max(following, start + 1)
     return size
 
 
-# Bytes of a frame by its type (bits 3 to 6 of the first byte): 3GPP TS 26.101 and 26.201, as stored by RFC 4867.
+# Bytes of a frame by its type (bits 3 to 6 of the first byte), 0 for none: 3GPP TS 26.101 and 26.201, as stored by
+# RFC 4867, section 5.3.
 AMR = {
-    b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1),
-    b"#!AMR-WB\n": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1),
+    b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1),
+    b"#!AMR-WB\n": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1),
 }
 
 
@@ -106,21 +107,24 @@ def amr_end(file: IO[bytes], size: int) -> int:
         return size
     lengths = AMR[magic]
     start = len(magic)
-    before = -1
+    doubtful = size  # where the latest frame begins that may as well be an atom or padding
     while start < size:
         window = read(file, start, WINDOW)
         at = 0
         while at < len(window):
-            first = window[at]
-            # Frames of another type are rare, and may not be any.
-            if first != before and is_foreign(file, start + at, size):
-                return start + at
-            if first & 0x83:  # bits that are always 0
-                raise DamagedError(f"is damaged: no frame begins at byte {start + at}")
-            before = first
-            length = lengths[first >> 3 & 15]
-            if start + at + length > size:
-                raise cut("its last frame", start + at, length, size)
+            here = start + at
+            if not window[at]:
+                doubtful = here
+            length = 0 if window[at] & 0x83 else lengths[window[at] >> 3 & 15]  # those bits are always 0
+            padding = not window[at : at + 16].strip(b"\0")
+            if padding or not length or here + length > size:
+                foreign = next((place for place in (here, doubtful) if is_foreign(file, place, size)), None)
+                if foreign is not None:
+                    return foreign
+            if not length:
+                raise DamagedError(f"is damaged: no frame begins at byte {here}")
+            if here + length > size:
+                raise cut("its last frame", here, length, size)
             at += length
         start += at
     return size

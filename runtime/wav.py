@@ -28,6 +28,7 @@ EXTENSIBLE, FLOAT = 0xFFFE, 3
 # What is behind the declared sound is looked at, in codings of which samples can be told from other bytes.
 COMPARED = {(1, 1), (1, 2), (1, 3), (1, 4), (FLOAT, 4), (FLOAT, 8)}
 COMPARED_BLOCKS = 1000
+MOST_COMPARED = 64  # bytes in a block: 8 channels of 8 bytes
 ROUGH = 55  # mean step of the upper byte of samples: 85 where bytes are random, below 40 in noise that is not clipped
 LOUDEST = 2.0**16  # floats beyond are none
 BLOCKS = {1, 2, 3, 6, 7, 17, EXTENSIBLE}  # codes of PCM and ADPCM, whose blocks are all of one size
@@ -75,8 +76,9 @@ def _header(layout: Layout) -> bytes:
     if layout.big_endian:
         if code == EXTENSIBLE and len(rest) >= 10:
             (code,) = struct.unpack(">8xH", rest[:10])
-        if (code, bits // 8) in AU:
-            return struct.pack(">4sIIIII", b".snd", 24, UNKNOWN, AU[code, bits // 8], rate, channels)
+        width = block // max(1, channels)
+        if (code, width) in AU:
+            return struct.pack(">4sIIIII", b".snd", 24, UNKNOWN, AU[code, width], rate, channels)
         rest = b""
     coding = struct.pack("<HHIIHH", code, channels, rate, second, block, bits) + rest
     return b"".join(
@@ -185,12 +187,11 @@ def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) 
     """Whether the bytes at `end` are no samples by their look, while those before are: each is far from the last."""
     if len(coding) < 16:
         return False
-    code, channels, bits = struct.unpack(f"{order}HH10xH", coding[:16])
+    code, channels, block = struct.unpack(f"{order}HH8xH", coding[:14])
     code = struct.unpack(f"{order}H", coding[24:26])[0] if code == EXTENSIBLE and len(coding) >= 26 else code
-    width = bits // 8
-    if (code, width) not in COMPARED or not channels:
+    width = block // max(1, channels)
+    if (code, width) not in COMPARED or width * channels != block or block > MOST_COMPARED:
         return False
-    block = width * channels
     end -= (end - start) % block
     rough = []
     for place in (end, max(start, end - COMPARED_BLOCKS * block)):

@@ -112,7 +112,7 @@ def _write(
 def _add_sound(out: OutputContainer, samples: Array, rate: int, codec: str) -> AudioStream:
     sound = out.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
     assert isinstance(sound, AudioStream)
-    if codec == "wmav2":  # knows no default
+    if codec in ("wmav1", "wmav2"):  # know no default
         sound.bit_rate = 128_000
     return sound
 

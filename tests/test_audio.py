@@ -87,6 +87,33 @@ def test_a_wav_from_a_pipe_does_not_know_its_size(size: int) -> None:
     assert load(bytes(file), limits=LIMITS).seconds == 1.0
 
 
+# What else people send in these containers; FFmpeg has encoders for it, or libsndfile.
+CODECS = [
+    *(("wav", codec) for codec in ("adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "g726", "libmp3lame", "pcm_alaw")),
+    *(("mov", codec) for codec in ("pcm_s16be", "pcm_s24le", "adpcm_ima_qt", "alac", "ac3", "libmp3lame")),
+    *(("mp4", codec) for codec in ("libopus", "flac", "libmp3lame", "eac3")),
+    *(("matroska", codec) for codec in ("flac", "libmp3lame", "mp2", "ac3", "pcm_s16le", "alac")),
+    *(("avi", codec) for codec in ("pcm_s16le", "ac3", "mp2", "aac", "adpcm_ms", "wmav2")),
+    *(("flv", codec) for codec in ("libmp3lame", "nellymoser", "adpcm_swf", "pcm_mulaw")),
+    *(("mpegts", codec) for codec in ("mp2", "libmp3lame", "ac3", "eac3", "libopus")),
+    *(("vob", codec) for codec in ("ac3", "mp2", "pcm_s16be")),
+    *(("asf", codec) for codec in ("wmav1", "libmp3lame", "pcm_s16le")),
+    *(("aiff", codec) for codec in ("pcm_s24be", "pcm_mulaw", "adpcm_ima_qt")),
+    *(("caf", codec) for codec in ("pcm_mulaw", "pcm_f32be")),
+    *(("au", codec) for codec in ("pcm_mulaw", "pcm_alaw", "pcm_f32be")),
+    *(("w64", codec) for codec in ("pcm_mulaw", "adpcm_ms")),
+    ("ogg", "flac"),
+]
+RATES = {"nellymoser": 16_000, "adpcm_swf": 22_050, "g726": 8_000}  # of encoders that want one
+
+
+@pytest.mark.parametrize(("container", "codec"), CODECS)
+def test_every_codec_is_heard(container: str, codec: str) -> None:
+    rate = 8_000 if (container, codec) == ("flv", "pcm_mulaw") else RATES.get(codec, 48_000)
+    file = ffmpeg(speechlike(SECONDS, rate), rate, container=container, codec=codec)
+    assert -0.02 < load(file, limits=LIMITS).seconds - SECONDS < 0.2  # of adpcm_swf a block lasts that long
+
+
 def test_tags_in_another_encoding_do_no_harm() -> None:
     title = "你好，世界".encode("gbk")
     tag = b"INFOINAM" + struct.pack("<I", len(title)) + title
