@@ -51,6 +51,7 @@ TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 
 # What stands for silence, and the distance from there to full scale.
 INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
+UNREAD = {"s64", "s64p"}  # FFmpeg's names of what PyAV makes no arrays of
 
 FETCHED_IN_MEMORY = 1 << 20  # bytes of what a URL answers; the rest is in a file without a name
 CODEC_PADDING = 0.25  # seconds; what encoders add to fill their last frame does not count against the limit
@@ -229,7 +230,7 @@ def _decode(
                 if timeline.seconds > limits.longest_seconds:
                     _refuse_longer(max(timeline.seconds, length), name, limits)
                 yield from _silence(silence, frame.sample_rate)
-                yield frame.sample_rate, _mono(_channels(frame), name)
+                yield frame.sample_rate, _mono(_channels(frame, name), name)
     except av.FFmpegError as error:
         if kind != "flac" or not 0 < total <= decoded:  # what stands behind the last frame is none of its sound
             raise AudioError(name, f"is damaged: decoding fails after {timeline.seconds:.2f} s") from error
@@ -259,8 +260,10 @@ def _frames(packet: "av.Packet[AudioStream]", kind: str) -> list[av.AudioFrame]:
     return packet.stream.codec_context.decode(av.Packet(data[start:])) if start < len(data) else []
 
 
-def _channels(frame: av.AudioFrame) -> npt.NDArray[Any]:
+def _channels(frame: av.AudioFrame, name: str) -> npt.NDArray[Any]:
     """The frame's samples as (n, channels)."""
+    if frame.format.name in UNREAD:
+        raise AudioError(name, "has samples of 64 bits, expected floats or integers of 8 to 32 bits")
     samples = frame.to_ndarray()
     return samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
 

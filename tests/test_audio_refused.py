@@ -147,6 +147,12 @@ def test_samples_that_are_no_numbers_are_refused(bad: float, subtype: str, rate:
     assert "not a number" in refusal(wav(samples, rate, subtype))
 
 
+def test_integers_of_64_bits_are_refused() -> None:
+    coding = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, 8 * SAMPLE_RATE, 8, 64)
+    head = b"RIFF" + struct.pack("<I", 36 + 80_000) + b"WAVEfmt " + struct.pack("<I", 16) + coding
+    assert "samples of 64 bits" in refusal(head + b"data" + struct.pack("<I", 80_000) + bytes(range(250)) * 320)
+
+
 def test_nine_channels_are_refused() -> None:
     assert "9 channels" in refusal(wav(np.zeros((SAMPLE_RATE, 9), np.int16)))
 
