@@ -13,15 +13,18 @@ from runtime.prompt import ASR_TEXT
 _REPETITION = re.compile(r"(.{1,20}?)\1{19,}", re.DOTALL)
 
 # What the model writes of its own: `language X<asr_text>` before what was said, and now and then again within it, in
-# whole or in part (vLLM issue 35767). Words that somebody says look alike only without the tag.
+# whole or in part (vLLM issue 35767). What somebody says looks alike only without the tag, and then there is a space
+# before it, where the model writes at once behind a word or its stop.
 _NAME = r"[^\W\d_]+"
 _KNOWN = "|".join(["None", *LANGUAGES])
-_START = re.compile(rf"(?:\s*language(?:\s+({_NAME}))?\s*)?{ASR_TEXT}", re.IGNORECASE)
+_BEHIND = r"(?<=[\w.,;:!?…。，、；：！？])"
+_START = re.compile(rf"(?i:(?:\s*language(?:\s+({_NAME}))?\s*)?{ASR_TEXT})|{_BEHIND}language\s+({_KNOWN})")
 _HEADER = re.compile(rf"\s*language\s+({_NAME})", re.IGNORECASE)
 _HEADER_ALONE = re.compile(rf"\s*language(?:\s+({_KNOWN})\b|(?:\s+{_NAME})?$)", re.IGNORECASE)
-# At the end, where the model stopped before the tag: at once behind a word or its stop, or on a line of its own, as
-# nobody's speech is written; or a part of the tag.
-_DANGLING = re.compile(rf"(?:(?<=\S)|\s*\n)language\s+(?:{_KNOWN})$|(?<=[A-Za-z.,;:!?])language$|<a[a-z_]*$")
+# The same at the end, where the model stopped within it; or on a line of its own, as nobody's speech is written.
+_DANGLING = re.compile(
+    rf"\s*\nlanguage\s+(?:{_KNOWN})$|{_BEHIND}language\s+[A-Z][a-z]*$|(?<=[.,;:!?…。，、；：！？])language$|<a[a-z_]*$"
+)
 
 
 def _beginnings(word: str) -> str:
@@ -127,11 +130,18 @@ def read(raw: str, *, forced: str | None = None) -> Hypothesis:
     Where the model starts anew within it, the texts are joined, and the language is that of the first. Without a tag,
     all but a header is text. `language None` means that nobody speaks.
     """
-    first, *rest = _START.split(raw)  # a text, then the name and the text of each start
-    names, texts = [None, *rest[0::2]], [first, *rest[1::2]]
-    if not forced and (header := (_HEADER if rest else _HEADER_ALONE).match(first)):
+    texts: list[str] = []
+    names: list[str | None] = [None]
+    end = 0
+    for start in _START.finditer(raw):
+        texts.append(raw[end : start.start()])
+        names.append(start[1] or start[2])
+        end = start.end()
+    texts.append(raw[end:])
+    tagged = ASR_TEXT in raw
+    if not forced and (header := (_HEADER if tagged else _HEADER_ALONE).match(texts[0])):
         # Before a tag nothing else is said; without one, what comes behind the header is.
-        names[0], texts[0] = header[1], "" if rest else first[header.end() :]
+        names[0], texts[0] = header[1], "" if tagged else texts[0][header.end() :]
     texts[-1] = _DANGLING.sub("", texts[-1].rstrip())
     texts = [text.strip() for text in texts]
     whole = joined(texts)

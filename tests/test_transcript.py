@@ -37,6 +37,9 @@ ENGLISH = "language English<asr_text>"
         (f"{ENGLISH}language Chinese<asr_text>你好", None, "Chinese", "你好"),
         (ENGLISH * 5, None, "English", ""),
         # The tag is missing, or the header, or a part of either.
+        (f"{ENGLISH}thirtylanguage English tenlanguage Englishsara", None, "English", "thirty ten sara"),
+        ("你好language Chinese再见", "Chinese", "Chinese", "你好再见"),
+        ("thirtylanguage Eng", "English", "English", "thirty"),
         ("language English", None, "English", ""),
         ("language English hello", None, "English", "hello"),
         ("language None", None, None, ""),
@@ -58,7 +61,14 @@ def test_what_the_model_writes_of_its_own_is_no_text(raw: str, forced: str | Non
     "said",
     [
         *("I study language English", "language English is what I speak", "body language", "language is hard"),
-        *("the language Chinese, and language English.", "我学习language", "a < b", "sign language None"),
+        *(
+            "the language Chinese, and language English.",
+            "我学习language",
+            "a < b",
+            "sign language None",
+            "a metalanguage",
+            'he said: "language English"',
+        ),
     ],
 )
 @pytest.mark.parametrize("forced", [None, "English"])
