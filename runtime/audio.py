@@ -103,9 +103,11 @@ class Audio:
 def load(source: str | Path | bytes | IO[bytes], *, limits: Limits, name: str = "audio") -> Audio:
     """Audio from a path, an http(s) URL, an open seekable file or the bytes of one, which errors call `name`.
 
-    Any sample rate, 1 to 8 channels, in one of FORMATS; of a video, the sound track that players choose. An open file
-    is read from its start and stays open. Raises AudioError for what is missing, unreadable, damaged, cut short or too
-    short, TooLongError for what is too long, and what `fetched` raises for a URL that cannot be had.
+    Any sample rate, 1 to 8 channels, in one of FORMATS; of a video, the sound track that players choose. The result
+    lies on the player's clock, with silence where a track begins late or pauses; bytes behind the end of a file are
+    left out. An open file is read from its start and stays open. Raises AudioError for what is missing, unreadable,
+    damaged, cut short or too short, TooLongError for what is too long, and what `fetched` raises for a URL that cannot
+    be had.
     """
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
@@ -235,7 +237,7 @@ def _decode(
         if kind != "flac" or not 0 < total <= decoded:  # what stands behind the last frame is none of its sound
             raise AudioError(name, f"is damaged: decoding fails after {timeline.seconds:.2f} s") from error
     # FFmpeg leaves out damaged flac frames in silence; the header's total and the last frame's position tell.
-    expected = total or end
+    expected = max(total, end)
     if kind == "flac" and decoded < expected:
         raise AudioError(name, f"is damaged or cut short: {decoded} of {expected} samples can be decoded")
 
