@@ -61,7 +61,7 @@ test-vllm: $(VENV)/bin/python .vllm/installed ## Run the tests of the engine vll
 	@$(BIN)/pytest tests/vllm
 
 # The clients' Python and Node.js are their own; the tests run in .venv, which has the server.
-test-clients: $(VENV)/bin/python .clients/installed ## Run the tests with other people's clients of the API: 300 MB, 1.4 GB on disk
+test-clients: $(VENV)/bin/python .clients/installed ## Run the tests with other people's clients of the API: 440 MB, 1.4 GB on disk
 	@$(BIN)/python env/install.py cpu dev
 	@$(BIN)/pytest tests/clients
 
