@@ -6,6 +6,7 @@ its length, the pauses falling where the text has a stop or changes its script, 
 
 import bisect
 import itertools
+import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ SHORTEST = 1.0  # seconds that a caption stays, where there is room before the n
 PAUSE = 0.5  # seconds of silence at which a caption ends
 
 # How long it takes to say a character, in letters of an alphabet, of which some 15 are said in a second.
-SYLLABLE, KANA, DIGIT = 3.0, 2.0, 3.0
+SYLLABLE, KANA, DIGIT, SIGN = 3.0, 2.0, 3.0, 0.2
 # How many letters further a place may be for a caption to end there: where a sentence, a clause or a script does.
 SENTENCE, CLAUSE, SCRIPT = 20.0, 10.0, 60.0
-REACH = 6.0  # seconds around a pause in which its place in the text is looked for
+REACH = 100.0  # letters around the likeliest place of a pause in which its place is looked for, some 6 s
+NEAR = 8  # characters beside a place that are looked at
 
 SENTENCES = tuple(".!?…。！？؟।۔")
 CLAUSES = tuple(",;:—–，、；：،؛")
@@ -35,7 +37,7 @@ BEFORE_CONSONANT = "เแโใไ"  # Thai vowels that are written before the 
 class Caption:
     """Some of a segment's text, from character `first` up to `last`, in one line or two; `start` and `end` in seconds.
 
-    `is_estimated` where these come from the text's length; else they are where a voice begins and ends.
+    `is_estimated` where these come from the text's length, or no voice was found; else a voice begins and ends there.
     """
 
     segment: Segment
@@ -70,30 +72,43 @@ def captions(transcript: Transcript) -> list[Caption]:
 
 @dataclass(frozen=True)
 class _Text:
-    """A text in units, words or characters, that are not broken. `bounds[n]` is where unit n begins, in characters, and
-    `spoken[n]` how much is said before it, in letters; both have one more for the end."""
+    """A text in units, words or characters, that are not broken.
+
+    `bounds[n]` is where unit n begins, in characters, and `spoken[n]` how much is said before it, in letters; both have
+    one more for the end. From the beginning of the text, unit n begins at column `left[n]` and ends, without the space
+    behind it, at column `right[n]`.
+    """
 
     whole: str
     bounds: tuple[int, ...]
     spoken: tuple[float, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
 
     @property
     def units(self) -> int:
-        return len(self.bounds) - 1
+        return len(self.left)
 
     def part(self, first: int, last: int) -> str:
         return " ".join(self.whole[self.bounds[first] : self.bounds[last]].split())
 
+    def width(self, first: int, last: int) -> int:
+        """Columns of the units from `first` up to `last`."""
+        return self.right[last - 1] - self.left[first]
+
     def stop(self, place: int) -> float:
         """How well a caption may end before this unit, by punctuation."""
-        before = self.whole[: self.bounds[place]].rstrip().rstrip(CLOSING)
+        before = self._before(place).rstrip().rstrip(CLOSING)
         return SENTENCE if before.endswith(SENTENCES) else CLAUSE if before.endswith(CLAUSES) else 0.0
 
     def pause(self, place: int) -> float:
         """How well a pause fits before this unit: also where another script begins, and perhaps another language."""
-        before, after = self.whole[: self.bounds[place]].rstrip(), self.whole[self.bounds[place] :]
-        changes = bool(before and after) and is_unspaced(before[-1]) != is_unspaced(after[0])
-        return SCRIPT if changes else self.stop(place)
+        before = next((script for letter in reversed(self._before(place)) if (script := _script(letter))), "")
+        after = next((script for letter in self.whole[self.bounds[place] :][:NEAR] if (script := _script(letter))), "")
+        return SCRIPT if before and after and before != after else self.stop(place)
+
+    def _before(self, place: int) -> str:
+        return self.whole[max(0, self.bounds[place] - NEAR) : self.bounds[place]]
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,9 @@ class _Piece:
 
 
 def _of_segment(segment: Segment) -> Iterator[Caption]:
-    text = _units(segment.hypothesis.text)
-    if not text.units:
+    if not segment.hypothesis.text.strip():
         return
+    text = _units(segment.hypothesis.text)
     speech = _grouped(segment.speech or (Span(segment.start, segment.end),))
     places = _places(text, speech)
     pieces = [
@@ -151,26 +166,27 @@ def _of_segment(segment: Segment) -> Iterator[Caption]:
             piece.start,
             min(piece.end, piece.start + LONGEST),
             _lines(text, piece.first, piece.last) or (text.part(piece.first, piece.last),),
-            is_estimated=len(pieces) > 1,
+            is_estimated=len(pieces) > 1 or not segment.speech,
         )
 
 
 def _units(whole: str) -> _Text:
     """A text where it may be broken: between words, between characters that are written without spaces, and within what
     would not fit into a line."""
-    bounds, spoken, columns = [0], [0.0], 0
-    said = 0.0
-    for place, (before, after) in enumerate(itertools.pairwise(whole), start=1):
-        said += _letters(before)
-        columns += _columns(before)
-        if _may_break(before, after) or (columns >= MOST_COLUMNS and not _joins(after)):
+    bounds, spoken, left, right = [0], [0.0], [0], []
+    said, column, solid = 0.0, 0, 0  # so far; `solid` is the column behind the last character that is no space
+    for place, character in enumerate(whole):
+        width = _width(character)
+        overflows = column + width - left[-1] > MOST_COLUMNS and not character.isspace() and not _is_mark(character)
+        if place and (overflows or _may_break(whole[place - 1], character)):
             bounds.append(place)
             spoken.append(said)
-            columns = 0
-    if whole.strip():
-        bounds.append(len(whole))
-        spoken.append(said + _letters(whole[-1]))
-    return _Text(whole, tuple(bounds), tuple(spoken))
+            right.append(solid)
+            left.append(column)
+        said += _letters(character)
+        column += width
+        solid = solid if character.isspace() else column
+    return _Text(whole, (*bounds, len(whole)), (*spoken, said), tuple(left), (*right, solid))
 
 
 def _may_break(before: str, after: str) -> bool:
@@ -184,25 +200,36 @@ def _may_break(before: str, after: str) -> bool:
 
 def _joins(character: str) -> bool:
     """Whether it belongs to the character before it: a mark, a stop, what closes."""
-    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Lm", "Pe", "Pf", "Po")
+    return _is_mark(character) or unicodedata.category(character) in ("Lm", "Pe", "Pf", "Po")
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
 
 
 def _letters(character: str) -> float:
     """How long it takes to say a character."""
-    kind = unicodedata.category(character)
-    if kind[0] == "N":
+    kind = unicodedata.category(character)[0]
+    if kind == "N":
         return DIGIT
-    if kind[0] != "L":
-        return 0.0
-    if unicodedata.east_asian_width(character) not in "WF":
-        return 1.0
-    return KANA if unicodedata.name(character, "").startswith(("HIRAGANA", "KATAKANA")) else SYLLABLE
+    if kind != "L":
+        return 0.0 if kind in "MZC" else SIGN
+    return {"HAN": SYLLABLE, "HANGUL": SYLLABLE, "KANA": KANA}.get(_script(character), 1.0)
 
 
-def _columns(text: str) -> int:
-    """How wide a text is, as terminals count: two columns for a Chinese character, none for a mark."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+def _script(character: str) -> str:
+    """The script of a letter, empty for what is none. Chinese characters are as good as kana where scripts change."""
+    if not character.isalpha():
+        return ""
+    name = unicodedata.name(character, "").partition(" ")[0]
+    return {"CJK": "HAN", "HIRAGANA": "KANA", "KATAKANA": "KANA"}.get(name, name)
+
+
+def _width(character: str) -> int:
+    """Columns of a character, as terminals count: two of a Chinese one, none of a mark."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _grouped(spans: Sequence[Span]) -> list[_Speech]:
@@ -225,8 +252,8 @@ def _places(text: _Text, speech: Sequence[_Speech]) -> list[int]:
     for number, said in enumerate(speech, start=1):
         letters = said.seconds * rate
         due += letters
-        first = min(bisect.bisect_left(text.spoken, due - REACH * rate), text.units)
-        last = min(bisect.bisect_right(text.spoken, due + REACH * rate), text.units)
+        first = min(bisect.bisect_left(text.spoken, due - REACH), text.units)
+        last = min(bisect.bisect_right(text.spoken, due + REACH), text.units)
         further: dict[int, tuple[float, list[int]]] = {}
         for place in range(first, last + 1) if number < len(speech) else [text.units]:
             gain = text.pause(place) if 0 < place < text.units else 0.0
@@ -251,7 +278,7 @@ def _cut(text: _Text, first: int, last: int, speech: _Speech) -> Iterator[_Piece
         return _Piece(first, last, start, speech.time((text.spoken[last] - origin) / length, ends=True))
 
     def fits(first: int, last: int) -> bool:
-        return piece(first, last).seconds <= LONGEST and _lines(text, first, last) is not None
+        return _lines(text, first, last) is not None and piece(first, last).seconds <= LONGEST
 
     while first < last:
         end = most = _furthest(first, last, fits)
@@ -274,25 +301,25 @@ def _furthest(first: int, last: int, fits: Callable[[int, int], bool]) -> int:
 
 def _lines(text: _Text, first: int, last: int) -> tuple[str, ...] | None:
     """Units in one line or two, as even as may be but rather ending at a stop; None where they do not fit."""
-    if _columns(whole := text.part(first, last)) <= MOST_COLUMNS:
-        return (whole,)
-    best: tuple[float, tuple[str, ...]] | None = None
-    for place in range(first + 1, last):
-        pair = (text.part(first, place), text.part(place, last))
-        widths = [_columns(line) for line in pair]
-        worth = text.stop(place) - abs(widths[0] - widths[1])
-        if max(widths) <= MOST_COLUMNS and (best is None or worth > best[0]):
-            best = worth, pair
-    return best and best[1]
+    whole = text.width(first, last)
+    if whole <= MOST_COLUMNS:
+        return (text.part(first, last),)
+    best: tuple[float, int] | None = None
+    for place in range(first + 1, last) if whole <= 2 * MOST_COLUMNS + 1 else ():
+        upper, lower = text.width(first, place), text.width(place, last)
+        if max(upper, lower) <= MOST_COLUMNS:
+            best = max(best or (-math.inf, 0), (text.stop(place) - abs(upper - lower), place))
+    return best and (text.part(first, best[1]), text.part(best[1], last))
 
 
 def _merged(text: _Text, pieces: Sequence[_Piece]) -> list[_Piece]:
-    """Pieces without those that would only flicker: said in less than a second, they go with what is said soon before
-    or after, unless that is in another script."""
+    """Pieces without those that would only flicker: one that has no room to stay for a second goes with the one before
+    or after, if they fit together and are in one script."""
     merged: list[_Piece] = []
-    for piece in pieces:
+    limits = [*(piece.start for piece in pieces[1:]), math.inf]
+    for piece, limit in zip(pieces, limits, strict=True):
         before = merged[-1] if merged else None
-        if before and min(before.seconds, piece.seconds) < SHORTEST and piece.start - before.end < SHORTEST:
+        if before and min(piece.start - before.start, max(piece.end, limit) - piece.start) < SHORTEST:
             both = _Piece(before.first, piece.last, before.start, piece.end)
             fits = both.seconds <= LONGEST and _lines(text, both.first, both.last) is not None
             if fits and text.pause(piece.first) < SCRIPT:

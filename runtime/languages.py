@@ -63,8 +63,8 @@ LANGUAGES: dict[str, Language] = {
     "Macedonian": Language("mk", "马其顿语", "mkd;mac;македонски;马其顿文;馬其頓語"),
 }
 
-# What clients send for "find out yourself"; `und` is BCP 47's undetermined.
-AUTOMATIC = frozenset({"", "auto", "null", "und"})
+# What clients send for "find out yourself": `und` is BCP 47's undetermined, `none` is Python's.
+AUTOMATIC = frozenset({"", "auto", "detect", "null", "none", "undefined", "und"})
 
 # Written without spaces between words; error rates of these count characters.
 UNSPACED = frozenset({"Chinese", "Cantonese", "Japanese", "Thai"})
@@ -104,7 +104,7 @@ def resolve(name: str | None, *, supported: tuple[str, ...] = tuple(LANGUAGES)) 
     shown = (name or "").strip()
     if english:
         raise UnknownLanguageError(shown, f"this checkpoint knows only {', '.join(supported)}")
-    near = difflib.get_close_matches(wanted, _SPELT, n=6) if len(wanted) > 1 else []
+    near = difflib.get_close_matches(wanted, _SPELT, n=6, cutoff=0.7) if len(wanted) > 1 else []
     nearest = dict.fromkeys(f"{_BY_NAME[match]} ({LANGUAGES[_BY_NAME[match]].code})" for match in near)
     hint = f"did you mean {' or '.join(list(nearest)[:3])}?" if nearest else f"one of {', '.join(supported)}"
     raise UnknownLanguageError(shown, "no language of this name", hint)

@@ -20,7 +20,7 @@ from runtime.errors import KitError
 from runtime.prompt import MOST_CONTEXT, Prompter
 from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Span, Transcript
-from runtime.wording import Wording
+from runtime.wording import ASR_TEXT, UNFINISHED, Wording
 
 if TYPE_CHECKING:
     from runtime.checkpoint import Loaded
@@ -33,6 +33,7 @@ class Stored(Protocol):
         """Raises KitError for what `runtime.audio.load` refuses."""
 
 
+READ_ANEW = 64  # tokens
 AHEAD = 64  # segments read that no engine decodes yet: of 30 s, 123 MB of samples
 
 Source = str | Path | bytes | Audio | Stored
@@ -104,9 +105,16 @@ class Prepared:
             yield Span(self.audio.time_at(first + start), self.audio.time_at(first + end))
 
     def _token_ends(self, decoded: Decoded, text: str) -> tuple[int, ...]:
-        """How many characters of the text are there with each token; the header's have none."""
-        header = max(decoded.text.find(text), 0)
-        ends = (len(self.wording.text(decoded.tokens[:count])) for count in range(1, len(decoded.tokens) + 1))
+        """How many characters of the text are there with each token; those of the header have none."""
+        tag = decoded.text.find(ASR_TEXT)
+        header = max(decoded.text.find(text[:1], 0 if self.language or tag < 0 else tag + len(ASR_TEXT)), 0)
+        ends: list[int] = []
+        first, before = 0, 0  # tokens are read anew some at a time, as one may be part of a character
+        for count in range(1, len(decoded.tokens) + 1):
+            read = self.wording.text(decoded.tokens[first:count])
+            ends.append(before + len(read))
+            if count - first >= READ_ANEW and not read.endswith(UNFINISHED):
+                first, before = count, ends[-1]
         return tuple(min(max(end - header, 0), len(text)) for end in ends)
 
     def joined(self, done: Iterable[transcript.Segment]) -> Transcript:

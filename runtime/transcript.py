@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from runtime.languages import LANGUAGES
+from runtime.languages import LANGUAGES, UNSPACED
 from runtime.prompt import ASR_TEXT
 
 # A unit of 1 to 20 characters, 20 times in a row or more, is a decoder that ran in circles (the bounds of qwen-asr
@@ -14,16 +14,22 @@ _REPETITION = re.compile(r"(.{1,20}?)\1{19,}", re.DOTALL)
 
 # What the model writes of its own: `language X<asr_text>` before what was said, and now and then again within it, in
 # whole or in part (vLLM issue 35767). What somebody says looks alike only without the tag, and then there is a space
-# before it, where the model writes at once behind a word or its stop.
+# before it, where the model writes at once behind a word or its stop. Two exceptions: there are words that end in
+# "language", and Chinese has no spaces; there it is the model only if it names a language without spaces, too.
 _NAME = r"[^\W\d_]+"
 _KNOWN = "|".join(["None", *LANGUAGES])
-_BEHIND = r"(?<=[\w.,;:!?…。，、；：！？])"
-_START = re.compile(rf"(?i:(?:\s*language(?:\s+({_NAME}))?\s*)?{ASR_TEXT})|{_BEHIND}language\s+({_KNOWN})")
+_KNOWN_UNSPACED = "|".join(["None", *sorted(UNSPACED)])
+_WIDE = "\u0e00-\u0e7f\u2e80-\u9fff\uff00-\uff60"  # Thai; Chinese, Japanese and their stops
+_PREFIXES = ("meta", "inter", "para", "proto", "sub", "pseudo", "micro", "macro", "super", "multi", "cross", "trans")
+_BEHIND_WORD = rf"(?<=[\w.,;:!?…])(?<![{_WIDE}])" + "".join(f"(?i:(?<!{prefix}))" for prefix in _PREFIXES)
+_UNTAGGED = rf"(?:{_BEHIND_WORD}language +({_KNOWN})|(?<=[{_WIDE}])language +({_KNOWN_UNSPACED}))"
+_START = re.compile(rf"(?i:(?:(?<!\s)\s*language(?:\s+({_NAME}))?\s*)?{ASR_TEXT})|{_UNTAGGED}")
 _HEADER = re.compile(rf"\s*language\s+({_NAME})", re.IGNORECASE)
 _HEADER_ALONE = re.compile(rf"\s*language(?:\s+({_KNOWN})\b|(?:\s+{_NAME})?$)", re.IGNORECASE)
 # The same at the end, where the model stopped within it; or on a line of its own, as nobody's speech is written.
 _DANGLING = re.compile(
-    rf"\s*\nlanguage\s+(?:{_KNOWN})$|{_BEHIND}language\s+[A-Z][a-z]*$|(?<=[.,;:!?…。，、；：！？])language$|<a[a-z_]*$"
+    rf"(?<!\s)\s*\nlanguage +(?:{_KNOWN})$|{_BEHIND_WORD}language +[A-Z][a-z]*$|"
+    r"(?<=[.,;:!?…。，、；：！？])language$|<asr[a-z_]*$"
 )
 
 
@@ -32,7 +38,7 @@ def _beginnings(word: str) -> str:
 
 
 _OPEN = re.compile(
-    rf"\s*(?:language\s+(?:{_NAME})?\s*|{_beginnings('language')})?(?:{_beginnings(ASR_TEXT)})?$", re.IGNORECASE
+    rf"(?<!\s)\s*(?:language\s+(?:{_NAME})?\s*|{_beginnings('language')})?(?:{_beginnings(ASR_TEXT)})?$", re.IGNORECASE
 )
 
 
@@ -135,7 +141,7 @@ def read(raw: str, *, forced: str | None = None) -> Hypothesis:
     end = 0
     for start in _START.finditer(raw):
         texts.append(raw[end : start.start()])
-        names.append(start[1] or start[2])
+        names.append(start[1] or start[2] or start[3])
         end = start.end()
     texts.append(raw[end:])
     tagged = ASR_TEXT in raw

@@ -9,6 +9,7 @@ from typing import Any
 from runtime import checkpoint_files
 
 ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
+UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
 
 
 @dataclass(frozen=True)

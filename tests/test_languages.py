@@ -40,7 +40,7 @@ def test_tags_of_browsers_phones_and_systems_name_their_language(tag: str, engli
     assert resolve(tag) == english
 
 
-@pytest.mark.parametrize("name", [None, "", "  ", "auto", "AUTO", "null", "und"])
+@pytest.mark.parametrize("name", [None, "", "  ", "auto", "AUTO", "null", "und", "None", "undefined", "detect"])
 def test_the_model_finds_the_language_out_itself(name: str | None) -> None:
     assert resolve(name) is None
 

@@ -65,6 +65,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "voice": ({**user(AUDIO), "audio": {"voice": "ash", "format": "wav"}}, "audio", "nothing is spoken"),
     "schema": ({**user(AUDIO), "response_format": {"type": "json_object"}}, "response_format", "possible is text"),
     "tokens": ({**user(AUDIO), "max_tokens": 0}, "max_tokens", "1 or more"),
+    "usage": ({**user(AUDIO), "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage", "true"),
     "options": ({**user(AUDIO), "asr_options": "zh"}, "asr_options", "object"),
     "language": ({**user(AUDIO), "asr_options": {"language": "Klingon"}}, "asr_options.language", "no language"),
     "option": ({**user(AUDIO), "asr_options": {"translate": True}}, "asr_options.translate", "possible are"),
@@ -77,7 +78,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "picture": (user({"type": "image_url", "image_url": {"url": "x"}}, AUDIO), "messages", "'image_url'"),
     "context": ({"messages": [{"role": "system", "content": [AUDIO]}]}, "messages", "text"),
     "no base64": (user({"type": "input_audio", "input_audio": {"data": "?"}}), "messages", "base64"),
-    "format": (user({"type": "input_audio", "input_audio": {"data": "x", "format": "docx"}}), "messages", "'docx'"),
+    "format": (user({"type": "input_audio", "input_audio": {"data": "x", "format": "pcm16"}}), "messages", "'pcm16'"),
     "no data": (user({"type": "input_audio", "input_audio": {"data": ""}}), "messages", "data"),
     "data URL": (user({"type": "input_audio", "input_audio": {"data": "data:audio/wav,x"}}), "messages", "base64"),
     "file": (user({"type": "audio_url", "audio_url": {"url": "file:///etc/passwd"}}), "messages", "http"),
@@ -103,6 +104,8 @@ TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "vLLM's": ({"repetition_penalty": 1.1, "skip_special_tokens": False, "top_k": 1}, ["repetition_penalty", "top_k"]),
     "Alibaba's": ({"asr_options": {"language": "en", "enable_itn": False, "enable_lid": True}}, ["asr_options.enable"]),
     "stop": ({"stop": ["."]}, ["stop"]),
+    "no model": ({"model": ""}, []),
+    "usage as it goes": ({"stream_options": {"continuous_usage_stats": True}}, ["stream_options.continuous"]),
 }
 
 
@@ -116,6 +119,13 @@ def test_what_has_no_effect_is_taken_and_said(server: Served, speech: list[Clip]
     assert len(warnings) == len(expected), warnings
     assert all(warning.startswith(start) for warning, start in zip(warnings, expected, strict=True)), warnings
     assert ("x-asr-warnings" in answer.headers) == bool(expected)
+
+
+@pytest.mark.parametrize("form", ["WAV", "audio/wav", "weba", "", None])
+def test_a_format_only_names_the_file(server: Served, speech: list[Clip], form: str | None) -> None:
+    part = {"type": "input_audio", "input_audio": {"data": encoded(speech[0]), "format": form}}
+    answer = server.post(PATH, json=user(part))
+    assert answer.json()["choices"][0]["message"]["content"] == speech[0].text
 
 
 def test_text_beside_the_audio_is_not_read_as_in_the_models_template(server: Served, speech: list[Clip]) -> None:

@@ -102,6 +102,9 @@ TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one of languages": ({"languages[]": "en"}, []),
     "several languages": ({"languages[]": ["en", "de"]}, ["languages: has no effect"]),
     "vLLM's language": ({"language": "en", "to_language": "en-US"}, []),
+    "a language and auto": ({"language": "auto", "to_language": "en", "languages[]": "en-GB"}, []),
+    "one of languages, twice": ({"languages[]": ["en", "en-US"]}, []),
+    "no speakers": ({"diarize": "false", "known_speaker_names[]": "", "task": "transcribe"}, []),
     "segments and words": (
         {"timestamp_granularities[]": ["word", "segment"], "response_format": "verbose_json"},
         ["timestamp_granularities: words have no times here"],
@@ -131,6 +134,13 @@ def test_other_formats_and_streams_say_it_in_a_header(server: Served, clip: Clip
     done = json.loads(answer.text.strip().rpartition("data: ")[2])
     assert (done["text"], len(done["warnings"])) == (clip.text, 2)
     assert "x-asr-warnings" not in server.post(files=file, data={"response_format": "text"}).headers
+
+
+def test_text_that_was_cut_says_so_in_a_header_where_the_format_cannot(server: Served, clip: Clip) -> None:
+    for form in ("text", "srt", "vtt"):
+        fields = {"response_format": form, "max_completion_tokens": "5"}
+        answer = server.post(files={"file": clip.path.read_bytes()}, data=fields)
+        assert "text is missing" in answer.headers["x-asr-warnings"]
 
 
 def test_keywords_are_the_context(server: Served, clips: list[Clip]) -> None:
@@ -195,6 +205,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "granularity": ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]", "segment and word"),
     "misspelt": ({"langauge": "en"}, "langauge", "possible are"),
     "diarize": ({"diarize": "true"}, "diarize", "not told apart"),
+    "an unknown one of languages": ({"languages[]": ["en", "xx"]}, "languages", "no language of this name"),
+    "task": ({"task": "translate"}, "task", "possible is transcribe"),
     "translation": ({"language": "en", "to_language": "zh"}, "to_language", "translated"),
     "no tokens": ({"max_completion_tokens": "0"}, "max_completion_tokens", "1 or more"),
     "twice": ({"language": ["en", "zh"]}, "language", "2 times"),
@@ -211,7 +223,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Served, clip: Clip, 
     assert set(error) == {"message", "type", "param", "code", "request_id"}
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
     assert words in error["message"]
-    assert param in error["message"] or name in ("language", "prompt")
+    code = error["code"]
+    assert param in error["message"] or code == "invalid_language" or name == "prompt"
 
 
 def test_the_official_client_raises_its_own_errors(client: openai.OpenAI, clip: Clip) -> None:

@@ -100,6 +100,11 @@ def test_endless_repetition_is_collapsed_and_counted(text: str, kept: str) -> No
     assert hypothesis.repeated == len(text) - len(kept)
 
 
+def test_white_space_without_end_is_read_in_a_moment() -> None:
+    assert read(ENGLISH + (" " * 16 + "\n") * 4000 + "x") == Hypothesis("English", "x")
+    assert read_open(ENGLISH + " " * 64_000 + "x") == "x"
+
+
 def test_ordinary_repetition_stays() -> None:
     text = "no no no no, 哈哈哈哈哈 " + "very " * 10
     assert read(f"language English<asr_text>{text}") == Hypothesis("English", text.strip())

@@ -75,11 +75,12 @@ async def streamed(
         await _cancelled(work)
         raise
 
-    def ending() -> Iterable[str]:
+    async def ending() -> Iterable[str]:
         try:
-            return on_end(work.result())
+            heard = work.result()
         except KitError as error:
             return [json.dumps(from_kit(error, fields).body, ensure_ascii=False)]
+        return await service.read(lambda: on_end(heard))  # in a thread: the captions of hours take a second
 
     return _EventStream(work, texts, on_text, ending, patience=service.settings.request_timeout_seconds)
 
@@ -94,7 +95,7 @@ class _EventStream(Response):
         work: "asyncio.Future[Transcript]",
         texts: "asyncio.Queue[str | None]",
         on_text: Callable[[str], str],
-        ending: Callable[[], Iterable[str]],
+        ending: Callable[[], Awaitable[Iterable[str]]],
         *,
         patience: float,
     ) -> None:
@@ -116,7 +117,7 @@ class _EventStream(Response):
                 if text:
                     await put(self._on_text(text))
             with contextlib.suppress(asyncio.CancelledError):  # nobody is there any more
-                for data in self._ending():
+                for data in await self._ending():
                     await put(data)
             await send({"type": "http.response.body", "body": b""})
         finally:

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from runtime import languages, transcriber
 from runtime.server import hints, schema
-from runtime.server.answering import LONGEST_SHOWN, data_of, refused, shown, streamed, whole
+from runtime.server.answering import LONGEST_SHOWN, data_of, refused, shortened, shown, streamed, whole
 from runtime.server.errors import FullError, from_kit
 from runtime.server.hints import HOTTEST
 from runtime.server.life import life_of
@@ -27,10 +27,7 @@ HONOURED = (
     *("n", "modalities", "response_format", "temperature", "audio"),
 )
 PARTS = ("input_audio", "audio_url")
-FORMATS = (
-    *("wav", "mp3", "flac", "ogg", "opus", "aac", "m4a", "mp4", "webm", "mpeg", "mpga", "oga", "3gp", "ac3", "aiff"),
-    *("amr", "au", "avi", "caf", "flv", "mkv", "mov", "ts", "w64", "wma"),
-)
+RAW = ("pcm", "pcm16", "g711_ulaw", "g711_alaw", "raw")  # samples of unknown rate
 CONTEXT_ROLES = ("system", "developer")
 NAMES = {"audio": "messages", "language": "asr_options.language", "prompt": "messages"}
 
@@ -93,7 +90,7 @@ def read(body: Any, *, most_in_memory: int) -> Ask:
             raise refused(name, f"is not known here; possible are {', '.join(HONOURED)}", code="unknown_field")
         if name not in HONOURED and given[name] not in ([], {}, False):
             warnings.append(hints.unused(name, hints.CHAT[name]))
-    model, stream = given.get("model"), given.get("stream", False)
+    model, stream = given.get("model") or None, given.get("stream", False)
     if model is not None and not isinstance(model, str):
         raise refused("model", "expected a name")
     if not isinstance(stream, bool):
@@ -102,6 +99,13 @@ def read(body: Any, *, most_in_memory: int) -> Ask:
         warnings.append(hints.unused("temperature", hints.GREEDY))
     _check_result(given)
     options = _object(given, "stream_options")
+    with_usage = options.get("include_usage") or False
+    if not isinstance(with_usage, bool):
+        raise refused(
+            "stream_options.include_usage", f"{shown(with_usage)} is not possible; possible are true and false"
+        )
+    others = [name for name, value in options.items() if name != "include_usage" and value]
+    warnings += [hints.unused(f"stream_options.{shortened(name)}", "the usage comes at the end") for name in others]
     asr, unused = _asr_options(_object(given, "asr_options"))
     source, context, ignored = _content(given.get("messages"))
     most_tokens = _most_tokens(given)
@@ -112,7 +116,7 @@ def read(body: Any, *, most_in_memory: int) -> Ask:
         context="\n".join(part for part in (context, asr.get("context", "")) if part),
         max_tokens=most_tokens,
         stream=stream,
-        with_usage=options.get("include_usage") is True,
+        with_usage=with_usage,
         warnings=(*warnings, *unused, *ignored),
     )
 
@@ -239,9 +243,9 @@ def _source(part: dict[str, Any], most_in_memory: int) -> Upload | str:
     content, key = part[kind], "data" if kind == "input_audio" else "url"
     if not isinstance(content.get(key), str) or not content[key]:
         raise refused("messages", f"{kind}: expected {key}, as text")
-    form = content.get("format") or FORMATS[0]
-    if form not in FORMATS:
-        raise refused("messages", f"the format {shown(form)} is not possible; possible are {', '.join(FORMATS)}")
+    form = content.get("format") or "audio"
+    if not isinstance(form, str) or form in RAW or len(form) > LONGEST_SHOWN:
+        raise refused("messages", f"the format {shown(form)} is not possible; send a file, such as wav")
     text: str = content[key]
     scheme = text[:8].lower()
     if scheme.startswith(("http://", "https://")):

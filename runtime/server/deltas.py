@@ -4,10 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import transcript
-from runtime.prompt import ASR_TEXT
 from runtime.transcript import Segment
-
-UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
+from runtime.wording import ASR_TEXT, UNFINISHED
 
 
 class Deltas:
@@ -45,6 +43,7 @@ class Deltas:
         self._left = max(0, self._left - len(segment.tokens))
         self._before = transcript.joined((self._before, text))
         self._advance(self._before)
+        self._told = self._before  # also where a repetition was told: what follows shall be
 
     def _advance(self, text: str) -> None:
         if len(text) > len(self._told) and text.startswith(self._told):

@@ -123,7 +123,7 @@ def _instead(request: Request) -> str:
     """What to ask instead of an address that there is not, most often for want of /v1 or for a slash too many."""
     parts = [part for part in request.url.path.split("/") if part not in ("", "v1")]
     wanted = "/v1/" + "/".join(parts)
-    if any(getattr(route, "path", "") == wanted for route in request.app.routes):
+    if wanted in request.app.openapi()["paths"]:
         return f"there is {wanted}: a client's base URL ends in /v1, without a slash behind it"
     return "/docs lists what there is"
 

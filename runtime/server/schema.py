@@ -42,6 +42,7 @@ _FORM = {
         "keywords[]": _texts("Hotwords, put behind the prompt."),
         "hotwords": _texts("As keywords."),
         "response_format": _text("Form of the answer.", enum=list(FORMATS), default="json"),
+        "task": _text("What else there is: translation, which is refused.", enum=["transcribe"]),
         "stream": {"type": "boolean", "default": False, "description": "Server-sent events: text, json, verbose_json."},
         "temperature": _TEMPERATURE,
         "max_completion_tokens": {**_LIMIT, "description": "Most tokens of the answer; what is cut is truncated."},

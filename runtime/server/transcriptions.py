@@ -23,6 +23,7 @@ from runtime.transcript import Transcript
 router = APIRouter(prefix="/v1/audio", tags=["transcription"])
 
 STREAMED = ("json", "verbose_json", "text")  # text: as json; its clients read the deltas
+TRUNCATED = "text is missing: the most tokens cut it off"  # in a header, as text and subtitles cannot say so
 MEDIA_TYPES = {"json": "application/json", "verbose_json": "application/json", "vtt": "text/vtt; charset=utf-8"}
 
 
@@ -72,10 +73,12 @@ async def transcribe(request: Request) -> Response:
                 on_end=lambda heard: [_done(replace(heard, warnings=warnings), ask.format)],
             )
             return hints.tell(answer, warnings)
-        heard = await whole(request, service, wanted, fields=ask.names)
-    written = formats.FORMATS[ask.format].write(replace(heard, warnings=warnings))
+        heard = replace(await whole(request, service, wanted, fields=ask.names), warnings=warnings)
+    # In a thread: the captions of hours take a second.
+    written = await service.read(lambda: formats.FORMATS[ask.format].write(heard))
     media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
-    return hints.tell(Response(written, media_type=media_type), warnings)
+    missing = [TRUNCATED] if heard.truncated else []
+    return hints.tell(Response(written, media_type=media_type), [*warnings, *missing])
 
 
 def read(fields: Fields) -> Ask:
@@ -123,13 +126,14 @@ def _given(fields: Fields) -> Fields:
     given: Fields = {}
     for name, values in fields.items():
         bare = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
-        if bare in SPEAKERS:
-            raise refused(name, "speakers are not told apart here")
-        if bare not in POSSIBLE:
+        if bare not in POSSIBLE and bare not in SPEAKERS:
             raise refused(
                 name, f"is not known here; possible are {', '.join(sorted({*FIELDS, *LISTS}))}", code="unknown_field"
             )
-        if some := [value for value in values if value != ""]:
+        some = [value for value in values if value not in ("", *(NO if bare in SPEAKERS else ()))]
+        if some and bare in SPEAKERS:
+            raise refused(name, "speakers are not told apart here")
+        if some:
             given.setdefault(bare, []).extend(some)
     return given
 
@@ -142,23 +146,23 @@ def _context(prompt: str, keywords: Sequence[str]) -> str:
 def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
     """The language to force, and a warning where there are several to choose from. vLLM forces `to_language`, which
     for this model is what it hears, too."""
-    given = [wanted[name] for name in ("language", "to_language") if name in wanted]
-    candidates = wanted.get("languages", [])
-    if given:
-        return _same(given), [hints.unused("languages", "language is given")] if candidates else []
+    one, other = (_meant(name, [wanted[name]] if name in wanted else []) for name in ("language", "to_language"))
+    if one and other and one != other:
+        raise refused("to_language", f"{other[0]} is another language than {one[0]}: nothing is translated here")
+    candidates = _meant("languages", wanted.get("languages", []))
+    if forced := one or other:
+        return forced[0], [hints.unused("languages", "language is given")] if candidates not in ([], forced) else []
     if len(candidates) > 1:
         return None, [hints.unused("languages", "only one can be forced; which of all is spoken is detected")]
     return (candidates[0] if candidates else None), []
 
 
-def _same(names: Sequence[str]) -> str:
+def _meant(field: str, names: Sequence[str]) -> list[str]:
+    """The languages by their English names, each once, without what leaves it to the model."""
     try:
-        meant = {languages.resolve(name) for name in names}
+        return list(dict.fromkeys(english for name in names if (english := languages.resolve(name))))
     except UnknownLanguageError as error:
-        raise from_kit(error, {"language": "language"}) from error
-    if len(meant) > 1:
-        raise refused("to_language", f"{names[1]!r} is another language than {names[0]!r}: nothing is translated here")
-    return names[0]
+        raise from_kit(error, {"language": field}) from error
 
 
 def _file(name: str, value: str | Upload) -> Upload:
@@ -185,6 +189,11 @@ def _format(name: str, value: str | Upload) -> str:
     if wanted not in formats.FORMATS:
         raise refused(name, f"{wanted!r} is not possible; possible are {', '.join(formats.FORMATS)}")
     return wanted
+
+
+def _task(name: str, value: str | Upload) -> None:
+    if (wanted := _text(name, value)) != "transcribe":
+        raise refused(name, f"{wanted!r} is not possible; possible is transcribe")
 
 
 def _boolean(name: str, value: str | Upload) -> bool:
@@ -236,9 +245,11 @@ FIELDS: dict[str, Callable[[str, str | Upload], Any]] = {
     "prompt": _text,
     "response_format": _format,
     "stream": _boolean,
+    "task": _task,
     "temperature": _temperature,
     "max_completion_tokens": _count,
 }
+NO = ("false", "0")
 SPEAKERS = ("known_speaker_names", "known_speaker_references", "diarize")
 LISTS = {"languages", "keywords", "hotwords", "timestamp_granularities"}
 POSSIBLE = {*FIELDS, *LISTS, *hints.TRANSCRIPTION}
