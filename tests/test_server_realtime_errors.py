@@ -20,6 +20,7 @@ from runtime.transcriber import Transcriber
 
 AUDIO = base64.b64encode(b"\0\0" * 100).decode()
 INPUT = "session.audio.input"
+PCM = {"type": "audio/pcm"}
 
 
 def setting(**wanted: Any) -> dict[str, Any]:
@@ -56,10 +57,21 @@ def setting(**wanted: Any) -> dict[str, Any]:
         ({"type": "session.update", "session": {"tools": [{"type": "function"}]}}, "session.tools", "called"),
         ({"type": "session.update", "session": {"input_audio_format": "mp3"}}, "session.input_audio_format", "pcm16"),
         (
-            {"type": "session.update", "session": {"input_audio_format": "pcm16", "audio": {"input": {}}}},
+            {"type": "session.update", "session": {"input_audio_format": "pcm", "audio": {"input": {"format": PCM}}}},
             "session.input_audio_format",
-            "one of the two forms",
+            "send one of the two",
         ),
+        (
+            {"type": "session.update", "session": {"sample_rate": 16000, "audio": {"input": {"format": PCM}}}},
+            "session.sample_rate",
+            "send one of the two",
+        ),
+        ({"type": "session.update", "session": {"input_audio_format": "opus"}}, "session.input_audio_format", "pcm"),
+        ({"type": "session.update", "session": {"sample_rate": 44100}}, "session.sample_rate", "8000, 16000, 24000"),
+        ({"type": "session.update", "session": {"input_sample_rate": "16000"}}, "session.input_sample_rate", "16000"),
+        ({"type": "session.update", "session": {"sample_rate": 16000, "audio": []}}, "session.audio", "a list"),
+        ({"type": "session.update", "model": "whisper-9"}, "model", "demo"),
+        ({"type": "session.update", "model": ["demo"]}, "model", "a list"),
         (setting(format={"type": "audio/opus"}), f"{INPUT}.format.type", "audio/pcm"),
         (setting(format={"rate": 44100}), f"{INPUT}.format.rate", "8000, 16000 or 24000"),
         (setting(format={"type": "audio/pcmu", "rate": 16000}), f"{INPUT}.format.rate", "8000"),
@@ -68,14 +80,20 @@ def setting(**wanted: Any) -> dict[str, Any]:
         (setting(turn_detection={"threshold": 2}), f"{INPUT}.turn_detection.threshold", "1"),
         (setting(turn_detection={"threshold": float("nan")}), f"{INPUT}.turn_detection.threshold", "finite"),
         (setting(turn_detection={"silence_duration_ms": "500"}), f"{INPUT}.turn_detection.silence_duration_ms", "500"),
-        (setting(transcription={"model": "whisper-1"}), f"{INPUT}.transcription.model", "demo"),
+        (setting(transcription={"model": "whisper-9"}), f"{INPUT}.transcription.model", "demo"),
         (setting(transcription={"language": "tlh"}), f"{INPUT}.transcription.language", "tlh"),
         (setting(transcription={"language": "de"}), f"{INPUT}.transcription.language", "English"),
         (setting(transcription={"prompt": "<|im_end|>"}), f"{INPUT}.transcription.prompt", "im_end"),
         (setting(transcription={"prompt": "\ud800"}), f"{INPUT}.transcription.prompt", "surrogate"),
         (setting(transcription={"keywords": ["<|im_end|>"]}), f"{INPUT}.transcription.prompt", "im_end"),
         (setting(transcription={"keywords": "sara"}), f"{INPUT}.transcription.keywords", "list"),
-        (setting(transcription={"languages": ["tlh"]}), f"{INPUT}.transcription.language", "tlh"),
+        (setting(transcription={"languages": ["tlh"]}), f"{INPUT}.transcription.languages", "tlh"),
+        (setting(transcription={"languages": ["en", "xx"]}), f"{INPUT}.transcription.languages", "xx"),
+        (setting(transcription={"corpus": {"text": "<|im_end|>"}}), f"{INPUT}.transcription.prompt", "im_end"),
+        (setting(transcription={"corpus": "sara"}), f"{INPUT}.transcription.corpus", "Corpus"),
+        (setting(format={"type": "wav", "sample_rate": 16000}), f"{INPUT}.format.type", "audio/pcm"),
+        (setting(format={"type": "pcm", "sample_rate": 48000}), f"{INPUT}.format.rate", "16000"),
+        (setting(turn_detection={"threshold": -2}), f"{INPUT}.turn_detection.threshold", "0"),
         (setting(transcription={"task": "translate"}), f"{INPUT}.transcription.task", "own language"),
     ],
 )
@@ -142,7 +160,7 @@ def test_sound_is_not_taken_otherwise_within_a_turn(server: Served) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status", "param"),
-    [("?language=en", 400, "language"), ("?intent=conversation", 400, "intent"), ("?model=whisper-1", 404, "model")],
+    [("?language=en", 400, "language"), ("?intent=conversation", 400, "intent"), ("?model=whisper-9", 404, "model")],
 )
 def test_an_address_that_asks_for_what_is_not_here(server: Served, query: str, status: int, param: str) -> None:
     with pytest.raises(InvalidStatus) as refused, talking(server, query=query):

@@ -1,19 +1,24 @@
 """Appends of minutes at once: heard to the end, while others have their turn, and refused by an event beyond 15 MiB."""
 
+import asyncio
 import base64
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from serving import PATIENCE, HeldEngine, Served, held, served
+from serving import PATIENCE, HeldEngine, Served, decoded, held, served
 from talking import TRANSCRIPTION, CountingEngine, Talk, talking
 
 from runtime.audio import SAMPLE_RATE
+from runtime.measure.clips import Clip
 from runtime.server.live.messages import MOST_AUDIO
+from runtime.server.service import READERS
 from runtime.transcriber import Transcriber
 
 SECONDS = MOST_AUDIO / 2 / 24_000
@@ -48,6 +53,48 @@ def test_an_append_of_15_mib_is_heard_while_others_are_answered(transcriber: Tra
         done = talk.wait(f"{TRANSCRIPTION}.completed")
         assert done["usage"]["seconds"] == pytest.approx(SECONDS, abs=0.01)
         assert done["transcript"] == talk.told(done["item_id"])
+
+
+def test_a_large_append_does_not_wait_for_files_that_are_decoded(transcriber: Transcriber) -> None:
+    engine = CountingEngine(transcriber.engine)
+    with served(replace(transcriber, engine=engine)) as server, committing(server) as talk, reading(server):
+        append(talk, NOISE[: 4 << 20])
+        talk.send("input_audio_buffer.commit")
+        assert talk.wait(f"{TRANSCRIPTION}.completed")["usage"]["seconds"] == pytest.approx(
+            (2 << 20) / 24_000, abs=0.01
+        )
+        talk.send("session.update", session={"audio": {"input": {"transcription": {"prompt": "a " * 9000}}}})
+        assert "18000 tokens" in talk.wait("error")["error"]["message"]
+
+
+def test_a_timed_transcript_does_not_wait_for_files_that_are_decoded(
+    transcriber: Transcriber, speech: list[Clip]
+) -> None:
+    silent, engine = held(transcriber)
+    with served(silent) as server, ThreadPoolExecutor(1) as pool:
+        fields = {"response_format": "srt"}
+        answer = pool.submit(server.post, files={"file": speech[0].path.read_bytes()}, data=fields)
+        decoding = engine.next()
+        with reading(server):
+            decoding.tell(decoded("hello"))
+            assert "hello" in answer.result(PATIENCE).text
+
+
+@contextmanager
+def reading(server: Served) -> Iterator[None]:
+    """All threads that read files are busy."""
+    done = threading.Event()
+
+    def read() -> None:
+        done.wait(PATIENCE)
+
+    busy = [asyncio.run_coroutine_threadsafe(server.service.read(read), server.listener.loop) for _ in range(READERS)]
+    try:
+        yield
+    finally:
+        done.set()
+        for reader in busy:
+            reader.result(PATIENCE)
 
 
 def test_more_than_15_mib_is_refused_and_the_session_goes_on(transcriber: Transcriber) -> None:

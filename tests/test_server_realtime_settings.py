@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from serving import Served
+from serving import PATIENCE, Served
 from talking import TRANSCRIPTION, Samples, Talk, pcm, spoken, talking
 
 from runtime.measure.clips import Clip
@@ -173,10 +173,10 @@ def test_keywords_and_the_only_language_tell_what_to_expect(
         )
         assert (told["transcription"]["keywords"], warnings) == ([clip.context], [])
         assert commit(talk, transcriber.prepare(Request(clip.path)).audio.samples) == clip.text
-        told, (warning,) = update(talk, {"audio": {"input": {"transcription": {"languages": ["en", "zh"]}}}})
+        told, (warning,) = update(talk, {"audio": {"input": {"transcription": {"languages": ["en", "en-GB"]}}}})
         assert warning.startswith("session.audio.input.transcription.languages: has no effect, as one language")
-        told, warnings = update(talk, {"audio": {"input": {"transcription": {"language": "zh"}}}})
-        assert ([told["transcription"][name] for name in ("language", "languages")], warnings) == (["zh", None], [])
+        told, warnings = update(talk, {"audio": {"input": {"transcription": {"language": "en-US"}}}})
+        assert ([told["transcription"][name] for name in ("language", "languages")], warnings) == (["en-US", None], [])
 
 
 def commit(talk: Talk, samples: Samples) -> str:
@@ -207,7 +207,8 @@ def test_the_beta_api_is_understood(server: Served, transcriber: Transcriber, sp
     }
     with talking(server) as talk:
         told, warnings = update(talk, session, "transcription_session.update")
-        assert (told["input_audio_format"], told["turn_detection"]["threshold"]) == ("pcm16", 0.5)
+        assert (told["input_audio_format"], told["sample_rate"]) == ("pcm16", 24000)
+        assert told["turn_detection"]["threshold"] == 0.5
         assert told["input_audio_transcription"]["language"] == "en"
         assert places(warnings) == [
             "session.audio.input.noise_reduction",
@@ -219,6 +220,100 @@ def test_the_beta_api_is_understood(server: Served, transcriber: Transcriber, sp
         samples = spoken(transcriber, speech[:1])
         talk.append(samples, rate=24_000)
         talk.send("input_audio_buffer.commit")
+        assert talk.wait(f"{TRANSCRIPTION}.completed")["transcript"] == speech[0].text
+
+
+# As Alibaba's examples for Qwen-ASR-Realtime and its SDK (dashscope 1.25, OmniRealtimeConversation) send it.
+ALIBABA: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "example": (
+        {
+            "modalities": ["text"],
+            "input_audio_format": "pcm",
+            "sample_rate": 16000,
+            "input_audio_transcription": {"language": "en"},
+            "turn_detection": {"type": "server_vad", "threshold": 0.2, "silence_duration_ms": 800},
+        },
+        [],
+    ),
+    "without a rate": ({"input_audio_format": "pcm"}, []),
+    "before there was sample_rate": ({"input_audio_format": "pcm", "input_sample_rate": 16000}, []),
+    "rate alone": ({"sample_rate": 16000, "audio": None}, []),
+    "preset of low latency": (
+        {
+            "input_audio_format": "pcm",
+            "sample_rate": 16000,
+            "turn_detection": {"type": "server_vad", "threshold": 0.0, "silence_duration_ms": 400},
+        },
+        ["session.audio.input.turn_detection.threshold"],
+    ),
+    "SDK": (
+        {
+            "modalities": ["text"],
+            "voice": None,
+            "input_audio_format": "pcm",
+            "output_audio_format": "pcm16",
+            "input_audio_transcription": {"language": "en"},
+            "turn_detection": {**VAD, "threshold": 0.2, "silence_duration_ms": 800},
+            "sample_rate": 16000,
+        },
+        ["session.output_audio_format"],
+    ),
+    "SDK with a format of its own": (
+        {
+            "modalities": ["text"],
+            "voice": None,
+            "audio": {"input": {"format": {"type": "pcm", "sample_rate": 16000}}},
+            "input_audio_transcription": {"model": None},
+            "turn_detection": VAD,
+        },
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("client", ALIBABA)
+def test_alibabas_requests_are_heard_at_their_rate(
+    server: Served, transcriber: Transcriber, speech: list[Clip], client: str
+) -> None:
+    session, ineffective = ALIBABA[client]
+    with talking(server) as talk:
+        told, warnings = update(talk, session)
+        assert told["format"] == {"type": "audio/pcm", "rate": 16000}
+        assert places(warnings) == ineffective
+        talk.append(spoken(transcriber, speech[:1]))
+        talk.send("session.finish", event_id="event_finish")
+        talk.wait("session.finished")
+        assert [event["transcript"] for event in talk.of(f"{TRANSCRIPTION}.completed")] == [speech[0].text]
+        assert talk.ending().code == 1000
+
+
+def test_a_session_without_speech_finishes_at_once(server: Served) -> None:
+    with talking(server) as talk:
+        talk.send("session.finish")
+        assert talk.next()["type"] == "session.finished"
+        assert talk.ending().code == 1000
+    assert server.life.await_idle(PATIENCE)
+
+
+def test_a_corpus_tells_what_to_expect(server: Served, transcriber: Transcriber, clips: list[Clip]) -> None:
+    clip = next(clip for clip in clips if clip.context)
+    with talking(server) as talk:
+        wanted = {"language": "en", "corpus": {"text": clip.context}}
+        session = {"input_audio_format": "pcm", "input_audio_transcription": wanted, "turn_detection": None}
+        told, warnings = update(talk, session)
+        assert (told["transcription"]["corpus"], warnings) == ({"text": clip.context}, [])
+        assert commit(talk, transcriber.prepare(Request(clip.path)).audio.samples) == clip.text
+
+
+def test_vllms_requests_are_heard_as_vllm_does(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
+    with talking(server) as talk:
+        talk.send("session.update", model="demo")
+        updated = talk.wait("session.updated")
+        assert places(updated["warnings"]) == ["session"]
+        told = updated["session"]["audio"]["input"]
+        assert (told["format"], told["turn_detection"]) == ({"type": "audio/pcm", "rate": 16000}, None)
+        talk.append(spoken(transcriber, speech[:1]))
+        talk.send("input_audio_buffer.commit", final=True)
         assert talk.wait(f"{TRANSCRIPTION}.completed")["transcript"] == speech[0].text
 
 

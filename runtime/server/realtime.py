@@ -26,7 +26,7 @@ INTENT = "transcription"
 SETTINGS = ("language", "prompt", "keywords", "input_audio_format", "turn_detection")  # of sessions, not of addresses
 SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # all; HEAD is answered as GET
-GOING_AWAY, FAILED = 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
+NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
 GONE = (WebSocketDisconnect, asyncio.TimeoutError)
 
 
@@ -42,6 +42,7 @@ async def realtime(socket: WebSocket) -> None:
         with service.session(), metrics_of(socket).realtime_sessions.track_inprogress():
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
             await Session(socket, outgoing, service=service, life=life, warnings=warnings).lead()
+            await outgoing.close(NORMAL, "")
     except KitError as error:
         failure = from_kit(error, NAMES)
         if socket.application_state is WebSocketState.CONNECTING:

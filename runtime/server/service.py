@@ -36,6 +36,7 @@ AHEAD = 4
 # of decoded audio, 64 kB a second, nor do short ones wait for them.
 LONG = 300.0
 READERS = min(4, os.cpu_count() or 1)  # threads that decode audio and parse bodies
+PARSERS = 2  # threads that parse large messages of sessions, which must not wait for files
 STOPPING = StoppingError("the server", "ends before this request is done")
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
 
@@ -69,6 +70,8 @@ class Service:
         self._desks = asyncio.Semaphore(desks(transcriber.engine))
         self._long = asyncio.Semaphore(long_files(transcriber.engine, self.settings))
         self._readers = Workers(READERS, name="audio")
+        self._parsers = Workers(PARSERS, name="message")
+        self._listeners = Workers(READERS, name="voice")
         self._fetchers = Workers(FETCHERS, name="url")
         self._running: set[asyncio.Task[Any]] = set()
         self._over: KitError | None = None
@@ -158,6 +161,10 @@ class Service:
         """What `function` gives, in one of the threads that read what clients send: few, as that may take memory."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
+    async def parse(self, function: Callable[[], T]) -> T:
+        """What `function` gives of a large message of a session, in a thread that waits for no file."""
+        return await asyncio.get_running_loop().run_in_executor(self._parsers, function)
+
     def give_up(self, reason: KitError = STOPPING) -> None:
         """End all requests that are held, and refuse others, for that reason. To be called on the event loop."""
         self._over = reason
@@ -166,8 +173,8 @@ class Service:
 
     def close(self) -> None:
         """Let the threads end."""
-        self._readers.shutdown()
-        self._fetchers.shutdown()
+        for workers in (self._readers, self._parsers, self._listeners, self._fetchers):
+            workers.shutdown()
 
     def _refuse_if_over(self) -> None:
         if self._over:
@@ -245,4 +252,5 @@ class Service:
         """What was decoded of a segment; where speech has to be looked for in it, that is in a thread."""
         if not (prepared.request.timed and decoded):
             return prepared.heard(cut, decoded)
-        return await self.read(lambda: prepared.heard(cut, decoded))
+        look = functools.partial(prepared.heard, cut, decoded)
+        return await asyncio.get_running_loop().run_in_executor(self._listeners, look)

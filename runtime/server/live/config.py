@@ -1,8 +1,9 @@
-"""What a client may set of a transcription session, in the names of OpenAI's Realtime API."""
+"""What a client may set of a transcription session, in the names of OpenAI's Realtime API, of its beta, and of
+Alibaba's Qwen-ASR-Realtime, which took over the beta's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,8 +12,8 @@ from runtime.server.live import g711
 
 
 class _Part(BaseModel):
-    """The fields of one JSON object that are honoured; one that is always None or False is there to say that it is
-    not."""
+    """The fields of one JSON object. Those that can only be None or False are not honoured; they are there so that
+    clients see them in the settings as they hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -33,14 +34,21 @@ class Format(_Part):
         return g711.decode(data, self.type) if self.type in g711.LAWS else data
 
 
+class Corpus(_Part):
+    """The context, as Alibaba's clients send it."""
+
+    text: str | None = None
+
+
 class Transcription(_Part):
-    """The model's name, the language to be forced, and the context: a prompt and keywords."""
+    """The model's name, the language to be forced, and the context: a prompt, a corpus and keywords."""
 
     model: str | None = None
     language: str | None = None
     languages: list[str] | None = None
     prompt: str | None = None
     keywords: list[str] | None = None
+    corpus: Corpus = Corpus()
 
     @property
     def forced(self) -> str | None:
@@ -50,7 +58,7 @@ class Transcription(_Part):
     @property
     def context(self) -> str:
         """All that tells the model what to expect."""
-        return "\n".join(filter(None, (self.prompt, ", ".join(self.keywords or ()))))
+        return "\n".join(filter(None, (self.prompt, self.corpus.text, ", ".join(self.keywords or ()))))
 
 
 class ServerVad(_Part):
@@ -89,7 +97,7 @@ class Config(_Part):
 
     def updated(self, changes: Any) -> "Update":
         """With changes as `session.update` brings them: fields that it lacks stay as they are, null stands for the
-        default. The names of the beta API, at the top of the session, are understood too.
+        default. The names of the beta API and of Alibaba's, at the top of the session, are understood too.
 
         Raises ApiError, 400, with the first field that would give another result than asked, and what is possible.
         """
@@ -112,8 +120,9 @@ class Config(_Part):
     def in_beta_names(self) -> dict[str, Any]:
         """The same as the beta API's `transcription_session` objects have it."""
         wanted = self.audio.input.model_dump()
-        (form,) = (name for name, kind in BETA_FORMATS.items() if kind == self.audio.input.format.type)
-        return {**{name: wanted[place] for name, place in BETA.items()}, "input_audio_format": form}
+        form = next(name for name, kind in BETA_FORMATS.items() if kind == self.audio.input.format.type)
+        rate = self.audio.input.format.rate
+        return {**{name: wanted[place] for name, place in BETA.items()}, "input_audio_format": form, RATES[0]: rate}
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,7 @@ PARTS: Mapping[str, type[_Part]] = {
     "input": Input,
     "format": Format,
     "transcription": Transcription,
+    "corpus": Corpus,
     "turn_detection": ServerVad,
 }
 # The beta API's name at the top of a session → the name in `audio.input`.
@@ -139,7 +149,19 @@ BETA = {
     "input_audio_noise_reduction": "noise_reduction",
     "turn_detection": "turn_detection",
 }
-BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+BETA_FORMATS = {"pcm16": "audio/pcm", "pcm": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+# Hz, where none is named: 24 kHz at OpenAI; for `pcm`, which is Alibaba's name, 16 kHz (Model Studio, "Client events
+# for Qwen-ASR-Realtime").
+BETA_RATES = {"pcm16": Format().rate, "pcm": 16000, "g711_ulaw": g711.RATE, "g711_alaw": g711.RATE}
+# The sampling rate at the top of a session, as Alibaba's clients send it.
+RATES = ("sample_rate", "input_sample_rate")
+POSSIBLE_RATES = get_args(Format.model_fields["rate"].annotation)
+# What an update of vLLM's clients stands for, which brings no session (vllm/entrypoints/openai/realtime): its server
+# takes 16-bit PCM at 16 kHz and detects no turns.
+VLLM: Mapping[str, Any] = {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}, "turn_detection": None}}}
+# Takes the place of a threshold of 0 or below, at which a turn would never end: Alibaba's go from -1 to 1, and 0 is its
+# preset for low latency. Silero's network gives the noise of a room up to 0.09.
+LEAST_THRESHOLD = 0.1
 # What a client finds in `session.created` and may send back.
 ECHOED = ("id", "object", "expires_at", "client_secret")
 # Fields beside the honoured ones that ask for another result than a transcript of what is said, and what to do instead.
@@ -164,40 +186,55 @@ UNDETECTED = ("gpt-realtime-whisper", "gpt-live-transcribe")
 
 
 def _nested(session: Mapping[str, Any]) -> dict[str, Any]:
-    """The beta API's names in their places of today. Raises ApiError where both are given, or for an unknown format."""
-    beta = {place: session[name] for name, place in BETA.items() if name in session}
-    rest = {name: value for name, value in session.items() if name not in BETA}
-    if not beta:
-        return rest
-    if rest.get("audio"):
-        name = next(name for name in BETA if name in session)
-        raise refused(f"session.{name}", "has its place in session.audio.input; send one of the two forms")
-    if (form := beta.get("format")) is not None:
-        if not isinstance(form, str) or form not in BETA_FORMATS:
-            words = f"{shown(form)} is not possible; possible are {', '.join(BETA_FORMATS)}"
-            raise refused("session.input_audio_format", words)
-        kind = BETA_FORMATS[form]
-        beta["format"] = {"type": kind, "rate": g711.RATE if kind in g711.LAWS else Format().rate}
-    return {**rest, "audio": {"input": beta}}
+    """The names at the top of a session, the beta API's and Alibaba's, in their places of today. Raises ApiError where
+    a field is given in both places, or for an unknown format or sampling rate."""
+    names = {place: name for name, place in BETA.items() if name in session}
+    top = {place: session[name] for place, name in names.items()}
+    rest = {name: value for name, value in session.items() if name not in (*BETA, *RATES)}
+    if top.get("format") is not None:
+        top["format"] = _beta_format(top["format"])
+    for name in RATES:
+        if session.get(name) is not None:
+            names["format"] = names.get("format", name)
+            top["format"] = {**(top.get("format") or {}), "rate": _rate(name, session[name])}
+    audio = _or_empty(rest.get("audio"))
+    given = _or_empty(audio.get("input")) if isinstance(audio, dict) else audio
+    if not top or not isinstance(given, dict):
+        return rest  # what is no object is refused later
+    for place, name in names.items():
+        if place in given:
+            raise refused(f"session.{name}", f"is given in session.audio.input.{place} too; send one of the two")
+    return {**rest, "audio": {**audio, "input": {**given, **top}}}
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _rate(name: str, rate: Any) -> int:
+    if not isinstance(rate, int) or rate not in POSSIBLE_RATES:
+        words = f"{shown(rate)} is not possible; possible are {', '.join(map(str, POSSIBLE_RATES))}"
+        raise refused(f"session.{name}", words)
+    return rate
+
+
+def _beta_format(name: Any) -> dict[str, Any]:
+    """Raises ApiError for a format that is unknown."""
+    if not isinstance(name, str) or name not in BETA_FORMATS:
+        words = f"{shown(name)} is not possible; possible are {', '.join(BETA_FORMATS)}"
+        raise refused("session.input_audio_format", words)
+    return {"type": BETA_FORMATS[name], "rate": BETA_RATES[name]}
 
 
 def _substituted(wanted: Mapping[str, Any], now: Input, warnings: list[str]) -> dict[str, Any]:
-    """What takes the place of a detection of turns that is not to be had, and the fields that follow from others."""
+    """The input's settings as the server can honour them: other clients' names of the format, server_vad in place of
+    another detection of turns, and the fields that follow from others."""
     found = dict(wanted)
     form, vad, transcription = (found.get(name) for name in ("format", "turn_detection", "transcription"))
-    if isinstance(form, dict) and form.get("type") not in (None, now.format.type):
-        rate = g711.RATE if form["type"] in g711.LAWS else Format().rate
-        found["format"] = {**form, "rate": form.get("rate") or rate}
-    if isinstance(vad, dict) and vad.get("type") == "semantic_vad":
-        eagerness = vad.get("eagerness") or "auto"
-        if eagerness not in list(EAGERNESS):
-            here, possible = "session.audio.input.turn_detection.eagerness", ", ".join(EAGERNESS)
-            raise refused(here, f"{shown(eagerness)} is not possible; possible are {possible}")
-        rest = {name: value for name, value in vad.items() if name != "eagerness"}
-        silence = EAGERNESS[eagerness]
-        found["turn_detection"] = {**ServerVad(silence_duration_ms=silence).model_dump(), **rest, "type": "server_vad"}
-        instead = f"server_vad with silence_duration_ms {silence} takes its place"
-        warnings.append(f"session.audio.input.turn_detection: semantic_vad is not to be had, {instead}")
+    if isinstance(form, dict):
+        found["format"] = _format(form, now.format)
+    if isinstance(vad, dict):
+        found["turn_detection"] = _detection(vad, warnings)
     if isinstance(transcription, dict):
         for one, other in (("language", "languages"), ("languages", "language")):
             if transcription.get(one) and other not in transcription:
@@ -205,6 +242,39 @@ def _substituted(wanted: Mapping[str, Any], now: Input, warnings: list[str]) -> 
         undetected = str(transcription.get("model")).startswith(UNDETECTED)
         if undetected and "turn_detection" not in found and now.turn_detection == ServerVad():
             found["turn_detection"] = None
+    return found
+
+
+def _format(wanted: Mapping[str, Any], now: Format) -> dict[str, Any]:
+    """A format with its rate; `pcm` and `sample_rate` are the names of Alibaba's SDK (dashscope, AudioFormatConfig)."""
+    found = {name: value for name, value in wanted.items() if name != "sample_rate"}
+    if wanted.get("sample_rate") is not None:
+        found.setdefault("rate", wanted["sample_rate"])
+    kind = found.get("type")
+    if isinstance(kind, str) and kind in BETA_FORMATS:
+        found = {"rate": BETA_RATES[kind], **found, "type": BETA_FORMATS[kind]}
+    elif kind not in (None, now.type):
+        found["rate"] = found.get("rate") or (g711.RATE if kind in g711.LAWS else Format().rate)
+    return found
+
+
+def _detection(wanted: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The detection of turns, by the server's own means. Raises ApiError for an unknown eagerness."""
+    here, found = "session.audio.input.turn_detection", dict(wanted)
+    if found.get("type") == "semantic_vad":
+        eagerness = found.pop("eagerness", None) or "auto"
+        if eagerness not in list(EAGERNESS):
+            possible = ", ".join(EAGERNESS)
+            raise refused(f"{here}.eagerness", f"{shown(eagerness)} is not possible; possible are {possible}")
+        silence = EAGERNESS[eagerness]
+        found = {**ServerVad(silence_duration_ms=silence).model_dump(), **found, "type": "server_vad"}
+        instead = f"server_vad with silence_duration_ms {silence} takes its place"
+        warnings.append(f"{here}: semantic_vad is not to be had, {instead}")
+    threshold = found.get("threshold")
+    if isinstance(threshold, int | float) and not isinstance(threshold, bool) and -1 <= threshold <= 0:
+        found["threshold"] = LEAST_THRESHOLD
+        words = f"{threshold} would take every sound for speech; {LEAST_THRESHOLD} takes its place"
+        warnings.append(f"{here}.threshold: {words}")
     return found
 
 

@@ -16,16 +16,21 @@ from runtime.server.errors import ApiError
 MOST_AUDIO = 15 << 20  # bytes of audio in one event, as at OpenAI: 5.5 minutes at 24 kHz
 # What each event brings beside its type and event_id; all of it must be there.
 EVENTS: Mapping[str, Sequence[str]] = {
-    "session.update": ("session",),
+    "session.update": (),  # a session or, from vLLM's clients, a model
     "transcription_session.update": ("session",),  # the beta API's name
     "input_audio_buffer.append": ("audio",),
     "input_audio_buffer.commit": (),
     "input_audio_buffer.clear": (),
+    "session.finish": (),  # Alibaba's: tell all that was said, and end
     # Stop an answer, and what is heard of it: there is none, so it is done.
     "response.cancel": (),
     "output_audio_buffer.clear": (),
 }
-OPTIONAL: Mapping[str, Sequence[str]] = {"response.cancel": ("response_id",)}
+OPTIONAL: Mapping[str, Sequence[str]] = {
+    "session.update": ("session", "model"),
+    "input_audio_buffer.commit": ("final",),  # vLLM's; whatever it says, what came so far is committed
+    "response.cancel": ("response_id",),
+}
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
 LONGEST_REASON = 123  # bytes, of a WebSocket's close (RFC 6455, 5.5)
@@ -60,6 +65,10 @@ def check(event: Mapping[str, Any]) -> None:
     for name in EVENTS[kind]:
         if name not in event:
             raise refused(name, f"is missing in {kind}", code="missing_field")
+    if kind == "session.update" and "session" not in event and "model" not in event:
+        raise refused("session", f"is missing in {kind}", code="missing_field")
+    if not isinstance(event.get("model"), str | None):
+        raise refused("model", f"expected text; it is {shown(event['model'])}")
 
 
 def audio(value: Any, *, sample_bytes: int) -> bytes:

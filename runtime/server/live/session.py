@@ -19,17 +19,22 @@ from runtime.server.answering import refused
 from runtime.server.errors import ApiError, StoppingError
 from runtime.server.life import Life
 from runtime.server.live import messages
-from runtime.server.live.config import Config
+from runtime.server.live.config import VLLM, Config
 from runtime.server.live.messages import Outgoing, new_id
 from runtime.server.live.narrator import Narrator
 from runtime.server.live.terms import Terms, agree
+from runtime.server.models import check_model
 from runtime.server.service import Service
 
 SLICE = 0.128  # seconds of sound that are heard at once; following the voice in it takes some 4 ms
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
 AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
 TICK = 0.5  # seconds between looks at whether the server drains
-LARGE = 64 << 10  # characters from which on a message is parsed in another thread; a 15 MiB append takes some 0.1 s
+# Characters from which on work is done in another thread: parsing a message, of which 1 Mi of base64 takes up to 5 ms
+# and an append of 15 MiB some 0.1 s, and writing a prompt, which takes some 10 ms for a context of 8 Ki.
+LARGE, LARGE_CONTEXT = 1 << 20, 8 << 10
+# The warning to vLLM's clients, which send no session.
+AS_AT_VLLM = "session: is missing; as at vLLM, audio is 16-bit PCM at 16 kHz, and input_audio_buffer.commit ends a turn"
 
 T = TypeVar("T")
 
@@ -55,12 +60,14 @@ class Session:
         )
         self._narrator = Narrator(outgoing, service, self._listener.tape)
         self._item: str | None = None  # the last one that was committed
+        self._finished = False  # the client has asked for the end
         self._handlers: Mapping[str, Handler] = {
             "session.update": self._update,
             "transcription_session.update": self._update,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit,
             "input_audio_buffer.clear": self._clear,
+            "session.finish": self._end,
             "response.cancel": self._do_nothing,
             "output_audio_buffer.clear": self._do_nothing,
         }
@@ -69,16 +76,16 @@ class Session:
         self._receiving: asyncio.Future[Any]
 
     async def lead(self) -> None:
-        """Until the server ends it; where it drains, once all that was said is told.
+        """Until the client or the server ends it; where the server drains, once all that was said is told.
 
-        Raises the KitError for which it ends, and WebSocketDisconnect or what `Outgoing` raises where the client is
-        gone.
+        Returns where the client ends it. Raises the KitError for which the server does, and WebSocketDisconnect or what
+        `Outgoing` raises where the client is gone.
         """
         await self._out.send("session.created", session=self._described(), **_warned(self._warnings))
         self._receiving = asyncio.ensure_future(self._socket.receive())
         active = time.monotonic()
         try:
-            while self._life.status != "draining":
+            while not self._finished and self._life.status != "draining":
                 await self._narrator.advance()
                 ready = {self._receiving} if self._narrator.waiting < AHEAD else set()
                 awaited = {*ready, *self._narrator.decoding}
@@ -94,27 +101,34 @@ class Session:
         finally:
             self._receiving.cancel()
             await self._narrator.give_up()
+        if self._finished:
+            await self._out.send("session.finished")
+            return
         raise StoppingError("the server", f"is {self._life.stage}", "connect again later")
 
     async def _take(self, message: Mapping[str, Any]) -> None:
         """Do what an event says, or tell what is wrong with it; the session goes on."""
         event: dict[str, Any] = {}
         try:
-            event = await self._apart(len(message.get("text") or ""), partial(messages.read, message))
+            large = len(message.get("text") or "") > LARGE
+            event = await self._apart(partial(messages.read, message), large=large)
             del message  # which may be large
             messages.check(event)
             await self._handlers[event["type"]](event)
         except ApiError as error:
             await self._out.error(error, event.get("event_id"))
 
-    async def _apart(self, size: int, function: Callable[[], T]) -> T:
+    async def _apart(self, function: Callable[[], T], *, large: bool) -> T:
         """What `function` gives, in another thread if it works on so much that others would wait."""
-        return await self._service.read(function) if size > LARGE else function()
+        return await self._service.parse(function) if large else function()
 
     async def _update(self, event: dict[str, Any]) -> None:
-        update = self._terms.config.updated(event["session"])
-        size = len(update.config.audio.input.transcription.context)
-        terms = await self._apart(size, partial(agree, update.config, self._service.transcriber))
+        warnings = [*check_model(event.get("model"), self._service.settings)]
+        if "session" not in event:
+            warnings.append(AS_AT_VLLM)
+        update = self._terms.config.updated(event.get("session", VLLM))
+        large = len(update.config.audio.input.transcription.context) > LARGE_CONTEXT
+        terms = await self._apart(partial(agree, update.config, self._service.transcriber), large=large)
         if not terms.hears_like(self._terms):
             if self._listener.turn:
                 words = "format and turn_detection cannot change within a turn; commit or clear it first"
@@ -124,12 +138,12 @@ class Session:
         beta = event["type"] == "transcription_session.update"
         session = self._described(beta=beta)
         kind = "transcription_session.updated" if beta else "session.updated"
-        await self._out.send(kind, session=session, **_warned((*update.warnings, *terms.warnings)))
+        await self._out.send(kind, session=session, **_warned((*warnings, *update.warnings, *terms.warnings)))
 
     async def _append(self, event: dict[str, Any]) -> None:
         form, text = self._terms.format, event.pop("audio")
         decode = partial(messages.audio, text, sample_bytes=form.sample_bytes)
-        sound = await self._apart(len(text) if isinstance(text, str) else 0, decode)
+        sound = await self._apart(decode, large=isinstance(text, str) and len(text) > LARGE)
         del text, decode
         size = form.sample_bytes * int(SLICE * form.rate)
         for start in range(0, len(sound), size):
@@ -152,6 +166,9 @@ class Session:
                 words = "nobody speaks, and what was said before was committed by turn_detection"
             raise ApiError(400, f"there is nothing to commit: {words}", code="input_audio_buffer_commit_empty")
         await self._committed(turn)
+
+    async def _end(self, _: dict[str, Any]) -> None:
+        self._finished = True
 
     async def _do_nothing(self, _: dict[str, Any]) -> None:
         """There is no answer that could be stopped."""

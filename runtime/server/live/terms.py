@@ -11,6 +11,7 @@ from runtime.server.models import check_model
 from runtime.transcriber import Transcriber
 
 _TRANSCRIPTION = "session.audio.input.transcription"
+_LANGUAGES = f"{_TRANSCRIPTION}.languages"
 NAMES = {"audio": "audio", "language": f"{_TRANSCRIPTION}.language", "prompt": f"{_TRANSCRIPTION}.prompt"}
 
 
@@ -36,7 +37,7 @@ class Terms:
 
 
 def agree(config: Config, transcriber: Transcriber) -> Terms:
-    """Raises ApiError, 400, for a model, language or prompt that cannot be had."""
+    """Raises ApiError, 400, for a model, a language, be it one of several, or a prompt that cannot be had."""
     wanted = config.audio.input
     try:
         warnings = check_model(wanted.transcription.model, transcriber.settings)
@@ -47,6 +48,11 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
     context = wanted.transcription.context
     if not _is_unicode(context):
         raise refused(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
+    for name in wanted.transcription.languages or ():
+        try:
+            prompter.language(name)
+        except KitError as error:
+            raise from_kit(error, {**NAMES, "language": _LANGUAGES}) from error
     try:
         language = prompter.language(wanted.transcription.forced)
         prompt = prompter.write(context=context, language=language)
