@@ -22,6 +22,7 @@ from typing import IO, Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 from runtime.errors import KitError, UsageError
+from runtime.hosts import Address, in_url
 from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
 
 MOST_REDIRECTS = 5
@@ -31,8 +32,6 @@ PIECE = 1 << 16  # bytes a read
 SIZE_ADVICE = "ASR_URL_MAX_MIB sets the limit"
 PRIVATE_ADVICE = "ASR_ALLOW_PRIVATE_URLS=true permits such addresses"
 STORAGE_ADVICE = "make room where temporary files go, or set TMPDIR to a directory with room"
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # IPv6 addresses in here lead to the IPv4 address in their last 32 bits (RFC 6052).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -222,8 +221,7 @@ def _target(parts: SplitResult) -> str:
 
 
 def _headers(parts: SplitResult) -> dict[str, str]:
-    host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
-    headers = {"Host": f"{host}:{parts.port}" if parts.port else host, "User-Agent": "qwen3-asr-kit", "Accept": "*/*"}
+    headers = {"Host": in_url(_host(parts), parts.port or None), "User-Agent": "qwen3-asr-kit", "Accept": "*/*"}
     credentials = basic_credentials(parts)
     return headers | {"Authorization": credentials} if credentials else headers
 
@@ -277,8 +275,7 @@ def _open(
 
 def _tunnel(plain: socket.socket, parts: SplitResult, proxy: Proxy, deadline: float) -> None:
     """Have the proxy connect to the host (RFC 9110, 9.3.6)."""
-    host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
-    target = f"{host}:{_port(parts)}"
+    target = in_url(_host(parts), _port(parts))
     with _ask(plain, deadline, "CONNECT", target, {"Host": target, **proxy.headers}) as response:
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(response, proxy)

@@ -1,13 +1,11 @@
 """What ASR_HOST stands for: the addresses that a server listens on, and the one at which this machine reaches it."""
 
-import ipaddress
 import socket
 
-ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
-LOCALHOST = "localhost"
-LOOPBACKS = ("127.0.0.1", "::1")
+from runtime.hosts import LOCALHOST, in_url
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
+LOOPBACKS = ("127.0.0.1", "::1")
 
 
 def addresses(host: str) -> tuple[str, ...]:
@@ -23,19 +21,9 @@ def local_name(host: str) -> str:
     return in_url(LOOPBACKS[0] if is_open(host) else host)
 
 
-def in_url(host: str) -> str:
-    """As a URL has it, and words about `host:port`: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
 def is_open(host: str) -> bool:
     """Whether it stands for all addresses of the machine."""
     return host in (ANY_IPV4, ANY_IPV6)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but the machine itself reaches it."""
-    return host == LOCALHOST or ipaddress.ip_address(host).is_loopback
 
 
 def has_ipv6() -> bool:
@@ -45,8 +33,3 @@ def has_ipv6() -> bool:
             return True
     except OSError:
         return False
-
-
-def plain(address: Address) -> Address:
-    """An IPv4 address that a socket for both families shows as ::ffff:192.0.2.1 as it is; any other unchanged."""
-    return getattr(address, "ipv4_mapped", None) or address

@@ -16,6 +16,11 @@ class PromptError(UsageError):
     """The context cannot be put into a prompt."""
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it can be encoded in UTF-8, as a tokenizer does: it holds no lone surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 @dataclass(frozen=True)
 class Prompter:
     """Writes prompts for one checkpoint: its template, its languages, its special tokens; with contexts of at most

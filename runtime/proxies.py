@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from runtime.errors import UsageError
+from runtime.hosts import in_url, is_loopback
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -31,7 +32,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """As errors and logs may show it."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"http://{in_url(self.host, self.port)}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,16 +61,6 @@ def is_on_loopback(value: str) -> bool:
         return is_loopback(_split(value).hostname or "")
     except ValueError:
         return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own loopback."""
-    host = host.lower().rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def basic_credentials(parts: SplitResult) -> str:

@@ -49,7 +49,7 @@ http {{
     include {folder}/site.conf;
 }}
 """
-# The two usual configurations: nothing but proxy_pass, and the headers that most guides have.
+# The usual configurations: nothing but proxy_pass, and the headers that most guides have.
 BARE = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{behind}; }} }}"
 USUAL = """server {{ listen 127.0.0.1:{port}; location / {{
     proxy_pass http://127.0.0.1:{behind};
@@ -58,6 +58,7 @@ USUAL = """server {{ listen 127.0.0.1:{port}; location / {{
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection "upgrade";
 }} }}"""
+FORWARDED = USUAL.replace("Host $host;", "Host $host;\n    proxy_set_header X-Forwarded-Proto $scheme;")
 UPGRADED_ALONE = USUAL.replace("    proxy_set_header Host $host;\n", "")
 SPEAKING = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
@@ -218,6 +219,7 @@ def test_the_page_and_its_microphone(
     [
         (BARE, 426, "upgrade_required", "forward Upgrade and Connection"),
         (UPGRADED_ALONE, 403, "origin", "proxy_set_header Host $http_host"),
+        (USUAL, 403, "origin", "proxy_set_header Host $http_host"),
     ],
 )
 def test_a_configuration_that_lacks_something_leads_to_the_cause(
@@ -247,8 +249,8 @@ def test_the_page_shows_the_cause(server: Served, front: Front, site: str, words
         page.until("document.querySelector('#error').hidden")
 
 
-def test_host_without_a_port_is_enough(server: Served, front: Front) -> None:
-    with front(behind(USUAL, server)) as port:
+def test_host_without_a_port_is_enough_where_the_proxy_tells_of_itself(server: Served, front: Front) -> None:
+    with front(behind(FORWARDED, server)) as port:
         page = Origin(f"http://127.0.0.1:{port}")
         with connect(f"ws://127.0.0.1:{port}/v1/realtime/", proxy=None, origin=page) as connection:
             assert Talk(connection).next()["type"] == "session.created"

@@ -76,17 +76,26 @@ def refusal(server: Served, origin: Origin | None) -> str:
     return str(httpx.Response(403, content=bytes(answer.body or b"")).json()["error"]["code"])
 
 
+FORWARDED = {"X-Forwarded-Proto": "https"}
+
+
 @pytest.mark.parametrize(
     ("origin", "headers", "code"),
     [
         ("https://asr.example", {"Host": "asr.example"}, "upgrade_required"),
         ("https://asr.example:8443", {"Host": "asr.example:8443"}, "upgrade_required"),
-        ("https://asr.example:8443", {"Host": "asr.example"}, "upgrade_required"),  # nginx's $host
+        ("https://asr.example:8443", {"Host": "asr.example"} | FORWARDED, "upgrade_required"),  # nginx's $host
+        ("https://asr.example:8443", {"Host": "asr.example", "Via": "1.1 proxy"}, "upgrade_required"),
         ("https://asr.example", {"Host": "asr.example:443"}, "upgrade_required"),  # its $host:$server_port
         ("https://asr.example", {"Host": "ASR.example"}, "upgrade_required"),
         ("https://asr.example", {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "asr.example"}, "upgrade_required"),
         ("https://asr.example", {"Host": "x", "X-Forwarded-Host": "asr.example, inner.example"}, "upgrade_required"),
-        ("https://[2001:db8::1]:8443", {"Host": "[2001:db8::1]"}, "upgrade_required"),
+        ("https://[2001:db8::1]:8443", {"Host": "[2001:db8::1]"} | FORWARDED, "upgrade_required"),
+        ("https://asr.example:8443", {"Host": "asr.example"}, "origin"),  # $host alone, or a server on port 443 itself
+        ("http://localhost:3000", {"Host": "localhost"}, "origin"),
+        ("https://asr.example:8443", {"Host": "asr.example:8000"} | FORWARDED, "origin"),
+        ("moz-extension://asr.example", {"Host": "asr.example"}, "origin"),
+        ("moz-extension://asr.example", {"Host": "asr.example"} | FORWARDED, "origin"),
         ("https://asr.example", {"Host": "127.0.0.1:8000"}, "origin"),
         ("https://asr.example", {"Host": "asr.example:8000"}, "origin"),
         ("https://asr.example", {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "other.example"}, "origin"),

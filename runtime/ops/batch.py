@@ -17,6 +17,7 @@ from runtime.ops.files import write_whole
 from runtime.ops.piped import Piped
 from runtime.ops.stdio import OutputError
 from runtime.progress import progress
+from runtime.prompt import is_unicode
 from runtime.transcriber import Failure, Request, Source
 from runtime.transcript import Transcript
 
@@ -64,7 +65,7 @@ def transcribe_files(order: Order, settings: Settings) -> int:
 
 def _check(order: Order) -> None:
     for flag, text in (("--format", order.format), ("--language", order.language), ("--context", order.context)):
-        if not _is_text(text):
+        if not is_unicode(text):  # bytes of another encoding are lone surrogates (PEP 383)
             raise UsageError(flag, f"{text!r} holds bytes that are no text in UTF-8", "type it again")
     if order.format not in FORMATS:
         raise UsageError("--format", f"{order.format!r} is none of {', '.join(FORMATS)}")
@@ -77,11 +78,6 @@ def _check(order: Order) -> None:
         if len(standard_input) > 1:
             raise UsageError(" ".join(standard_input), "standard input can be read once", "name it once")
         piped.check_standard_input()
-
-
-def _is_text(typed: str) -> bool:
-    """Whether it is what was typed; bytes of another encoding are lone surrogates (PEP 383)."""
-    return not any("\ud800" <= character <= "\udfff" for character in typed)
 
 
 def _source(file: str, name: str, settings: Settings) -> Source:

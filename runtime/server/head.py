@@ -4,7 +4,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """Has HEAD answered as GET is. uvicorn leaves out the body; what is around this still sees HEAD."""
+    """Has HEAD answered as GET is; uvicorn leaves out the body. Middleware outside this one, such as the log of
+    requests, still sees HEAD."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -19,7 +19,8 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.errors import KitError
-from runtime.listen_address import ANY_IPV6, addresses, in_url, plain
+from runtime.hosts import in_url, plain
+from runtime.listen_address import ANY_IPV6, addresses
 from runtime.server.connections import PatientProtocol
 
 BACKLOG = 2048  # connections that wait to be accepted
@@ -166,7 +167,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
 
 
 def _unusable(host: str, port: int, error: OSError, advice: str) -> KitError:
-    return KitError(f"{in_url(host)}:{port}", f"cannot be listened on: {error.strerror}", advice)
+    return KitError(in_url(host, port), f"cannot be listened on: {error.strerror}", advice)
 
 
 def _listener(address: str, port: int) -> socket.socket:

@@ -1,16 +1,16 @@
 """Who may give a running server orders: whoever has the admin key, or where there is none, this machine."""
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from runtime.hosts import is_loopback
 from runtime.server.errors import ApiError
 from runtime.server.keys import Keys, given_key, unknown
 
 VARIABLE = "ASR_ADMIN_KEY"
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+FORWARDED = ("forwarded", "x-real-ip", "via")
 
 
 def check_operator(scope: Scope, admin: Keys) -> None:
@@ -24,19 +24,24 @@ def check_operator(scope: Scope, admin: Keys) -> None:
         raise ApiError(403, words, code="not_local")
 
 
+def is_forwarded(headers: Headers) -> bool:
+    """Whether a request says that it comes through a proxy."""
+    return any(name in FORWARDED or name.startswith("x-forwarded-") for name in headers)
+
+
 def _elsewhere(scope: Scope) -> str:
     """Why a call may not be this machine's own; empty if it is."""
     headers = Headers(scope=scope)
     address, _ = scope["client"]
-    if not _is_loopback(address):
+    if not is_loopback(address):
         return f"this one comes from {address}"
-    if any(name in headers for name in FORWARDED):
+    if is_forwarded(headers):
         return "this one comes through a proxy"
     # A page that the operator looks at can call this machine too; with a name of its own for it, unnoticed by browsers.
     if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
         return "this one comes from a page in a browser"
     host = headers.get("host", "")
-    if not _is_loopback(_hostname(host)):
+    if not is_loopback(_hostname(host)):
         return f"this one is for {host or 'no host'}, not for localhost"
     return ""
 
@@ -46,10 +51,3 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

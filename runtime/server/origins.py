@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from runtime.server import hints
 from runtime.server.errors import ApiError
+from runtime.server.operators import is_forwarded
 
 ANY = "*"
 REALTIME = "/v1/realtime"
@@ -55,19 +56,21 @@ def check_origin(scope: Scope, origins: frozenset[str]) -> None:
     # As a proxy in front was asked. Scripts can set that header for no WebSocket, and Host for nothing.
     forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
     asked = [host for host in (headers.get("host", ""), forwarded) if host]
-    if not any(_is_own(origin, host) for host in asked):
+    if not any(_is_own(origin, host, forwarded=is_forwarded(headers)) for host in asked):
         words = f"pages of {origin} may not use this server, which was asked as {' or '.join(asked) or 'no host'}"
         proxy = "proxy_set_header Host $http_host (docker/nginx/README.md)"
-        advice = f"behind nginx, the page's own server needs {proxy}; pages of others are let in by ASR_CORS_ORIGINS"
+        advice = f"behind nginx, {proxy} passes on the host that the page came from; ASR_CORS_ORIGINS lets in others"
         raise ApiError(403, f"{words}; {advice}", code="origin")
 
 
-def _is_own(origin: str, host: str) -> bool:
-    """Whether a page came from this host. One without a port, as nginx's $host has it, is the same host on any port."""
+def _is_own(origin: str, host: str, *, forwarded: bool) -> bool:
+    """Whether a page came from this host. Behind a proxy, a host without a port, as nginx's $host is, stands for any
+    port; asked directly, it is the one of port 80 or 443, and pages of other ports are others'."""
     scheme, _, place = origin.partition("://")
-    if _as_sent(f"{scheme}://{host.lower()}") == origin:
-        return True
-    return re.sub(PORT, "", place) == host.lower()
+    if scheme not in USUAL_PORTS:  # an extension of the browser may have any name for a host
+        return False
+    host = host.lower()
+    return _as_sent(f"{scheme}://{host}") == origin or (forwarded and re.sub(PORT, "", place) == host)
 
 
 def _as_sent(origin: str) -> str:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.listen_address import ANY_IPV6, Address, addresses, plain
+from runtime.hosts import Address, plain
+from runtime.listen_address import ANY_IPV6, addresses
 from runtime.ops.doctor.probes import Answer
 from runtime.ops.doctor.redaction import redact
 

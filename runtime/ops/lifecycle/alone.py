@@ -6,7 +6,8 @@ from http.client import HTTPException
 from env.field import variable
 from env.settings import Settings
 from runtime.errors import UsageError
-from runtime.listen_address import in_url, is_loopback, is_open
+from runtime.hosts import in_url, is_loopback
+from runtime.listen_address import is_open
 from runtime.ops.lifecycle import host, monitoring
 from runtime.ops.process import health
 from runtime.ops.process.health import Health

@@ -11,7 +11,8 @@ from env.field import note, variable
 from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
 from runtime.errors import KitError
-from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6, in_url
+from runtime.hosts import in_url
+from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import monitoring
 from runtime.ops.lifecycle.commands import ask

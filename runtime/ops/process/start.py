@@ -10,7 +10,7 @@ from pathlib import Path
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.listen_address import in_url
+from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
 from runtime.ops.process import record
@@ -84,7 +84,7 @@ def _check_port(settings: Settings) -> None:
     holder = listener(settings.host, settings.port).output
     if holder:
         subject, advice = (
-            f"{in_url(settings.host)}:{settings.port}",
+            in_url(settings.host, settings.port),
             "set ASR_PORT to a free port, or end what holds it",
         )
         raise KitError(subject, f"is held by {holder}, which `invoke start` did not start", advice)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from runtime.errors import KitError
 from runtime.live.listener import Detection
+from runtime.prompt import is_unicode
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError, from_kit
 from runtime.server.live.config import Config, Format
@@ -46,7 +47,7 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
         raise refused(f"{_TRANSCRIPTION}.model", words, code=error.code or "") from None
     prompter, vad = transcriber.prompter, wanted.turn_detection
     context = wanted.transcription.context
-    if not _is_unicode(context):
+    if not is_unicode(context):  # JSON can hold what is not
         raise refused(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
     for name in wanted.transcription.languages or ():
         try:
@@ -62,8 +63,3 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
     if vad:
         detection = Detection(vad.threshold, vad.prefix_padding_ms / 1000, vad.silence_duration_ms / 1000)
     return Terms(config, language, prompt, detection, warnings)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be encoded, as a tokenizer does; JSON can hold what cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,6 +1,5 @@
 """The settings of the engine: that what decodes is where they look for it, and that a segment has room there."""
 
-import ipaddress
 import shlex
 from urllib.parse import urlsplit
 
@@ -9,6 +8,7 @@ from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.addresses import vllm_servers
 from runtime.errors import UsageError
+from runtime.hosts import is_loopback
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together, used_nodes
 from runtime.ops.doctor.vllm.installed import has_vllm, no_vllm
@@ -51,7 +51,7 @@ def _front(case: Case) -> Outcome:
         addresses = vllm_servers(told)
     except UsageError as error:
         return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
-    here = [url for url in addresses if _is_loopback(url)]
+    here = [url for url in addresses if is_loopback(urlsplit(url).hostname or "")]
     if here and case.quick and case.place == "host":
         evidence = f"{', '.join(here)}: in the container that make up starts, this is the container itself"
         outcomes.append(Outcome("fail", evidence, f"export {URL}=… with this host's address in the network"))
@@ -73,14 +73,6 @@ def _without_npus(told: Settings) -> str:
     kept = {"model": told.model, "segment_seconds": f"{told.segment_seconds:g}"}
     words = {"profile": "cpu", "stack": "cpu", "engine": told.engine_name, **kept}
     return f"export {' '.join(f'{variable(name)}={shlex.quote(value)}' for name, value in words.items())}"
-
-
-def _is_loopback(url: str) -> bool:
-    name = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def length(case: Case) -> Outcome:

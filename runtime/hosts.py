@@ -1,0 +1,29 @@
+"""Names and addresses of hosts: how URLs write them, and which of them are this machine's own."""
+
+import ipaddress
+
+LOCALHOST = "localhost"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def in_url(host: str, port: int | None = None) -> str:
+    """As a URL has it, with the port if there is one: an IPv6 address in brackets."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own loopback; nobody else reaches what listens there."""
+    host = host.lower().rstrip(".")
+    if host == LOCALHOST or host.endswith(f".{LOCALHOST}"):  # RFC 6761
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def plain(address: Address) -> Address:
+    """An IPv4 address that a socket for both families shows as ::ffff:192.0.2.1 as it is; any other unchanged."""
+    return getattr(address, "ipv4_mapped", None) or address
