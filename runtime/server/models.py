@@ -43,7 +43,8 @@ def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
         return ()
     if wanted in OPENAI:
         return (f"model: {known[0]} answers in place of {wanted}",)
-    words = f"model: {wanted!r} is not served here; served is {known[0]}, also called {', '.join((*known[1:], *OPENAI))}"
+    others = ", ".join((*known[1:], *OPENAI))
+    words = f"model: {wanted!r} is not served here; served is {known[0]}, also called {others}"
     raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 
