@@ -37,8 +37,9 @@ def _verbose_json(transcript: Transcript) -> str:
 
 
 def _segment(number: int, caption: Caption) -> dict[str, Any]:
-    """As Whisper has it, where segments decoded together share `seek`, `avg_logprob` and `compression_ratio`. What is
-    not known here has the value that says nothing against a segment: nobody samples, and silence is never decoded."""
+    """As in Whisper, segments that were decoded together share `seek`, `avg_logprob` and `compression_ratio`. The rest
+    has OpenAI's neutral value: decoding is greedy, silence is never decoded, and vLLM is not asked for probabilities.
+    """
     decoded = caption.segment
     text = decoded.hypothesis.text.encode()
     return {

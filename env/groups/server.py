@@ -51,8 +51,8 @@ class ServerSettings(BaseSettings):
     upload_max_mib: int = setting(
         512,
         "MiB",
-        "Largest upload; larger ones are refused with 413.",
-        "上传的最大体积,超出的以 413 拒绝。",
+        "Largest upload; larger ones are refused with 413. Also the most that transcribe reads from a pipe.",
+        "上传的最大体积,超出的以 413 拒绝;也是 transcribe 从管道读取的上限。",
         ge=1,
         le=65536,
     )

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/models", tags=["model"])
 
 FAMILY = "qwen3-asr"  # as vllm-ascend's tutorial serves it
 # OpenAI's transcription models (openai-python 3.57, types/audio_model.py and types/realtime/audio_transcription.py),
-# which many clients send and cannot be told not to. Without the one that tells speakers apart: this model does not.
+# which many clients send and cannot be told not to. Not gpt-4o-transcribe-diarize: speakers are not told apart here.
 OPENAI = (
     "whisper-1",
     "gpt-transcribe",
@@ -43,7 +43,8 @@ def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
         return ()
     if wanted in OPENAI:
         return (f"model: {known[0]} answers in place of {wanted}",)
-    words = f"model: {wanted!r} is not served here; served is {known[0]}, as {', '.join((*known[1:], *OPENAI))}"
+    others = ", ".join((*known[1:], *OPENAI))
+    words = f"model: {wanted!r} is not served here; served is {known[0]}, also called {others}"
     raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 
