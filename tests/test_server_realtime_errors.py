@@ -112,7 +112,18 @@ def test_an_event_that_cannot_be_honoured_is_named(
 
 
 @pytest.mark.parametrize(
-    "message", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"type": 1' + "0" * 5000 + "}", b"\0\0" * 100]
+    "message",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "[" * 100_000,
+        "[" + "[]," * 100_000 + "[]]",
+        '{"type": 1' + "0" * 5000 + "}",
+        b"\0\0" * 100,
+    ],
 )
 def test_a_message_that_is_no_event(server: Served, message: str | bytes) -> None:
     with talking(server) as talk:

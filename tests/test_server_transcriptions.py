@@ -84,6 +84,10 @@ def test_a_language_goes_by_any_of_its_names(server: Served, clip: Clip, languag
 
 TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "OpenAI's names": ({"model": "whisper-1"}, ["model: demo answers in place of whisper-1"]),
+    "Alibaba's names": (
+        {"model": "qwen3-asr-flash-2026-02-10"},
+        ["model: demo answers in place of qwen3-asr-flash-2026-02-10"],
+    ),
     "the family's name": ({"model": "qwen3-asr"}, []),
     "temperature": ({"temperature": "0.7"}, ["temperature: has no effect"]),
     "no temperature": ({"temperature": "0.0"}, []),

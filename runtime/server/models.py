@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from env.settings import DEMO, Settings
+from runtime.server.answering import shortened, shown
 from runtime.server.errors import ApiError
 from runtime.server.life import life_of
 from runtime.transcriber import model_directory
@@ -23,6 +24,8 @@ OPENAI = (
     "gpt-live-transcribe",
     "gpt-realtime-whisper",
 )
+# Alibaba's service has this model under names that begin so, with dates and regions behind.
+ALIBABA = "qwen3-asr-flash"
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -34,17 +37,17 @@ def names(settings: Settings) -> tuple[str, ...]:
 
 
 def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
-    """A warning where the model is called by a name of OpenAI's; a request need not name it at all.
+    """A warning where the model is called by a name of OpenAI's or Alibaba's; a request need not name it at all.
 
     Raises ApiError, 404, for a name that it does not answer to.
     """
     known = names(settings)
     if wanted is None or wanted in known:
         return ()
-    if wanted in OPENAI:
-        return (f"model: {known[0]} answers in place of {wanted}",)
-    others = ", ".join((*known[1:], *OPENAI))
-    words = f"model: {wanted!r} is not served here; served is {known[0]}, also called {others}"
+    if wanted in OPENAI or wanted.startswith(ALIBABA):
+        return (f"model: {known[0]} answers in place of {shortened(wanted)}",)
+    others = ", ".join((*known[1:], *OPENAI, ALIBABA))
+    words = f"model: {shown(wanted)} is not served here; served is {known[0]}, also called {others}"
     raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 
@@ -64,4 +67,5 @@ async def model(request: Request, name: str) -> dict[str, Any]:
 
 def _described(settings: Settings) -> dict[str, Any]:
     own, *others = names(settings)
-    return {"id": own, "object": "model", "created": 0, "owned_by": "qwen3-asr-kit", "aliases": [*others, *OPENAI]}
+    aliases = [*others, *OPENAI, ALIBABA]
+    return {"id": own, "object": "model", "created": 0, "owned_by": "qwen3-asr-kit", "aliases": aliases}

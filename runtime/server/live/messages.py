@@ -33,6 +33,7 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
+MOST_COMMAS = 10_000  # of a message: an event has some dozens, and parsing millions keeps others waiting
 LONGEST_REASON = 123  # bytes, of a WebSocket's close (RFC 6455, 5.5)
 
 
@@ -41,6 +42,8 @@ def read(message: Mapping[str, Any]) -> dict[str, Any]:
     text = message.get("text")
     if text is None:
         raise ApiError(400, "binary messages are not possible; send events as JSON text", code="invalid_event")
+    if text.count(",") > MOST_COMMAS:
+        raise ApiError(400, f"the message holds more than {MOST_COMMAS} commas", code="invalid_event")
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
