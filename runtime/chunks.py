@@ -7,7 +7,7 @@ import re
 import struct
 from typing import IO
 
-from runtime.endings import DamagedError, cut, read
+from runtime.endings import DamagedError, cut, read_at
 
 # Stand where a writer to a pipe did not know the size, less a header: 0x7F000000 (sox), 0x7FFFFFFF, 0xFFFFFFFF.
 STREAMED = {0x7F, 0xFF}
@@ -18,7 +18,7 @@ def aiff_end(file: IO[bytes], size: int) -> int:
     """AIFF and AIFF-C: FORM, then chunks, of which SSND holds the sound."""
     start = 12
     for _ in range(MOST_CHUNKS):
-        header = read(file, start, 8)
+        header = read_at(file, start, 8)
         if len(header) < 8:
             break
         kind, length = struct.unpack(">4sI", header)
@@ -35,7 +35,7 @@ def caf_end(file: IO[bytes], size: int) -> int:
     """Apple's Core Audio Format: a data chunk of unknown size is the last one."""
     start = 8
     for _ in range(MOST_CHUNKS):
-        header = read(file, start, 12)
+        header = read_at(file, start, 12)
         if len(header) < 12:
             break
         kind, length = struct.unpack(">4sq", header)
@@ -50,7 +50,7 @@ def caf_end(file: IO[bytes], size: int) -> int:
 
 def au_end(file: IO[bytes], size: int) -> int:
     """Sun's AU: a header, then nothing but sound."""
-    start, length = struct.unpack(">4xII", read(file, 0, 12).ljust(12, b"\0"))
+    start, length = struct.unpack(">4xII", read_at(file, 0, 12).ljust(12, b"\0"))
     if length >> 24 in STREAMED:
         return size
     if start + length > size:
@@ -65,7 +65,7 @@ def avi_end(file: IO[bytes], size: int) -> int:
     """AVI: RIFF lists, the first of type AVI, those beyond 1 GB of type AVIX; in them, chunk must follow chunk."""
     start = end = 0
     while start < size:
-        header = read(file, start, 12)
+        header = read_at(file, start, 12)
         kind, length = struct.unpack("<4sI4x", header.ljust(12, b"\0"))
         if start >= end and not (kind == b"RIFF" and header[8:11] == b"AVI"):
             break  # anything may stand behind the lists
@@ -96,7 +96,7 @@ def asf_end(file: IO[bytes], size: int) -> int:
     start = 0
     properties, found = bytes(96), False
     for _ in range(MOST_CHUNKS):
-        header = read(file, start, 24)
+        header = read_at(file, start, 24)
         (length,) = struct.unpack("<16xQ", header.ljust(24, b"\0"))
         if header.startswith(ASF_HEADER):
             top = file.read(min(length, 1 << 20))
@@ -107,7 +107,7 @@ def asf_end(file: IO[bytes], size: int) -> int:
             flags, packet = struct.unpack("<88xII", properties)
             if flags & ASF_BROADCAST:
                 rest = (size - start - ASF_DATA_HEADER) % packet if packet else 0
-                if rest and read(file, size - rest, 2) != ASF_STREAM_END:
+                if rest and read_at(file, size - rest, 2) != ASF_STREAM_END:
                     raise cut("its last packet", size - rest, packet, size)
                 break
             if start + length > size:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import IO
 
 from runtime import chunks, frames, packets, wav
-from runtime.endings import DamagedError, cut, find, is_foreign, read
-from runtime.stretches import joined
+from runtime.endings import DamagedError, cut, find, is_foreign, read_at
+from runtime.stretches import joined_stretches
 
 # Where the sound of a file of so many bytes ends. Raises DamagedError.
 Check = Callable[[IO[bytes], int], int]
@@ -29,13 +29,13 @@ def sound(file: IO[bytes]) -> IO[bytes]:
     frames like those of mp3, are not judged.
     """
     size = file.seek(0, io.SEEK_END)
-    head = read(file, 0, HEAD)
+    head = read_at(file, 0, HEAD)
     if wav.MAGIC.match(head):
         whole = wav.sound(file, size)
     else:
         check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), frames.end)
         end = check(file, size)
-        whole = file if end >= size else joined(file, ((0, end),))
+        whole = file if end >= size else joined_stretches(file, ((0, end),))
     file.seek(0)
     return whole
 
@@ -46,8 +46,8 @@ def is_in_parts(file: IO[bytes]) -> bool:
     The file is left at its start.
     """
     size = file.seek(0, io.SEEK_END)
-    head = read(file, 0, HEAD)
-    found = head.startswith(b"OggS") and _is_chained(file, size)
+    head = read_at(file, 0, HEAD)
+    found = head.startswith(b"OggS") and _is_chained_ogg(file, size)
     found = found or bool(re.match(MP4, head, re.DOTALL) and _is_fragmented(file, size))
     file.seek(0)
     return found
@@ -64,7 +64,7 @@ def _mp4_end(file: IO[bytes], size: int) -> int:
     start = 0
     seen: set[bytes] = set()
     while start < size:
-        header = read(file, start, 16)
+        header = read_at(file, start, 16)
         length, kind, long_length = struct.unpack(">I4sQ", header.ljust(16, b"\0"))
         length = long_length if length == 1 else length
         if length == 0 and kind == b"mdat":  # to the end of the file
@@ -141,7 +141,7 @@ def _ebml_end(file: IO[bytes], size: int) -> int:
 
 def _codecs(file: IO[bytes], start: int) -> set[bytes]:
     """The codecs (element 0x86) named near the start of a Matroska file."""
-    return set(re.findall(rb"\x86[\x80-\xff]([AV]_[0-9A-Z/_]+)", read(file, start, 1 << 16)))
+    return set(re.findall(rb"\x86[\x80-\xff]([AV]_[0-9A-Z/_]+)", read_at(file, start, 1 << 16)))
 
 
 def _number(file: IO[bytes], *, keep_marker: bool) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def _is_fragmented(file: IO[bytes], size: int) -> bool:
     """Whether an mp4 file is made of fragments, as live streams are."""
     start = 0
     while start + 8 <= size:
-        length, kind, long_length = struct.unpack(">I4sQ", read(file, start, 16).ljust(16, b"\0"))
+        length, kind, long_length = struct.unpack(">I4sQ", read_at(file, start, 16).ljust(16, b"\0"))
         if kind == b"moof":
             return True
         length = long_length if length == 1 else length
@@ -217,11 +217,11 @@ def _is_fragmented(file: IO[bytes], size: int) -> bool:
     return False
 
 
-def _is_chained(file: IO[bytes], size: int) -> bool:
+def _is_chained_ogg(file: IO[bytes], size: int) -> bool:
     """Whether an Ogg file is made of parts that follow each other, each with a clock of its own."""
     start, sound = 0, False
     while start + 27 <= size:
-        header = read(file, start, 27)
+        header = read_at(file, start, 27)
         begins = bool(header[5] & 2)
         if sound and begins:
             return True

@@ -28,7 +28,7 @@ def cut(what: str, start: int, length: int, size: int) -> DamagedError:
     )
 
 
-def read(file: IO[bytes], start: int, length: int) -> bytes:
+def read_at(file: IO[bytes], start: int, length: int) -> bytes:
     """Up to `length` bytes from `start` on."""
     if start > sys.maxsize:
         return b""
@@ -39,7 +39,7 @@ def read(file: IO[bytes], start: int, length: int) -> bytes:
 def find(file: IO[bytes], pattern: bytes, start: int, size: int) -> int | None:
     """Where the bytes `pattern` stand first from `start` on."""
     while start < size:
-        window = read(file, start, WINDOW + len(pattern) - 1)
+        window = read_at(file, start, WINDOW + len(pattern) - 1)
         found = window.find(pattern)
         if found >= 0:
             return start + found
@@ -50,7 +50,7 @@ def find(file: IO[bytes], pattern: bytes, start: int, size: int) -> int | None:
 def is_zero(file: IO[bytes], start: int, size: int) -> bool:
     """Whether nothing but zeros stands from `start` to the end of the file."""
     while start < size:
-        window = read(file, start, WINDOW)
+        window = read_at(file, start, WINDOW)
         if window.strip(b"\0") or not window:
             return False
         start += len(window)
@@ -65,7 +65,7 @@ def is_foreign(file: IO[bytes], start: int, size: int) -> bool:
     """
     if start >= size:
         return False
-    head = read(file, start, 64)
+    head = read_at(file, start, 64)
     if not head.strip(b"\0"):
-        return bool(read(file, max(0, start - 8), 8).strip(b"\0")) and is_zero(file, start, size)
+        return bool(read_at(file, max(0, start - 8), 8).strip(b"\0")) and is_zero(file, start, size)
     return bool(FOREIGN.match(head) or TEXT.fullmatch(head))

@@ -3,7 +3,7 @@
 import re
 from typing import IO
 
-from runtime.endings import WINDOW, DamagedError, cut, read
+from runtime.endings import WINDOW, DamagedError, cut, read_at
 
 # Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
 MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -58,18 +58,18 @@ def end(file: IO[bytes], size: int) -> int:
     Frame must follow frame, and the last be complete; tags may stand before and between them. Raises DamagedError.
     """
     start = _after_tag(file, 0)
-    if read(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
+    if read_at(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
         return size
-    if not frame_length(read(file, start, FRAME_HEADER)):
+    if not frame_length(read_at(file, start, FRAME_HEADER)):
         first = _next_frame(file, start, b"", most=1 << 16)
         if first is None:
             return size
         start = first
-    kind = _kind(read(file, start, FRAME_HEADER))
-    declared = _declared_frames(read(file, start, 200))
+    kind = _kind(read_at(file, start, FRAME_HEADER))
+    declared = _declared_frames(read_at(file, start, 200))
     frames, last = 0, start
     while start < size:
-        header = read(file, start, FRAME_HEADER)
+        header = read_at(file, start, FRAME_HEADER)
         length = frame_length(header) if _kind(header) == kind else 0
         frames += length > 0
         last = start + length if length else last
@@ -98,7 +98,7 @@ def _kind(header: bytes) -> bytes:
 
 def _after_tag(file: IO[bytes], start: int) -> int:
     """Where the ID3 tag at `start` ends: `start` itself if there is none. ID3 counts in 7 bits a byte."""
-    header = read(file, start, 10)
+    header = read_at(file, start, 10)
     if header[:3] != b"ID3" or len(header) < 10:
         return start
     return start + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
@@ -110,9 +110,9 @@ def _next_frame(file: IO[bytes], start: int, kind: bytes, *, most: int) -> int |
     stop = start + most
     tried = 0
     while start < stop:
-        window = read(file, start, WINDOW)
+        window = read_at(file, start, WINDOW)
         for match in SYNC.finditer(window):
-            if kind in (b"", _kind(match[0])) and _chained(file, start + match.start()):
+            if kind in (b"", _kind(match[0])) and _is_frame_row(file, start + match.start()):
                 return start + match.start()
             tried += 1
             if tried == MOST_SYNCS:
@@ -123,10 +123,10 @@ def _next_frame(file: IO[bytes], start: int, kind: bytes, *, most: int) -> int |
     return None
 
 
-def _chained(file: IO[bytes], start: int) -> bool:
+def _is_frame_row(file: IO[bytes], start: int) -> bool:
     kinds = set()
     for _ in range(3):
-        header = read(file, start, FRAME_HEADER)
+        header = read_at(file, start, FRAME_HEADER)
         length = frame_length(header)
         if not length:
             return False

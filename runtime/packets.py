@@ -6,7 +6,7 @@ Each function returns where the last packet ends. Raises DamagedError where one 
 import re
 from typing import IO
 
-from runtime.endings import WINDOW, DamagedError, cut, find, is_foreign, read
+from runtime.endings import WINDOW, DamagedError, cut, find, is_foreign, read_at
 
 FLV_TAGS = {8, 9, 18}  # sound, picture, script data
 FLV_HEADER = 11  # bytes of a tag before its data; behind it stand 4 with its size
@@ -14,9 +14,9 @@ FLV_HEADER = 11  # bytes of a tag before its data; behind it stand 4 with its si
 
 def flv_end(file: IO[bytes], size: int) -> int:
     """Flash Video: tag must follow tag, and the last be whole."""
-    start = int.from_bytes(read(file, 5, 4), "big") + 4
+    start = int.from_bytes(read_at(file, 5, 4), "big") + 4
     while start < size:
-        header = read(file, start, FLV_HEADER)
+        header = read_at(file, start, FLV_HEADER)
         kind, length = header[0] & 0x1F, int.from_bytes(header[1:4], "big")
         if kind not in FLV_TAGS or header[8:11].strip(b"\0"):
             if is_foreign(file, start, size):
@@ -40,13 +40,13 @@ def ts_end(file: IO[bytes], size: int) -> int:
 
     Whether packets are missing at the end it does not tell.
     """
-    head = read(file, 0, 2048)
+    head = read_at(file, 0, 2048)
     match = TS.match(head)
     first = match.end() if match else 0
     packet = next(length for length in TS_SIZES if head[first : first + 5 * length : length] == b"GGGGG")
     start = first
     while start < size:
-        window = read(file, start, packet * 1000)
+        window = read_at(file, start, packet * 1000)
         marks = window[::packet]
         lost = len(marks) - len(marks.lstrip(b"G"))
         if marks.strip(b"G"):
@@ -72,7 +72,7 @@ def ps_end(file: IO[bytes], size: int) -> int:
     """
     start = 0
     while start < size:
-        header = read(file, start, 14)
+        header = read_at(file, start, 14)
         if header[:3] == b"\0\0\1" and len(header) > 3 and header[3] >= PS_END:
             length = 6 + int.from_bytes(header[4:6], "big")
             if header[3] == PS_END:
@@ -84,7 +84,7 @@ def ps_end(file: IO[bytes], size: int) -> int:
             start += length
             continue
         following = find(file, b"\0\0\1", start, size) or size
-        if read(file, start, min(following - start, WINDOW)).strip(b"\0"):
+        if read_at(file, start, min(following - start, WINDOW)).strip(b"\0"):
             if is_foreign(file, start, size) and find(file, b"\0\0\1\xba", start, size) is None:
                 return start
             raise DamagedError(f"is damaged: no packet begins at byte {start}")
@@ -102,14 +102,14 @@ AMR = {
 
 def amr_end(file: IO[bytes], size: int) -> int:
     """AMR, narrow-band and wide-band, as phones record it."""
-    magic = next((magic for magic in AMR if read(file, 0, len(magic)) == magic), None)
+    magic = next((magic for magic in AMR if read_at(file, 0, len(magic)) == magic), None)
     if magic is None:
         return size
     lengths = AMR[magic]
     start = len(magic)
     doubtful = size  # where the latest frame begins that may as well be an atom or padding
     while start < size:
-        window = read(file, start, WINDOW)
+        window = read_at(file, start, WINDOW)
         at = 0
         while at < len(window):
             here = start + at

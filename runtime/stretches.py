@@ -3,7 +3,7 @@
 import io
 from typing import IO, TYPE_CHECKING
 
-from runtime.endings import read
+from runtime.endings import read_at
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 Stretches = tuple[tuple[int, int], ...]  # start and length, in bytes
 
 
-def joined(file: IO[bytes], stretches: Stretches, *, header: bytes = b"") -> IO[bytes]:
+def joined_stretches(file: IO[bytes], stretches: Stretches, *, header: bytes = b"") -> IO[bytes]:
     """A seekable file of `header` and the stretches, none of which is copied."""
-    return io.BufferedReader(_Joined(file, stretches, header))
+    return io.BufferedReader(_JoinedStretches(file, stretches, header))
 
 
-class _Joined(io.RawIOBase):
+class _JoinedStretches(io.RawIOBase):
     def __init__(self, file: IO[bytes], stretches: Stretches, header: bytes) -> None:
         self._parts: list[tuple[IO[bytes], int, int]] = [(io.BytesIO(header), 0, len(header))]
         self._parts += [(file, start, length) for start, length in stretches]
@@ -39,7 +39,7 @@ class _Joined(io.RawIOBase):
         for file, start, length in self._parts:
             if self._at < before + length:
                 skip = self._at - before
-                data = read(file, start + skip, min(len(target), length - skip))
+                data = read_at(file, start + skip, min(len(target), length - skip))
                 target[: len(data)] = data
                 self._at += len(data)
                 return len(data)

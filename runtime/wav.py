@@ -12,8 +12,8 @@ from typing import IO
 
 import numpy as np
 
-from runtime.endings import DamagedError, cut, is_foreign, is_zero, read
-from runtime.stretches import joined
+from runtime.endings import DamagedError, cut, is_foreign, is_zero, read_at
+from runtime.stretches import joined_stretches
 
 MAGIC = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11", re.DOTALL)
 WAVE64 = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # how the GUID of every chunk but the first ends
@@ -65,7 +65,7 @@ def sound(file: IO[bytes], size: int) -> IO[bytes]:
     layout = _layout(file, size)
     if layout.straight or len(layout.coding) < 16:
         return file
-    return joined(file, layout.stretches, header=_header(layout))
+    return joined_stretches(file, layout.stretches, header=_header(layout))
 
 
 def _header(layout: Layout) -> bytes:
@@ -91,7 +91,7 @@ def _header(layout: Layout) -> bytes:
 
 
 def _layout(file: IO[bytes], size: int) -> Layout:
-    magic = read(file, 0, 4)
+    magic = read_at(file, 0, 4)
     order = ">" if magic == b"RIFX" else "<"
     coding, block = b"", 1
     stretches: list[tuple[int, int]] = []
@@ -101,7 +101,7 @@ def _layout(file: IO[bytes], size: int) -> Layout:
         if number == MOST_CHUNKS:
             raise DamagedError(f"is damaged: it has more than {MOST_CHUNKS} chunks")
         if chunk.kind == b"fmt ":
-            content = read(file, chunk.start, min(chunk.length, 4096))
+            content = read_at(file, chunk.start, min(chunk.length, 4096))
             if coding and content != coding:  # another recording, of another kind
                 break
             straight = straight and not stretches
@@ -127,7 +127,7 @@ def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[C
     start = 40 if wide else 12
     coding, real_size = b"", None
     while kind := _kind(file, start, wide=wide):
-        header = read(file, start, 24 if wide else 16)
+        header = read_at(file, start, 24 if wide else 16)
         start += 24 if wide else 8
         if kind in (b"RIFF", b"RIFX") and header[8:12] == b"WAVE":
             yield Chunk(kind, start, 4, 4)
@@ -136,12 +136,12 @@ def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[C
         (length,) = struct.unpack("<16xQ", header) if wide else struct.unpack(f"{order}4xI", header[:8])
         length = max(0, length - 24) if wide else length
         if kind == b"ds64":
-            (real_size,) = struct.unpack("<8xQ", read(file, start, 16).ljust(16, b"\0"))
+            (real_size,) = struct.unpack("<8xQ", read_at(file, start, 16).ljust(16, b"\0"))
         if kind == b"data" and length == UNKNOWN and real_size is not None:
             length = real_size  # RF64: the data chunk's own field is too narrow
         declared = length
         if kind == b"fmt ":
-            coding = read(file, start, min(length, 64))
+            coding = read_at(file, start, min(length, 64))
         if kind == b"data":
             length = _sound(file, size, start, declared, coding, order, wide=wide)
         yield Chunk(kind, start, length, declared)
@@ -150,7 +150,7 @@ def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[C
 
 def _kind(file: IO[bytes], start: int, *, wide: bool) -> bytes:
     """Of the chunk that begins at `start`; empty if none does."""
-    header = read(file, start, 24 if wide else 8)
+    header = read_at(file, start, 24 if wide else 8)
     begins = header[4:16] == WAVE64 and len(header) == 24 if wide else KIND.match(header) and len(header) == 8
     return header[:4] if begins else b""
 
@@ -176,7 +176,7 @@ def _sound(file: IO[bytes], size: int, start: int, declared: int, coding: bytes,
         return there if declared >> 16 in (0x7FFF, 0xFFFF) or declared >> 62 else declared
     end = start + declared
     following = _following(file, start, declared, wide=wide)
-    if following >= size or _chained(file, size, following, order, wide=wide) or is_foreign(file, end, size):
+    if following >= size or _is_chunk_chain(file, size, following, order, wide=wide) or is_foreign(file, end, size):
         return declared
     if declared == 0:
         return there
@@ -195,7 +195,7 @@ def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) 
     end -= (end - start) % block
     rough = []
     for place in (end, max(start, end - COMPARED_BLOCKS * block)):
-        data = read(file, place, COMPARED_BLOCKS * block)
+        data = read_at(file, place, COMPARED_BLOCKS * block)
         data = data[: len(data) // block * block]
         if code == FLOAT:
             with np.errstate(invalid="ignore"):
@@ -209,7 +209,7 @@ def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) 
     return rough == [True, False]
 
 
-def _chained(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:
+def _is_chunk_chain(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:
     """Whether at `start` a chunk begins and others follow, up to the end, a chunk that is known or foreign bytes."""
     for number in range(MOST_CHUNKS):
         if start >= size:
@@ -219,7 +219,7 @@ def _chained(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) 
             return number > 0 and is_foreign(file, start, size)
         if kind in KNOWN or wide:
             return True
-        (length,) = struct.unpack(f"{order}4xI", read(file, start, 8))
+        (length,) = struct.unpack(f"{order}4xI", read_at(file, start, 8))
         if start + 8 + length > size:
             return False
         start = _following(file, start + 8, length, wide=False)
