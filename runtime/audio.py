@@ -25,7 +25,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from runtime import containers, fetch, frames
-from runtime.endings import DamagedError
+from runtime.endings import DamagedError, OverlongError
 from runtime.errors import KitError
 from runtime.timeline import Clock, Timeline
 
@@ -162,12 +162,15 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
         file.seek(0)
         if not file.read(1):
             raise AudioError(name, "is empty (0 bytes)")
-        in_parts = containers.is_in_parts(file)
-        with _opened(containers.sound(file), name) as container:
+        own = containers.sound(file, longest_seconds=limits.longest_seconds + CODEC_PADDING)
+        in_parts = containers.is_in_parts(own)
+        with _opened(own, name) as container:
             track = _track(container, name)
             timeline = _timeline(container, in_parts=in_parts)
             samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
             return Audio(samples, name, timeline.clock)
+    except OverlongError as error:
+        raise _too_long(error.seconds, name, limits) from error
     except DamagedError as error:
         advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
         raise AudioError(name, str(error), advice) from error
@@ -313,5 +316,9 @@ def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -
 
 def _refuse_longer(seconds: float, name: str, limits: Limits) -> None:
     if seconds > limits.longest_seconds + CODEC_PADDING:
-        reason = f"lasts {seconds:.1f} s, the limit is {limits.longest_seconds:g} s"
-        raise TooLongError(name, reason, "cut it, or set ASR_MAX_AUDIO_SECONDS")
+        raise _too_long(seconds, name, limits)
+
+
+def _too_long(seconds: float, name: str, limits: Limits) -> TooLongError:
+    reason = f"lasts {seconds:.1f} s, the limit is {limits.longest_seconds:g} s"
+    return TooLongError(name, reason, "cut it, or set ASR_MAX_AUDIO_SECONDS")

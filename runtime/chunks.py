@@ -7,7 +7,7 @@ import re
 import struct
 from typing import IO
 
-from runtime.endings import DamagedError, cut, read_at
+from runtime.endings import DamagedError, cut, packets_of, read_at
 
 # Stand where a writer to a pipe did not know the size, less a header: 0x7F000000 (sox), 0x7FFFFFFF, 0xFFFFFFFF.
 STREAMED = {0x7F, 0xFF}
@@ -64,7 +64,9 @@ AVI_CHUNK = re.compile(rb"[ -~]{4}")
 def avi_end(file: IO[bytes], size: int) -> int:
     """AVI: RIFF lists, the first of type AVI, those beyond 1 GB of type AVIX; in them, chunk must follow chunk."""
     start = end = 0
+    parts = packets_of("chunks", size)
     while start < size:
+        next(parts)
         header = read_at(file, start, 12)
         kind, length = struct.unpack("<4sI4x", header.ljust(12, b"\0"))
         if start >= end and not (kind == b"RIFF" and header[8:11] == b"AVI"):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import IO
 
 from runtime import chunks, frames, packets, wav
-from runtime.endings import DamagedError, cut, find, is_foreign, read_at
+from runtime.endings import DamagedError, cut, find, is_foreign, packets_of, read_at
 from runtime.stretches import joined_stretches
 
 # Where the sound of a file of so many bytes ends. Raises DamagedError.
@@ -22,19 +22,25 @@ Check = Callable[[IO[bytes], int], int]
 HEAD = 2048  # bytes that tell what a file is
 
 
-def sound(file: IO[bytes]) -> IO[bytes]:
+def sound(file: IO[bytes], *, longest_seconds: float) -> IO[bytes]:
     """What FFmpeg shall read of a seekable file, at its start: the file itself, or as much of it as is its own.
 
-    Raises `runtime.endings.DamagedError` where something is missing. Files of a kind that is not in CHECKS, and has no
-    frames like those of mp3, are not judged.
+    Raises `runtime.endings.DamagedError` where something is missing, and `OverlongError` where the frames alone show
+    that it lasts longer than `longest_seconds`; of others the decoded sound tells. Files of a kind that is not in
+    CHECKS, and has no frames like those of mp3, are not judged.
     """
     size = file.seek(0, io.SEEK_END)
     head = read_at(file, 0, HEAD)
     if wav.MAGIC.match(head):
         whole = wav.sound(file, size)
     else:
-        check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), frames.end)
-        end = check(file, size)
+        check = next((check for pattern, check in CHECKS if re.match(pattern, head, re.DOTALL)), None)
+        if check:
+            end = check(file, size)
+        elif head.startswith(b"#!AMR"):
+            end = packets.amr_end(file, size, longest_seconds)
+        else:
+            end = frames.end(file, size, longest_seconds)
         whole = file if end >= size else joined_stretches(file, ((0, end),))
     file.seek(0)
     return whole
@@ -43,7 +49,7 @@ def sound(file: IO[bytes]) -> IO[bytes]:
 def is_in_parts(file: IO[bytes]) -> bool:
     """Whether an mp4 is made of fragments or an Ogg file of streams behind each other: their clocks may start anywhere.
 
-    The file is left at its start.
+    Of a file that `sound` has judged; it is left at its start.
     """
     size = file.seek(0, io.SEEK_END)
     head = read_at(file, 0, HEAD)
@@ -63,7 +69,9 @@ def _mp4_end(file: IO[bytes], size: int) -> int:
     """The outermost boxes must be whole; behind them, once the sound and its table are there, anything may stand."""
     start = 0
     seen: set[bytes] = set()
+    boxes = packets_of("boxes", size)
     while start < size:
+        next(boxes)
         header = read_at(file, start, 16)
         length, kind, long_length = struct.unpack(">I4sQ", header.ljust(16, b"\0"))
         length = long_length if length == 1 else length
@@ -97,6 +105,7 @@ EBML_PARENTS = {EBML_SEGMENT: "Segment", 0x1F43B675: "Cluster"}
 EBML_HEADERS = {EBML_HEADER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
 EBML_CLUSTER_ID = b"\x1f\x43\xb6\x75"
 EBML_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
+MOST_RECORDINGS = 10_000  # of a browser, one behind the other: 4 hours of 1.5 s each
 EBML_ANYWHERE = {0xEC, 0xBF}  # void and checksum
 
 
@@ -106,7 +115,9 @@ def _ebml_end(file: IO[bytes], size: int) -> int:
     start, end = 0, size
     sized = False  # whether the Segment tells its size, so that everything behind it is foreign
     first_codecs: set[bytes] | None = None
+    elements, recordings = packets_of("elements", size), 0
     while start < size:
+        next(elements)
         file.seek(start)
         element, id_width = _number(file, keep_marker=True)
         length, length_width = _number(file, keep_marker=False)
@@ -121,8 +132,11 @@ def _ebml_end(file: IO[bytes], size: int) -> int:
         elif sized and start >= end and element != EBML_HEADER:
             return start
         elif element == EBML_HEADER and start:
+            recordings += 1
+            if recordings > MOST_RECORDINGS:
+                raise DamagedError(f"is damaged: more than {MOST_RECORDINGS} recordings follow each other in it")
             codecs = _codecs(file, start)
-            first_codecs = first_codecs or _codecs(file, 0)
+            first_codecs = _codecs(file, 0) if first_codecs is None else first_codecs
             if codecs != first_codecs:  # another recording, of another kind
                 return start
             start += header + length
@@ -168,14 +182,16 @@ def _ogg_end(file: IO[bytes], size: int) -> int:
     """
     start = 0
     coding: set[bytes] = set()  # how the first packets of the streams begin, which names their codecs
-    ended: dict[int, bool] = {}  # stream → whether its last page has come
+    going_on: set[int] = set()  # streams whose last page has not come
     following: dict[int, int] = {}  # stream → number of its next page
     unfinished: dict[int, bool] = {}  # stream → whether its last packet goes on in its next page
+    numbered = packets_of("pages", size)
     while start < size:
+        next(numbered)
         file.seek(start)
         header = file.read(27)
         if header[:4] != b"OggS"[: len(header)]:
-            over = all(ended.values()) or is_foreign(file, start, size)
+            over = not going_on or is_foreign(file, start, size)
             if over and not any(unfinished.values()) and find(file, b"OggS", start, size) is None:
                 return start
             raise DamagedError(f"is damaged: there is no Ogg page at byte {start}")
@@ -191,12 +207,15 @@ def _ogg_end(file: IO[bytes], size: int) -> int:
         begins = bool(flags & 2)
         if not begins and number != following.get(stream, number):
             raise DamagedError(f"is damaged: Ogg pages are missing before byte {start}")
-        if begins and all(ended.values()) and coding and body[:7] not in coding:  # another recording, of another kind
+        if begins and not going_on and coding and body[:7] not in coding:  # another recording, of another kind
             return start
         coding |= {body[:7]} if begins else set()
         following[stream] = (number + 1) % 2**32
         unfinished[stream] = lacing[-1:] == b"\xff"
-        ended[stream] = bool(flags & 4)
+        if flags & 4:
+            going_on.discard(stream)
+        else:
+            going_on.add(stream)
         start += length
     if any(unfinished.values()):
         raise DamagedError("is cut short: its last packet is incomplete")
@@ -241,6 +260,5 @@ CHECKS: tuple[tuple[bytes, Check], ...] = (
     (chunks.ASF_HEADER, chunks.asf_end),
     (rb"FLV\x01", packets.flv_end),
     (rb"\x00\x00\x01\xba", packets.ps_end),
-    (rb"#!AMR", packets.amr_end),
     (packets.TS.pattern, packets.ts_end),
 )

@@ -3,7 +3,7 @@
 import re
 from typing import IO
 
-from runtime.endings import WINDOW, DamagedError, cut, read_at
+from runtime.endings import WINDOW, Blocks, DamagedError, OverlongError, cut, packets_of, read_at
 
 # Bit rates in kbit/s by index 1 to 14, ISO/IEC 11172-3 and 13818-3, layer III.
 MPEG1_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -12,6 +12,8 @@ AC3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 
 FRAME_HEADER = 6  # bytes that tell a frame's length
 FLAC = b"fLaC"
 SYNC = re.compile(rb"\xff(?:[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]|[\xf0\xf1\xf8\xf9])|\x0b\x77")
+# Seconds of the shortest frame, by what `_kind` returns: mp3 at 48 or 24 kHz, ADTS at 96 kHz, E-AC-3 of one block.
+SHORTEST = {b"\xff\xe2": 1152 / 48_000, b"\xff\xf0": 1024 / 96_000, b"\x0b\x77": 256 / 48_000}
 MOST_SYNCS = 100_000  # that are tried; in half a gigabyte of noise there are about as many
 
 
@@ -52,10 +54,11 @@ def last_frame(data: bytes) -> int:
     return len(data)
 
 
-def end(file: IO[bytes], size: int) -> int:
+def end(file: IO[bytes], size: int, longest_seconds: float) -> int:
     """Where the last frame ends; the size of a file of anything else.
 
-    Frame must follow frame, and the last be complete; tags may stand before and between them. Raises DamagedError.
+    Frame must follow frame, and the last be complete; tags may stand before and between them. Raises DamagedError, and
+    OverlongError where there are more frames than so many seconds can hold.
     """
     start = _after_tag(file, 0)
     if read_at(file, start, len(FLAC)) == FLAC:  # the frames of which look like those of ADTS where it is silent
@@ -68,12 +71,19 @@ def end(file: IO[bytes], size: int) -> int:
     kind = _kind(read_at(file, start, FRAME_HEADER))
     declared = _declared_frames(read_at(file, start, 200))
     frames, last = 0, start
+    most = longest_seconds / SHORTEST[kind]
+    blocks, tags = Blocks(file), packets_of("tags", size)
     while start < size:
-        header = read_at(file, start, FRAME_HEADER)
+        header = blocks.at(start, FRAME_HEADER)
         length = frame_length(header) if _kind(header) == kind else 0
-        frames += length > 0
-        last = start + length if length else last
-        length = length or _after_tag(file, start) - start
+        if length:
+            frames += 1
+            last = start + length
+            if frames > most:
+                raise OverlongError(frames * SHORTEST[kind])
+        else:
+            next(tags)
+            length = _after_tag(file, start) - start
         if not length and len(header) < FRAME_HEADER and header[0] == kind[0]:
             length = FRAME_HEADER
         if start + length > size:

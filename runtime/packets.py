@@ -6,7 +6,18 @@ Each function returns where the last packet ends. Raises DamagedError where one 
 import re
 from typing import IO
 
-from runtime.endings import WINDOW, DamagedError, cut, find, is_foreign, read_at
+from runtime.endings import (
+    WINDOW,
+    Blocks,
+    DamagedError,
+    OverlongError,
+    cut,
+    find,
+    is_foreign,
+    packets_of,
+    read_at,
+    zeros_end,
+)
 
 FLV_TAGS = {8, 9, 18}  # sound, picture, script data
 FLV_HEADER = 11  # bytes of a tag before its data; behind it stand 4 with its size
@@ -15,7 +26,9 @@ FLV_HEADER = 11  # bytes of a tag before its data; behind it stand 4 with its si
 def flv_end(file: IO[bytes], size: int) -> int:
     """Flash Video: tag must follow tag, and the last be whole."""
     start = int.from_bytes(read_at(file, 5, 4), "big") + 4
+    tags = packets_of("tags", size)
     while start < size:
+        next(tags)
         header = read_at(file, start, FLV_HEADER)
         kind, length = header[0] & 0x1F, int.from_bytes(header[1:4], "big")
         if kind not in FLV_TAGS or header[8:11].strip(b"\0"):
@@ -71,8 +84,10 @@ def ps_end(file: IO[bytes], size: int) -> int:
     Whether packets are missing at the end it does not tell.
     """
     start = 0
+    blocks, packets = Blocks(file), packets_of("packets", size)
     while start < size:
-        header = read_at(file, start, 14)
+        next(packets)
+        header = blocks.at(start, 14)
         if header[:3] == b"\0\0\1" and len(header) > 3 and header[3] >= PS_END:
             length = 6 + int.from_bytes(header[4:6], "big")
             if header[3] == PS_END:
@@ -83,12 +98,12 @@ def ps_end(file: IO[bytes], size: int) -> int:
                 raise cut("its last packet", start, length, size)
             start += length
             continue
-        following = find(file, b"\0\0\1", start, size) or size
-        if read_at(file, start, min(following - start, WINDOW)).strip(b"\0"):
+        following = zeros_end(file, start, size)  # two of the zeros belong to the next start code
+        if following < size and (following < start + 3 or read_at(file, following, 1) != b"\1"):
             if is_foreign(file, start, size) and find(file, b"\0\0\1\xba", start, size) is None:
                 return start
             raise DamagedError(f"is damaged: no packet begins at byte {start}")
-        start = max(following, start + 1)
+        start = following if following == size else following - 2
     return size
 
 
@@ -98,24 +113,34 @@ AMR = {
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1),
     b"#!AMR-WB\n": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1),
 }
+AMR_FRAME = 0.02  # seconds
 
 
-def amr_end(file: IO[bytes], size: int) -> int:
-    """AMR, narrow-band and wide-band, as phones record it."""
+def amr_end(file: IO[bytes], size: int, longest_seconds: float) -> int:
+    """AMR, narrow-band and wide-band, as phones record it. Raises OverlongError beyond so many seconds."""
     magic = next((magic for magic in AMR if read_at(file, 0, len(magic)) == magic), None)
     if magic is None:
         return size
-    lengths = AMR[magic]
+    lengths = bytes(0 if first & 0x83 else AMR[magic][first >> 3 & 15] for first in range(256))  # those bits are 0
+    plain = b"\0" + lengths[1:]  # what begins with a zero may as well be padding
     start = len(magic)
+    frames = 0
     doubtful = size  # where the latest frame begins that may as well be an atom or padding
     while start < size:
         window = read_at(file, start, WINDOW)
-        at = 0
+        at = length = 0
         while at < len(window):
+            while at < len(window) and (length := plain[window[at]]):
+                at += length
+                frames += 1
+            if length and start + at <= size:
+                break
+            if length:  # the frame that ends behind the file
+                at -= length
             here = start + at
+            length = lengths[window[at]]
             if not window[at]:
                 doubtful = here
-            length = 0 if window[at] & 0x83 else lengths[window[at] >> 3 & 15]  # those bits are always 0
             padding = not window[at : at + 16].strip(b"\0")
             if padding or not length or here + length > size:
                 foreign = next((place for place in (here, doubtful) if is_foreign(file, place, size)), None)
@@ -126,5 +151,8 @@ def amr_end(file: IO[bytes], size: int) -> int:
             if here + length > size:
                 raise cut("its last frame", here, length, size)
             at += length
+            frames += 1
+        if frames * AMR_FRAME > longest_seconds:
+            raise OverlongError(frames * AMR_FRAME)
         start += at
     return size
