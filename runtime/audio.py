@@ -15,7 +15,7 @@ from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import av
 import numpy as np
@@ -27,7 +27,7 @@ from av.container import InputContainer
 from runtime import containers, fetch, frames
 from runtime.endings import DamagedError, OverlongError
 from runtime.errors import KitError
-from runtime.timeline import Clock, Timeline
+from runtime.timeline import JUMP, Clock, Timeline
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
 MOST_CHANNELS = 8
@@ -166,7 +166,7 @@ def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
         in_parts = containers.is_in_parts(own)
         with _opened(own, name) as container:
             track = _track(container, name)
-            timeline = _timeline(container, in_parts=in_parts)
+            timeline = _timeline(container, limits, in_parts=in_parts)
             samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
             return Audio(samples, name, timeline.clock)
     except OverlongError as error:
@@ -203,13 +203,16 @@ def _track(container: InputContainer, name: str) -> AudioStream:
     return stream
 
 
-def _timeline(container: InputContainer, *, in_parts: bool) -> Timeline:
+def _timeline(container: InputContainer, limits: Limits, *, in_parts: bool) -> Timeline:
     """Players start at the earliest time stamp; in mp4 at 0, but for pieces of a live stream, whose clock goes on."""
     start = (container.start_time or 0) / av.time_base
     if _kind(container) == "mov":
         return Timeline(start if in_parts else 0.0)
+    if _kind(container) == "ogg":
+        return Timeline(start, longest_pause=JUMP if in_parts else math.inf)
     may_jump = bool(container.format.flags & TIMES_MAY_JUMP)
-    return Timeline(start, may_jump=in_parts if _kind(container) == "ogg" else may_jump)
+    # Sound alone does not show whether it pauses; what is longer than all it may last is no pause.
+    return Timeline(start, longest_pause=limits.longest_seconds if may_jump else math.inf)
 
 
 def _decode(
@@ -225,7 +228,7 @@ def _decode(
     total = track.duration or 0  # in flac, samples
     decoded, end = 0, 0
     try:
-        for packet in container.demux(track):
+        for packet in _packets(container, track, timeline):
             if packet.pts is not None and packet.duration:
                 end = packet.pts + packet.duration
             for frame in _frames(packet, kind):
@@ -243,6 +246,18 @@ def _decode(
     expected = max(total, end)
     if kind == "flac" and decoded < expected:
         raise AudioError(name, f"is damaged or cut short: {decoded} of {expected} samples can be decoded")
+
+
+def _packets(container: InputContainer, track: AudioStream, timeline: Timeline) -> Iterator["av.Packet[AudioStream]"]:
+    """The packets of the track. Where clocks may jump, the timeline learns the times of the picture as well."""
+    if not timeline.may_jump:
+        yield from container.demux(track)
+        return
+    for packet in container.demux(track, *container.streams.video):
+        if packet.stream_index == track.index:
+            yield cast("av.Packet[AudioStream]", packet)
+        elif packet.dts is not None and packet.time_base is not None:
+            timeline.pass_beside(float(packet.dts * packet.time_base))
 
 
 def _silence(seconds: float, rate: int) -> Iterator[tuple[int, Samples]]:

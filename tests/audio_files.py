@@ -136,35 +136,46 @@ def timed(
 ) -> bytes:
     """A file whose sound packets carry the times that `when` gives for those they would have, in seconds.
 
-    Beside them, a picture that starts at 0 and lasts `video` seconds.
+    Beside them, a picture that starts at 0 and lasts `video` seconds; `output_ts_offset` delays both.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         with av.open(str(path), mode="w", format=container, options=options) as out:
             sound = _add_sound(out, samples, rate, codec)
-            if video:
-                _add_picture(out, video)
+            packets: list[av.Packet[Any]] = _picture(out, video) if video else []
             for packet in _packets(sound, samples, rate):
                 assert packet.pts is not None
                 assert packet.time_base is not None
                 moved = when(float(packet.pts * packet.time_base))
                 packet.pts = packet.dts = round(Fraction(moved) / packet.time_base)
-                out.mux(packet)
+                packets.append(packet)
+            out.mux(sorted(packets, key=_decoding_time))  # as recorders do, which cannot wait
         return path.read_bytes()
 
 
 PICTURES = {"webm": "libvpx", "flv": "flv", "asf": "wmv2", "mpeg": "mpeg2video"}
 
 
+def _decoding_time(packet: "av.Packet[Any]") -> Fraction:
+    assert packet.dts is not None
+    assert packet.time_base is not None
+    return packet.dts * packet.time_base
+
+
 def _add_picture(out: OutputContainer, seconds: float) -> None:
+    out.mux(_picture(out, seconds))
+
+
+def _picture(out: OutputContainer, seconds: float) -> list["av.Packet[VideoStream]"]:
     picture = out.add_stream(PICTURES.get(out.format.name, "mpeg4"), rate=10)
     assert isinstance(picture, VideoStream)
     picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+    packets = []
     for number in range(int(seconds * 10)):
         image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number * 9 % 256, dtype=np.uint8))
         image.pts, image.time_base = number, Fraction(1, 10)
-        out.mux(picture.encode(image))
-    out.mux(picture.encode(None))
+        packets += picture.encode(image)
+    return packets + picture.encode(None)
 
 
 def silent_film(seconds: float) -> bytes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from audio_files import RECIPES, ffmpeg, made, speechlike
 
-from runtime.audio import AudioError, Limits, load
+from runtime.audio import AudioError, Limits, TooLongError, load
 from runtime.containers import sound
 from runtime.frames import frame_length
 
@@ -343,3 +343,63 @@ def test_camcorders_write_a_time_before_each_packet() -> None:
 @pytest.mark.parametrize("name", ["camera.ts", "film.mpg"])
 def test_noise_damages_an_mpeg_stream(name: str) -> None:
     assert "no packet begins" in refusal(made(name) + NOISE)
+
+
+# Walks that end
+
+
+FLV_TAG = b"\x08" + bytes(10) + b"\0\0\0\x0b"
+PACK = b"\0\0\1\xba\x44" + bytes(9)
+EBML = b"\x1a\x45\xdf\xa3\x80"
+TINY = {
+    "flv": (b"FLV\1\5\0\0\0\x09\0\0\0\0", FLV_TAG, "tags"),
+    "mp4": (b"\0\0\0\x08ftyp", b"\0\0\0\x08free", "boxes"),
+    "avi": (b"RIFF" + bytes(4) + b"AVI ", b"JUNK" + bytes(4), "chunks"),
+    "program stream": (PACK, b"\0\0\1\xb9", "packets"),
+    "program stream with zeros": (PACK, b"\0\0\0\1\xb9", "packets"),
+    "webm": (EBML + b"\x18\x53\x80\x67\xff", b"\xec\x80", "elements"),
+}
+
+
+@pytest.mark.parametrize(("head", "packet", "what"), TINY.values(), ids=TINY)
+def test_more_packets_than_any_recorder_writes_are_refused(
+    head: bytes, packet: bytes, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.endings.MOST_PACKETS", 20_000)
+    assert f"more than 20000 {what}" in refusal(head + packet * 20_001)
+
+
+def test_more_tags_and_recordings_than_anybody_joins_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.endings.MOST_PACKETS", 20_000)
+    assert "more than 20000 tags" in refusal(made("bare.mp3") + (b"ID3\3" + bytes(6)) * 20_001)
+    assert "more than 10000 recordings" in refusal(EBML * 10_002)
+
+
+@pytest.mark.parametrize(
+    ("head", "frame", "most"),
+    [
+        (b"#!AMR\n", b"\x7c", 720_000),
+        (b"#!AMR-WB\n", b"\x7c", 720_000),
+        (b"", b"\xff\xf1\x50\x80\x00\xff\xfc", 1_350_000),
+    ],
+    ids=["amr", "amr-wb", "adts"],
+)
+def test_more_frames_than_the_longest_audio_has_are_refused_unread(head: bytes, frame: bytes, most: int) -> None:
+    with pytest.raises(TooLongError, match=r"lasts 144\d\d\.\d s, the limit is 14400 s"):
+        load(head + frame * (most + 100), limits=LIMITS)
+
+
+def test_long_recordings_are_not_refused_by_their_number_of_packets() -> None:
+    """4 hours of AMR, 4 of flv in tags of 23 ms, 2 of a transport stream of 1 Mbit/s."""
+    video = b"G\1\0\x10" + bytes(184)
+    for file in (b"#!AMR\n" + b"\x7c" * 720_000, TINY["flv"][0] + FLV_TAG * 620_000, video * 600_000):
+        opened = io.BytesIO(file)
+        assert sound(opened, longest_seconds=LIMITS.longest_seconds) is opened
+
+
+def test_a_program_stream_may_be_padded_with_many_zeros_but_hides_nothing_behind_them() -> None:
+    file = made("film.mpg")
+    at = file.index(b"\0\0\1\xba", len(file) // 2)
+    padded = file[:at] + bytes(100_000) + file[at:]
+    np.testing.assert_array_equal(load(padded, limits=LIMITS).samples, whole("film.mpg"))
+    assert "no packet begins" in refusal(file[:at] + bytes(100_000) + b"lost" + file[at:])

@@ -126,6 +126,22 @@ def test_the_clock_of_a_later_part_may_be_far_ahead(container: str, codec: str) 
     assert heard_clicks(audio) == pytest.approx([*TIMES, *(time + 3.2 for time in TIMES)], abs=0.05)
 
 
+@pytest.mark.parametrize("container", ["mpegts", "mpeg"])
+@pytest.mark.parametrize("video", [0.0, 19.0])
+def test_a_long_pause_in_an_mpeg_stream_is_silence(container: str, video: float) -> None:
+    audio = load_timed(container, paused(15.0), video=video)
+    assert heard_clicks(audio) == pytest.approx([0.5, 1.0, 17.5], abs=0.05)
+    assert audio.seconds == pytest.approx(18.2, abs=0.06)
+
+
+def test_a_clock_that_jumps_with_the_picture_begins_a_new_part() -> None:
+    first = timed(SOUND, RATE, late(0.0), container="mpegts", codec="aac", video=3.2)
+    later = timed(SOUND, RATE, late(0.0), container="mpegts", codec="aac", video=3.2, output_ts_offset="60")
+    audio = load(first + later, limits=LIMITS)
+    assert heard_clicks(audio) == pytest.approx([*TIMES, *(time + 3.2 for time in TIMES)], abs=0.08)
+    assert audio.seconds == pytest.approx(6.4, abs=0.12)
+
+
 def test_a_pause_in_ogg_that_is_no_new_part_is_silence() -> None:
     audio = load(timed(SOUND, RATE, paused(20.0, at=2.0), container="ogg", codec="libopus"), limits=LIMITS)
     assert heard_clicks(audio)[-1] == pytest.approx(22.5, abs=SYNC)
