@@ -122,7 +122,7 @@ def _next_frame(file: IO[bytes], start: int, kind: bytes, *, most: int) -> int |
     while start < stop:
         window = read_at(file, start, WINDOW)
         for match in SYNC.finditer(window):
-            if kind in (b"", _kind(match[0])) and _is_frame_row(file, start + match.start()):
+            if kind in (b"", _kind(match[0])) and is_frame_row(file, start + match.start()):
                 return start + match.start()
             tried += 1
             if tried == MOST_SYNCS:
@@ -133,7 +133,8 @@ def _next_frame(file: IO[bytes], start: int, kind: bytes, *, most: int) -> int |
     return None
 
 
-def _is_frame_row(file: IO[bytes], start: int) -> bool:
+def is_frame_row(file: IO[bytes], start: int) -> bool:
+    """Whether three frames of one kind follow each other from `start` on."""
     kinds = set()
     for _ in range(3):
         header = read_at(file, start, FRAME_HEADER)

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from runtime.endings import DamagedError, cut, is_foreign, is_zero, read_at
+from runtime.frames import is_frame_row
 from runtime.stretches import joined_stretches
 
 MAGIC = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11", re.DOTALL)
@@ -29,6 +30,9 @@ EXTENSIBLE, FLOAT = 0xFFFE, 3
 COMPARED = {(1, 1), (1, 2), (1, 3), (1, 4), (FLOAT, 4), (FLOAT, 8)}
 COMPARED_BLOCKS = 1000
 MOST_COMPARED = 64  # bytes in a block: 8 channels of 8 bytes
+PLACES = 8  # behind the declared sound that are looked at
+FEWEST_COMPARED = 256  # samples; fewer are heard as a click at most
+UNEVEN = 70  # chi-squared of 16 equally frequent levels, 15 degrees of freedom: random bytes are beyond once in 2e8
 ROUGH = 55  # mean step of the upper byte of samples: 85 where bytes are random, below 40 in noise that is not clipped
 LOUDEST = 2.0**16  # floats beyond are none
 BLOCKS = {1, 2, 3, 6, 7, 17, EXTENSIBLE}  # codes of PCM and ADPCM, whose blocks are all of one size
@@ -180,11 +184,15 @@ def _sound(file: IO[bytes], size: int, start: int, declared: int, coding: bytes,
         return declared
     if declared == 0:
         return there
-    return declared if is_zero(file, end, size) or _is_noise(file, start, end, coding, order) else there
+    return declared if is_zero(file, end, size) or _is_noise(file, start, end, size, coding, order) else there
 
 
-def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) -> bool:
-    """Whether the bytes at `end` are no samples by their look, while those before are: each is far from the last."""
+def _is_noise(file: IO[bytes], start: int, end: int, size: int, coding: bytes, order: str) -> bool:
+    """Whether the bytes from `end` on are no samples by their look, wherever one looks, while those before are.
+
+    Frames of mp3, and random bytes as floats, can be told for certain. Integers that look like random bytes may also be
+    white noise, which is a sound: raises DamagedError.
+    """
     if len(coding) < 16:
         return False
     code, channels, block = struct.unpack(f"{order}HH8xH", coding[:14])
@@ -192,21 +200,44 @@ def _is_noise(file: IO[bytes], start: int, end: int, coding: bytes, order: str) 
     width = block // max(1, channels)
     if (code, width) not in COMPARED or width * channels != block or block > MOST_COMPARED:
         return False
+    if is_frame_row(file, end):
+        return True
     end -= (end - start) % block
-    rough = []
-    for place in (end, max(start, end - COMPARED_BLOCKS * block)):
-        data = read_at(file, place, COMPARED_BLOCKS * block)
-        data = data[: len(data) // block * block]
-        if code == FLOAT:
-            with np.errstate(invalid="ignore"):
-                samples = np.frombuffer(data, f"{order}f{width}").astype(np.float64)
-            rough.append(not np.isfinite(samples).all() or bool(np.abs(samples).max(initial=0) > LOUDEST))
-        else:
-            raw = np.frombuffer(data, np.uint8).reshape(-1, channels, width)
-            top = raw[:, :, -1 if order == "<" else 0]
-            levels = top.astype(np.float64) if width == 1 else top.view(np.int8).astype(np.float64)
-            rough.append(bool(np.abs(np.diff(levels, axis=0)).mean() > ROUGH) if len(levels) > 1 else False)
-    return rough == [True, False]
+    stretch = COMPARED_BLOCKS * block
+    last = max(0, (size - end) // block - COMPARED_BLOCKS)  # in blocks, as the places
+    places = sorted({end + last * number // (PLACES - 1) * block for number in range(PLACES)})
+    looks_random = _is_random_floats if code == FLOAT else _is_random_integers
+
+    def is_random(place: int) -> bool:
+        data = read_at(file, place, stretch)
+        return looks_random(data[: len(data) // block * block], width, order)
+
+    if not all(map(is_random, places)) or is_random(max(start, end - stretch)):
+        return False
+    if code != FLOAT:
+        raise DamagedError(
+            f"is damaged: behind its data chunk stand {size - end} bytes, from byte {end} on, which may be white noise "
+            "or no sound"
+        )
+    return True
+
+
+def _is_random_floats(data: bytes, width: int, order: str) -> bool:
+    """Random bytes are infinite, no number or beyond LOUDEST in more than a third; damage hits few samples."""
+    with np.errstate(invalid="ignore"):
+        levels = np.abs(np.frombuffer(data, f"{order}f{width}").astype(np.float64))
+    return bool(len(levels) and np.mean(~(levels <= LOUDEST)) > 0.1)
+
+
+def _is_random_integers(data: bytes, width: int, order: str) -> bool:
+    """Each sample is far from the last, and all levels are equally frequent, which they are in hardly any sound."""
+    levels = np.frombuffer(data, np.uint8)[(width - 1 if order == "<" else 0) :: width]
+    if len(levels) < FEWEST_COMPARED:
+        return False
+    steps = np.abs(np.diff((levels if width == 1 else levels ^ 0x80).astype(np.float64)))
+    expected = len(levels) / 16
+    uneven = float(((np.bincount(levels >> 4, minlength=16) - expected) ** 2 / expected).sum())
+    return bool(steps.mean() > ROUGH and uneven < UNEVEN)
 
 
 def _is_chunk_chain(file: IO[bytes], size: int, start: int, order: str, *, wide: bool) -> bool:

@@ -95,7 +95,11 @@ def test_foreign_bytes_behind_the_end_are_not_heard(name: str, tail: bytes) -> N
 def test_other_files_and_noise_behind_the_end_are_not_heard(name: str) -> None:
     others = [other for other in ("ffmpeg.opus", "aac.m4a", "film.mkv", "bare.mp3", "16 bit.wav") if other != name]
     tails = [made(other) for other in others if load_kind(other) != load_kind(name)]
-    for tail in [NOISE, *tails]:
+    if name in ("16 bit.wav", "over 4 GB.wav", "libsndfile.w64"):
+        assert "which may be white noise or no sound" in refusal(made(name) + NOISE)
+    else:
+        tails.append(NOISE)
+    for tail in tails:
         np.testing.assert_array_equal(load(made(name) + tail, limits=LIMITS).samples, whole(name))
 
 

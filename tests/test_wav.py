@@ -108,8 +108,40 @@ def test_bytes_that_are_no_samples_are_not_heard(subtype: str, endian: str) -> N
     whole = io.BytesIO()
     soundfile.write(whole, sound, SAMPLE_RATE, format="WAV", subtype=subtype, endian=endian)
     file = whole.getvalue()
-    for noise in (np.random.default_rng(0).bytes(20_000), made("bare.mp3")):
+    np.testing.assert_array_equal(samples(file + made("bare.mp3")), samples(file))
+    noise = np.random.default_rng(0).bytes(20_000)
+    if subtype in ("FLOAT", "DOUBLE"):
         np.testing.assert_array_equal(samples(file + noise), samples(file))
+    else:  # it may as well be white noise at full scale
+        assert "which may be white noise or no sound" in refusal(file + noise)
+
+
+RNG = np.random.default_rng(0)
+LOUD = {
+    "clipped noise": np.clip(RNG.normal(0, 0.9, 20_000), -1, 1),
+    "square wave": np.tile([-1.0, 1.0], 10_000),
+    "noise, then speech": np.concatenate([RNG.uniform(-1, 1, 4000), speechlike(1.0, SAMPLE_RATE)[:, 0]]),
+}
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("behind", LOUD.values(), ids=LOUD)
+def test_loud_sound_behind_a_stale_size_is_heard(behind: npt.NDArray[np.float64], subtype: str) -> None:
+    tone = 0.5 * np.sin(np.arange(16_000) / 5)
+    file = bytearray(wav(np.concatenate([tone, behind]), subtype=subtype))
+    whole = samples(bytes(file))
+    at = file.index(b"data") + 4
+    stale = struct.unpack_from("<I", file, at)[0] // (len(tone) + len(behind)) * len(tone)
+    struct.pack_into("<I", file, at, stale)
+    np.testing.assert_array_equal(samples(bytes(file)), whole)
+
+
+def test_a_few_floats_that_are_no_numbers_hide_no_sound() -> None:
+    file = bytearray(wav(speechlike(1.0, SAMPLE_RATE), subtype="FLOAT"))
+    at = file.index(b"data") + 4
+    struct.pack_into("<I", file, at, 20_000)
+    struct.pack_into("<f", file, at + 4 + 20_400, np.nan)
+    assert "not a number" in refusal(bytes(file))
 
 
 def test_several_data_chunks_are_one_sound() -> None:
