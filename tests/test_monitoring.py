@@ -141,7 +141,7 @@ def use(server: str, clips: list[Clip]) -> None:
     with ThreadPoolExecutor() as pool:
         assert set(pool.map(ask, clips)) == {200}
     assert ask(clips[0], stream="true") == 200
-    assert ask(clips[0], temperature="1") == 400
+    assert ask(clips[0], temperature="3") == 400
 
 
 @pytest.fixture(scope="module")

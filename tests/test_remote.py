@@ -66,7 +66,7 @@ def test_a_transcript_is_as_it_was_written_and_as_it_is_read(remote: Remote, spe
     clip = speech[0]
     heard = remote.transcribe(clip.path)
     assert (heard.text, heard.language) == (clip.text, clip.language)
-    assert heard.seconds == pytest.approx(heard.fields["segments"][-1]["end"])
+    assert heard.seconds == heard.fields["duration"]
     assert json.loads(heard.written) == heard.fields
     assert remote.transcribe(clip.path.read_bytes()) == heard
 
@@ -76,8 +76,9 @@ def test_every_format_is_as_the_server_writes_it(
     remote: Remote, transcriber: Transcriber, speech: list[Clip], form: str
 ) -> None:
     answer = remote.transcribe(speech[0].path, response_format=form)
-    assert answer.written == FORMATS[form].write(transcriber.transcribe(speech[0].path))
-    assert speech[0].text in answer.text
+    heard = transcriber.transcribe(speech[0].path, timed=FORMATS[form].timed)
+    assert answer.written == FORMATS[form].write(heard)
+    assert speech[0].text in " ".join(answer.text.split())
     assert bool(answer.fields) == bool(answer.language) == ("json" in form)
 
 
@@ -96,7 +97,7 @@ def test_many_threads_ask_at_once(remote: Remote, speech: list[Clip]) -> None:
 
 def test_what_a_server_says_of_itself(server: Served, remote: Remote) -> None:
     remote.check_ready()
-    assert remote.info()["model"]["names"] == ["demo"]
+    assert remote.info()["model"]["names"] == ["demo", "qwen3-asr"]
     where = remote.where()
     assert (where.silicon, where.model, where.url) == ("CPU", "demo", server.url)
     assert where.engine == "transformers"

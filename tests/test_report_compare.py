@@ -110,4 +110,4 @@ def test_files_that_cannot_be_compared(report: Report, kept: Path, tmp_path: Pat
     assert_refused(invoke(*both, newer), str(newer), "version 99", "this kit reads version 2")
     assert_refused(invoke(*both, kept / "smoke.json"), "is no record of report")
     assert_refused(invoke(*both, tmp_path / "none.json"), "no such file", code=2)
-    assert_refused(invoke(*both), "--compare (two files)")
+    assert_refused(invoke(*both), "--compare (two files)", code=2)

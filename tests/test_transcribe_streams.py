@@ -42,28 +42,23 @@ def quoted(clip: Clip) -> str:
 # Pipes
 
 
-@pytest.mark.parametrize("script", ["cat {clip} | $INVOKE transcribe -", "$INVOKE transcribe /dev/stdin < {clip}"])
-def test_audio_comes_from_standard_input(script: str, speech: list[Clip]) -> None:
-    result = shell(script.format(clip=quoted(speech[0])))
-    assert (result.returncode, result.stdout.decode()) == (0, speech[0].text + "\n"), result.stderr
+def test_audio_comes_from_standard_input(speech: list[Clip]) -> None:
+    one, two = quoted(speech[0]), quoted(speech[1])
+    result = shell(f"cat {one} | $INVOKE transcribe - {two}")
+    assert result.returncode == 0, result.stderr
+    expected = f"==> stdin <==\n{speech[0].text}\n==> {speech[1].path} <==\n{speech[1].text}\n"
+    assert result.stdout.decode() == expected
 
 
 def test_audio_comes_through_pipes(speech: list[Clip], tmp_path: Path) -> None:
     one, two = quoted(speech[0]), quoted(speech[1])
-    piped = f"mkfifo $FOLDER/pipe; cat {one} > $FOLDER/pipe & cat {two} | "
-    result = shell(f"{piped} $INVOKE transcribe $FOLDER/pipe /dev/stdin <(cat {one})", FOLDER=str(tmp_path))
+    piped = f"mkfifo $FOLDER/pipe; cat {one} > $FOLDER/pipe & "
+    script = f"{piped} $INVOKE transcribe $FOLDER/pipe /dev/stdin <(cat {one}) -o $FOLDER/out < {two}"
+    result = shell(script, FOLDER=str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.decode().splitlines()[1::2] == [speech[0].text, speech[1].text, speech[0].text]
-
-
-def test_standard_input_is_called_stdin(speech: list[Clip], tmp_path: Path) -> None:
-    one, two = quoted(speech[0]), quoted(speech[1])
-    printed = shell(f"cat {one} | $INVOKE transcribe - {two}")
-    assert printed.stdout.decode().startswith(f"==> stdin <==\n{speech[0].text}\n==> "), printed.stderr
-    written = shell(f"cat {one} | $INVOKE transcribe {two} - <(cat {two}) -o $FOLDER -f json", FOLDER=str(tmp_path))
-    assert written.returncode == 0, written.stderr
-    assert speech[0].text in (tmp_path / "stdin.json").read_text(encoding="utf-8")
-    assert len(list(tmp_path.iterdir())) == 3
+    written = {path.name: path.read_text(encoding="utf-8").strip() for path in (tmp_path / "out").iterdir()}
+    assert (written["pipe.txt"], written["stdin.txt"]) == (speech[0].text, speech[1].text)
+    assert sorted(written.values()) == sorted([speech[0].text, speech[1].text, speech[0].text])
 
 
 def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(speech: list[Clip]) -> None:
@@ -80,7 +75,6 @@ def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(speech: list[Cl
         r"transcribe: 4 of 5 failed",
     ):
         assert re.search(f"^{words}", result.stderr.decode(), re.MULTILINE), result.stderr
-    assert b"stdin: is empty (0 bytes)" in shell("$INVOKE transcribe - < /dev/null").stderr
 
 
 @pytest.mark.parametrize("files", ["- -", "- /dev/stdin"])
@@ -152,10 +146,8 @@ def test_a_file_whose_name_is_no_utf_8_is_transcribed(speech: list[Clip], tmp_pa
 
 
 @needs_full
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_fails_each_file_in_a_line(speech: list[Clip], unbuffered: str) -> None:
-    script = f"$INVOKE transcribe {quoted(speech[0])} {quoted(speech[1])} > /dev/full"
-    result = shell(script, PYTHONUNBUFFERED=unbuffered)
+def test_a_full_disk_fails_each_file_in_a_line(speech: list[Clip]) -> None:
+    result = shell(f"$INVOKE transcribe {quoted(speech[0])} {quoted(speech[1])} > /dev/full")
     told = result.stderr.decode().splitlines()
     assert result.returncode == 1
     assert [line.partition(" → ")[0] for line in told if NO_SPACE in line] == [
@@ -163,15 +155,6 @@ def test_a_full_disk_fails_each_file_in_a_line(speech: list[Clip], unbuffered: s
     ]
     assert told[-1] == "transcribe: 2 of 2 failed"
     assert not re.search("Traceback|Exception", result.stderr.decode())
-
-
-@needs_full
-def test_files_are_written_where_only_standard_output_is_full(speech: list[Clip], tmp_path: Path) -> None:
-    script = f"$INVOKE transcribe {quoted(speech[0])} {quoted(speech[1])} -o $FOLDER > /dev/full"
-    result = shell(script, FOLDER=str(tmp_path))
-    assert result.returncode == 1
-    assert len(list(tmp_path.iterdir())) == 2
-    assert b"Traceback" not in result.stderr
 
 
 @needs_full
@@ -210,7 +193,6 @@ def test_short_options_are_those_that_people_try(speech: list[Clip], tmp_path: P
     result = invoke("transcribe", speech[0].path, "-f", "srt", "-o", tmp_path, "-l", speech[0].language or "")
     assert result.returncode == 0, result.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".srt"]
-    assert invoke("transcribe", speech[0].path, "-fjson").stdout.startswith("{")
 
 
 @pytest.mark.parametrize(

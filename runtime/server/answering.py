@@ -80,7 +80,7 @@ async def streamed(
             heard = work.result()
         except KitError as error:
             return [json.dumps(from_kit(error, fields).body, ensure_ascii=False)]
-        return await service.read(lambda: on_end(heard))  # in a thread: the captions of hours take a second
+        return await service.write(lambda: on_end(heard))
 
     return _EventStream(work, texts, on_text, ending, patience=service.settings.request_timeout_seconds)
 

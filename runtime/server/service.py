@@ -71,7 +71,7 @@ class Service:
         self._long = asyncio.Semaphore(long_files(transcriber.engine, self.settings))
         self._readers = Workers(READERS, name="audio")
         self._parsers = Workers(PARSERS, name="message")
-        self._listeners = Workers(READERS, name="voice")
+        self._writers = Workers(READERS, name="transcript")
         self._fetchers = Workers(FETCHERS, name="url")
         self._running: set[asyncio.Task[Any]] = set()
         self._over: KitError | None = None
@@ -161,6 +161,10 @@ class Service:
         """What `function` gives, in one of the threads that read what clients send: few, as that may take memory."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
+    async def write(self, function: Callable[[], T]) -> T:
+        """What `function` writes of a transcript, in a thread: the captions of hours take a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, function)
+
     async def parse(self, function: Callable[[], T]) -> T:
         """What `function` gives of a large message of a session, in a thread that waits for no file."""
         return await asyncio.get_running_loop().run_in_executor(self._parsers, function)
@@ -173,7 +177,7 @@ class Service:
 
     def close(self) -> None:
         """Let the threads end."""
-        for workers in (self._readers, self._parsers, self._listeners, self._fetchers):
+        for workers in (self._readers, self._parsers, self._writers, self._fetchers):
             workers.shutdown()
 
     def _refuse_if_over(self) -> None:
@@ -252,5 +256,4 @@ class Service:
         """What was decoded of a segment; where speech has to be looked for in it, that is in a thread."""
         if not (prepared.request.timed and decoded):
             return prepared.heard(cut, decoded)
-        look = functools.partial(prepared.heard, cut, decoded)
-        return await asyncio.get_running_loop().run_in_executor(self._listeners, look)
+        return await self.write(lambda: prepared.heard(cut, decoded))

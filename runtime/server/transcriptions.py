@@ -74,8 +74,7 @@ async def transcribe(request: Request) -> Response:
             )
             return hints.tell(answer, warnings)
         heard = replace(await whole(request, service, wanted, fields=ask.names), warnings=warnings)
-    # In a thread: the captions of hours take a second.
-    written = await service.read(lambda: formats.FORMATS[ask.format].write(heard))
+    written = await service.write(lambda: formats.FORMATS[ask.format].write(heard))
     media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
     missing = [TRUNCATED] if heard.truncated else []
     return hints.tell(Response(written, media_type=media_type), [*warnings, *missing])
