@@ -16,7 +16,8 @@ FILES = (
     "test_server_load.py",
     "test_server_life.py",
 )
-LEFT_OUT = "sigterm or each_request"  # tests of a server in a process of its own, which runs on the CPU
+# Tests of a server in a process of its own, which runs on the CPU; and of requests alone, which no device sees.
+LEFT_OUT = "sigterm or each_request or no_effect or goes_by or only_names"
 LEAST = 100  # tests
 
 
