@@ -61,7 +61,7 @@ await report({
     });
     return text;
   },
-  chat: async () => (await generateText({ model: openai.chat('gpt-4o-audio-preview'), ...question })).text,
+  chat: async () => (await generateText({ model: openai.chat('qwen3-asr'), ...question })).text,
   chat_stream: async () => {
     let failure;
     const onError = ({ error }) => {

@@ -46,7 +46,7 @@ async def loader() -> Any:
 
 
 async def chat() -> Any:
-    model = ChatOpenAI(model="gpt-4o-audio-preview", max_retries=0, **WHERE)
+    model = ChatOpenAI(model="qwen3-asr", max_retries=0, **WHERE)
     text = {"type": "text", "text": "What is said in this recording?"}
     answer = await model.ainvoke([HumanMessage(content=[text, SPOKEN])])
     return answer.model_dump()

@@ -80,7 +80,7 @@ async def as_any_server() -> Any:
 
 async def chat() -> Any:
     messages = [{"role": "user", "content": [QUESTION, SPOKEN]}]
-    answer = await litellm.acompletion(model="openai/gpt-4o-audio-preview", messages=messages, **WHERE)
+    answer = await litellm.acompletion(model="openai/qwen3-asr", messages=messages, **WHERE)
     return answer.model_dump()
 
 

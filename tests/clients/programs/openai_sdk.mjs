@@ -108,7 +108,7 @@ await report({
     ),
   chat: () =>
     client.chat.completions.create({
-      model: 'gpt-4o-audio-preview',
+      model: 'qwen3-asr',
       modalities: ['text'],
       store: false,
       messages: [
