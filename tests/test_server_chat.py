@@ -145,9 +145,7 @@ def test_alibabas_requests_and_answers(client: openai.OpenAI, speech: list[Clip]
         model="qwen3-asr", messages=messages, extra_body={"asr_options": {"language": "zh", "enable_itn": False}}
     )
     assert answer.choices[0].message.content == clip.text
-    assert answer.to_dict()["choices"][0]["message"]["annotations"] == [  # type: ignore[index]
-        {"type": "audio_info", "language": "zh"}
-    ]
+    assert answer.to_dict()["languages"] == [{"code": "zh"}]
     chunks = list(
         client.chat.completions.create(
             model="qwen3-asr", messages=messages, stream=True, stream_options={"include_usage": True}

@@ -270,11 +270,13 @@ class _Answer:
     warnings: tuple[str, ...]
 
     def whole(self, heard: Transcript) -> dict[str, Any]:
-        """All of it. The languages stand where Alibaba's service has them."""
-        spoken = [{"type": "audio_info", "language": languages.code(name)} for name in heard.languages]
-        message = {"role": "assistant", "content": heard.text, "annotations": spoken}
+        """All of it. The languages are beside the choices: Vercel's AI SDK knows no annotations of a message but links,
+        and Alibaba's service has them there."""
+        message = {"role": "assistant", "content": heard.text}
         choice = {"index": 0, "message": message, "finish_reason": _reason(heard)}
-        return {**self._frame("chat.completion"), "choices": [choice], "usage": _usage(heard), **self._told()}
+        spoken = [{"code": code} for name in heard.languages if (code := languages.code(name))]
+        rest = {"usage": _usage(heard), "languages": spoken, **self._told()}
+        return {**self._frame("chat.completion"), "choices": [choice], **rest}
 
     def chunk(self, text: str) -> str:
         """A bit of text."""
