@@ -74,7 +74,8 @@ def speech(samples: Samples) -> list[tuple[int, int]]:
     last. Takes about 24 ms for a second of sound."""
     detector = VoiceActivityDetector(threshold=0.5, silence_seconds=SILENCE, start=0)
     silence = round(SILENCE * SAMPLE_RATE / WINDOW) * WINDOW
-    padded = np.concatenate([samples, np.zeros(silence + WINDOW, dtype=np.float32)])  # what is said to the end ends too
+    # Silence behind it, for what is said to the end to end; the network may go on for a while, and it ends nevertheless.
+    padded = np.concatenate([samples, np.zeros(silence + WINDOW, dtype=np.float32)])
     at = [change.at - LATENCY - (0 if change.speaking else silence) for change in detector.hear(padded)]
-    bounds = [min(max(place, 0), len(samples)) for place in at]
+    bounds = [min(max(place, 0), len(samples)) for place in at] + [len(samples)] * (len(at) % 2)
     return [(start, end) for start, end in zip(bounds[::2], bounds[1::2], strict=True) if start < end]

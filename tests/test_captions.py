@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime import voice_activity
 from runtime.audio import SAMPLE_RATE, Audio
 from runtime.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
 from runtime.measure.clips import Clip
@@ -187,3 +188,10 @@ def test_speech_in_a_recording_is_found_with_its_tokens(transcriber: Transcriber
         assert abs(caption.end - end) < NEAR
         assert transcriber.wording.text(caption.tokens).strip() == caption.text
         assert caption.end - caption.start > SHORTEST
+
+
+def test_speech_that_is_cut_off_anywhere_has_an_end(transcriber: Transcriber, speech: list[Clip]) -> None:
+    samples = transcriber.prepare(Request(speech[0].path)).audio.samples
+    for length in range(SAMPLE_RATE // 4, len(samples), SAMPLE_RATE // 4):
+        for start, end in voice_activity.speech(samples[:length]):
+            assert 0 <= start < end <= length
