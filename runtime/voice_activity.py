@@ -74,7 +74,7 @@ def speech(samples: Samples) -> list[tuple[int, int]]:
     last. Takes about 24 ms for a second of sound."""
     detector = VoiceActivityDetector(threshold=0.5, silence_seconds=SILENCE, start=0)
     silence = round(SILENCE * SAMPLE_RATE / WINDOW) * WINDOW
-    # Silence behind it, for what is said to the end to end; the network may go on for a while, and it ends nevertheless.
+    # Silence behind it ends what is said to the end, unless the network goes on for longer.
     padded = np.concatenate([samples, np.zeros(silence + WINDOW, dtype=np.float32)])
     at = [change.at - LATENCY - (0 if change.speaking else silence) for change in detector.hear(padded)]
     bounds = [min(max(place, 0), len(samples)) for place in at] + [len(samples)] * (len(at) % 2)
