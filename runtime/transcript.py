@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.languages import LANGUAGES, UNSPACED
 from runtime.prompt import ASR_TEXT
@@ -73,7 +73,7 @@ class Segment:
     hypothesis: Hypothesis
     tokens: tuple[int, ...] = ()
     truncated: bool = False  # the token limit cut the text off
-    avg_logprob: float | None = None
+    avg_logprob: float | None = field(default=None, compare=False)  # it varies with what is decoded together
     speech: tuple[Span, ...] = ()
     token_ends: tuple[int, ...] = ()
 

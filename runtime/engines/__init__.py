@@ -4,7 +4,7 @@ What runs together is the engine's own business; nobody outside builds a batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ class Decoded:
     tokens: tuple[int, ...]
     text: str
     truncated: bool
-    avg_logprob: float | None = None
+    avg_logprob: float | None = field(default=None, compare=False)  # it varies with what is decoded together
 
 
 Event = int | Decoded | BaseException  # a token, or the end: a result or a failure
