@@ -87,9 +87,13 @@ def test_a_file_becomes_segments_with_sound(page: Page, server: Served, talk: Pa
     page.find("#segments li:nth-child(2) button").click()
     page.until("document.querySelector('#segments li:nth-child(2) [aria-current=true]')")
     assert page.run("return document.querySelector('#audio').currentTime") >= segments[1]["start"]
+    page.run(
+        "sought = []; document.querySelector('#audio').addEventListener('seeking', "
+        "({ target }) => sought.push(target.currentTime))"
+    )
     page.find("#timeline").click()  # in its middle
     middle = verbose(server, talk)["duration"] / 2
-    page.until(f"Math.abs(document.querySelector('#audio').currentTime - {middle}) < 1")
+    page.until(f"sought.some((time) => Math.abs(time - {middle}) < 1)")  # it plays on from there
 
 
 def test_downloads_are_what_the_server_writes(page: Page, server: Served, talk: Path, downloads: Path) -> None:
