@@ -101,11 +101,11 @@ def written_for(form: str, change: Callable[[str], str]) -> Callable[[Ask, str],
 WRONG_ANSWERS: dict[str, tuple[Callable[[Ask, str], str], list[str], str]] = {
     "half the text": (written_for("text", lambda said: said[: len(said) // 2]), ["text"], "error rate of"),
     "no length": (
-        written_for("json", lambda said: said.replace("duration", "d")),
-        ["json"],
+        written_for("verbose_json", lambda said: said.replace("duration", "d")),
+        ["verbose_json"],
         "duration: Field required",
     ),
-    "no json": (written_for("json", lambda _: "<html>"), ["json"], "Invalid JSON"),
+    "no json": (written_for("verbose_json", lambda _: "<html>"), ["verbose_json"], "Invalid JSON"),
     "late cue": (
         written_for("srt", lambda said: said.replace("00:00:0", "00:01:0")),
         ["srt"],
@@ -164,7 +164,7 @@ def test_what_is_accepted_and_ignored_is_noticed(model: Model, clips: list[Clip]
     assert failures(found) == ["other-language", "context", "english-hotword.wav"]
     faults = {check.check: check for check in found.checks if not check.passed}
     assert faults["other-language"].fault == "language English, although Chinese was forced"
-    assert faults["other-language"].advice.endswith(f"{AGAIN}english-2.wav --language Chinese --format verbose_json")
+    assert faults["other-language"].advice.endswith(f"{AGAIN}english-2.wav --language Chinese --format json")
     assert "'sara' as context does not bring its spelling" in faults["context"].fault
 
 

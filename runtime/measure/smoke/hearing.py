@@ -24,7 +24,7 @@ class Ask:
     source: Path | bytes
     language: str | None = None
     context: str = ""
-    form: str = "verbose_json"
+    form: str = "json"
 
 
 class Hearing(Protocol):

@@ -71,7 +71,7 @@ def trials(ears: Ears, clips: Sequence[Clip]) -> list[Trial]:
 
 
 def _written(ears: Ears, clip: Clip, ask: Ask) -> tuple[str, str]:
-    """A format says what verbose_json does, with times that are the clip's."""
+    """A format says what json does, with times that are the clip's."""
     alone, heard = ears.alone(clip), ears.hear(ask)
     fault = difference(alone, heard) or _misplaced(heard.cues, alone.seconds)
     if ask.form in ("json", "verbose_json"):
