@@ -89,6 +89,7 @@ class TransformersEngine:
         try:
             while batch := self._next_batch():
                 self._decode(batch)
+                del batch  # and with it audio, of hours perhaps, while the next one is awaited
         except BaseException as error:
             log.critical("the engine has failed", exc_info=error)
             self._fail(f"{type(error).__name__}: {error}")
