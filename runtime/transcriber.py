@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from env.groups.vllm import HOTWORD_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.loading import under_project
 from env.settings import DEMO, Settings
-from runtime import audio, demo, segments, transcript, voice_activity
+from runtime import audio, demo, sandbox, segments, transcript, voice_activity
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples
 from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
@@ -306,6 +306,7 @@ def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) 
 
     Raises KitError where the device cannot be used, the checkpoint is not whole, or the engine does not start.
     """
+    sandbox.warm_up()
     engine = opening.create(settings, model_directory(settings), observers)
     try:
         engine.start()

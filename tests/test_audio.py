@@ -14,7 +14,8 @@ import soxr
 from audio_files import LOSSLESS, RECIPES, ffmpeg, made, sndfile, speechlike, wav
 from scipy import signal
 
-from runtime.audio import SAMPLE_RATE, Audio, AudioError, Limits, from_samples, load
+from runtime.audio import SAMPLE_RATE, Audio, AudioError, Limits, load
+from runtime.audio.decode import from_samples
 
 LIMITS = Limits()
 SECONDS = 1.5

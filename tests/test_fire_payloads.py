@@ -16,6 +16,7 @@ import pytest
 from broken_audio import QUARTER, bombs, broken
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 
+from runtime.sandbox.pool import QUICK_PLACES, SLOW_PLACES
 from runtime.transcriber import Transcriber
 
 FILES, PER_ROUND, SEED = 2000, 100, 4
@@ -71,7 +72,9 @@ def test_broken_files_are_answered_and_leave_nothing(transcriber: Transcriber, a
     assert statuses[200] > FILES / 10
     assert statuses[400] > FILES / 2
     assert list(attic.iterdir()) == []
-    assert not descriptors() - opened
+    left = descriptors() - opened  # but for the connections to helper processes that wait
+    assert left.keys() <= {"socket"}
+    assert left.total() <= QUICK_PLACES + SLOW_PLACES
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("audio-", "url-"))]
 
 

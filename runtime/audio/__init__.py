@@ -1,60 +1,37 @@
-"""Any audio that comes in → 16 kHz mono float32, whole or refused.
-
-PyAV decodes (its wheels bring FFmpeg along), soxr resamples, both piece by piece: hours of audio take little more
-memory than the result. What the samples become on the way (mean of the channels, soxr HQ, division by a peak over 1)
-is what qwen-asr 0.0.6 does in `inference/utils.py`, so that the model hears the same.
-"""
+"""Any audio that comes in → 16 kHz mono float32, whole or refused. Helper processes do the work (`decode`)."""
 
 import io
-import itertools
-import math
+import mmap
+import os
 import stat
-from collections.abc import Iterable, Iterator
+from array import array
 from dataclasses import dataclass, field
-from fractions import Fraction
-from operator import itemgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, cast
+from typing import IO
 
-import av
 import numpy as np
 import numpy.typing as npt
-import soxr
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 
-from runtime import containers, fetch, frames
-from runtime.endings import DamagedError, OverlongError
+from runtime import fetch, sandbox
 from runtime.errors import KitError
-from runtime.timeline import JUMP, Clock, Timeline
+from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError
+from runtime.timeline import Clock
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
-MOST_CHANNELS = 8
-
-# FFmpeg's names. No other demuxer may open a file: some (hls, concat) would follow the names of further files in it.
-DEMUXERS = {
-    *("wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3", "aac", "ac3", "eac3", "amr", "mov", "matroska"),
-    *("flv", "avi", "asf", "mpegts", "mpeg"),
-}
+SAMPLE_BYTES = 4
 FORMATS = (
     "wav, flac, ogg (opus, vorbis), mp3, aac, m4a, mp4 and webm; also 3gp, ac3, aiff, amr, au, avi, caf, eac3, flv, "
     "mkv, mov, mpeg, ts, w64, wma and wmv"
 )
-# For the others FFmpeg guesses the duration from the bit rate, or takes the header's word, which may be stale.
-DECLARED = {"wav", "w64", "flac", "ogg", "mov", "matroska"}
-# What has time stamps of its own. In all others one frame follows another, and FFmpeg counts them.
-CLOCKED = {"ogg", "mov", "matroska", "flv", "avi", "asf", "mpegts", "mpeg"}
-
-LOOKED_FOR = "60000000"  # microseconds in which the first sound must come where nothing announces it (mpeg, flv)
-TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
-
-# What stands for silence, and the distance from there to full scale.
-INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
-UNREAD = {"s64", "s64p"}  # FFmpeg's names of what PyAV makes no arrays of
 
 FETCHED_IN_MEMORY = 1 << 20  # bytes of what a URL answers; the rest is in a file without a name
-CODEC_PADDING = 0.25  # seconds; what encoders add to fill their last frame does not count against the limit
+
+# What a helper may take to read a file: of memory MEMORY and more for each second that may last, as the tables of a
+# file of many packets do (48 bytes for each of 340 a second), and for the bytes of it; of CPU time likewise.
+MEMORY, MEMORY_PER_SECOND, MEMORY_PER_BYTE = 128 << 20, 16 << 10, 1 / 8
+CPU_SECONDS, CPU_PER_SECOND, CPU_PER_BYTE = 10.0, 1 / 20, 1 / (8 << 20)
+PATIENCE = 4.0  # seconds for each of CPU time, on a machine that does much else
 
 Samples = npt.NDArray[np.float32]
 
@@ -100,25 +77,31 @@ class Audio:
         return self.clock.time_at(sample / SAMPLE_RATE)
 
 
-def load(source: str | Path | bytes | IO[bytes], *, limits: Limits, name: str = "audio") -> Audio:
+def load(
+    source: str | Path | bytes | IO[bytes],
+    *,
+    limits: Limits,
+    name: str = "audio",
+    cancellation: Cancellation | None = None,
+) -> Audio:
     """Audio from a path, an http(s) URL, an open seekable file or the bytes of one, which errors call `name`.
 
     Any sample rate, 1 to 8 channels, in one of FORMATS; of a video, the sound track that players choose. The result
     lies on the player's clock, with silence where a track begins late or pauses; bytes behind the end of a file are
     left out. An open file is read from its start and stays open. Raises AudioError for what is missing, unreadable,
-    damaged, cut short or too short, TooLongError for what is too long, and what `fetched` raises for a URL that cannot
-    be had.
+    damaged, cut short, too short, or takes more memory or time to read than any file should, TooLongError for what is
+    too long, `runtime.sandbox.CancelledError`, and what `fetched` raises for a URL that cannot be had.
     """
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
             fetched(source, body, limits=limits)
-            return _load(body, fetch.shown(source), limits)
+            return _load(body, fetch.shown(source), limits, cancellation)
     if isinstance(source, bytes):
-        return _load(io.BytesIO(source), name, limits)
+        return _load(io.BytesIO(source), name, limits, cancellation)
     if not isinstance(source, str | Path):
-        return _load(source, name, limits)
+        return _load(source, name, limits, cancellation)
     with _open(Path(source), str(source)) as file:
-        return _load(file, str(source), limits)
+        return _load(file, str(source), limits, cancellation)
 
 
 def fetched(url: str, into: IO[bytes], *, limits: Limits) -> None:
@@ -133,20 +116,6 @@ def fetched(url: str, into: IO[bytes], *, limits: Limits) -> None:
     )
 
 
-def from_samples(samples: npt.NDArray[Any], rate: int, *, source: str, limits: Limits) -> Audio:
-    """Audio from samples of shape (n,) or (n, channels), integers or floats, at `rate` Hz.
-
-    Raises AudioError like `load`, and for an array of another shape or type.
-    """
-    if rate < 1:
-        raise AudioError(source, f"has a sample rate of {rate} Hz, expected 1 or more")
-    if samples.ndim not in (1, 2):
-        raise AudioError(source, f"has the shape {samples.shape}, expected (samples,) or (samples, channels)")
-    _refuse_longer(len(samples) / rate, source, limits)
-    channels = samples if samples.ndim == 2 else samples[:, np.newaxis]
-    return Audio(_collect([(rate, _mono(channels, source))], source, limits), source)
-
-
 def _open(path: Path, name: str) -> IO[bytes]:
     try:
         mode = path.stat().st_mode
@@ -157,183 +126,50 @@ def _open(path: Path, name: str) -> IO[bytes]:
     raise AudioError(name, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
 
 
-def _load(file: IO[bytes], name: str, limits: Limits) -> Audio:
+def _load(file: IO[bytes], name: str, limits: Limits, cancellation: Cancellation | None) -> Audio:
+    arguments = {
+        "name": name,
+        "longest_seconds": limits.longest_seconds,
+        "shortest_seconds": limits.shortest_seconds,
+        "cpu_per_second": CPU_PER_SECOND,
+    }
+    into = os.memfd_create("samples")
     try:
-        file.seek(0)
-        if not file.read(1):
-            raise AudioError(name, "is empty (0 bytes)")
-        own = containers.sound(file, longest_seconds=limits.longest_seconds + CODEC_PADDING)
-        in_parts = containers.is_in_parts(own)
-        with _opened(own, name) as container:
-            track = _track(container, name)
-            timeline = _timeline(container, limits, in_parts=in_parts)
-            samples = _collect(_decode(container, track, timeline, name, limits), name, limits)
-            return Audio(samples, name, timeline.clock)
-    except OverlongError as error:
-        raise _too_long(error.seconds, name, limits) from error
-    except DamagedError as error:
-        advice = "fetch or record it again, or save what is left with `ffmpeg -i FILE rest.wav`"
-        raise AudioError(name, str(error), advice) from error
+        bounds = _bounds(file.seek(0, io.SEEK_END), limits)
+        found = sandbox.call(
+            "runtime.audio.decode:decode", file, into, arguments, bounds=bounds, cancellation=cancellation
+        )
+        return _mapped(into, name, samples=found["samples"], corrections=found["corrections"])
+    except RefusedError as error:
+        raise REFUSALS[error.kind](*error.arguments) from None
+    except ExceededError as error:
+        raise AudioError(name, str(error), "convert it, such as with `ffmpeg -i FILE clean.wav`") from None
     except OSError as error:
-        raise AudioError(name, f"cannot be read: {error.strerror}") from error
+        raise AudioError(name, f"cannot be read: {error.strerror or error}") from error
+    finally:
+        os.close(into)
 
 
-def _opened(file: IO[bytes], name: str) -> InputContainer:
-    options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "", "analyzeduration": LOOKED_FOR}
-    try:
-        return av.open(file, mode="r", options=options, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise AudioError(name, "holds no audio that can be read", f"readable are {FORMATS}") from error
+def _bounds(size: int, limits: Limits) -> Bounds:
+    """For a file of so many bytes."""
+    longest = limits.longest_seconds
+    cpu_seconds = CPU_SECONDS + CPU_PER_BYTE * size
+    return Bounds(
+        memory=int(MEMORY + MEMORY_PER_SECOND * longest + MEMORY_PER_BYTE * size),
+        output=int(2 * (longest + 1) * SAMPLE_RATE * SAMPLE_BYTES),
+        cpu_seconds=cpu_seconds,
+        seconds=PATIENCE * (cpu_seconds + CPU_PER_SECOND * longest),
+    )
 
 
-def _kind(container: InputContainer) -> str:
-    """FFmpeg's first name of its format."""
-    return container.format.name.partition(",")[0]
+def _mapped(file: int, name: str, *, samples: int, corrections: int) -> Audio:
+    """What `runtime.audio.decode` has written: samples, then the positions and times of the clock."""
+    content = mmap.mmap(file, 0)  # shared with nobody else once the helper has closed it
+    clock = Clock(array("d"), array("d"))
+    start, length = samples * SAMPLE_BYTES, corrections * array("d").itemsize
+    clock.positions.frombytes(content[start : start + length])
+    clock.times.frombytes(content[start + length : start + 2 * length])
+    return Audio(np.frombuffer(content, np.float32, samples), name, clock)
 
 
-def _track(container: InputContainer, name: str) -> AudioStream:
-    """The sound that players choose."""
-    stream = container.streams.best("audio")
-    if not isinstance(stream, AudioStream) or stream.time_base is None:
-        raise AudioError(name, "has no audio track")
-    if stream.codec_context is None:
-        raise AudioError(name, "holds audio of an unknown coding", f"readable are {FORMATS}")
-    if stream.codec_context.name == "flac":
-        stream.codec_context.options = {"err_detect": "crccheck+explode"}
-    return stream
-
-
-def _timeline(container: InputContainer, limits: Limits, *, in_parts: bool) -> Timeline:
-    """Players start at the earliest time stamp; in mp4 at 0, but for pieces of a live stream, whose clock goes on."""
-    start = (container.start_time or 0) / av.time_base
-    if _kind(container) == "mov":
-        return Timeline(start if in_parts else 0.0)
-    if _kind(container) == "ogg":
-        return Timeline(start, longest_pause=JUMP if in_parts else math.inf)
-    may_jump = bool(container.format.flags & TIMES_MAY_JUMP)
-    # Sound alone does not show whether it pauses; what is longer than all it may last is no pause.
-    return Timeline(start, longest_pause=limits.longest_seconds if may_jump else math.inf)
-
-
-def _decode(
-    container: InputContainer, track: AudioStream, timeline: Timeline, name: str, limits: Limits
-) -> Iterator[tuple[int, Samples]]:
-    """The sound of a track piece by piece, with the silence of its gaps: rate in Hz, mono samples."""
-    kind = _kind(container)
-    unit = track.time_base or Fraction(0)
-    length = float(track.duration * unit) if track.duration else (container.duration or 0) / av.time_base
-    length -= max(0.0, timeline.zero)  # live streams, which start late, declare when they end
-    if kind in DECLARED and not timeline.may_jump:
-        _refuse_longer(length, name, limits)
-    total = track.duration or 0  # in flac, samples
-    decoded, end = 0, 0
-    try:
-        for packet in _packets(container, track, timeline):
-            if packet.pts is not None and packet.duration:
-                end = packet.pts + packet.duration
-            for frame in _frames(packet, kind):
-                decoded += frame.samples
-                time = float(frame.pts * unit) if frame.pts is not None and kind in CLOCKED else None
-                silence = timeline.place(time, frame.samples / frame.sample_rate)
-                if timeline.seconds > limits.longest_seconds:
-                    _refuse_longer(max(timeline.seconds, length), name, limits)
-                yield from _silence(silence, frame.sample_rate)
-                yield frame.sample_rate, _mono(_channels(frame, name), name)
-    except av.FFmpegError as error:
-        if kind != "flac" or not 0 < total <= decoded:  # what stands behind the last frame is none of its sound
-            raise AudioError(name, f"is damaged: decoding fails after {timeline.seconds:.2f} s") from error
-    # FFmpeg leaves out damaged flac frames in silence; the header's total and the last frame's position tell.
-    expected = max(total, end)
-    if kind == "flac" and decoded < expected:
-        raise AudioError(name, f"is damaged or cut short: {decoded} of {expected} samples can be decoded")
-
-
-def _packets(container: InputContainer, track: AudioStream, timeline: Timeline) -> Iterator["av.Packet[AudioStream]"]:
-    """The packets of the track. Where clocks may jump, the timeline learns the times of the picture as well."""
-    if not timeline.may_jump:
-        yield from container.demux(track)
-        return
-    for packet in container.demux(track, *container.streams.video):
-        if packet.stream_index == track.index:
-            yield cast("av.Packet[AudioStream]", packet)
-        elif packet.dts is not None and packet.time_base is not None:
-            timeline.pass_beside(float(packet.dts * packet.time_base))
-
-
-def _silence(seconds: float, rate: int) -> Iterator[tuple[int, Samples]]:
-    """Zeros, a second at a time."""
-    left = round(seconds * rate)
-    while left > 0:
-        yield rate, np.zeros(min(left, rate), np.float32)
-        left -= rate
-
-
-def _frames(packet: "av.Packet[AudioStream]", kind: str) -> list[av.AudioFrame]:
-    try:
-        return packet.decode()
-    except av.FFmpegError:
-        data = bytes(packet)
-        if kind != "mp3" or frames.frame_length(data):
-            raise
-    # Tags and padding stand here, which `containers` has allowed; FFmpeg hands the frame behind them out with them.
-    start = frames.last_frame(data)
-    return packet.stream.codec_context.decode(av.Packet(data[start:])) if start < len(data) else []
-
-
-def _channels(frame: av.AudioFrame, name: str) -> npt.NDArray[Any]:
-    """The frame's samples as (n, channels)."""
-    if frame.format.name in UNREAD:
-        raise AudioError(name, "has samples of 64 bits, expected floats or integers of 8 to 32 bits")
-    samples = frame.to_ndarray()
-    return samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
-
-
-def _mono(samples: npt.NDArray[Any], name: str) -> Samples:
-    """The plain mean of the channels of (n, channels), scaled so that full scale is ±1."""
-    if not 1 <= samples.shape[1] <= MOST_CHANNELS:
-        raise AudioError(name, f"has {samples.shape[1]} channels, expected 1 to {MOST_CHANNELS}")
-    if samples.dtype.name not in INTEGERS and samples.dtype.kind != "f":
-        raise AudioError(name, f"has samples of type {samples.dtype}, expected floats or one of {', '.join(INTEGERS)}")
-    silence, full_scale = INTEGERS.get(samples.dtype.name, (0, 1))
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused in the end
-        scaled = (samples.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
-        mono: Samples = scaled[:, 0] if scaled.shape[1] == 1 else scaled.mean(axis=1)
-    return mono
-
-
-def _resample(pieces: Iterable[tuple[int, Samples]]) -> Iterator[Samples]:
-    """The pieces at 16 kHz, as if each stretch of one rate had been resampled at once."""
-    for rate, stretch in itertools.groupby(pieces, key=itemgetter(0)):
-        if rate == SAMPLE_RATE:
-            yield from (samples for _, samples in stretch)
-            continue
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        for _, samples in stretch:
-            yield resampler.resample_chunk(samples)
-        yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
-
-
-def _collect(pieces: Iterable[tuple[int, Samples]], name: str, limits: Limits) -> Samples:
-    collected = bytearray()  # grows in place, where joining a list of arrays would need all of it twice
-    for samples in _resample(pieces):
-        collected += samples.tobytes()
-    samples = np.frombuffer(collected, dtype=np.float32)
-    seconds = len(samples) / SAMPLE_RATE
-    if not seconds or seconds < limits.shortest_seconds:
-        raise AudioError(name, f"lasts {seconds:.3f} s, the minimum is {limits.shortest_seconds:g} s")
-    peak = max(float(samples.max()), -float(samples.min()))
-    if not math.isfinite(peak):
-        raise AudioError(name, "holds samples that are infinite or not a number (NaN)")
-    if peak > 1:
-        samples /= np.float32(peak)
-    return samples
-
-
-def _refuse_longer(seconds: float, name: str, limits: Limits) -> None:
-    if seconds > limits.longest_seconds + CODEC_PADDING:
-        raise _too_long(seconds, name, limits)
-
-
-def _too_long(seconds: float, name: str, limits: Limits) -> TooLongError:
-    reason = f"lasts {seconds:.1f} s, the limit is {limits.longest_seconds:g} s"
-    return TooLongError(name, reason, "cut it, or set ASR_MAX_AUDIO_SECONDS")
+REFUSALS = {kind.__name__: kind for kind in (AudioError, TooLongError)}

@@ -35,7 +35,8 @@ AHEAD = 4
 # Seconds from which on audio counts as long. Long files have places of their own, fewer, so that neither is memory full
 # of decoded audio, 64 kB a second, nor do short ones wait for them.
 LONG = 300.0
-READERS = min(4, os.cpu_count() or 1)  # threads that decode audio and parse bodies
+READERS = min(4, os.cpu_count() or 1)  # audio that is decoded at once, and threads that write transcripts
+BODIES = 16  # threads that parse bodies; large ones wait in them for a helper process
 PARSERS = 2  # threads that parse large messages of sessions, which must not wait for files
 STOPPING = StoppingError("the server", "ends before this request is done")
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
@@ -67,9 +68,10 @@ class Service:
         """`on_trouble` hears, on the event loop, what the engine could not decode, or that it has failed."""
         self.transcriber = transcriber
         self._on_trouble = on_trouble
-        self._desks = asyncio.Semaphore(desks(transcriber.engine))
-        self._long = asyncio.Semaphore(long_files(transcriber.engine, self.settings))
-        self._readers = Workers(READERS, name="audio")
+        short, long = desks(transcriber.engine), long_files(transcriber.engine, self.settings)
+        self._desks, self._long = asyncio.Semaphore(short), asyncio.Semaphore(long)
+        self._readers = Workers(short + long, name="audio")  # which wait for helper processes, none for another
+        self._bodies = Workers(BODIES, name="body")
         self._parsers = Workers(PARSERS, name="message")
         self._writers = Workers(READERS, name="transcript")
         self._fetchers = Workers(FETCHERS, name="url")
@@ -158,8 +160,8 @@ class Service:
             raise
 
     async def read(self, function: Callable[[], T]) -> T:
-        """What `function` gives, in one of the threads that read what clients send: few, as that may take memory."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+        """What `function` gives, in one of the threads that read bodies."""
+        return await asyncio.get_running_loop().run_in_executor(self._bodies, function)
 
     async def write(self, function: Callable[[], T]) -> T:
         """What `function` writes of a transcript, in a thread: the captions of hours take a second."""
@@ -177,7 +179,7 @@ class Service:
 
     def close(self) -> None:
         """Let the threads end."""
-        for workers in (self._readers, self._parsers, self._writers, self._fetchers):
+        for workers in (self._readers, self._bodies, self._parsers, self._writers, self._fetchers):
             workers.shutdown()
 
     def _refuse_if_over(self) -> None:
@@ -223,7 +225,13 @@ class Service:
         patient = replace(self.transcriber, settings=self.settings.model_copy(update={"max_audio_seconds": most}))
         account.taken()
         prepare = functools.partial(contextvars.copy_context().run, patient.prepare, request)  # its log has its id
-        prepared = await asyncio.get_running_loop().run_in_executor(self._readers, prepare)
+        loop = asyncio.get_running_loop()
+        try:
+            prepared = await loop.run_in_executor(self._readers, prepare)
+        except asyncio.CancelledError:
+            if isinstance(request.source, Upload):
+                loop.run_in_executor(None, request.source.cancellation.cancel)
+            raise
         on_start()
         deltas = on_text and Deltas(
             raw=self.transcriber.wording.text,

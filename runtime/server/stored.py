@@ -1,10 +1,11 @@
 """Audio that waits for its turn, as it came: in memory if it is little, else in a file without a name."""
 
-from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
+from dataclasses import dataclass, field
+from typing import IO
 
 from runtime import audio
 from runtime.audio import Audio, Limits
+from runtime.sandbox import Cancellation
 
 IN_MEMORY = 1 << 20  # bytes of one file; the rest is on disk
 ALL_IN_MEMORY = 32 << 20  # bytes of all files together, as hundreds may wait
@@ -12,14 +13,16 @@ ALL_IN_MEMORY = 32 << 20  # bytes of all files together, as hundreds may wait
 
 @dataclass(frozen=True)
 class Upload:
-    """Audio as a client sent it or a URL answered it, under the name that it has there."""
+    """Audio as a client sent it or a URL answered it, under the name that it has there. `cancellation` ends reading
+    it."""
 
-    file: "SpooledTemporaryFile[bytes]"
+    file: IO[bytes]
     name: str
+    cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
 
     def load(self, *, limits: Limits) -> Audio:
         """Decode it. Raises KitError like `runtime.audio.load`."""
-        return audio.load(self.file, limits=limits, name=self.name)
+        return audio.load(self.file, limits=limits, name=self.name, cancellation=self.cancellation)
 
     def close(self) -> None:
         """Forget it."""

@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from runtime.audio import SAMPLE_RATE, Audio, Limits, from_samples
+from runtime.audio import SAMPLE_RATE, Audio, Limits
+from runtime.audio.decode import from_samples
 from runtime.errors import KitError
 from runtime.measure.accuracy import DataSet, Item
 
