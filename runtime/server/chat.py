@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from runtime import languages, transcriber
 from runtime.server import hints, schema
 from runtime.server.answering import LONGEST_SHOWN, data_of, refused, shortened, shown, streamed, whole
+from runtime.server.chat_body import KEYS, base64_start
 from runtime.server.errors import FullError, from_kit
 from runtime.server.hints import HOTTEST
 from runtime.server.life import life_of
 from runtime.server.models import check_model, names
-from runtime.server.uploads import Upload, from_base64, in_memory, json_body
+from runtime.server.uploads import DECODED, Upload, from_base64, in_memory, json_body
 from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/chat", tags=["transcription"])
@@ -26,7 +27,6 @@ HONOURED = (
     *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "asr_options"),
     *("n", "modalities", "response_format", "temperature", "audio"),
 )
-PARTS = ("input_audio", "audio_url")
 RAW = ("pcm", "pcm16", "g711_ulaw", "g711_alaw", "raw")  # samples of unknown rate
 CONTEXT_ROLES = ("system", "developer")
 NAMES = {"audio": "messages", "language": "asr_options.language", "prompt": "messages"}
@@ -192,7 +192,7 @@ def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
             contexts.append(_context(content))
             continue
         for part in _parts(role, content):
-            if part["type"] in PARTS:
+            if part["type"] in KEYS:
                 sources.append(part)
             else:
                 words = f"messages: the model does not read the text of {role} messages; a context is the system's"
@@ -230,34 +230,34 @@ def _parts(role: str, content: Any) -> list[dict[str, Any]]:
         raise refused("messages", f"the content of {role} messages: expected text, or a list of parts")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in (*PARTS, "text"):
-            raise refused("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(PARTS)}")
+        if kind not in (*KEYS, "text"):
+            raise refused("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(KEYS)}")
         if not isinstance(part.get(kind), str if kind == "text" else dict):
             raise refused("messages", f"expected {kind} beside type")
-    return [part for part in content if part["type"] in PARTS or part["text"]]
+    return [part for part in content if part["type"] in KEYS or part["text"]]
 
 
 def _source(part: dict[str, Any], most_in_memory: int) -> Upload | str:
     """The audio: base64, a data URL or a URL, each of which users put into either part."""
     kind = part["type"]
-    content, key = part[kind], "data" if kind == "input_audio" else "url"
+    content, key = part[kind], KEYS[kind]
     if not isinstance(content.get(key), str) or not content[key]:
         raise refused("messages", f"{kind}: expected {key}, as text")
     form = content.get("format") or "audio"
     if not isinstance(form, str) or form in RAW or len(form) > LONGEST_SHOWN:
         raise refused("messages", f"the format {shown(form)} is not possible; send a file, such as wav")
     text: str = content[key]
-    scheme = text[:8].lower()
-    if scheme.startswith(("http://", "https://")):
+    if text[:8].lower().startswith(("http://", "https://")):
         return text
+    start = base64_start(kind, text)
+    if start is None:
+        expected = "a data URL in base64" if text[:5].lower() == "data:" else "an http, https or base64 data URL"
+        raise refused("messages", f"{kind}: expected {expected}")
     name = f"{kind}.{form}" if kind == "input_audio" else kind
-    if scheme.startswith("data:"):
-        head, _, text = text.partition(",")
-        if not head.lower().endswith(";base64"):
-            raise refused("messages", f"{kind}: expected a data URL in base64")
-    elif kind == "audio_url":
-        raise refused("messages", "audio_url: expected an http, https or base64 data URL")
-    return from_base64(text, name=name, param="messages", most_in_memory=most_in_memory)
+    decoded = part.get(DECODED)
+    if isinstance(decoded, Upload):
+        return replace(decoded, name=name)
+    return from_base64(text[start:], name=name, param="messages", most_in_memory=most_in_memory)
 
 
 @dataclass(frozen=True)

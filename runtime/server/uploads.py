@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import binascii
+import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeVar
 
 from fastapi import Request
@@ -17,6 +18,8 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from env.settings import Settings
+from runtime import sandbox
+from runtime.sandbox import Bounds, ExceededError, RefusedError
 from runtime.server import strict_json
 from runtime.server.errors import ApiError
 from runtime.server.heap import tidy
@@ -29,6 +32,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MOST_FIELDS = 40
+LARGE = 256 << 10  # bytes from which on a body is parsed in a helper process; less takes a millisecond
+DECODED = "decoded"  # where in a part of a message decoded audio is
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -78,7 +83,8 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
 
 
 async def json_body(request: Request, service: Service, read: Callable[[Any], T]) -> T:
-    """What `read`, called in one of the service's threads for reading, makes of a JSON body.
+    """What `read`, called in one of the service's threads for bodies, makes of a chat request. The audio of a large one
+    is decoded already: an Upload, as DECODED, in its part of a message.
 
     Raises ApiError like `form`, and what `read` raises.
     """
@@ -91,17 +97,54 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
         except OSError as error:
             raise _unstorable(error) from error
         try:
-            return await service.read(lambda: read(_read_json(file)))
+            reading = _read_large if file.tell() > LARGE else _read_small
+            return await service.read(lambda: reading(file, read))
         finally:
             await tidy()
 
 
-def _read_json(file: IO[bytes]) -> Any:
+def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     file.seek(0)
     try:
-        return strict_json.read(file.read())
+        body = strict_json.read(file.read())
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
+    return read(body)
+
+
+def _read_large(file: IO[bytes], read: Callable[[Any], T]) -> T:
+    with ExitStack() as unless_kept:
+        into = unless_kept.enter_context(TemporaryFile())
+        found = _parsed_apart(file, into)
+        if found["place"] is None:
+            return read(found["body"])
+        message, part = found["place"]
+        found["body"]["messages"][message]["content"][part][DECODED] = Upload(into, "audio")
+        asked = read(found["body"])
+        unless_kept.pop_all()  # the upload's owner closes it
+        return asked
+
+
+def _parsed_apart(file: IO[bytes], into: IO[bytes]) -> Any:
+    """What `chat_body.read` gives, in a helper process."""
+    bounds = _bounds(file.seek(0, io.SEEK_END))
+    try:
+        return sandbox.call("runtime.server.chat_body:read", file, into.fileno(), {}, bounds=bounds)
+    except RefusedError as error:
+        subject, reason, _ = error.arguments
+        if subject == "messages":
+            raise ApiError(400, f"{subject}: {reason}", param=subject, code="invalid_value") from None
+        raise ApiError(400, f"{subject} {reason}", code="invalid_body") from None
+    except ExceededError as error:
+        raise ApiError(400, f"the body {error}", code="invalid_body") from None
+    except OSError as error:
+        raise _unstorable(error) from error
+
+
+def _bounds(size: int) -> Bounds:
+    """For a body of so many bytes, of which the parser needs three times as many."""
+    cpu_seconds = 10 + size / (8 << 20)
+    return Bounds(memory=(64 << 20) + 4 * size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
 def from_base64(text: str, *, name: str, param: str, most_in_memory: int) -> Upload:
