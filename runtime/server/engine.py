@@ -95,6 +95,7 @@ class Keeper:
                 loading.end()
                 self.life.enter(f"warming up again: {why}" if why else "warming up")
                 warm_up(transcriber)
+            stack.enter_context(frozen_heap())
             service = Service(transcriber, on_trouble=lambda error: watch.trouble(service, error))
             try:
                 return self._serve(service)
@@ -130,6 +131,18 @@ def opened(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Tra
             gc.collect()
             with contextlib.suppress(RuntimeError):  # of a device that is lost; the next load says so
                 loaded.device.empty_cache()
+
+
+@contextlib.contextmanager
+def frozen_heap() -> Iterator[None]:
+    """Within the block the garbage collector looks only at what was made in it: torch and the model are a million
+    objects, and to look at them all takes half a second in which nobody is answered."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def drain(life: Life, service: Service, listener: Listener, *, seconds: float) -> Farewell:
