@@ -3,7 +3,6 @@
 import io
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from audio_files import ffmpeg, speechlike
+from attacks import forged_table, many_tracks, voids
+from audio_files import ffmpeg
 from fronting import until
 
 from runtime import sandbox
@@ -76,32 +76,10 @@ def working(slow_file: bytes) -> Iterator[tuple[psutil.Process, "Future[Any]"]]:
         yield at_work(), future
 
 
-def boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kinds and bytes of mp4 boxes that follow each other."""
-    start = 0
-    while start < len(file):
-        length, kind = struct.unpack(">I4s", file[start : start + 8])
-        yield kind, file[start : start + length]
-        start += length
-
-
-def with_tracks(count: int) -> bytes:
-    """An mp4 whose one track is there so many times."""
-    file = ffmpeg(speechlike(0.3, 16_000), 16_000, container="mp4", codec="aac")
-    moov = list(boxes(dict(boxes(file))[b"moov"][8:]))
-    content = b"".join(box * (count if kind == b"trak" else 1) for kind, box in moov)
-    grown = struct.pack(">I4s", len(content) + 8, b"moov") + content
-    return b"".join(grown if kind == b"moov" else box for kind, box in boxes(file))
-
-
 def test_tables_that_ask_for_gigabytes_get_none_of_it() -> None:
-    forged = bytearray(ffmpeg(speechlike(0.3, 16_000), 16_000, container="mp4", codec="aac"))
-    table = forged.index(b"stsz")
-    forged[table + 8 : table + 16] = struct.pack(">II", 1, 55_000_000)  # of which FFmpeg makes a table of 1.3 GB
-    assert len(forged) < 4000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ThreadPoolExecutor(4) as pool:
-        reasons = [*pool.map(refusal, [bytes(forged)] * 4), *pool.map(refusal, [with_tracks(1000)] * 2)]
+        reasons = [*pool.map(refusal, [forged_table()] * 4), *pool.map(refusal, [many_tracks()] * 2)]
     assert reasons == ["lasts 0.000 s, the minimum is 0.1 s"] * 4 + ["takes more than 353 MiB of memory to read"] * 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GROWTH
     assert all(one.memory_info().rss >> 10 < GROWTH + 60_000 for one in helpers())
@@ -109,9 +87,8 @@ def test_tables_that_ask_for_gigabytes_get_none_of_it() -> None:
 
 def test_what_takes_too_much_cpu_time_is_ended(slow_file: bytes, speech: list[Clip]) -> None:
     scarce = Bounds(memory=1 << 30, output=1 << 32, cpu_seconds=1, seconds=600)
-    voids = b"\x1aE\xdf\xa3\x80\x18S\x80g\xff" + b"\xec\x80" * 1_900_000
     with pytest.raises(ExceededError, match=r"^takes more than 1 s of CPU time to read$"):
-        decode(voids, bounds=scarce)
+        decode(voids(), bounds=scarce)
     assert decode(slow_file, bounds=scarce)["samples"] > 7200 * 16_000  # sound earns the time that it takes
     assert load(speech[0].path, limits=LIMITS).seconds > 1
 

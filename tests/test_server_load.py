@@ -16,7 +16,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_
 from runtime.device import OutOfMemoryError
 from runtime.engines import Decoded, EngineError
 from runtime.measure.clips import Clip
-from runtime.server.service import AHEAD, FETCHERS, READERS
+from runtime.server.service import AHEAD, FETCHERS, desks, long_files
 from runtime.transcriber import Transcriber
 
 
@@ -180,7 +180,8 @@ def test_waiting_costs_neither_threads_nor_decoded_audio(
         due = [engine.next() for _ in range(AHEAD)]
         assert engine.due.empty()  # the others' audio is not even decoded
         names = [thread.name for thread in threading.enumerate()]
-        assert len([name for name in names if name.startswith("audio-")]) == READERS
+        places = desks(engine) + long_files(engine, transcriber.settings)
+        assert len([name for name in names if name.startswith("audio-")]) == places
         assert len([name for name in names if name.startswith("url-")]) == FETCHERS
         for number in range(3 * AHEAD):
             (due.pop() if due else engine.next()).tell(answer_of(transcriber, str(number)))

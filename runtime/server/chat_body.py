@@ -12,7 +12,7 @@ from runtime.server import strict_json
 
 KEYS = {"input_audio": "data", "audio_url": "url"}  # parts of a message that bring audio, and where they have it
 LARGE = 64 << 10  # characters from which on base64 is decoded here
-MOST_REST = 1 << 20  # bytes of all that is not audio
+MOST_REST = 256 << 10  # bytes of all that is not audio
 MOST_HEAD = 1 << 10  # characters of a data URL before its data
 PIECE = 1 << 20  # characters decoded at once, a multiple of 4
 

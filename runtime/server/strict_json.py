@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from typing import Any
 
-MOST_COMMAS = 100_000  # without a limit, 512 MiB could hold 170 million empty lists, which take 10 GiB
+MOST_COMMAS = 20_000  # without a limit, 512 MiB could hold 170 million empty lists, which take 10 GiB
 
 
 def read(content: bytes) -> Any:
     """The value that `content` holds.
 
     Raises ValueError for what is no JSON or nested too deeply, for a key that an object has twice, for halves of
-    characters, which JSON can hold (\\ud800) and UTF-8 cannot, and for more than 100,000 commas.
+    characters, which JSON can hold (\\ud800) and UTF-8 cannot, and for more than MOST_COMMAS commas.
     """
     if content.count(b",") > MOST_COMMAS:
         raise ValueError(f"it holds more than {MOST_COMMAS} commas")
