@@ -12,6 +12,7 @@ as is usual behind such a proxy, is left to the proxy, whose rules decide then.
 import http.client
 import io
 import ipaddress
+import logging
 import re
 import socket
 import ssl
@@ -48,6 +49,8 @@ SPECIAL = tuple(
 # A name that a proxy may be asked for although it cannot be resolved here. What ends in a number is an address, however
 # odd its spelling (WHATWG's URL standard, "ends in a number").
 NAME = re.compile(r"([a-z0-9_-]+\.)*[a-z][a-z0-9_-]*\.?", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
 
 
 class FetchError(KitError):
@@ -250,7 +253,9 @@ def _judge(parts: SplitResult, permitted: Callable[[Address], bool]) -> None:
 
 
 def _not_public(address: str | int) -> _HopError:
-    return _HopError(f"leads to the address {address}, which is not public", PRIVATE_ADVICE)
+    """The operator's log has the address; who sent the URL does not learn what names mean inside the network."""
+    log.info("a URL is refused: it leads to the address %s", address)
+    return _HopError("leads to an address that is not public", PRIVATE_ADVICE)
 
 
 def _open(

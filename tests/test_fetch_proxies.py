@@ -127,7 +127,7 @@ def test_loopback_and_what_no_proxy_lists_are_reached_directly(monkeypatch: pyte
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         assert get(server.url) == b"hello"
-        assert "127.0.0.1, which is not public" in refusal(server.url, permitted=is_public)
+        assert "an address that is not public" in refusal(server.url, permitted=is_public)
         monkeypatch.setenv("NO_PROXY", ".invalid")
         assert refusal(f"http://{FAR}/") == "cannot be fetched: Name or service not known"
 
@@ -181,10 +181,7 @@ def test_a_name_that_leads_inside_is_not_asked_of_the_proxy(monkeypatch: pytest.
     with serving(hello) as server, proxying({"split.example": place(server)}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        assert (
-            refusal("http://split.example/", permitted=is_public)
-            == "leads to the address 10.0.0.1, which is not public"
-        )
+        assert refusal("http://split.example/", permitted=is_public) == "leads to an address that is not public"
     assert proxy.requests == []
 
 
@@ -197,7 +194,7 @@ def test_a_redirect_behind_the_proxy_is_judged_again(target: str, monkeypatch: p
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("https_proxy", proxy.url)
         reason = refusal(f"http://{FAR}/", permitted=is_public)
-    assert reason.startswith(f"redirects to {target}, which leads to the address ")
+    assert reason == f"redirects to {target}, which leads to an address that is not public"
     assert len(proxy.requests) == 1
 
 

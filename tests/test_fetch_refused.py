@@ -14,7 +14,7 @@ from runtime.fetch import FetchError, is_public
 
 def test_private_addresses_are_refused_unasked() -> None:
     with serving(lambda handler: handler.reply(b"secret")) as server:
-        assert refusal(server.url, permitted=is_public) == "leads to the address 127.0.0.1, which is not public"
+        assert refusal(server.url, permitted=is_public) == "leads to an address that is not public"
         assert "not public" in refusal(server.url.replace("127.0.0.1", "localhost"), permitted=is_public)
         assert "not public" in refusal(server.url.replace("127.0.0.1", "2130706433"), permitted=is_public)
         assert server.requests == []
@@ -26,9 +26,7 @@ def test_a_redirect_to_a_private_address_is_refused_unasked() -> None:
         with serving(lambda handler: handler.reply(status=302, Location=target)) as outside:
             reason = refusal(outside.url, permitted=only_home)
         assert inside.requests == []
-    assert (
-        reason == f"redirects to {inside.url}/metadata?…, which leads to the address {ELSEWHERE}, which is not public"
-    )
+    assert reason == f"redirects to {inside.url}/metadata?…, which leads to an address that is not public"
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
