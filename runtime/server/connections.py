@@ -2,12 +2,26 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 20.0  # from the connection, or from the last answer, to the end of a request's head; nginx takes 60
+LENGTHS = {b"content-length", b"transfer-encoding"}
 UNREAD_SECONDS = 120.0  # for what is sent to be taken by the other side; then the system gives the connection up
+
+
+class StrictConnection(h11.Connection):
+    """Refuses a request that says its length in two ways, by which a proxy in front may have seen another request
+    (RFC 9112, 6.1): it is answered with 400, and the connection closed. h11 itself refuses two lengths that differ."""
+
+    def next_event(self) -> Any:
+        """What came."""
+        event = super().next_event()
+        if isinstance(event, h11.Request) and {name for name, _ in event.headers} >= LENGTHS:
+            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+        return event
 
 
 class PatientProtocol(H11Protocol):
@@ -15,6 +29,10 @@ class PatientProtocol(H11Protocol):
     the body of the last one, drips in. Where nothing comes after an answer, uvicorn closes sooner."""
 
     _due: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = StrictConnection(h11.SERVER)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
