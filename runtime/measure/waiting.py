@@ -16,7 +16,7 @@ from runtime.errors import KitError
 from runtime.measure.apart import Pipe, apart
 from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, serving
-from runtime.server.serve import FILES, allow_files
+from runtime.server.serve import allow_files
 from runtime.transcriber import open_transcriber
 
 PATIENCE = 120.0  # seconds until all requests are there
@@ -59,7 +59,7 @@ class Hold(Observer):
 
 def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Waiting:
     """Ask a server so many times at once, with these files in turn. Raises KitError where it does not accept all."""
-    allow_files(FILES)
+    allow_files()
     calm = {"engine": "transformers", "model": DEMO, "device": "cpu", "dtype": "float32", "max_waiting": requests}
     with apart(_serve, settings.model_copy(update=calm), name="the server") as pipe, ExitStack() as stack:
         port, before = pipe.recv()
@@ -80,7 +80,7 @@ def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Wai
 
 def _serve(pipe: Pipe, settings: Settings) -> None:
     """Tell the port and the memory before requests wait; then, when asked, how many do, and the memory."""
-    allow_files(FILES)
+    allow_files()
     hold = Hold()
     with open_transcriber(settings, observers=[hold]) as transcriber, serving(transcriber) as server:
         client = Client(server.port)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import ipaddress
 import logging
+import resource
 import socket
 import ssl
 import termios
@@ -30,7 +31,13 @@ MESSAGE = 32 << 20
 LAST_WORDS = 5.0  # seconds for what is still being sent when the port closes
 # What binding fails with where the machine has none of the addresses of a family, or no such family at all.
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# What accepting fails with where the system lacks something for one more connection.
+NO_RESOURCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+QUIET = 3.0  # seconds without such a failure, of which there is one a second, after which it is over
 FAREWELL = 0.5  # seconds for clients to end TLS in their turn
+
+
+log = logging.getLogger(__name__)
 
 
 def _tells(record: logging.LogRecord) -> bool:
@@ -72,6 +79,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
             # A client whose sound waits to be decoded is not read from, so its pong may be late. One that is gone takes
             # no ping; then the system gives the connection up (connections.py).
             ws_ping_timeout=None,
+            backlog=1,  # connections that asyncio accepts at a time, and at which it fails where no descriptor is left
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(LAST_WORDS),
@@ -81,6 +89,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
         config.ssl = tls  # its own way to make one cannot say what is wrong with a certificate
         server = _Server(config)
         loop = asyncio.new_event_loop()
+        loop.set_exception_handler(_Shortage())
         thread = threading.Thread(target=_run, args=(loop, server, sockets), name="http", daemon=True)
         thread.start()
         try:
@@ -105,9 +114,40 @@ class _PlainClient:
         await self._app(scope, receive, send)
 
 
+class _Shortage:
+    """Where no descriptor is left, asyncio tries every second to accept the connections that wait, and tells each time
+    that it could not. This tells it once, and once that it is over."""
+
+    def __init__(self) -> None:
+        self._over: asyncio.TimerHandle | None = None
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that nobody else handles."""
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in NO_RESOURCE and "socket" in context):
+            loop.default_exception_handler(context)
+            return
+        if self._over:
+            self._over.cancel()
+        else:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            log.error("connections wait to be accepted: %s; this process may open %d", error.strerror, limit)
+        self._over = loop.call_later(QUIET, self._end)
+
+    def _end(self) -> None:
+        self._over = None
+        log.info("connections are accepted again")
+
+
 class _Server(uvicorn.Server):
     """Waits at its end for what is being sent, but not for clients to say goodbye: TLS wants them to, and a client that
     keeps a connection for later does not read."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has just made it config.backlog
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close all connections."""

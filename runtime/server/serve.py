@@ -21,8 +21,6 @@ from runtime.server.listening import listening
 from runtime.server.signals import StoppedError, Stops
 from runtime.server.tls import read_tls
 
-FILES = 65536  # open at most: each request that waits holds a connection and perhaps an upload
-
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +47,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     logs.configure(settings)
     life = Life()
     stops = Stops(life)
-    allow_files(FILES)
+    allow_files()
     app = create_app(life, access=read_access(settings))
     metrics: Metrics = app.state.metrics
     with stops.heeded():
@@ -69,9 +67,8 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
             log.warning("invoke stop will not know how many requests were answered: %s", error)
 
 
-def allow_files(count: int) -> None:
-    """Let this process open that many files, or as many as the system permits it; many hosts begin with 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+def allow_files() -> None:
+    """Let this process open as many files as the system permits it: each request that waits holds a connection and
+    perhaps an upload, and many hosts begin with 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -31,7 +31,7 @@ from runtime.measure.loopback import ADDRESS, serving
 from runtime.measure.quantities import PARTS
 from runtime.measure.remote import Remote
 from runtime.measure.speech import lengths, recordings
-from runtime.server.serve import FILES, allow_files
+from runtime.server.serve import allow_files
 
 SOUNDS = 64  # recordings, which requests take in turn
 EACH = 2  # requests of a client, at least
@@ -118,7 +118,7 @@ def _measured(
 @contextmanager
 def _asking(bench: Bench) -> Iterator[Clients]:
     """Clients of the plan's server, or of one around the transcriber. Raises KitError where it is not ready."""
-    allow_files(FILES)  # its children's limit is this process's
+    allow_files()  # its children's limit is this process's
     with ExitStack() as stack:
         url = bench.plan.url
         if not url:

@@ -11,7 +11,7 @@ from runtime.measure import where
 from runtime.measure.apart import Pipe, apart
 from runtime.measure.loopback import ADDRESS, serving
 from runtime.measure.where import Where
-from runtime.server.serve import FILES, allow_files
+from runtime.server.serve import allow_files
 from runtime.transcriber import open_transcriber
 
 FAREWELL = 60.0  # seconds for an engine to stop in, with all that it started
@@ -46,7 +46,7 @@ def side(settings: Settings, changed: Mapping[str, Any]) -> Iterator[Side]:
 
 def _serve(pipe: Pipe, settings: Settings) -> None:
     """Tell port and place, or what keeps the engine from starting; then serve until told otherwise."""
-    allow_files(FILES)
+    allow_files()
     try:
         with open_transcriber(settings) as transcriber, serving(transcriber) as server:
             pipe.send((server.port, where.of(transcriber)))
