@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import threading
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,21 @@ def test_what_is_private_is_not_logged(
     assert "ValueError" in found
     assert bug.json()["error"]["request_id"] in found
     assert "secret" not in found
+
+
+def test_what_is_quoted_gives_no_orders_to_a_terminal_and_is_no_record_of_its_own(
+    logged: Log, transcriber: Transcriber, speech: list[Clip]
+) -> None:
+    told = logged(log_content=True, log_format="human")
+    order, forged = "\x1b]0;mine\x07\x9b2J\r\u202e", "\n2026-01-01T00:00:00Z [info] all is well"
+    with served(transcriber, log_content=True) as server:
+        server.post(files={"file": (f"a{order}.wav", speech[0].path.read_bytes())}, data={"prompt": order})
+    logging.getLogger(logs.KIT).warning("a file %s", order + forged, exc_info=KitError(f"b{order}", forged))
+    found = told()
+    assert r"\x1b]0;mine\x07\x9b2J" in found
+    assert [letter for letter in found if unicodedata.category(letter) in ("Cc", "Cf") and letter != "\n"] == []
+    assert not any(line.startswith("2026-01-01") for line in found.splitlines())
+    assert "all is well" in found
 
 
 def test_content_is_logged_where_that_is_wanted(logged: Log, transcriber: Transcriber, speech: list[Clip]) -> None:

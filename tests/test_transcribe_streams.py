@@ -1,5 +1,6 @@
 """`invoke transcribe` in a shell: pipes, terminals in other encodings, full disks, short options. Real processes."""
 
+import contextlib
 import os
 import pty
 import re
@@ -37,6 +38,41 @@ def shell(script: str, **variables: str) -> "subprocess.CompletedProcess[bytes]"
 
 def quoted(clip: Clip) -> str:
     return shlex.quote(str(clip.path))
+
+
+def terminal(*words: str | Path) -> str:
+    """What a task writes on a terminal, to both of its streams."""
+    ours, theirs = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
+    with subprocess.Popen(
+        [INVOKE, *words],
+        cwd=PROJECT,
+        env={**environment, "ASR_DEVICE": "cpu", "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    ):
+        os.close(theirs)
+        written = bytearray()
+        with contextlib.suppress(OSError):  # EIO is a terminal's end
+            while piece := os.read(ours, 4096):
+                written += piece
+        os.close(ours)
+    return written.decode().replace("\r\n", "\n")
+
+
+def test_names_give_no_orders_to_a_terminal(speech: list[Clip], tmp_path: Path) -> None:
+    order = "\x1b[2J\u202e"
+    clip = tmp_path / f"a{order}.wav"
+    clip.write_bytes(speech[0].path.read_bytes())
+    missing = tmp_path / f"none{order}.wav"
+    shown = terminal("transcribe", clip, missing).replace("\n", "")  # where rich has broken a line
+    assert order not in shown
+    assert r"a\x1b[2J\u202e.wav <==" in shown
+    assert r"none\x1b[2J\u202e.wav: " in shown
+    piped = invoke("transcribe", clip, missing)
+    assert f"a{order}.wav <==\n{speech[0].text}\n" in piped.stdout
+    assert f"none{order}.wav: " in piped.stderr
 
 
 # Pipes

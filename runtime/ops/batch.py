@@ -56,10 +56,10 @@ def transcribe_files(order: Order, settings: Settings) -> int:
                     _deliver(outcome, name, target, order)
                 except OutputError as error:
                     failures += 1
-                    print(f"{name}: {error}", file=sys.stderr)
+                    _report(f"{name}: {error}")
                 except KitError as error:
                     failures += 1
-                    print(error, file=sys.stderr)
+                    _report(str(error))
     return failures
 
 
@@ -121,9 +121,13 @@ def _deliver(outcome: Transcript | Failure, file: str, target: Path | None, orde
         stdio.write(header + content)
         if lost := stdio.unshown(content):
             reason = f"{lost} characters are not in {sys.stdout.encoding}, and shown as ?"
-            print(f"{file}: {reason} → --output DIR writes UTF-8; or set LC_ALL=C.UTF-8", file=sys.stderr)
+            _report(f"{file}: {reason} → --output DIR writes UTF-8; or set LC_ALL=C.UTF-8")
     for warning in _warnings(outcome):
-        print(f"{file}: {warning}", file=sys.stderr)
+        _report(f"{file}: {warning}")
+
+
+def _report(words: str) -> None:
+    print(stdio.for_reading(words, sys.stderr), file=sys.stderr)
 
 
 def _warnings(transcript: Transcript) -> list[str]:

@@ -7,9 +7,10 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from runtime.errors import KitError
+from runtime.escaping import escaped
 
 
 class OutputError(KitError):
@@ -53,11 +54,21 @@ def prepare() -> None:
 
 
 def write(text: str) -> None:
-    """Print a text at once. Raises OutputError where standard output is closed or takes no more."""
+    """Print a text at once, see `for_reading`. Raises OutputError where standard output is closed or takes no more."""
     if sys.stdout is None:
         raise OutputError("standard output", "is closed")
-    print(text, end="")
+    print(for_reading(text, sys.stdout), end="")
     check()
+
+
+def for_reading(text: str, stream: TextIO | None) -> str:
+    """What others wrote, as a stream may have it: a terminal with its control characters escaped, a file or a pipe as
+    it is."""
+    try:
+        terminal = stream is not None and os.isatty(stream.fileno())  # what stands in for it beside a bar denies it
+    except (OSError, ValueError):
+        terminal = False
+    return escaped(text) if terminal else text
 
 
 def check() -> None:

@@ -17,6 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from env.settings import Settings
 from runtime.errors import UsageError
+from runtime.escaping import escaped
 from runtime.server.entry import request_id
 
 KIT = "runtime"  # the logger above all of the kit's own
@@ -134,7 +135,9 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _renderer(form: str) -> Processor:
     if form == "json":
         return structlog.processors.JSONRenderer(ensure_ascii=False)
-    return structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False)
+    lines = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False)
+    # Whoever is quoted in a record can neither give a terminal orders nor begin a line that looks like another record.
+    return lambda logger, name, event: escaped(lines(logger, name, event)).replace("\n", "\n    ")
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -30,7 +30,7 @@ def foreseeing(body: Body) -> Body:
             with stdio.checked():
                 body(invoked, *args, **kwargs)
         except KitError as error:
-            raise Exit(str(error), code=error.exit_code) from None
+            raise Exit(stdio.for_reading(str(error), sys.stderr), code=error.exit_code) from None
         except ModuleNotFoundError as error:
             missing = str(error.name).partition(".")[0]
             if find_spec(missing):  # a part of what is installed: a fault

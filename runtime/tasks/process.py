@@ -7,6 +7,7 @@ from invoke import Context, Exit, task
 
 from env.loading import load_settings
 from env.settings import Settings
+from runtime.ops import stdio
 from runtime.tasks.foreseeing import foreseeing
 
 
@@ -41,7 +42,7 @@ def status(_: Context, json: bool = False) -> None:
     from runtime.ops.process.status import status as ask
 
     found = ask(load_settings())
-    print(json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found))
+    stdio.write((json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)) + "\n")
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -57,7 +58,7 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     process = record.look(spot).process if follow else None
     try:
         for line in reading.follow(spot.log, process, lines):
-            print(line, flush=follow)
+            print(stdio.for_reading(line, sys.stdout), flush=follow)
         if follow:
             print("The server does not run." if process is None else "The server has ended.", file=sys.stderr)
     except KeyboardInterrupt:
