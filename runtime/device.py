@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from runtime.directories import make_private
 from runtime.errors import KitError
 
 # torch_npu registers itself as soon as torch is imported, and brings torch down with it where CANN is missing. The kit
@@ -156,7 +157,7 @@ def make_operator_cache(exports: Mapping[str, str]) -> None:
         return
     directory = Path(exports[OPERATOR_CACHE])
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
     except OSError as error:
         reason = f"{directory} cannot be created: {error.strerror}"
         raise DeviceError("ASR_OP_CACHE_DIR", reason, "set it to a directory that can be written") from None

@@ -17,6 +17,7 @@ from env.loading import PROJECT, operator_environment, under_project
 from env.locking import lock_path
 from env.settings import DEMO, Settings
 from env.stacks import load_stack
+from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON
@@ -52,7 +53,8 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
         raise BundleError(str(final), "is there already", "remove it, or choose another --output")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was cut off
     try:
-        part.mkdir(parents=True)
+        make_private(directory)
+        part.mkdir()
         for words, step in _steps(settings, name, part):
             say(words)
             step()

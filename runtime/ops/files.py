@@ -4,18 +4,19 @@ import os
 import tempfile
 from pathlib import Path
 
+from runtime.directories import make_private
 from runtime.errors import KitError
 
 
 def write_whole(path: Path, content: str, *, mode: int = 0o666) -> None:
     """Write a text file by way of a temporary one beside it, so that no reader, and no interruption, leaves a part.
 
-    `mode` is narrowed by the umask, as for any new file.
+    `mode` is narrowed by the umask, as for any new file; directories that are not there are made for their owner alone.
 
     Raises KitError where the directory or the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # no longer than a long name is
         temporary = Path(name)
         try:

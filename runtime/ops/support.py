@@ -23,6 +23,7 @@ from env.describe import MASK, describe
 from env.loading import load_settings, operator_environment, under_project
 from env.settings import Settings
 from env.stacks import active_stack, installed_versions
+from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
 from runtime.ops.doctor import Finding, engine, examine_host, present
 from runtime.ops.doctor.machine import hostname
@@ -178,7 +179,7 @@ def _archive(name: str, texts: dict[str, str]) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all, and never readable by others: temporary files are made with mode 0600."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=".support-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:

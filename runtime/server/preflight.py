@@ -7,6 +7,7 @@ from env.loading import under_project
 from env.settings import Settings
 from env.stacks import active_stack, is_stack
 from runtime.checkpoint_files import check_texts
+from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
 from runtime.ops.lifecycle.image import cure
 from runtime.ops.weights import verify
@@ -42,7 +43,7 @@ def check_out_dir(settings: Settings) -> None:
     """Raises KitError where reports, logs and compiled operators could not be written."""
     directory = under_project(settings.out_dir)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.measure.accuracy import DataSet
 
@@ -66,7 +67,7 @@ def opened(directory: Path, basis: Basis, *, fresh: bool = False) -> Iterator[Jo
     mark = hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:12]
     path = directory / f"outcomes-{mark}.jsonl"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
         if fresh:
             _put_aside(path)
         file = path.open("a+", encoding="utf-8", errors="replace")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from env.settings import Settings
+from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
 from runtime.measure.bench import Plan, judging
 from runtime.measure.bench.record import FILE, Benchmark, read
@@ -68,7 +69,7 @@ def order(plan: Plan, directory: Path, *, baseline: str, fail_if_slower: str) ->
     except KitError as error:
         raise UsageError("--baseline", f"{error.subject}: {error.reason}", error.advice) from None
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
     except OSError as error:
         raise UsageError("--output", f"{directory} cannot be made: {error.strerror}") from None
     if not os.access(directory, os.W_OK):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from env.loading import under_project
 from env.settings import Settings
+from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.process.identity import Process
@@ -106,8 +107,8 @@ def settled(spot: Place) -> Service:
 def opened_lock(spot: Place) -> Iterator[int]:
     """A descriptor of the lock's file. Raises KitError where it cannot be made."""
     try:
-        spot.lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(spot.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        make_private(spot.lock.parent)
+        descriptor = os.open(spot.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         advice = "set ASR_OUT_DIR to a directory that can be written"
         raise KitError(str(spot.lock), f"cannot be written: {error.strerror}", advice) from None
