@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from processes import LONG, log_of, port_of_its_own, processes, stand_in, start
 
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.ops.process import admin, present, record
+from runtime.ops.process import present, record
 from runtime.ops.process.start import NotStartedError, StartInterruptedError
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.status import status
@@ -84,8 +85,7 @@ def test_of_two_starts_at_once_one_starts(settings: Settings) -> None:
     assert log_of(settings).count("serving") == 1
 
 
-def test_a_port_that_another_program_has(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "TIMEOUT", 0.1)
+def test_a_port_that_another_program_has(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", settings.port)):
         with pytest.raises(KitError, match=f"{settings.port}: is held by pid {os.getpid()} .*ASR_PORT"):
             start(settings)
@@ -170,6 +170,22 @@ def test_a_server_says_how_it_is(behaviour: str, state: str, settings: Settings)
 
     with pytest.raises(NotStartedError, match="stopped"):
         start_process(settings, on_stage=on_stage, command=stand_in(behaviour))
+
+
+def test_a_server_that_is_suspended(settings: Settings) -> None:
+    server = start(settings)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        found = status(settings)
+        assert time.monotonic() - begun < 5
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert (found.state, found.exit_code, found.pid) == ("unresponsive", 1, server.pid)
+    shown = present.lines(found)
+    assert "does not answer within 2 s" in shown
+    assert f"kill -CONT {server.pid}" in shown
+    assert status(settings).state == "ready"
 
 
 def test_what_answers_oddly_is_not_ready(settings: Settings) -> None:

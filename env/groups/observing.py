@@ -22,6 +22,22 @@ class ObservingSettings(BaseSettings):
         "Least weight of what is logged. debug has health checks too.",
         "记录的最低日志级别。debug 包括健康检查请求。",
     )
+    log_max_mib: int = setting(
+        20,
+        "MiB",
+        "Size at which the log of `invoke start` is put aside and begun anew. A container's log is Docker's.",
+        "`invoke start` 的日志达到此大小即轮转。容器的日志由 Docker 管理。",
+        ge=1,
+        le=65536,
+    )
+    log_files: int = setting(
+        5,
+        "files",
+        "Logs of `invoke start` that are kept, the one that is written to included.",
+        "`invoke start` 保留的日志文件数,含正在写入的文件。",
+        ge=1,
+        le=1000,
+    )
     log_content: bool = setting(
         False,
         "",

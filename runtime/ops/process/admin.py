@@ -14,8 +14,8 @@ from runtime.ops.process.health import opener
 TIMEOUT = 10.0  # seconds for an answer; a device that is busy gives its memory back late
 
 
-def call(settings: Settings, method: str, path: str) -> dict[str, Any] | None:
-    """What the server on the settings' port answers; None where nothing listens there.
+def call(settings: Settings, method: str, path: str, *, timeout: float = TIMEOUT) -> dict[str, Any] | None:
+    """What the server on the settings' port answers within `timeout` seconds; None where nothing listens there.
 
     Raises KitError where it refuses, does not answer, or is no server of the kit.
     """
@@ -24,7 +24,7 @@ def call(settings: Settings, method: str, path: str) -> dict[str, Any] | None:
     if settings.admin_key:
         request.add_unredirected_header("Authorization", f"Bearer {settings.admin_key.get_secret_value()}")
     try:
-        with opener().open(request, timeout=TIMEOUT) as answer:
+        with opener().open(request, timeout=timeout) as answer:
             return _document(where, answer.read())
     except urllib.error.HTTPError as refusal:
         with refusal:

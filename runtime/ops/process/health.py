@@ -1,6 +1,5 @@
 """What a server says of itself."""
 
-import contextlib
 import json
 import ssl
 import urllib.error
@@ -8,27 +7,32 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 
+UNRESPONSIVE = "unresponsive"
 TIMEOUT = 5.0  # seconds for an answer, each
 
 
 @dataclass(frozen=True)
 class Health:
-    """`status` is starting, ready, restarting or draining; `stage` says more. Both are `starting` without an answer."""
+    """`status` is starting, ready, restarting or draining; `stage` says more. Both are `starting` where nobody listens
+    yet, and `status` is unresponsive where nobody answers in time."""
 
     status: str = "starting"
     stage: str = "starting"
 
 
-def ask(url: str) -> Health:
+def ask(url: str, *, timeout: float = TIMEOUT) -> Health:
     """The health of the server at `url`, which is on this machine: no proxy is asked."""
-    with contextlib.suppress(OSError, HTTPException):
+    try:
         try:
-            with opener().open(f"{url}/health/ready", timeout=TIMEOUT) as answer:
+            with opener().open(f"{url}/health/ready", timeout=timeout) as answer:
                 return _read(answer.read())
         except urllib.error.HTTPError as refusal:  # 503: not ready
             with refusal:
                 return _read(refusal.read())
-    return Health()
+    except (OSError, HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            return Health(UNRESPONSIVE, f"does not answer within {timeout:g} s")
+        return Health()
 
 
 def opener() -> urllib.request.OpenerDirector:

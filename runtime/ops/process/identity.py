@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtime.errors import KitError
 
+STATE, SUSPENDED = 0, "Tt"  # as START says: by a signal, by a tracer
 START = 19  # of the fields after the command's name in /proc/<pid>/stat: start time; proc(5) counts it as field 22
 RESIDENT = 1  # of /proc/<pid>/statm: resident pages
 
@@ -24,9 +25,7 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> "Process":
         """The process that has this pid now. Raises OSError where there is none."""
-        # The command's name stands in parentheses and may hold any character, these too.
-        _, _, fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
-        return cls(pid, int(fields.split()[START]))
+        return cls(pid, int(_fields(pid)[START]))
 
     @property
     def uptime(self) -> float:
@@ -42,6 +41,14 @@ class Process:
         except OSError:
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def suspended(self) -> bool:
+        """Whether a signal such as SIGSTOP keeps it from running."""
+        try:
+            return _fields(self.pid)[STATE] in SUSPENDED
+        except OSError:
+            return False
 
     @property
     def alive(self) -> bool:
@@ -74,6 +81,11 @@ class Process:
             return Process.of(self.pid) != self or ended(handle, 0)
         except OSError:
             return True
+
+
+def _fields(pid: int) -> list[str]:
+    """Those after the command's name, which stands in parentheses and may hold any character, these too."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def check_handles() -> None:

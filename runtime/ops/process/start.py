@@ -9,6 +9,7 @@ from pathlib import Path
 
 from env.loading import PROJECT
 from env.settings import Settings
+from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
@@ -68,8 +69,17 @@ def start(
             mine = record.take(lock)
             if mine:
                 _check_port(settings)
-                log, form = str(spot.log), settings.log_format
-                order = Order(tuple(command), lock, str(spot.record), log, url(settings), form, policy)
+                order = Order(
+                    command=tuple(command),
+                    lock=lock,
+                    record=str(spot.record),
+                    log=str(spot.log),
+                    url=url(settings),
+                    form=settings.log_format,
+                    log_bytes=settings.log_max_mib << 20,
+                    log_files=settings.log_files,
+                    policy=policy,
+                )
                 _detach(settings, spot, order)
         return _await_ready(spot, already=not mine, on_stage=on_stage)
     except KeyboardInterrupt:
@@ -93,8 +103,8 @@ def _check_port(settings: Settings) -> None:
 def _detach(settings: Settings, spot: Place, order: Order) -> None:
     """Start the supervisor in a session of its own. Returns when it is on record, or has ended."""
     try:
-        spot.log.parent.mkdir(parents=True, exist_ok=True)
-        log = spot.log.open("ab")
+        make_private(spot.log.parent)
+        log = os.fdopen(os.open(spot.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
     except OSError as error:
         advice = "set ASR_OUT_DIR to a directory that can be written"
         raise KitError(str(spot.log), f"cannot be written: {error.strerror}", advice) from None

@@ -9,20 +9,22 @@ from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
 from runtime.ops.process import admin, record
-from runtime.ops.process.health import Health, ask
+from runtime.ops.process.health import UNRESPONSIVE, Health, ask
 from runtime.ops.process.logs import last_errors
 from runtime.ops.process.record import Record
 
 ERRORS = 5  # lines
+TIMEOUT = 2.0  # seconds to say whether it is ready: with Python's own start, a status takes 5 at most
+DETAILS_TIMEOUT = 2.0  # seconds for what it tells operators, which is asked only of one that answers
 NOT_RUNNING = 3  # exit code, as LSB has it for `status`
 
 
 @dataclass(frozen=True)
 class Status:
-    """A server on a port. `state` is ready, starting, draining, restarting, unknown (its lock is held by others than
-    are on record), stopped, failed, or absent. `uptime` is in seconds, `memory` resident bytes; both None without a
-    process. `reason` is why it ended last, or what holds the port instead. `told` is what the server tells operators,
-    see /admin/status; empty where it does not."""
+    """A server on a port. `state` is ready, starting, draining, restarting, unresponsive (its process lives, and does
+    not answer), unknown (its lock is held by others than are on record), stopped, failed, or absent. `uptime` is in
+    seconds, `memory` resident bytes; both None without a process. `reason` is why it ended last, or what holds the port
+    instead. `told` is what the server tells operators, see /admin/status; empty where it does not."""
 
     state: str
     url: str
@@ -77,12 +79,15 @@ def status(settings: Settings) -> Status:
         return Status("unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record")
     errors = tuple(last_errors(last.log, ERRORS, start=last.log_start))
     server = last.server if last.server and last.server.alive else None
-    health = ask(last.url) if server else Health(stage="")
+    health = ask(last.url, timeout=TIMEOUT) if server else Health(stage="")
+    stage = health.stage
+    if server and server.suspended:
+        stage = f"{stage}: its process is suspended (SIGSTOP) → kill -CONT {server.pid}"
     return Status(
         state=_state(last, health),
         url=last.url,
         log=log,
-        stage=health.stage,
+        stage=stage,
         pid=server.pid if server else None,
         supervisor=last.supervisor.pid if last.supervisor.alive else None,
         uptime=round(server.uptime, 1) if server else None,
@@ -90,7 +95,7 @@ def status(settings: Settings) -> Status:
         restarts=last.restarts,
         reason=last.reason,
         errors=errors,
-        told=_told(settings) if server else {},
+        told=_told(settings) if server and health.status != UNRESPONSIVE else {},
     )
 
 
@@ -103,7 +108,7 @@ def _state(last: Record, health: Health) -> str:
 def _told(settings: Settings) -> dict[str, Any]:
     """What the server tells operators; nothing where it takes us for none."""
     try:
-        return admin.call(settings, "GET", "/admin/status") or {}
+        return admin.call(settings, "GET", "/admin/status", timeout=DETAILS_TIMEOUT) or {}
     except KitError:
         return {}
 

@@ -1,7 +1,7 @@
 """The supervisor: a small process that runs the server, and starts it again after a crash.
 
-It waits for signals and nothing else. SIGTERM and SIGINT are handed on to the server, and end the supervisor with it.
-Where the supervisor itself is killed, the kernel sends the server SIGTERM.
+It waits for signals, and looks now and then whether the log is large. SIGTERM and SIGINT are handed on to the server,
+and end the supervisor with it. Where the supervisor itself is killed, the kernel sends the server SIGTERM.
 """
 
 import contextlib
@@ -20,19 +20,21 @@ from runtime.errors import KitError
 from runtime.ops.process.crashes import USUAL, Crashes, Policy
 from runtime.ops.process.identity import Process
 from runtime.ops.process.record import Phase, Record
+from runtime.ops.process.rotation import rotate
 
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 STOPS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = STOPS | {signal.SIGCHLD}
 REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
+EVERY = 2.0  # seconds between two looks at the log's size
 LOGGER = "runtime.ops.process.supervisor"
 LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, the server's `url` and
-    the `form` of its log, ASR_LOG_FORMAT."""
+    """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, the server's `url`, and
+    of its log the `form`, ASR_LOG_FORMAT, the most bytes and how many files are kept."""
 
     command: tuple[str, ...]
     lock: int
@@ -40,6 +42,8 @@ class Order:
     log: str
     url: str
     form: str
+    log_bytes: int
+    log_files: int
     policy: Policy = USUAL
 
     def text(self) -> str:
@@ -70,6 +74,7 @@ class Supervisor:
     def run(self) -> None:
         """Return when no server is to run any more."""
         while True:
+            self._rotate()
             try:
                 server = self._launch()
             except OSError as error:
@@ -109,11 +114,13 @@ class Supervisor:
     def _attend(self, server: "subprocess.Popen[bytes]") -> int:
         """Wait until the server ends, handing signals on; returns its exit code as subprocess does."""
         while (code := server.poll()) is None:
-            received = signal.sigwait(SIGNALS)
-            if received in STOPS:
+            received = signal.sigtimedwait(SIGNALS, EVERY)
+            if received is None:
+                self._rotate()
+            elif received.si_signo in STOPS:
                 self._stopping = True
                 self._note(phase="stopping")
-                server.send_signal(received)
+                server.send_signal(received.si_signo)
         return code
 
     def _pause(self, crash: str, seconds: float) -> bool:
@@ -125,6 +132,12 @@ class Supervisor:
     def _end(self, phase: Phase, reason: str) -> None:
         self._say("error" if phase == "failed" else "info", reason)
         self._note(server=None, phase=phase, reason=reason)
+
+    def _rotate(self) -> None:
+        """Put the log aside if it is large; where there is no room for a copy, that is tried again and again."""
+        with contextlib.suppress(OSError):
+            if rotate(self._record.log, most_bytes=self._order.log_bytes, files=self._order.log_files):
+                self._note(log_start=0)
 
     def _say(self, level: str, text: str) -> None:
         """A line in the log, which is standard error. A full disk must not end the server."""

@@ -1,0 +1,103 @@
+"""The log of `invoke start` does not grow for ever, and nobody else reads it."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+from processes import LONG, port_of_its_own, start
+
+from env.settings import Settings
+from runtime.ops.process import record
+from runtime.ops.process.rotation import rotate
+from runtime.ops.process.stop import stop
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    with port_of_its_own(tmp_path) as made:
+        yield made.model_copy(update={"log_max_mib": 1, "log_files": 3})
+
+
+def logs(folder: Path) -> dict[str, str]:
+    """What each log holds."""
+    return {path.name.split(".", 1)[1]: path.read_text() for path in sorted(folder.iterdir())}
+
+
+def test_the_log_of_a_running_server_is_put_aside(settings: Settings) -> None:
+    start(settings)
+    log = record.place(settings).log
+    inode = log.stat().st_ino
+    for fill in "abc":
+        with log.open("a") as server:  # as its own lines come
+            server.write(fill * MIB)
+        deadline = monotonic() + LONG
+        while log.stat().st_size >= MIB:
+            assert monotonic() < deadline
+            sleep(0.05)
+    assert log.stat().st_ino == inode
+    stop(settings)
+    kept = logs(log.parent)
+    assert list(kept) == ["1.log", "2.log", "log"]
+    assert [set(text) for text in (kept["2.log"], kept["1.log"])] == [{"b"}, {"c"}]
+    assert "stopped, exit code 0" in kept["log"]
+    assert record.look(record.place(settings)).record.log_start == 0  # type: ignore[union-attr]
+
+
+def test_all_that_a_writer_says_is_kept_in_order(tmp_path: Path) -> None:
+    """A process that goes on writing while its log is copied and emptied."""
+    log, count = tmp_path / "server.log", 20_000
+    loop = f"i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo $i; done"  # a line a write
+    with log.open("ab") as file:
+        writer = subprocess.Popen(["sh", "-c", loop], stdout=file)
+    rotated = 0
+    while writer.poll() is None:
+        rotated += rotate(log, most_bytes=1000, files=1000)
+    assert rotated
+    numbers = [
+        int(line)
+        for path in sorted(tmp_path.iterdir(), key=lambda path: -int(path.name.split(".")[1].replace("log", "0")))
+        for line in path.read_text().split()
+    ]
+    assert numbers[-1] == count
+    assert sorted(set(numbers)) == numbers
+
+
+def test_a_log_of_which_no_copy_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("old")
+    assert not rotate(log, most_bytes=4, files=1)
+    assert rotate(log, most_bytes=3, files=1)
+    assert logs(tmp_path) == {"log": ""}
+
+
+def test_a_copy_that_cannot_be_written_costs_no_line(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("old")
+    (tmp_path / "server.part").mkdir()
+    with pytest.raises(OSError, match=r"server\.part"):
+        rotate(log, most_bytes=1, files=2)
+    assert log.read_text() == "old"
+
+
+def test_what_is_under_out_is_for_its_owner_alone(settings: Settings) -> None:
+    before = os.umask(0o022)
+    try:
+        start(settings)
+    finally:
+        os.umask(before)
+    log = record.place(settings).log
+    log.write_text("x" * MIB)
+    deadline = monotonic() + LONG
+    while not log.with_suffix(".1.log").exists():
+        assert monotonic() < deadline
+        sleep(0.05)
+    folders = [settings.out_dir, *(path for path in settings.out_dir.rglob("*") if path.is_dir())]
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
+    for path in (log, log.with_suffix(".1.log"), record.place(settings).lock):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
