@@ -1,6 +1,9 @@
 """Names and addresses of hosts: how URLs write them, and which of them are this machine's own."""
 
+import functools
 import ipaddress
+import socket
+from urllib.parse import urlsplit
 
 LOCALHOST = "localhost"
 
@@ -11,6 +14,22 @@ def in_url(host: str, port: int | None = None) -> str:
     """As a URL has it, with the port if there is one: an IPv6 address in brackets."""
     name = f"[{host}]" if ":" in host else host
     return name if port is None else f"{name}:{port}"
+
+
+def hostname(host: str) -> str:
+    """The name or address in what a `Host` header says: without port and brackets, in lower case; empty where there is
+    none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+@functools.cache
+def own_names() -> frozenset[str]:
+    """This machine's name, short and with its domain, as /etc/hosts or else the name server has it; that may take as
+    long as a name server keeps silent."""
+    return frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()))
 
 
 def is_loopback(host: str) -> bool:

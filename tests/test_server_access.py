@@ -1,7 +1,9 @@
 """Whose pages may use the server from a browser, who may give it orders, and where the secrets go."""
 
 import asyncio
+import socket
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -79,6 +81,13 @@ def refusal(server: Served, origin: Origin | None) -> str:
 FORWARDED = {"X-Forwarded-Proto": "https"}
 
 
+@pytest.fixture(scope="module")
+def named(transcriber: Transcriber) -> Iterator[Served]:
+    """A server with names of its own."""
+    with served(transcriber, allowed_hosts="asr.example, inner.example, other.example") as running:
+        yield running
+
+
 @pytest.mark.parametrize(
     ("origin", "headers", "code"),
     [
@@ -104,9 +113,9 @@ FORWARDED = {"X-Forwarded-Proto": "https"}
     ],
 )
 def test_a_page_of_the_server_is_its_own_behind_a_proxy_too(
-    server: Served, origin: str, headers: dict[str, str], code: str
+    named: Served, origin: str, headers: dict[str, str], code: str
 ) -> None:
-    answer = httpx.post(f"{server.url}/v1/realtime", headers={"Origin": origin, **headers}, timeout=PATIENCE)
+    answer = named.post("/v1/realtime", headers={"Origin": origin, **headers})
     assert answer.json()["error"]["code"] == code
     if code == "origin":
         assert f"asked as {headers['Host']}" in answer.json()["error"]["message"]
@@ -140,6 +149,7 @@ def test_admin_calls_need_no_key_on_this_machine(server: Served) -> None:
     [
         ({"X-Forwarded-For": "192.0.2.7"}, "through a proxy"),
         ({"Forwarded": "for=192.0.2.7"}, "through a proxy"),
+        ({"CF-Connecting-IP": "192.0.2.7"}, "through a proxy"),
         ({"Host": "rebound.example:8000"}, "rebound.example:8000, not for localhost"),
         ({"Host": "[::1"}, "not for localhost"),
         ({"Origin": "http://localhost:8000"}, "from a page"),
@@ -151,6 +161,15 @@ def test_admin_calls_that_may_be_of_another_are_refused(server: Served, headers:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_local")
     assert words in answer.json()["error"]["message"]
     assert "ASR_ADMIN_KEY" in answer.json()["error"]["message"]
+
+
+def test_admin_calls_in_the_http_of_a_bare_proxy_are_refused(server: Served) -> None:
+    """nginx's `proxy_pass` alone adds no header, but asks in HTTP/1.0."""
+    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+        connection.sendall(f"POST {ORDER} HTTP/1.0\r\nHost: 127.0.0.1:8000\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"through a proxy" in answer
 
 
 def test_admin_calls_from_another_machine_need_the_key(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from env.field import setting
 
 # Shorter ones can be guessed, and are not masked in support bundles.
 LEAST_LETTERS = 8
+NAME = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
 ORIGIN = r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 
 
@@ -62,6 +63,15 @@ class AccessSettings(BaseSettings):
         "除自带网页外,允许哪些来源的网页在浏览器中调用。未设置时均不允许。",
         form="origins with commas between, or *",
         pattern=rf"^(\*|{ORIGIN}(, *{ORIGIN})*)$",
+    )
+    allowed_hosts: str | None = setting(
+        None,
+        "",
+        "Further names by which the server may be asked where no key is needed, such as that of a proxy in front. "
+        "Addresses, names without a dot, and this machine's own always may.",
+        "无需密钥时,允许用来访问服务的其他主机名,例如前置代理的域名。IP 地址、不含点的名称和本机名称始终可用。",
+        form="names with commas between, or *",
+        pattern=rf"^(\*|{NAME}(, *{NAME})*)$",
     )
     tls_cert_file: Path | None = setting(
         None,

@@ -11,17 +11,19 @@ from runtime.server import operators
 from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
 from runtime.server.origins import read_origins
 from runtime.server.quotas import Caller
+from runtime.server.rebinding import ANY, read_hosts
 
 
 @dataclass(frozen=True)
 class Access:
-    """Callers' keys and limits, the operators' key, and the origins of pages."""
+    """Callers' keys and limits, the operators' key, the origins of pages, and further names of the server."""
 
     keys: Keys = field(default_factory=Keys)
     admin: Keys = field(default_factory=Keys)
     per_minute: int | None = None
     at_once: int | None = None
     origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
 
     def key(self, scope: Scope) -> Key | None:
         """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one."""
@@ -55,6 +57,7 @@ def read_access(settings: Settings) -> Access:
         admin = Keys((one_key(secret, owner="admin", variable=operators.VARIABLE),))
         if keys.find(secret.strip()):
             raise KitError(operators.VARIABLE, "is a caller's key too", "openssl rand -hex 24 makes another")
-    return Access(
-        keys, admin, settings.requests_per_minute, settings.requests_at_once, read_origins(settings.cors_origins)
-    )
+    origins = read_origins(settings.cors_origins)
+    # A page that may ask anyway gains nothing by another name.
+    hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)
+    return Access(keys, admin, settings.requests_per_minute, settings.requests_at_once, origins, hosts)

@@ -7,14 +7,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.server.access import Access
 from runtime.server.errors import ApiError
+from runtime.server.guesses import Guesses
 from runtime.server.keys import SUBPROTOCOL
 from runtime.server.life import Life
 from runtime.server.operators import check_operator
 from runtime.server.origins import check_origin
 from runtime.server.quotas import Quotas
+from runtime.server.rebinding import check_host
 
 CALLERS = "/v1/"
 OPERATORS = "/admin/"
+OPEN = ("/health/", "/metrics")  # to everybody, also where there are keys
 
 
 class Gate:
@@ -23,23 +26,27 @@ class Gate:
 
     def __init__(self, app: ASGIApp, *, life: Life, access: Access) -> None:
         self._app, self._life, self._access = app, life, access
-        self._quotas = Quotas()
+        self._quotas, self._guesses = Quotas(), Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or lead one WebSocket's conversation."""
         path = scope.get("path", "")
         try:
+            if path.startswith(OPERATORS):
+                check_operator(scope, self._access.admin)
+            elif not (self._access.keys.known or path.startswith(OPEN)):
+                await check_host(scope, self._access.hosts)
             if path.startswith(CALLERS):
                 await self._call(scope, receive, send)
                 return
-            if path.startswith(OPERATORS):
-                check_operator(scope, self._access.admin)
             await self._app(scope, receive, send)
         except ApiError as refusal:  # of a WebSocket too: uvicorn answers what is not open yet as HTTP
+            if refusal.status == 401:
+                refusal = self._guesses.answer(scope, refusal)
             await refusal.response()(scope, receive, send)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        check_origin(scope, self._access.origins)
+        check_origin(scope, self._access.origins, keyed=bool(self._access.keys.known))
         key = self._access.key(scope)
         scope.setdefault("state", {})["owner"] = key.owner if key else ""
         if "subprotocols" in scope:  # the key is not for the routes

@@ -1,16 +1,20 @@
 """Who may give a running server orders: whoever has the admin key, or where there is none, this machine."""
 
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from runtime.hosts import is_loopback
+from runtime.hosts import hostname, is_loopback
 from runtime.server.errors import ApiError
 from runtime.server.keys import Keys, given_key, unknown
 
 VARIABLE = "ASR_ADMIN_KEY"
-FORWARDED = ("forwarded", "x-real-ip", "via")
+# What proxies add beside X-Forwarded-*: the standards' own (RFC 7239, RFC 9110), and those of nginx's examples, Envoy,
+# Akamai, Cloudflare and Azure.
+FORWARDED = (
+    *("forwarded", "via", "x-real-ip", "x-client-ip", "x-original-host", "x-original-forwarded-for"),
+    *("x-envoy-external-address", "true-client-ip", "cf-connecting-ip", "x-arr-log-id"),
+)
+OLD_HTTP = "1.0"  # in which nginx asks where nothing else is set, and no client of ours does
 
 
 def check_operator(scope: Scope, admin: Keys) -> None:
@@ -35,19 +39,12 @@ def _elsewhere(scope: Scope) -> str:
     address, _ = scope["client"]
     if not is_loopback(address):
         return f"this one comes from {address}"
-    if is_forwarded(headers):
+    if is_forwarded(headers) or scope["http_version"] == OLD_HTTP:
         return "this one comes through a proxy"
     # A page that the operator looks at can call this machine too; with a name of its own for it, unnoticed by browsers.
     if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
         return "this one comes from a page in a browser"
     host = headers.get("host", "")
-    if not is_loopback(_hostname(host)):
+    if not is_loopback(hostname(host)):
         return f"this one is for {host or 'no host'}, not for localhost"
     return ""
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

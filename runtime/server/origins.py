@@ -13,6 +13,7 @@ from runtime.server.operators import is_forwarded
 
 ANY = "*"
 REALTIME = "/v1/realtime"
+HARMLESS = ("GET", "HEAD", "OPTIONS")  # change and cost nothing, and another's page cannot read the answer
 PORT = r":\d+$"
 USUAL_PORTS = {"http": ":80", "https": ":443"}  # browsers leave them out
 # What pages may read of an answer, beside what CORS lets them read anyway.
@@ -43,16 +44,21 @@ def let_in(app: FastAPI, origins: frozenset[str]) -> None:
         )
 
 
-def check_origin(scope: Scope, origins: frozenset[str]) -> None:
-    """Raises ApiError, 403, for a WebSocket from a page of another origin: browsers open those without asking, as they
-    do not apply CORS to them. Programs name no origin. What asks at a WebSocket's address without being one, as a page
-    does to learn why it was refused, is answered likewise."""
+def check_origin(scope: Scope, origins: frozenset[str], *, keyed: bool) -> None:
+    """Raises ApiError, 403, for what a page of another origin asks and browsers send without asking first: a WebSocket,
+    as they do not apply CORS to those, and a form where no key is needed, which only scripts can add. Programs name no
+    origin. What asks at a WebSocket's address without being one, as a page does to learn why it was refused, is
+    answered likewise."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
-    if not (scope["type"] == "websocket" or scope["path"].rstrip("/") == REALTIME):
-        return
     if origin is None or ANY in origins or origin in origins:
         return
+    if not (scope["type"] == "websocket" or scope["path"].rstrip("/") == REALTIME):
+        # Of Sec-Fetch-Site browsers say the truth, behind any proxy. An origin that is no page's, as an extension's or
+        # an application's, can be no page's pretence.
+        own = headers.get("sec-fetch-site") == "same-origin" or origin.partition("://")[0] not in (*USUAL_PORTS, "null")
+        if keyed or scope["method"] in HARMLESS or own:
+            return
     # As a proxy in front was asked. Scripts can set that header for no WebSocket, and Host for nothing.
     forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
     asked = [host for host in (headers.get("host", ""), forwarded) if host]

@@ -10,8 +10,9 @@ from typing import Any
 from env.field import note, variable
 from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
+from runtime.directories import make_private
 from runtime.errors import KitError
-from runtime.hosts import in_url
+from runtime.hosts import in_url, own_names
 from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import monitoring
@@ -159,7 +160,16 @@ def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, s
         found[variable("model")] = DEMO
     if settings.op_cache_dir:
         found[variable("op_cache_dir")] = OP_CACHE
+    if names := allowed_hosts(settings):
+        found[variable("allowed_hosts")] = ",".join(names)
     return found | {variable(name): GIVEN[name] for name in given(settings)}
+
+
+def allowed_hosts(settings: Settings) -> list[str]:
+    """The names by which the server may be asked beside those that it knows itself: this host's too, which a container
+    cannot tell."""
+    given = settings.allowed_hosts.replace(" ", "").split(",") if settings.allowed_hosts else []
+    return given if "*" in given else [*given, *sorted(name for name in own_names() if "." in name)]
 
 
 def proxies(environment: Mapping[str, str]) -> list[str]:
@@ -250,7 +260,7 @@ def make_writable(directory: Path, owner: tuple[int, int]) -> None:
     The container has no capabilities: even its root may write only what is open to it.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
         if os.geteuid() == 0:
             os.chown(directory, *owner)
         elif directory.stat().st_uid == os.geteuid() != owner[0]:
