@@ -148,6 +148,12 @@ STRIKES: Mapping[str, Callable[[], Strike]] = {
 }
 
 
+def helpers() -> list[psutil.Process]:
+    """The helper processes of this process."""
+    (template,) = [one for one in psutil.Process().children() if "runtime.sandbox.template" in one.cmdline()]
+    return list(template.children())
+
+
 @dataclass
 class Observed:
     """Bytes of memory, descriptors of the server, and seconds."""

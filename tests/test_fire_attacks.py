@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
-from attacks import SOMEBODY_ELSE, STRIKES
-from serving import PATIENCE, TRANSCRIPTIONS, Served, served
+from attacks import SOMEBODY_ELSE, STRIKES, helpers, main, voids
+from fronting import until
+from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, served
 
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
@@ -31,3 +33,22 @@ def test_an_attack_costs_its_caller_alone(server: Served, speech: list[Clip], at
             answer = client.post(server.url + TRANSCRIPTIONS, files={"file": clip.path.read_bytes()})
             assert answer.json()["text"] == clip.text
         assert {one.result() for one in strikes} <= REFUSED
+
+
+def test_what_nobody_waits_for_is_read_no_further(server: Served, tmp_path: Path) -> None:
+    file = tmp_path / "slow.webm"
+    file.write_bytes(voids())
+    connection = hang_up_after_upload(server, Clip(file, None, "", ""))
+    until(lambda: any(one.nice() > 0 for one in helpers()))
+    connection.close()
+    until(lambda: not any(one.nice() > 0 for one in helpers()))
+    assert server.life.await_idle(PATIENCE)
+
+
+def test_the_benchmark_of_attacks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--seconds", "1", "nothing", "forged table"])
+    *_, nothing, forged = capsys.readouterr().out.splitlines()
+    assert nothing.startswith("nothing")
+    assert "'nothing': " in nothing
+    assert forged.startswith("forged table")
+    assert "{400: " in forged

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from attacks import forged_table, many_tracks, voids
+from attacks import forged_table, helpers, many_tracks, voids
 from audio_files import ffmpeg
 from fronting import until
 
@@ -52,12 +52,6 @@ def decode(file: bytes, *, bounds: Bounds = WIDE, cancellation: Cancellation | N
             task, io.BytesIO(file), into.fileno(), ARGUMENTS, bounds=bounds, cancellation=cancellation
         )
         return found
-
-
-def helpers() -> list[psutil.Process]:
-    """The helper processes of this process."""
-    (template,) = [one for one in psutil.Process().children() if "runtime.sandbox.template" in one.cmdline()]
-    return list(template.children())
 
 
 def at_work() -> psutil.Process:
