@@ -10,6 +10,6 @@ def make_private(directory: Path) -> None:
 
     Raises OSError.
     """
-    if not directory.is_dir():
+    if not directory.parent.exists():
         make_private(directory.parent)
-        directory.mkdir(mode=MODE, exist_ok=True)
+    directory.mkdir(mode=MODE, exist_ok=True)
