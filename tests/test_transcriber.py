@@ -1,11 +1,13 @@
 """From audio to transcript with the demo model: seams, silence, languages, context, limits, memory."""
 
+import gc
 import itertools
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fronting import until
 from simulated_npu import on_npu, stand_in
 
 from env.loading import load_settings
@@ -267,3 +269,15 @@ def test_weights_that_do_not_fit_are_told_with_their_size() -> None:
         open_transcriber(load_settings(NPU)),
     ):
         pass
+
+
+def test_audio_is_given_back_once_it_is_transcribed(transcriber: Transcriber, speech: list[Clip]) -> None:
+    def held() -> int:
+        """Files of the kernel's in which this process has samples."""
+        places = [place for place in Path("/proc/self/fd").iterdir() if place.is_symlink()]
+        return sum("memfd:samples" in str(place.readlink()) for place in places)
+
+    gc.collect()
+    before = held()
+    transcriber.transcribe(speech[0].path)
+    until(lambda: held() <= before)
