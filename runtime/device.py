@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtime.directories import make_private
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 
 # torch_npu registers itself as soon as torch is imported, and brings torch down with it where CANN is missing. The kit
 # imports it by hand, to say what is wrong.
@@ -30,7 +30,11 @@ class DeviceError(KitError):
     """The device asked for cannot be used."""
 
 
-class OutOfMemoryError(KitError):
+class DeviceFaultError(DeviceError, FaultError):
+    """The device is there and refuses its use: it is held by another process, is being reset, or is sick."""
+
+
+class OutOfMemoryError(FaultError):
     """The weights, or one utterance on its own, do not fit into the device's memory."""
 
 
@@ -131,7 +135,8 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
     `exports` are environment variables of torch_npu and CANN, set before either loads. `jit_compile` False makes
     torch_npu use the operators' precompiled kernels; True compiles each for each new shape.
 
-    Raises DeviceError where an NPU was asked for by name and cannot be used, or the operators' cache cannot be made.
+    Raises DeviceError where an NPU was asked for by name and cannot be used (DeviceFaultError: as it is now), or the
+    operators' cache cannot be made.
     """
     make_operator_cache(exports)
     os.environ.update(exports)
@@ -139,13 +144,14 @@ def open_device(wanted: str, *, exports: Mapping[str, str], jit_compile: bool = 
     if wanted == "cpu":
         return Device("cpu", "ASR_DEVICE asks for the CPU")
     index = int(wanted.partition(":")[2] or 0)
-    reason = _unusable(index)
-    if not reason:
-        _npu().set_compile_mode(jit_compile=jit_compile)
-        return Device(f"npu:{index}")
-    if wanted == "auto":
-        return Device("cpu", reason)
-    raise DeviceError(wanted, reason)
+    try:
+        _check_usable(wanted, index)
+    except DeviceError as error:
+        if wanted == "auto":
+            return Device("cpu", error.reason)
+        raise
+    _npu().set_compile_mode(jit_compile=jit_compile)
+    return Device(f"npu:{index}")
 
 
 def make_operator_cache(exports: Mapping[str, str]) -> None:
@@ -195,25 +201,26 @@ def _npu() -> Any:
     return torch.npu  # type: ignore[attr-defined]  # torch_npu puts it there
 
 
-def _unusable(index: int) -> str:
-    """Why NPU `index` cannot be used, with the next step; empty if it can."""
+def _check_usable(wanted: str, index: int) -> None:
+    """Raises DeviceError, with the next step, where NPU `index` cannot be used; DeviceFaultError where it is there, or
+    CANN cannot tell."""
     try:
         import torch_npu  # noqa: F401 - there on Ascend hosts only
     except ModuleNotFoundError as error:
+        reason = f"torch_npu cannot be imported: {error}"
         if error.name == "torch_npu":
-            return "torch_npu is not installed: install the npu stack (python env/install.py npu)"
-        return f"torch_npu cannot be imported: {error}"
+            reason = "torch_npu is not installed: install the npu stack (python env/install.py npu)"
+        raise DeviceError(wanted, reason) from None
     except (ImportError, RuntimeError, OSError) as error:
-        return _import_failure(str(error))
+        raise DeviceError(wanted, _import_failure(str(error))) from None
     try:
         count = _npu().device_count()
-        if index >= count:
-            return _not_visible(index, count)
+        if index >= count:  # of several, another number was meant; with none, the only one may be away for a while
+            raise (DeviceError if count else DeviceFaultError)(wanted, _not_visible(index, count))
         _npu().set_device(index)
         _npu().mem_get_info(index)
     except RuntimeError as error:
-        return _use_failure(index, str(error))
-    return ""
+        raise DeviceFaultError(wanted, _use_failure(index, str(error))) from None
 
 
 def _import_failure(message: str) -> str:

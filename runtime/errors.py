@@ -18,6 +18,11 @@ class KitError(Exception):
         return f"{self.subject}: {self.reason}" + (f" → {self.advice}" if self.advice else "")
 
 
+class FaultError(KitError):
+    """The fault is in a device, or in what serves instead of one, not in how the kit is set up: the same may work later
+    without a change."""
+
+
 class UsageError(KitError):
     """The fault is in what was typed: a flag, a setting, a name."""
 

@@ -61,12 +61,6 @@ def test_the_supervisor_logs_as_the_server_does(settings: Settings) -> None:
     assert {line["level"] for line in told} == {"error"}
 
 
-def test_a_server_whose_engine_is_lost_is_started_again(settings: Settings) -> None:
-    with pytest.raises(NotStartedError, match=r"crashed: exit code 70.*had been started again once"):
-        start(settings, "lost", policy=Policy(restarts=1, pause=0.01))
-    assert log_of(settings).count("the engine: has failed") == 2
-
-
 def test_old_crashes_do_not_count(settings: Settings) -> None:
     def after_three(stage: str) -> None:
         if stage.startswith("crashed") and log_of(settings).count("starts again") >= 3:

@@ -22,7 +22,7 @@ from vllm_package import child, order
 
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.logs import Reader
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 from runtime.ops.process.identity import Process
 from runtime.server.signals import StoppedError
 
@@ -94,7 +94,7 @@ def test_its_environment_is_not_the_kits(site: Path) -> None:
 
 def test_a_start_that_fails_says_why(site: Path) -> None:
     with child(order(site, "broken")) as (made, heard):
-        with pytest.raises(KitError) as raised:
+        with pytest.raises(FaultError) as raised:
             made.start(LONG)
         assert made.pid is None
     assert raised.value.subject == "vLLM on cpu"
@@ -105,7 +105,7 @@ def test_a_start_that_fails_says_why(site: Path) -> None:
 
 def test_a_start_that_takes_too_long_is_given_up(site: Path) -> None:
     with child(order(site, "slow")) as (made, _):
-        with pytest.raises(KitError, match=r"not ready after 1 s.*ASR_VLLM_START_SECONDS"):
+        with pytest.raises(FaultError, match=r"not ready after 1 s.*ASR_VLLM_START_SECONDS"):
             made.start(1)
         assert made.pid is None
 

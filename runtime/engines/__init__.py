@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from env.groups.model import EngineName
 from runtime.device import Device
-from runtime.errors import KitError
+from runtime.errors import FaultError
 from runtime.wording import Wording
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Status:
     servers: tuple[Server, ...] = ()
 
 
-class EngineError(KitError):
+class EngineError(FaultError):
     """The engine itself has failed, not an utterance; it must be started anew."""
 
 

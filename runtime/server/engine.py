@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -12,9 +11,10 @@ from time import monotonic
 from env.settings import Settings
 from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Observer
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.supervisor import LOST
 from runtime.server.life import Life
 from runtime.server.listening import Listener
 from runtime.server.logs import adopt
@@ -24,15 +24,17 @@ from runtime.server.stages import Loading
 from runtime.server.watch import Watch, warm_up
 from runtime.transcriber import Transcriber, open_transcriber
 
+ADVICE = "npu-smi info tells how the device is"
 LAST_ANSWERS = 1.0  # seconds for requests that were given up to be told so
 
 log = logging.getLogger(__name__)
 
 
-class EngineLostError(KitError):
-    """The engine fails again and again. A new process may do better: the device's context ends with the old one."""
+class EngineLostError(FaultError):
+    """The engine fails again and again, or its device is at fault when it is loaded. A new process may do better: the
+    device's context ends with the old one."""
 
-    exit_code = os.EX_SOFTWARE  # 70 in sysexits.h; supervisors and containers start again after it
+    exit_code = LOST  # 70 in sysexits.h; supervisors and containers start again after it
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,31 @@ class Keeper:
     def run(self, policy: Policy) -> Farewell:
         """Serve until the server ends, with one engine after the other.
 
-        Raises what loading the first one raises, StoppedError where the server ends while there is none, and
-        EngineLostError where they fail more often than `policy` allows; servers elsewhere may stay away for as long as
-        they like.
+        Raises what loading the first one raises where that is no fault of a device, StoppedError where the server ends
+        while there is none, and EngineLostError where the first one cannot be loaded because of such a fault, or they
+        fail more often than `policy` allows; servers elsewhere may stay away for as long as they like.
         """
         life, crashes, why = self.life, Crashes(policy), ""
         while True:
             try:
                 return self._serve_with_one(why)
             except Exception as error:  # torch, CANN and files raise what they like
-                if not life.served:
+                if not (life.served or is_fault(error)):
                     raise
                 foreseen = isinstance(error, KitError)
                 words = str(error) if foreseen else f"{type(error).__name__}: {error}"
                 if not isinstance(error, EngineError):  # which the engine has logged
-                    log.error("the engine cannot be loaded again: %s", words, exc_info=None if foreseen else error)
+                    again = " again" if life.served else ""
+                    log.error("the engine cannot be loaded%s: %s", again, words, exc_info=None if foreseen else error)
                 life.crashed(words)
+            if not life.served:
+                raise EngineLostError("the engine", f"cannot be loaded: {life.crash}", ADVICE)
             pause = crashes.add(monotonic())
             if pause is None and self._is_front:  # a new process would do nothing for servers elsewhere
                 pause = policy.longest_pause
             if pause is None:
                 reason = f"has failed, and had been loaded again {policy}: {life.crash}"
-                raise EngineLostError("the engine", reason, "npu-smi info tells how the device is")
+                raise EngineLostError("the engine", reason, ADVICE)
             why = f"the engine has failed: {life.crash}"
             life.enter(f"restarting in {pause:g} s: {why}", level=logging.ERROR)
             if life.pause(pause):
@@ -115,6 +120,14 @@ class Keeper:
         self.listener.call(functools.partial(service.give_up, lost))
         life.await_idle(LAST_ANSWERS)
         raise lost
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether what an engine raised may go away by itself. torch and CANN raise a RuntimeError for all that happens on
+    a device; an operator that it does not have is no such fault. Of a clip that was not decoded, the cause counts."""
+    kinds = (FaultError, RuntimeError, MemoryError)
+    told = [one for one in (error, error.__cause__) if isinstance(one, kinds)]
+    return bool(told) and not any(isinstance(one, NotImplementedError) for one in told)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,24 @@
 """A server's life: listen, check, load, warm up, be ready, drain."""
 
+import contextlib
 import logging
 import os
 import resource
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.process import record
-from runtime.ops.process.crashes import USUAL, Policy
+from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process
+from runtime.ops.process.losses import Losses, forget
 from runtime.server import logs, preflight
 from runtime.server.access import read_access
 from runtime.server.app import create_app
-from runtime.server.engine import Keeper
+from runtime.server.engine import EngineLostError, Keeper
 from runtime.server.instruments import Metrics
 from runtime.server.life import Life
 from runtime.server.listening import listening
@@ -40,13 +44,15 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     """Run until SIGTERM or SIGINT, then drain and return. `on_ready` hears the port each time that it is ready.
 
     Ready means that a clip was transcribed through the path that requests take. An engine that fails then is loaded
-    again, as often as `policy` allows; until it is ready, requests are refused. Draining means that new requests are
-    refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT; what is not done
-    then is refused too. Raises KitError where the server cannot start, EngineLostError where no engine lives.
+    again, as often as `policy` allows; until it is ready, requests are refused. Where none lives, the process ends, and
+    the next one waits before it loads: the longer, the more often that was in vain. Draining means that new requests
+    are refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT; what is not
+    done then is refused too. Raises KitError where the server cannot start, EngineLostError where no engine lives.
     """
     logs.configure(settings)
     life = Life()
     stops = Stops(life)
+    losses = record.place(settings).losses
     allow_files()
     app = create_app(life, access=read_access(settings))
     metrics: Metrics = app.state.metrics
@@ -56,15 +62,42 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
                 with stops.interrupting():
                     life.enter("verifying weights")
                     preflight.check(settings, on_bytes=Tally(life).add)
+                await_turn(life, losses, policy)
                 farewell = Keeper(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
         except StoppedError:
             log.info("%s", life.stage)
             farewell = Farewell()
+        except EngineLostError as error:
+            now = time.time()
+            with noted("the next process will not wait before it loads"):
+                Losses.read(losses, now, policy).add(losses, now, error.reason)
+            raise
         log.info("stopped, %s", farewell)
-        try:
+        with noted("invoke stop will not know how many requests were answered"):
             farewell.write(record.place(settings).farewell, Process.of(os.getpid()))
-        except KitError as error:
-            log.warning("invoke stop will not know how many requests were answered: %s", error)
+        with noted("the next start may wait for what this one has lost"):
+            forget(losses)
+
+
+def await_turn(life: Life, path: Path, policy: Policy) -> None:
+    """Wait until an engine is due, after those that earlier processes have lost. Raises StoppedError where the server
+    ends meanwhile."""
+    now = time.time()
+    losses = Losses.read(path, now, policy)
+    if pause := losses.pause(now, policy):
+        lost = f"lost {times(len(losses.times))} within {policy.window:.0f} s, at last: {losses.reason}"
+        life.enter(f"waiting {pause:.0f} s before the engine is loaded, which was {lost}", level=logging.WARNING)
+        if life.pause(pause):
+            raise StoppedError
+
+
+@contextlib.contextmanager
+def noted(consequence: str) -> Iterator[None]:
+    """What cannot be written down must not change how the server ends."""
+    try:
+        yield
+    except KitError as error:
+        log.warning("%s: %s", consequence, error)
 
 
 def allow_files() -> None:

@@ -19,7 +19,7 @@ from typing import IO
 from runtime.engines.vllm.flags import LOOPBACK, Order
 from runtime.engines.vllm.launcher import STARTER
 from runtime.engines.vllm.logs import Reader
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 from runtime.ops.process import supervisor
 
 GRACE = 5.0  # seconds for a start that is given up to end by itself
@@ -72,8 +72,8 @@ class Child:
     def start(self, within: float) -> None:
         """Return when it is ready, as its /health says.
 
-        Raises KitError where it ends before or is not ready `within` seconds; then, and if this is interrupted by
-        another exception, nothing of it is left.
+        Raises KitError where it ends before because of how it is set up, FaultError where it ends for another reason or
+        is not ready `within` seconds; then, and if this is interrupted by another exception, nothing of it is left.
         """
         deadline = time.monotonic() + within
         try:
@@ -84,7 +84,7 @@ class Child:
                 if time.monotonic() > deadline:
                     reason = f"not ready after {within:.0f} s; it was {self._reader.stage}"
                     advice = "ASR_VLLM_START_SECONDS gives it longer, ASR_LOG_LEVEL=debug shows all that it says"
-                    raise KitError(self.order.name, reason, advice)
+                    raise FaultError(self.order.name, reason, advice)
             with self._lock:
                 self._ready = not self._ended.is_set()
             if not self._ready:
@@ -185,7 +185,8 @@ class Child:
         """Why it did not become ready."""
         how, cure = self._how()
         reason = f"has ended while {self._reader.stage}, {how}"
-        return KitError(self.order.name, reason, cure or "ASR_LOG_LEVEL=debug shows all that it says")
+        kind = KitError if self._reader.refused else FaultError
+        return kind(self.order.name, reason, cure or "ASR_LOG_LEVEL=debug shows all that it says")
 
     def _how(self) -> tuple[str, str]:
         """How it has ended and for what reason, as far as it said so, and what to do about that, which may be empty."""

@@ -49,17 +49,22 @@ NOTABLE = re.compile(
 HARMLESS = re.compile(
     r"Enforce eager set|Inductor compilation was disabled|Found ulimit|Default vLLM sampling parameters|Casting torch"
 )
-# What to do about an error, by what it says.
-CURES = tuple(
+# What to do about an error, by what it says: those of the first kind stay until something is set otherwise.
+SETTINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), cure)
     for pattern, cure in (
         (r"unrecognized arguments|invalid choice|argument -|expected one argument", "correct ASR_VLLM_FLAGS"),
         (r"multimodal_config", "vLLM wants a Python, or an image, without qwen-asr"),
         (r"max seq len|max_model_len", "lower ASR_VLLM_MAX_MODEL_LEN, or raise ASR_VLLM_MEMORY_SHARE"),
-        (r"out of memory|memory utilization|cache blocks", "npu-smi info tells who has memory; ASR_VLLM_MEMORY_SHARE"),
         (r"LD_PRELOAD", "set LD_PRELOAD to libtcmalloc and libiomp5 before, which `make test-vllm` sets up"),
-        (r"died unexpectedly", "dmesg tells if memory ran out, npu-smi info how NPUs are"),
         (r"bfloat16", "ASR_DTYPE=float16, as the 310P has no bfloat16"),
+    )
+)
+FAULTS = tuple(
+    (re.compile(pattern, re.IGNORECASE), cure)
+    for pattern, cure in (
+        (r"out of memory|memory utilization|cache blocks", "npu-smi info tells who has memory; ASR_VLLM_MEMORY_SHARE"),
+        (r"died unexpectedly", "dmesg tells if memory ran out, npu-smi info how NPUs are"),
     )
 )
 
@@ -99,8 +104,18 @@ class Reader:
         if self._refusal:
             reason, _, cure = self._refusal.partition(" → ")
             return reason, cure
-        error = self._error if time.monotonic() - self._erred < RECENT else ""
-        return error, next((cure for pattern, cure in CURES if pattern.search(error)), "")
+        error = self._recent
+        return error, next((cure for pattern, cure in (*SETTINGS, *FAULTS) if pattern.search(error)), "")
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended because of how it is set up, as far as it said so."""
+        return bool(self._refusal) or any(pattern.search(self._recent) for pattern, _ in SETTINGS)
+
+    @property
+    def _recent(self) -> str:
+        """The last error, if it may be why it ended; else empty."""
+        return self._error if time.monotonic() - self._erred < RECENT else ""
 
     def _take(self, kind: str, text: str) -> None:
         """What the launcher tells."""

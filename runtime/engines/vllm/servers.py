@@ -13,7 +13,7 @@ from runtime.engines.stream import Stream
 from runtime.engines.vllm.checking import Found
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.flags import Order
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 
 log = logging.getLogger("runtime.engines.vllm")
 
@@ -94,13 +94,17 @@ def troubles(servers: Iterable[Server]) -> str:
 
 
 def none_ready(servers: Sequence[Server], *, seconds: float) -> KitError:
-    """What to tell where these are all servers, and none can be used after so many seconds."""
-    if len(servers) == 1 and servers[0].refusal:
-        return servers[0].refusal
+    """What to tell where these are all servers, and none can be used after so many seconds: a FaultError, unless each
+    refuses how it is set up."""
+    refusals = [server.refusal for server in servers if server.refusal]
+    if len(servers) == len(refusals) == 1:
+        return refusals[0]
+    lasting = len(refusals) == len(servers) and not any(isinstance(error, FaultError) for error in refusals)
+    kind = KitError if lasting else FaultError
     if all(server.refusal or server.order for server in servers):
-        return KitError("vLLM", f"no server is ready: {troubles(servers)}")
+        return kind("vLLM", f"no server is ready: {troubles(servers)}")
     reason = f"no server is ready after {seconds:g} s: {troubles(servers)}"
-    return KitError("vLLM", reason, "start one there: invoke vllm")
+    return kind("vLLM", reason, "start one there: invoke vllm")
 
 
 def versions(servers: Iterable[Server]) -> str:

@@ -6,23 +6,33 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Policy:
     """Start again at most `restarts` times within `window` seconds, after a pause of `pause` seconds that doubles with
-    each crash in that time."""
+    each crash in that time. What fails because of a device is tried on and on; then `longest` is where the pause ends
+    to double."""
 
     restarts: int = 3
     window: float = 3600.0
     pause: float = 1.0
+    longest: float = 300.0  # as Kubernetes' CrashLoopBackOff
 
     @property
     def longest_pause(self) -> float:
         """The pause before the last restart, in seconds."""
         return float(self.pause * 2 ** (self.restarts - 1))
 
+    def backoff(self, failures: int) -> float:
+        """The pause after so many failures within the window, in seconds, where it is tried on and on."""
+        return float(min(self.pause * 2.0 ** (failures - 1), self.longest)) if failures else 0.0
+
     def __str__(self) -> str:
-        often = "once" if self.restarts == 1 else f"{self.restarts} times"
-        return f"{often} within {self.window:.0f} s"
+        return f"{times(self.restarts)} within {self.window:.0f} s"
 
 
 USUAL = Policy()
+
+
+def times(count: int) -> str:
+    """So many times, in words."""
+    return "once" if count == 1 else f"{count} times"
 
 
 class Crashes:

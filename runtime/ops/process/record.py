@@ -33,6 +33,7 @@ class Place:
     record: Path
     log: Path
     farewell: Path
+    losses: Path
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def place(settings: Settings) -> Place:
     """Where the server on the settings' port is on record, and its log."""
     out, name = under_project(settings.out_dir), f"server-{settings.port}"
     run, log = out / "run", out / "logs" / f"{name}.log"
-    return Place(run / f"{name}.lock", run / f"{name}.json", log, run / f"{name}.farewell.json")
+    farewell, losses = run / f"{name}.farewell.json", run / f"{name}.losses.json"
+    return Place(run / f"{name}.lock", run / f"{name}.json", log, farewell, losses)
 
 
 def look(spot: Place) -> Service:

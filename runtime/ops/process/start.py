@@ -15,10 +15,11 @@ from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
 from runtime.ops.process import record
-from runtime.ops.process.crashes import USUAL, Policy
+from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.health import ask
 from runtime.ops.process.identity import check_handles, ended
 from runtime.ops.process.logs import tail
+from runtime.ops.process.losses import forget
 from runtime.ops.process.record import Place, Record
 from runtime.ops.process.stop import end
 from runtime.ops.process.supervisor import Order
@@ -58,8 +59,9 @@ def start(
     """Have a server run on the settings' port and be ready; one that runs already is only waited for. `on_stage` hears
     how far it is.
 
-    Raises NotStartedError with the end of the log where the server ends before it is ready, KitError where it cannot be
-    started at all: the port is another's, a file cannot be written. On Ctrl-C a server that this call started is ended.
+    Raises NotStartedError with the end of the log where the server ends before it is ready, or is ended because it was
+    started again as often as `policy` allows; KitError where it cannot be started at all: the port is another's, a file
+    cannot be written. On Ctrl-C a server that this call started is ended.
     """
     spot = record.place(settings)
     mine = False
@@ -69,6 +71,7 @@ def start(
             mine = record.take(lock)
             if mine:
                 _check_port(settings)
+                forget(spot.losses)
                 order = Order(
                     command=tuple(command),
                     lock=lock,
@@ -81,7 +84,7 @@ def start(
                     policy=policy,
                 )
                 _detach(settings, spot, order)
-        return _await_ready(spot, already=not mine, on_stage=on_stage)
+        return _await_ready(spot, already=not mine, on_stage=on_stage, restarts=policy.restarts)
     except KeyboardInterrupt:
         if not mine:
             raise StartInterruptedError("start", "interrupted; the server was there before, and goes on") from None
@@ -126,7 +129,7 @@ def _detach(settings: Settings, spot: Place, order: Order) -> None:
         raise NotStartedError("server", f"could not be detached; the end of its log:\n{_tail(spot.log, begin)}")
 
 
-def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None]) -> Started:
+def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None], restarts: int) -> Started:
     service = record.settled(spot)
     process, last = service.process, service.record
     if process and last and process != last.supervisor:
@@ -138,6 +141,11 @@ def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None])
         last = Record.read(spot.record) or last
         if health.status == "ready" and last.server and last.phase == "running":
             return Started(last.url, last.server.pid, last.log, already)
+        if not already and last.restarts > restarts:  # a device that is at fault is tried on and on, but not for nobody
+            end(spot, now=True, patience=0)
+            lines = _tail(spot.log, last.log_start)
+            reason = f"is not ready, and was started again {times(restarts)}: {last.reason}"
+            raise NotStartedError("server", f"{reason}; the end of its log, {spot.log}:\n{lines}")
         on_stage(last.reason if last.phase == "pausing" else health.stage)
         with process.handle() as handle:
             over = handle is None or ended(handle, EVERY)

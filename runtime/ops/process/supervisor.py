@@ -27,6 +27,7 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = STOPS | {signal.SIGCHLD}
 REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
 EVERY = 2.0  # seconds between two looks at the log's size
+LOST = os.EX_SOFTWARE  # of one whose engine is lost: it is tried on and on, and waits itself, see losses.py
 LOGGER = "runtime.ops.process.supervisor"
 LIBC = ctypes.CDLL(None)
 
@@ -91,7 +92,7 @@ class Supervisor:
             if code in REFUSALS:
                 return self._end("failed", f"{cause}; its log says why")
             crash = f"crashed: {cause}, pid {server.pid}, after {time.monotonic() - begun:.0f} s"
-            pause = self._crashes.add(time.monotonic())
+            pause = self._order.policy.pause if code == LOST else self._crashes.add(time.monotonic())
             if pause is None:
                 return self._end("failed", f"{crash}, and had been started again {self._order.policy}")
             if self._pause(crash, pause):
