@@ -49,6 +49,12 @@ class Settings(
         """The engine that decodes: ASR_ENGINE, or the stack's."""
         return self.engine or ("vllm" if self.stack == "vllm" else "transformers")
 
+    @property
+    def spool_most_mib(self) -> int:
+        """Most that uploads and fetched files take on disk together: ASR_SPOOL_MAX_MIB, or room for three of the
+        largest; one that comes as JSON is there twice, in base64 and decoded."""
+        return self.spool_max_mib or 3 * max(self.upload_max_mib, self.url_max_mib)
+
     def origin(self, name: str) -> str:
         """Where field `name` has its value from: `environment`, with the variable if not ASR_…, a file or `default`."""
         return self._origins.get(name, "default")

@@ -1,6 +1,7 @@
 """No room for what clients send: they are told so, and what needs no room is answered as ever."""
 
 import base64
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,13 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 from audio_files import made
-from serving import Served, served
+from fronting import until
+from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from strangers import serving
 
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
-LARGE = made("16 bit.wav", 20.0)  # seconds; more bytes than stay in memory
+LARGE = made("16 bit.wav", 20.0)  # seconds; more bytes than stay in memory: 3.7 MiB
 
 
 @pytest.fixture
@@ -98,3 +100,40 @@ def test_what_cannot_be_stored_is_told_and_the_rest_goes_on(
     monkeypatch.undo()
     assert uploaded(server).status_code == 200
     assert nameless() == kept
+
+
+def half_sent(server: Served, size: int) -> socket.socket:
+    """A client that has sent all of a form with a file of that size but its end, and waits."""
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + bytes(size)
+    head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
+    connection.sendall(f"{head}Content-Length: {len(form) + 7}\r\n\r\n".encode() + form)
+    return connection
+
+
+def in_pieces(server: Served) -> httpx.Response:
+    """A file that goes to disk, of a size that is not told before."""
+    request = httpx.Request("POST", server.url + TRANSCRIPTIONS, files={"file": LARGE})
+    body = request.read()
+    pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
+    return server.post(content=pieces, headers={"Content-Type": request.headers["Content-Type"]})
+
+
+def test_all_uploads_together_take_no_more_than_they_may(transcriber: Transcriber, speech: list[Clip]) -> None:
+    clip = speech[0].path.read_bytes()
+    most = {"spool_max_mib": 10, "allow_private_urls": True, "max_new_tokens": 4}
+    with served(transcriber, **most) as server:
+        spool = server.service.spool
+        with half_sent(server, (10 << 20) - len(LARGE) // 2):
+            until(lambda: spool.taken > spool.most - len(LARGE))
+            for send in (uploaded, in_pieces, spoken, linked):
+                refused = send(server)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage"), refused.text
+                assert "would take more than 10 MiB on disk, the limit (ASR_SPOOL_MAX_MIB)" in refused.text
+                assert int(refused.headers["Retry-After"]) > 0
+            assert server.post(files={"file": clip}).status_code == 200  # which stays in memory
+            assert spool.taken <= spool.most
+        until(lambda: spool.taken == 0)
+        for send in (uploaded, in_pieces, spoken, linked):
+            assert send(server).status_code == 200
+        assert spool.taken == 0

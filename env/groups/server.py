@@ -56,6 +56,15 @@ class ServerSettings(BaseSettings):
         ge=1,
         le=65536,
     )
+    spool_max_mib: int | None = setting(
+        None,
+        "MiB",
+        "Most that uploads and fetched audio take on disk together; more is refused with 507. Not set: three times the "
+        "largest.",
+        "所有上传以及从 URL 获取的音频合计占用磁盘的上限,超出的以 507 拒绝。未设置时为单个最大体积的三倍。",
+        ge=1,
+        le=1 << 20,
+    )
     drain_seconds: float = setting(
         110,
         "s",

@@ -18,7 +18,7 @@ from runtime.server.errors import FullError, from_kit
 from runtime.server.hints import HOTTEST
 from runtime.server.life import life_of
 from runtime.server.models import check_model, names
-from runtime.server.uploads import DECODED, Upload, from_base64, in_memory, json_body
+from runtime.server.uploads import DECODED, Open, Upload, from_base64, json_body, opener
 from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/chat", tags=["transcription"])
@@ -54,7 +54,7 @@ async def complete(request: Request) -> Response:
         service.refuse_if_full()
     except FullError as error:
         raise from_kit(error, NAMES) from error
-    ask = await json_body(request, service, partial(read, most_in_memory=in_memory(request)))
+    ask = await json_body(request, service, partial(read, open_file=opener(request)))
     try:
         warnings = (*check_model(ask.model, service.settings), *ask.warnings)
         wanted = transcriber.Request(ask.source, ask.language, ask.context, max_tokens=ask.max_tokens)
@@ -76,8 +76,8 @@ async def complete(request: Request) -> Response:
             ask.source.close()
 
 
-def read(body: Any, *, most_in_memory: int) -> Ask:
-    """What the body asks for, of whose audio so many bytes stay in memory. A field that is null is as good as none.
+def read(body: Any, *, open_file: Open) -> Ask:
+    """What the body asks for; `open_file` makes the file of its audio. A field that is null is as good as none.
 
     Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
     """
@@ -110,7 +110,7 @@ def read(body: Any, *, most_in_memory: int) -> Ask:
     source, context, ignored = _content(given.get("messages"))
     most_tokens = _most_tokens(given)
     return Ask(
-        source=_source(source, most_in_memory),  # last of what may be refused: it is a file to be closed
+        source=_source(source, open_file),  # last of what may be refused: it is a file to be closed
         model=model,
         language=asr.get("language"),
         context="\n".join(part for part in (context, asr.get("context", "")) if part),
@@ -237,7 +237,7 @@ def _parts(role: str, content: Any) -> list[dict[str, Any]]:
     return [part for part in content if part["type"] in KEYS or part["text"]]
 
 
-def _source(part: dict[str, Any], most_in_memory: int) -> Upload | str:
+def _source(part: dict[str, Any], open_file: Open) -> Upload | str:
     """The audio: base64, a data URL or a URL, each of which users put into either part."""
     kind = part["type"]
     content, key = part[kind], KEYS[kind]
@@ -257,7 +257,7 @@ def _source(part: dict[str, Any], most_in_memory: int) -> Upload | str:
     decoded = part.get(DECODED)
     if isinstance(decoded, Upload):
         return replace(decoded, name=name)
-    return from_base64(text[start:], name=name, param="messages", most_in_memory=most_in_memory)
+    return from_base64(text[start:], name=name, param="messages", open_file=open_file)
 
 
 @dataclass(frozen=True)

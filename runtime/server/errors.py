@@ -32,7 +32,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(status, message, param)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.headers: dict[str, str] = dict(RETRY_AFTER) if status in (429, 503) else {}
+        self.headers: dict[str, str] = dict(RETRY_AFTER) if status in (429, 503, 507) else {}
         if close:  # what the client still sends shall not be read
             self.headers["Connection"] = "close"
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar
 
 from env.settings import Settings
@@ -24,6 +23,7 @@ from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account
 from runtime.server.errors import DecodingError, FullError, OverdueError, StoppingError
+from runtime.server.spool import Spool
 from runtime.server.stored import Upload, most_in_memory
 from runtime.server.workers import Workers
 from runtime.transcriber import Prepared, Request, Transcriber, limits
@@ -68,6 +68,7 @@ class Service:
         """`on_trouble` hears, on the event loop, what the engine could not decode, or that it has failed."""
         self.transcriber = transcriber
         self._on_trouble = on_trouble
+        self.spool = Spool(self.settings.spool_most_mib << 20)
         short, long = desks(transcriber.engine), long_files(transcriber.engine, self.settings)
         self._desks, self._long = asyncio.Semaphore(short), asyncio.Semaphore(long)
         self._readers = Workers(short + long, name="audio")  # which wait for helper processes, none for another
@@ -206,7 +207,7 @@ class Service:
         if not isinstance(url, str):
             yield request
             return
-        with SpooledTemporaryFile(max_size=most_in_memory(self.held)) as body:
+        with self.spool.open(most_in_memory(self.held)) as body:
             fetch = functools.partial(audio.fetched, url, body, limits=limits(self.settings))
             await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
             yield replace(request, source=Upload(body, shown(url)))

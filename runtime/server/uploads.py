@@ -7,9 +7,9 @@ import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from tempfile import SpooledTemporaryFile, TemporaryFile
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
@@ -25,9 +25,11 @@ from runtime.server.errors import ApiError
 from runtime.server.heap import tidy
 from runtime.server.life import life_of
 from runtime.server.service import Service
+from runtime.server.spool import SpooledFile, SpoolFullError
 from runtime.server.stored import Upload, most_in_memory
 
 T = TypeVar("T")
+Open = Callable[[], SpooledFile]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,11 @@ def in_memory(request: Request) -> int:
     return most_in_memory(life_of(request).accepted)
 
 
+def opener(request: Request) -> Open:
+    """Makes the files that a request is kept in."""
+    return partial(life_of(request).service.spool.open, in_memory(request))
+
+
 @asynccontextmanager
 async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
     """The fields of a form, each with all its values; at most one of them is a file.
@@ -59,27 +66,28 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
     if charset.lower() != "utf-8":  # Python knows codecs that are no character sets, and slow ones
         raise ApiError(415, f"the form is in the character set {charset!r}, expected utf-8", code="content_type")
     body = _bounded(request, settings.upload_max_mib << 20)
+    kept = ExitStack()
     parser: _WholeForm | FormParser
     if kind == FORMS[0]:
-        parser = _WholeForm(request.headers, body, most_in_memory=in_memory(request))
+        parser = _WholeForm(request.headers, body, kept=kept, open_file=opener(request))
     else:
         parser = FormParser(request.headers, body, max_fields=MOST_FIELDS)
     try:
-        data = await _in_time(parser.parse(), settings)
-    except MultiPartException as error:
-        raise ApiError(400, f"the form cannot be read: {error.message}", code="invalid_body") from None
-    except OSError as error:
-        raise _unstorable(error) from error
-    finally:
-        await body.aclose()
-        await tidy()
-    fields: Fields = {}
-    for name, value in data.multi_items():
-        fields.setdefault(name, []).append(_upload(value) if isinstance(value, UploadFile) else value)
-    try:
+        try:
+            data = await _in_time(parser.parse(), settings)
+        except MultiPartException as error:
+            raise ApiError(400, f"the form cannot be read: {error.message}", code="invalid_body") from None
+        except OSError as error:
+            raise _unstorable(error) from error
+        finally:
+            await body.aclose()
+            await tidy()
+        fields: Fields = {}
+        for name, value in data.multi_items():
+            fields.setdefault(name, []).append(_upload(value) if isinstance(value, UploadFile) else value)
         yield fields
     finally:
-        await data.close()
+        await run_in_threadpool(kept.close)
 
 
 async def json_body(request: Request, service: Service, read: Callable[[Any], T]) -> T:
@@ -91,14 +99,15 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
     kind = content_type(request)
     if kind != "application/json":
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
-    with SpooledTemporaryFile(max_size=in_memory(request)) as file:
+    with service.spool.open(in_memory(request)) as file:
         try:
             await _in_time(_spool(request, file, service.settings), service.settings)
         except OSError as error:
             raise _unstorable(error) from error
         try:
-            reading = _read_large if file.tell() > LARGE else _read_small
-            return await service.read(lambda: reading(file, read))
+            if file.tell() > LARGE:
+                return await service.read(partial(_read_large, file, read, opener(request)))
+            return await service.read(partial(_read_small, file, read))
         finally:
             await tidy()
 
@@ -112,9 +121,9 @@ def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     return read(body)
 
 
-def _read_large(file: IO[bytes], read: Callable[[Any], T]) -> T:
+def _read_large(file: IO[bytes], read: Callable[[Any], T], open_file: Open) -> T:
     with ExitStack() as unless_kept:
-        into = unless_kept.enter_context(TemporaryFile())
+        into = unless_kept.enter_context(open_file())
         found = _parsed_apart(file, into)
         if found["place"] is None:
             return read(found["body"])
@@ -125,11 +134,12 @@ def _read_large(file: IO[bytes], read: Callable[[Any], T]) -> T:
         return asked
 
 
-def _parsed_apart(file: IO[bytes], into: IO[bytes]) -> Any:
+def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
     """What `chat_body.read` gives, in a helper process."""
-    bounds = _bounds(file.seek(0, io.SEEK_END))
+    size = file.seek(0, io.SEEK_END)
     try:
-        return sandbox.call("runtime.server.chat_body:read", file, into.fileno(), {}, bounds=bounds)
+        descriptor = into.on_disk(size)
+        return sandbox.call("runtime.server.chat_body:read", file, descriptor, {}, bounds=_bounds(size))
     except RefusedError as error:
         subject, reason, _ = error.arguments
         if subject == "messages":
@@ -147,13 +157,13 @@ def _bounds(size: int) -> Bounds:
     return Bounds(memory=(64 << 20) + 4 * size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
-def from_base64(text: str, *, name: str, param: str, most_in_memory: int) -> Upload:
+def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:
     """The file that base64 stands for. Raises ApiError where it does not."""
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ApiError(400, f"{param} is no base64: {error}", param=param, code="invalid_value") from None
-    file = SpooledTemporaryFile(max_size=most_in_memory)  # noqa: SIM115 - the upload's owner closes it
+    file = open_file()
     try:
         file.write(content)
     except OSError as error:
@@ -168,12 +178,21 @@ def content_type(request: Request) -> str:
 
 
 class _WholeForm(MultiPartParser):
-    """Reads a form with one file at most; without its closing boundary it is refused, and the file closed."""
+    """Reads a form with one file at most, which `kept` closes; without its closing boundary it is refused."""
 
-    def __init__(self, headers: Headers, body: AsyncGenerator[bytes, None], *, most_in_memory: int) -> None:
+    def __init__(
+        self, headers: Headers, body: AsyncGenerator[bytes, None], *, kept: ExitStack, open_file: Open
+    ) -> None:
         super().__init__(headers, self._until_its_end(body), max_files=1, max_fields=MOST_FIELDS)
-        self.spool_max_size = most_in_memory
+        self._kept, self._open = kept, open_file
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if part := self._current_part.file:
+            part.file.close()
+            file = cast(BinaryIO, self._kept.enter_context(self._open()))
+            self._current_part.file = UploadFile(file, size=0, filename=part.filename, headers=part.headers)
 
     def on_end(self) -> None:
         self._ended = True
@@ -186,7 +205,7 @@ class _WholeForm(MultiPartParser):
 
 
 def _upload(part: UploadFile) -> Upload:
-    assert isinstance(part.file, SpooledTemporaryFile)
+    assert isinstance(part.file, SpooledFile)
     return Upload(part.file, Path(part.filename or "").name or "audio")
 
 
@@ -204,16 +223,22 @@ async def _in_time(reading: Coroutine[Any, Any, T], settings: Settings) -> T:
         raise ApiError(408, words, code="slow_upload", close=True) from None
 
 
-async def _spool(request: Request, file: "SpooledTemporaryFile[bytes]", settings: Settings) -> None:
+async def _spool(request: Request, file: SpooledFile, settings: Settings) -> None:
     async for piece in _bounded(request, settings.upload_max_mib << 20):
         await run_in_threadpool(file.write, piece)
 
 
 async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. Raises ApiError, 413, as soon as it is known to be too large."""
+    """The body piece by piece. Raises ApiError, 413, as soon as it is known to be too large, and 507 where it is known
+    from the start that there is no room for it."""
     declared = request.headers.get("content-length", "")
     arrived = int(declared) if declared.isdecimal() else 0
     if arrived <= most_bytes:
+        if arrived > in_memory(request):
+            try:
+                life_of(request).service.spool.check(arrived)
+            except SpoolFullError as error:
+                raise _unstorable(error) from error
         arrived = 0
         async for piece in request.stream():
             arrived += len(piece)
