@@ -87,7 +87,7 @@ clean: ## Remove .venv and what was written
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
 	@echo 'Fetching what the comparison with the first validation needs'
 	@rm -rf .reference
-	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .reference --requirement $<
+	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --only-binary :all: --target .reference --requirement $<
 	@touch $@
 
 # vLLM for CPUs, and the kit beside it, as they are together in vLLM's image. On x86_64 the package index has torch for

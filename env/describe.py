@@ -33,6 +33,7 @@ CHINESE = {
     "utterances": "段",
     "tokens": "token",
     "threads": "线程",
+    "cores": "核",
     "files": "个文件",
     "requests": "个请求",
     "servers": "个服务",

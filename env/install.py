@@ -197,7 +197,9 @@ def run_pip(wanted: list[Requirement], options: list[str]) -> str:
     """Run pip, showing how far it is; returns its error output if it failed, else an empty text."""
     if not wanted:
         return ""
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-color", "--progress-bar", "off", *options]
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-color", "--progress-bar", "off"]
+    # Whatever an index offers instead of a wheel would be built here, and so run: all that the locks name has wheels.
+    command += ["--only-binary", ":all:", *options]
     if sys.prefix != sys.base_prefix:
         # In a virtual environment Python compiles what it imports when it first does, a fraction of all there is. An
         # image's files may be read-only later, so there pip compiles them.

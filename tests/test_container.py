@@ -17,6 +17,7 @@ from env.stacks import load_stack
 from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.image import version
+from runtime.ops.lifecycle.limits import PROCESSES
 
 UNPRIVILEGED = 10001
 WRITABLE = ("--tmpfs", "/kit/out")
@@ -65,6 +66,9 @@ def test_the_container_is_healthy_and_has_no_right_that_it_does_not_need(contain
     assert "no-new-privileges:true" in limits["SecurityOpt"]
     assert not limits["Privileged"]
     assert limits["Init"]
+    assert limits["Memory"] > 4 << 30
+    assert limits["PidsLimit"] == PROCESSES
+    assert "size=" in limits["Tmpfs"]["/tmp"]
     assert container["Config"]["User"] == f"{UNPRIVILEGED}:{UNPRIVILEGED}"
     assert [mount["Destination"] for mount in container["Mounts"] if mount["RW"]] == ["/kit/out"]
 

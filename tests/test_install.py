@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import venv
 import zipfile
@@ -209,6 +211,30 @@ def test_a_file_with_another_hash_is_refused(python: Path, kit: Path, wheels: Pa
     assert "DO NOT MATCH THE HASHES" in refused.stderr
     assert "not the one that the lock was made with" in refused.stderr
     assert installed(python) == ""
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_is_no_wheel_is_not_built(hashed: bool, python: Path, kit: Path, tmp_path: Path) -> None:
+    """Its setup.py would run, whoever wrote it."""
+    built = tmp_path / "built"
+    archive = tmp_path / "sources" / "asr_kit_probe-2.0.tar.gz"
+    archive.parent.mkdir()
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: asr-kit-probe\nVersion: 2.0\n",
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        "backend.py": f"open({str(built)!r}, 'w').close()\n",
+    }
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"asr_kit_probe-2.0/{name}")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    sum_of_it = hashlib.sha256(archive.read_bytes()).hexdigest()
+    write_lock(kit, wanted="asr-kit-probe==2.0" + (f" \\\n    --hash=sha256:{sum_of_it}" if hashed else ""))
+    refused = run(python, kit, "tiny", PIP_FIND_LINKS=str(archive.parent))
+    assert refused.returncode == 1
+    assert "No matching distribution found for asr-kit-probe==2.0" in refused.stderr
+    assert not built.exists()
 
 
 def test_one_of_several_hashes_is_enough(python: Path, kit: Path, wheels: Path) -> None:

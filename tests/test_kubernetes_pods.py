@@ -98,7 +98,7 @@ def test_the_resources_hold_what_the_settings_use(name: str, build: Build) -> No
     assert "cpu" not in asked["limits"]
     scratch = {v["name"]: v["emptyDir"] for v in pod_spec(only(resources, "Deployment"))["volumes"] if "emptyDir" in v}
     assert scratch["shm"]["medium"] == "Memory"
-    assert scratch["shm"]["sizeLimit"] == DEFAULT_SHARED_MEMORY.replace("g", "Gi")
+    assert scratch["shm"]["sizeLimit"] == f"{DEFAULT_SHARED_MEMORY}Gi"
     needed = gibibytes(asked["requests"]["memory"]) + gibibytes(scratch["shm"]["sizeLimit"])
     assert gibibytes(asked["limits"]["memory"]) >= needed
 

@@ -1,8 +1,13 @@
 """What an image is built from."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 from hosting import A2, faking
 
 from env.loading import load_settings
@@ -27,7 +32,8 @@ def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch
 
 def test_wheels_on_loopback_are_fetched_past_any_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "told"
-    faking(tmp_path / "bin", monkeypatch)("docker", f'[ "$1" = build ] && echo "$NO_PROXY $no_proxy $*" > {told}')
+    script = f'if [ "$1" = build ]; then echo "$NO_PROXY $no_proxy $*" > {told}; fi'
+    faking(tmp_path / "bin", monkeypatch)("docker", script)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", ".example.com")
@@ -36,6 +42,62 @@ def test_wheels_on_loopback_are_fetched_past_any_proxy(tmp_path: Path, monkeypat
     words = told.read_text(encoding="utf-8").split()
     assert words[:2] == [".example.com,127.0.0.1", "127.0.0.1"]
     assert {"http_proxy", "NO_PROXY", "no_proxy"} <= set(words)
+
+
+DIGEST, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "pinned"),
+    [
+        ([f"registry.example:5000/cann@{DIGEST}"], "registry.example:5000/cann:8.5", DIGEST),
+        ([f"mirror.example/python@{OTHER}", f"python@{DIGEST}"], "python:3.11", DIGEST),
+        ([f"docker.io/library/python@{DIGEST}"], "python:3.11", DIGEST),
+        ([], "built-here:1", ""),
+        (None, "not-here:1", ""),
+    ],
+)
+def test_an_image_is_pinned_by_what_its_registry_calls_it(
+    known: list[str] | None, name: str, pinned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "exit 1" if known is None else f"echo '{json.dumps(known)}'"
+    faking(tmp_path / "bin", monkeypatch)("docker", script)
+    assert image.pinned(name) == (f"{name}@{pinned}" if pinned else "")
+    assert image.pinned(f"{name}@{OTHER}") == f"{name}@{OTHER}"
+    command = image.build_command(load_settings({"ASR_BASE_IMAGE": name}), {})
+    assert f"BASE_DIGEST={pinned}" in command
+
+
+def test_a_base_that_is_not_here_is_pulled_before_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As an engine does: after the pull it knows the digest."""
+    here = tmp_path / "here"
+    known = json.dumps([f"registry.example/base@{DIGEST}"])
+    script = f"""
+case "$1 $2 $4" in
+  "pull "*) touch {here};;
+  "image inspect {{{{json .RepoDigests}}}}") [ -e {here} ] && echo '{known}';;
+  "image inspect "*) [ -e {here} ] && echo null;;
+esac"""
+    faking(tmp_path / "bin", monkeypatch)("docker", script)
+    settings = load_settings({"ASR_BASE_IMAGE": "registry.example/base:1"})
+    for pulls in (1, 0):
+        image.build(settings)
+        shown = capfd.readouterr().err
+        assert shown.count("$ docker pull registry.example/base:1") == pulls
+        assert f"--build-arg BASE_DIGEST={DIGEST}" in shown
+
+
+def test_pulling_says_how_to_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = json.dumps([f"registry.example/base@{DIGEST}"])
+    faking(tmp_path / "bin", monkeypatch)("docker", f"[ $1 = image ] && echo '{known}'; true")
+    for setting in ("ASR_BASE_IMAGE", "ASR_IMAGE"):
+        variables = {**os.environ, "ASR_PROFILE": "cpu", setting: "registry.example/base:1"}
+        words = [sys.executable, "-m", "invoke", "container.pull"]
+        done = subprocess.run(words, cwd=PROJECT, env=variables, capture_output=True, text=True, check=True)
+        assert f" {setting}=registry.example/base:1@{DIGEST}\n" in done.stdout
+        assert load_settings({setting: done.stdout.strip().partition(f"{setting}=")[2]})
 
 
 def test_the_system_below_is_a_setting() -> None:

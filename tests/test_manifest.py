@@ -184,11 +184,16 @@ def test_of_two_copies_the_one_that_is_imported_counts(root: Path, monkeypatch: 
 
 
 def test_the_command_writes_what_the_reader_reads(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "runtime.ops.manifest", "--stack", "cpu", "--base", "python:3", "--commit", "abc"]
+    told = ["--stack", "cpu", "--base", "python:3", "--base-digest", "sha256:0", "--commit", "abc"]
+    command = [sys.executable, "-m", "runtime.ops.manifest", *told]
     result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     manifest = read_manifest(write(tmp_path / "manifest.json", result.stdout))
     assert (manifest.stack, manifest.base_image, manifest.commit) == ("cpu", "python:3", "abc")
+    assert manifest.base_digest == "sha256:0"
+    written = json.loads(result.stdout)
+    del written["base_digest"]  # as manifests before it
+    assert read_manifest(write(tmp_path / "older.json", json.dumps(written))).base_digest == ""
     assert manifest.python == platform.python_version()
     assert f'version = "{manifest.version}"' in (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
     assert manifest.python_packages == collect().python_packages

@@ -26,7 +26,7 @@ IMAGE = "registry.example.com:5000/speech/asr:1.2-cpu"
 @pytest.fixture(scope="module")
 def here() -> Manifest:
     """This Python and this system, as they are."""
-    return collect(stack="cpu", base_image="python:3.11-slim", commit="0123abc")
+    return collect(stack="cpu", base_image="python:3.11-slim", base_digest="sha256:0", commit="0123abc")
 
 
 @pytest.fixture
@@ -93,6 +93,7 @@ def test_what_the_bill_is_of(image: str, name: str, version: str, here: Manifest
     facts = {entry["name"]: entry["value"] for entry in subject["properties"]}
     assert facts["qwen3-asr-ascend:commit"] == "0123abc"
     assert facts["qwen3-asr-ascend:base-image"] == "python:3.11-slim"
+    assert facts["qwen3-asr-ascend:base-digest"] == "sha256:0"
     assert content["serialNumber"].startswith("urn:uuid:")
     assert content["metadata"]["timestamp"]
 

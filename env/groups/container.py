@@ -85,6 +85,33 @@ class ContainerSettings(BaseSettings):
         "Which torch-npu the image gets: the validated wheel, or the release in the package index.",
         "镜像安装哪个 torch-npu:经过验证的 wheel,或软件包索引中的发行版。",
     )
+    container_memory_mib: int | None = setting(
+        None,
+        "MiB",
+        "Most memory of the container, /tmp included; beyond it the kernel ends the server. Not set: what the other "
+        "settings let it hold.",
+        "容器内存上限(含 /tmp),超出时内核会终止服务。未设置时按其他设置允许占用的总量计算。",
+        ge=512,
+        le=1 << 24,
+    )
+    container_pids: int | None = setting(
+        None,
+        "",
+        "Most processes and threads of the container. Not set: 4096 for each engine.",
+        "容器中进程与线程数的上限。未设置时每个引擎 4096。",
+        ge=256,
+        le=1 << 22,
+    )
+    container_cpus: float | None = setting(
+        None,
+        "cores",
+        "Most CPU time of the container. Not set: no limit, as what launches an NPU's kernels must not be throttled; "
+        "with one, ASR_CPU_AFFINITY_CONF needs force:1.",
+        "容器可用的 CPU 核数上限。未设置时不限制,因为下发算子的线程不能被限流;设置后 ASR_CPU_AFFINITY_CONF 需加 "
+        "force:1。",
+        ge=0.5,
+        le=1024,
+    )
     monitoring: bool = setting(
         False,
         "",

@@ -63,9 +63,12 @@ class Manifest:
     python_packages: tuple[Package, ...]
     os_packages: tuple[Package, ...]
     os_package_kind: Literal["deb", "rpm", ""]
+    base_digest: str = ""  # by which a registry has that image, such as sha256:…; older manifests lack it
 
 
-def collect(*, stack: str = "", base_image: str = "", commit: str = "", root: Path = Path("/")) -> Manifest:
+def collect(
+    *, stack: str = "", base_image: str = "", base_digest: str = "", commit: str = "", root: Path = Path("/")
+) -> Manifest:
     """The manifest of this Python and of the operating system under `root`. Raises ManifestError where rpm fails."""
     release = dotenv_values(root / "etc" / "os-release", interpolate=False)
     kind, os_packages = _os_packages(root)
@@ -84,6 +87,7 @@ def collect(*, stack: str = "", base_image: str = "", commit: str = "", root: Pa
         python_packages=_by_name(_python_packages()),
         os_packages=_by_name(os_packages),
         os_package_kind=kind,
+        base_digest=base_digest,
     )
 
 
@@ -196,10 +200,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m runtime.ops.manifest", description=__doc__)
     parser.add_argument("--stack", default="", help="the stack that is installed")
     parser.add_argument("--base", default="", help="the image that this one is built on")
+    parser.add_argument("--base-digest", default="", help="that image's digest, where it is from a registry")
     parser.add_argument("--commit", default="", help="the kit's commit")
     told = parser.parse_args()
     try:
-        manifest = collect(stack=told.stack, base_image=told.base, commit=told.commit)
+        manifest = collect(stack=told.stack, base_image=told.base, base_digest=told.base_digest, commit=told.commit)
     except KitError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -55,6 +55,7 @@ def _subject(manifest: Manifest, image: str) -> Component:
     """What the bill is of, with what the manifest says of its making."""
     name, version = _name_and_version(image, manifest)
     facts = {"commit": manifest.commit, "stack": manifest.stack, "base-image": manifest.base_image}
+    facts |= {"base-digest": manifest.base_digest}
     facts |= {"architecture": manifest.architecture, "written": manifest.written}
     return Component(
         type=ComponentType.CONTAINER if image else ComponentType.APPLICATION,

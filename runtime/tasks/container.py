@@ -22,11 +22,16 @@ def build(_: Context) -> None:
 @task
 @foreseeing
 def pull(_: Context) -> None:
-    """Pull the image that ASR_IMAGE names, or the base that the image is built on."""
+    """Pull the image that ASR_IMAGE names, or the base that the image is built on, and print what pins it."""
+    from env.field import variable
     from runtime.ops.lifecycle import commands, image
 
     commands.check_engine()
-    image.pull(_settings())
+    settings = _settings()
+    image.pull(settings)
+    setting, name = ("image", settings.image) if settings.image else ("base_image", image.base_image(settings))
+    if found := image.pinned(name):
+        print(f"This very image, in .env or the environment: {variable(setting)}={found}")
 
 
 @task

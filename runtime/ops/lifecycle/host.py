@@ -10,14 +10,16 @@ from typing import Any
 from env.field import note, variable
 from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
+from runtime import demo
 from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.hosts import in_url, own_names
 from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
 from runtime.ops.files import write_whole
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
 from runtime.ops.lifecycle.image import PROXIES, image_name
+from runtime.ops.lifecycle.limits import Load
 from runtime.proxies import is_on_loopback
 
 KIT = Path("/kit")  # of docker/Dockerfile
@@ -38,8 +40,8 @@ NPU_MOUNTS = (
     "/usr/local/Ascend/driver/version.info",
     "/etc/ascend_install.info",
 )
-SHARED_MEMORY = {"atlas-300i-duo": "10g"}
-DEFAULT_SHARED_MEMORY = "1g"
+SHARED_MEMORY = {"atlas-300i-duo": 10}  # GiB
+DEFAULT_SHARED_MEMORY = 1
 
 LAST_STEPS = 10  # seconds from the end of draining to the end of the process
 LAST_STEPS_OF_VLLM = 30  # in which the processes that hold the NPUs end, too
@@ -54,6 +56,9 @@ NOT_HANDED_ON = {
     *(
         "base_image",
         "base_os",
+        "container_cpus",
+        "container_memory_mib",
+        "container_pids",
         "gid",
         "host",
         "image",
@@ -116,6 +121,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
         "stop_grace_period": f"{math.ceil(settings.drain_seconds) + last_steps}s",
+        **limits.describe(settings, load(settings)),
     }
     if settings.engine_name == "vllm":  # the image's health check gives up where the engine still waits
         service["healthcheck"] = {"start_period": f"{math.ceil(settings.vllm_start_seconds) + AROUND_VLLM}s"}
@@ -124,7 +130,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         service["healthcheck"]["test"] = ["CMD", f"{KIT}/docker/bin/healthcheck", VLLM_HEALTH]
     if settings.stack != "cpu":
         service["group_add"] = groups(settings, root)
-        service["shm_size"] = SHARED_MEMORY.get(settings.profile, DEFAULT_SHARED_MEMORY)
+        service["shm_size"] = f"{shared_memory(settings)}g"
         if has_runtime():
             service["runtime"] = RUNTIME
             service["environment"]["ASCEND_VISIBLE_DEVICES"] = settings.npus
@@ -133,6 +139,24 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
             service["volumes"] += [f"{path}:{path}:ro" for path in NPU_MOUNTS if there(root, path)]
     watching = monitoring.describe(settings)
     return {**watching, "services": {"asr": service, **watching["services"]}}
+
+
+def load(settings: Settings) -> Load:
+    """What the container holds: with vLLM an engine for each NPU, or none but the servers elsewhere."""
+    alone = settings.engine_name != "vllm" or settings.vllm_url
+    engines = 1 if alone else settings.vllm_replicas or len(numbers(settings.npus))
+    weights = 0 if settings.vllm_url else limits.weights_of(model_on_host(settings))
+    return Load(engines, weights, shared_memory(settings) * limits.GIB)
+
+
+def shared_memory(settings: Settings) -> int:
+    """GiB of /dev/shm; without an NPU, Docker's 64 MiB."""
+    return SHARED_MEMORY.get(settings.profile, DEFAULT_SHARED_MEMORY) if settings.stack != "cpu" else 0
+
+
+def model_on_host(settings: Settings) -> Path:
+    """The checkpoint's directory."""
+    return demo.CHECKPOINT if settings.model == DEMO else under_project(settings.model)
 
 
 def ports(settings: Settings) -> list[str]:

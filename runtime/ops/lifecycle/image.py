@@ -60,7 +60,12 @@ def ensure(settings: Settings) -> None:
 
 
 def build(settings: Settings) -> None:
-    """Build the image. Raises DockerError where the build fails, KitError where an address carries a password."""
+    """Build the image; what it is built on is pulled before, unless it is here, so that its digest is known.
+
+    Raises DockerError where that or the build fails, KitError where an address carries a password.
+    """
+    if not labels(base_image(settings)):
+        run(["docker", "pull", base_image(settings)], advice=OTHER_SOURCES)
     with find_links(os.environ.get(WHEELS, "")) as links:
         environment = {**os.environ, WHEELS: links}
         if LOOPBACK in links:  # pip would ask a proxy even for that
@@ -84,6 +89,20 @@ def build_command(settings: Settings, environment: Mapping[str, str]) -> list[st
 def pull(settings: Settings) -> None:
     """Pull ASR_IMAGE; for an image that is built here, the base that it is built on."""
     run(["docker", "pull", settings.image or base_image(settings)], advice=OTHER_SOURCES)
+
+
+def pinned(name: str) -> str:
+    """The name of an image that is on this host with the digest by which its registry has it, `name:tag@sha256:…`;
+    empty where it came from none."""
+    if "@" in name:
+        return name
+    found: list[str] = (
+        json.loads(ask(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", name]) or "null") or []
+    )
+    repository = re.sub(r":[^/:]+$", "", name)
+    known = {other: digest for other, _, digest in (entry.partition("@") for entry in found)}
+    digest = known.get(repository) or next(iter(known.values()), "")
+    return f"{name}@{digest}" if digest else ""
 
 
 def labels(name: str) -> dict[str, str]:
@@ -129,6 +148,7 @@ def _context() -> list[Path]:
 def _own_arguments(settings: Settings) -> dict[str, str]:
     return {
         "BASE_IMAGE": base_image(settings),
+        "BASE_DIGEST": pinned(base_image(settings)).partition("@")[2],
         "STACK": settings.stack,
         "ASR_TORCH_NPU": settings.torch_npu,
         "VERSION": version(),
