@@ -45,6 +45,7 @@ def test_a_fault_that_lasts_over_restarts_is_outlived(
     found = status(settings)
     assert (found.state, found.restarts) == ("ready", 2)
     assert log_of(settings).count("crashed: exit code 70") == 2
+    assert log_of(settings).count("[critical]") == 2  # each says why
     lost = Losses.read(record.place(settings).losses, time.time(), USUAL)
     assert len(lost.times) == 2
     assert "error code is 507015" in lost.reason

@@ -14,7 +14,7 @@ from vllm_package import child, distribute, launched
 
 from runtime.engines.vllm import places
 from runtime.engines.vllm.flags import Order
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 
 HARM = "qwen-asr's class would take the place of vLLM's own"
 REGISTERS = """
@@ -64,6 +64,7 @@ def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: Order, trap
     trap(site)
     with child(order) as (made, _), pytest.raises(KitError) as raised:
         made.start(LONG)
+    assert not isinstance(raised.value, FaultError)
     assert HARM in raised.value.reason
     assert "multimodal_config" in raised.value.reason
     assert raised.value.advice.startswith(("pip uninstall", "find it with"))

@@ -11,7 +11,7 @@ from vllm_server import LONGEST, StandIn, vllm_server
 from env.loading import load_settings
 from runtime.audio import load
 from runtime.engines import Engine, EngineError, Observer, Utterance
-from runtime.errors import KitError
+from runtime.errors import FaultError, KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
@@ -243,7 +243,7 @@ def test_none_that_comes_is_told_with_the_reason(transcriber: Transcriber) -> No
     absent.come()
     absent.die()
     settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": absent.url})
-    with pytest.raises(KitError) as caught, open_transcriber(settings.model_copy(update={"vllm_start_seconds": 0.5})):
+    with pytest.raises(FaultError) as caught, open_transcriber(settings.model_copy(update={"vllm_start_seconds": 0.5})):
         pass
     failure = caught.value
     assert f"no server is ready after 0.5 s: {absent.url}: takes no connection" in str(failure)

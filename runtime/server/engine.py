@@ -65,12 +65,13 @@ class Keeper:
                     raise
                 foreseen = isinstance(error, KitError)
                 words = str(error) if foreseen else f"{type(error).__name__}: {error}"
-                if not isinstance(error, EngineError):  # which the engine has logged
+                if not foreseen or (life.served and not isinstance(error, EngineError)):  # else it is logged elsewhere
                     again = " again" if life.served else ""
                     log.error("the engine cannot be loaded%s: %s", again, words, exc_info=None if foreseen else error)
+                if not life.served:
+                    subject, reason, advice = error.args if foreseen else ("the engine", words, "")
+                    raise EngineLostError(subject, reason, advice or ADVICE) from error
                 life.crashed(words)
-            if not life.served:
-                raise EngineLostError("the engine", f"cannot be loaded: {life.crash}", ADVICE)
             pause = crashes.add(monotonic())
             if pause is None and self._is_front:  # a new process would do nothing for servers elsewhere
                 pause = policy.longest_pause

@@ -57,7 +57,7 @@ async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
     """The fields of a form, each with all its values; at most one of them is a file.
 
     Raises ApiError: 408 and 413 for a body that takes longer or is larger than the settings allow, 415 for another type
-    of body, 400 for a broken one.
+    of body, 400 for a broken one, 507 where there is no room for it.
     """
     kind = content_type(request)
     if kind not in FORMS:
