@@ -1,13 +1,20 @@
 """Audio in chat messages, as users of vLLM send it."""
 
 import base64
+import io
+import json
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
+import soundfile
+import soxr
 from serving import Served, served
 
 from runtime.measure.clips import Clip
+from runtime.server.chat_body import KEYS
 from runtime.transcriber import Transcriber
 
 PATH = "/v1/chat/completions"
@@ -162,6 +169,74 @@ def test_the_answer_is_cut_at_the_most_tokens_and_says_so(client: openai.OpenAI,
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage
     assert answer.usage.completion_tokens == 6
+
+
+@pytest.fixture(scope="module")
+def large(speech: list[Clip]) -> tuple[str, str]:
+    """A clip that takes 800 KB in base64, and its text."""
+    samples, rate = soundfile.read(speech[0].path)
+    stereo = np.stack([soxr.resample(samples, rate, 48_000)] * 2, axis=1)
+    wav = io.BytesIO()
+    soundfile.write(wav, stereo, 48_000, format="wav")
+    return base64.b64encode(wav.getvalue()).decode(), speech[0].text
+
+
+def said(data: str, kind: str = "input_audio") -> dict[str, Any]:
+    """A body whose audio is given as it is."""
+    part = {"type": kind, kind: {KEYS[kind]: data}}
+    return {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": [part]}]}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda data: json.dumps(said(data)),
+        lambda data: json.dumps(said(f"data:audio/wav;base64,{data}", "audio_url")),
+        lambda data: json.dumps(said(f"data:audio/wav;base64,{data}")).replace("/", "\\/"),  # as PHP does
+        lambda data: json.dumps(said(data)).replace("+", "\\u002B"),  # as .NET does
+        lambda data: json.dumps(said(data), indent=2, ensure_ascii=False),
+    ],
+    ids=["data", "data url", "escaped slashes", "escaped plus", "indented"],
+)
+def test_large_audio_is_heard_however_it_is_written(
+    server: Served, large: tuple[str, str], written: Callable[[str], str]
+) -> None:
+    data, text = large
+    answer = server.post(PATH, content=written(data).encode(), headers={"Content-Type": "application/json"})
+    assert answer.json()["choices"][0]["message"]["content"] == text
+
+
+LARGE_AND_WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
+    "a letter that is none": (lambda data: said(f"{data[:700_000]}!{data[700_000:]}"), "messages: is no base64"),
+    "padding within": (lambda data: said(f"{data}=QUJD"), "messages: is no base64"),
+    "an escape that is none": (
+        lambda data: json.dumps(said(data)).replace("U", "\\U", 1).encode(),
+        "messages: is no base64",
+    ),
+    "two pieces": (
+        lambda data: {"messages": said(data)["messages"] + said(data)["messages"]},
+        "messages: hold 2 pieces of audio, expected 1",
+    ),
+    "no data URL": (lambda data: said(f"data:audio/wav,{data}"), "messages: input_audio: expected a data URL"),
+    "no URL": (lambda data: said(data, "audio_url"), "messages: audio_url: expected an http, https or base64"),
+    "a long URL": (lambda data: said(f"http://{data}", "audio_url"), "messages: hold a URL of"),
+    "a long text": (lambda data: said("AAAA") | {"user": data}, "the body holds a text of"),
+    "much else": (lambda _: said("AAAA") | {"metadata": ["x"] * 90_000}, "the body holds more than 262144 bytes"),
+    "an end too early": (lambda data: json.dumps(said(data)).encode()[:-4], "the body is no JSON"),
+    "no end": (lambda data: json.dumps(said(data)).encode()[:700_000], "the body "),
+    "another field": (lambda data: said(data) | {"tempo": 1}, "tempo: is not known here"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_AND_WRONG)
+def test_large_bodies_are_refused_by_name(server: Served, large: tuple[str, str], name: str) -> None:
+    made, fault = LARGE_AND_WRONG[name]
+    body = made(large[0])
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = server.post(PATH, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(fault)
+    assert server.service.spool.taken == 0
 
 
 def test_bodies_that_are_no_json(server: Served) -> None:

@@ -152,9 +152,9 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
 
 
 def _bounds(size: int) -> Bounds:
-    """For a body of so many bytes, of which the parser needs three times as many."""
+    """For a body of so many bytes."""
     cpu_seconds = 10 + size / (8 << 20)
-    return Bounds(memory=(64 << 20) + 4 * size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
+    return Bounds(memory=(64 << 20) + size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
 def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:
