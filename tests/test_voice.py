@@ -17,17 +17,18 @@ LONGEST = 12.0
 
 
 def listener(detection: Detection | None, *, rate: int = SAMPLE_RATE) -> Listener:
-    """One that makes plain turns."""
+    """One that begins with nothing."""
+    return Listener(rate=rate, detection=detection, longest=LONGEST)
 
-    def new_turn(start: int) -> Turn:
-        return Turn("item", "", start, Words(None), open=start)
 
-    return Listener(rate=rate, detection=detection, longest=LONGEST, new_turn=new_turn)
+def changes(hearing: Listener, sound: bytes) -> list[Turn]:
+    """The turns, which are plain ones, that begin and end in the sound."""
+    return list(hearing.hear(sound, new_turn=lambda start: Turn("item", "", start, Words(None), open=start)))
 
 
 def turns(hearing: Listener, sound: bytes, *, size: int) -> list[Turn]:
     """Those that ended while the sound came, in pieces of `size` bytes."""
-    changed = [turn for start in range(0, len(sound), size) for turn in hearing.hear(sound[start : start + size])]
+    changed = [turn for start in range(0, len(sound), size) for turn in changes(hearing, sound[start : start + size])]
     begun, ended = changed[::2], changed[1::2]
     assert begun[: len(ended)] == ended
     return ended
@@ -56,16 +57,16 @@ def test_noise_and_clicks_are_no_speech(transcriber: Transcriber, clips: list[Cl
     noise = next(clip for clip in clips if not clip.language)
     sound = transcriber.prepare(Request(noise.path)).audio.samples.copy()
     sound[SAMPLE_RATE : SAMPLE_RATE + 80] = 0.9
-    assert not list(listener(USUAL).hear(pcm(sound)))
+    assert not changes(listener(USUAL), pcm(sound))
 
 
 def test_without_detection_all_is_one_turn_until_it_is_committed() -> None:
     hearing = listener(None, rate=24_000)
     sound = np.zeros(3 * 24_000, dtype=np.int16).tobytes()
-    (begun,) = hearing.hear(sound[:2400])
+    (begun,) = changes(hearing, sound[:2400])
     assert hearing.commit(shortest=0.1) is None
     assert hearing.turn is begun
-    assert not list(hearing.hear(sound[2400:]))
+    assert not changes(hearing, sound[2400:])
     ended = hearing.commit(shortest=0.1)
     assert ended is begun
     assert (ended.start, ended.end) == (0, 3 * SAMPLE_RATE)
@@ -79,7 +80,7 @@ def test_a_turn_without_a_pause_is_cut_where_it_is_quietest() -> None:
     hearing = listener(None)
     sound = pcm(loud)
     for start in range(0, len(sound), 4096):
-        list(hearing.hear(sound[start : start + 4096]))
+        changes(hearing, sound[start : start + 4096])
     turn = hearing.commit(shortest=0.1)
     assert turn
     ends = np.cumsum([len(cut) for cut in turn.cuts]) / SAMPLE_RATE

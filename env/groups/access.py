@@ -27,9 +27,10 @@ class AccessSettings(BaseSettings):
     keys_file: Path | None = setting(
         None,
         "",
-        "File of the keys that callers need, one `name:key` a line; `per_minute=N` and `at_once=N` behind a key are "
-        "limits of its own. Not set: no key is needed.",
-        "调用方密钥文件,每行一个 `名称:密钥`;其后可用 `per_minute=N` 与 `at_once=N` 单独限流。未设置时不需要密钥。",
+        "File of the keys that callers need, one `name:key` a line; `per_minute=N`, `at_once=N` and `sessions=N` "
+        "behind a key are limits of its own. Not set: no key is needed.",
+        "调用方密钥文件,每行一个 `名称:密钥`;其后可用 `per_minute=N`、`at_once=N` 与 `sessions=N` 单独限流。"
+        "未设置时不需要密钥。",
     )
     admin_key: SecretStr | None = setting(
         None,
@@ -50,9 +51,20 @@ class AccessSettings(BaseSettings):
     requests_at_once: int | None = setting(
         None,
         "requests",
-        "Most requests and realtime sessions at once, of each key, or of each address if no key is needed. Not set: "
-        "any number.",
-        "每个密钥(无需密钥时为每个地址)同时进行的请求与实时会话数上限。未设置时不限。",
+        "Most requests at once, of each key, or of each address if no key is needed. Not set: half of ASR_MAX_WAITING, "
+        "if that is 16 or more.",
+        "每个密钥(无需密钥时为每个地址)同时进行的请求数上限。未设置时为 ASR_MAX_WAITING 的一半;ASR_MAX_WAITING 小于 16 "
+        "时不限。",
+        ge=1,
+        le=100_000,
+    )
+    sessions_at_once: int | None = setting(
+        None,
+        "sessions",
+        "Most realtime sessions at once, of each key, or of each address if no key is needed. Not set: the limit of "
+        "requests at once where one is set, otherwise half of ASR_MAX_SESSIONS, if that is 16 or more.",
+        "每个密钥(无需密钥时为每个地址)同时打开的实时会话数上限。未设置时与已设置的并发请求数上限相同;后者也未设置时为 "
+        "ASR_MAX_SESSIONS 的一半,ASR_MAX_SESSIONS 小于 16 时不限。",
         ge=1,
         le=100_000,
     )

@@ -35,10 +35,27 @@ class ServerSettings(BaseSettings):
     max_waiting: int = setting(
         500,
         "requests",
-        "Most requests that wait or are worked on, realtime sessions included; more are refused with 429.",
-        "等待与处理中的请求数上限(含实时会话),超出的以 429 拒绝。",
+        "Most requests that wait or are worked on; more are refused with 429. Realtime sessions count apart.",
+        "等待与处理中的请求数上限,超出的以 429 拒绝。实时会话单独计数。",
         ge=1,
         le=100_000,
+    )
+    max_sessions: int = setting(
+        500,
+        "sessions",
+        "Most realtime sessions that are open; more are refused with 429.",
+        "同时打开的实时会话数上限,超出的以 429 拒绝。",
+        ge=1,
+        le=100_000,
+    )
+    session_idle_seconds: float = setting(
+        120,
+        "s",
+        "A realtime session that has sent no audio yet, nor anything else for so long, is ended. Once it has, "
+        "ASR_REQUEST_TIMEOUT_SECONDS counts, as it does here if it is shorter.",
+        "尚未送来音频的实时会话空闲超过此时间即结束。送来音频之后,或 ASR_REQUEST_TIMEOUT_SECONDS 更短时,以后者为准。",
+        ge=1,
+        le=86400,
     )
     request_timeout_seconds: float = setting(
         600,

@@ -22,17 +22,14 @@ class Detection:
 class Listener:
     """Hears 16-bit mono PCM at `rate` Hz; `turn` is the one that is open.
 
-    Without a detection, a turn is open as soon as there is sound, until `commit`. `new_turn` makes a turn that begins
-    with a sample. No segment is longer than `longest` seconds.
+    Without a detection, a turn is open as soon as there is sound, until `commit`. No segment is longer than `longest`
+    seconds.
     """
 
-    def __init__(
-        self, *, rate: int, detection: Detection | None, longest: float, new_turn: Callable[[int], Turn]
-    ) -> None:
+    def __init__(self, *, rate: int, detection: Detection | None, longest: float) -> None:
         self.turn: Turn | None = None
         self.tape = Tape()
         self._longest = longest
-        self._new_turn = new_turn
         self._resampler = Resampler(rate)
         self._over = 0  # the sample after the last turn
         self._detect(detection)
@@ -43,15 +40,16 @@ class Listener:
         self._resampler = Resampler(rate)
         self._detect(detection)
 
-    def hear(self, pcm: bytes) -> Iterator[Turn]:
-        """Each turn that begins, and each that ends, while this comes; whole samples."""
+    def hear(self, pcm: bytes, *, new_turn: Callable[[int], Turn]) -> Iterator[Turn]:
+        """Each turn that begins, and each that ends, while this comes; whole samples. `new_turn` makes a turn that
+        begins with a sample."""
         start, samples = self.tape.end, self._resampler.convert(pcm)
         self.tape.append(samples)
         if self._voice:
             for change in self._voice.hear(samples):
-                yield self._begin(change.at - self._padding) if change.speaking else self._end(change.at)
+                yield self._begin(change.at - self._padding, new_turn) if change.speaking else self._end(change.at)
         elif not self.turn and len(samples):
-            yield self._begin(start)
+            yield self._begin(start, new_turn)
         if self.turn:
             self.turn.cut(self.tape, longest=self._longest)
         self._forget()
@@ -83,8 +81,8 @@ class Listener:
                 threshold=detection.threshold, silence_seconds=detection.silence_seconds, start=self.tape.end
             )
 
-    def _begin(self, at: int) -> Turn:
-        self.turn = self._new_turn(max(at, self._over, self.tape.start))
+    def _begin(self, at: int, new_turn: Callable[[int], Turn]) -> Turn:
+        self.turn = new_turn(max(at, self._over, self.tape.start))
         return self.turn
 
     def _end(self, at: int) -> Turn:

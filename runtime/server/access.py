@@ -10,7 +10,7 @@ from runtime.errors import KitError
 from runtime.server import operators
 from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
 from runtime.server.origins import read_origins
-from runtime.server.quotas import Caller
+from runtime.server.quotas import Caller, share
 from runtime.server.rebinding import ANY, read_hosts
 
 
@@ -22,6 +22,7 @@ class Access:
     admin: Keys = field(default_factory=Keys)
     per_minute: int | None = None
     at_once: int | None = None
+    sessions: int | None = None
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
 
@@ -39,8 +40,9 @@ class Access:
     def caller(self, scope: Scope, key: Key | None) -> Caller:
         """Who a request counts for: the key's owner, or the address it comes from."""
         if key is None:
-            return Caller(scope["client"][0], self.per_minute, self.at_once)
-        return Caller(key.owner, key.per_minute or self.per_minute, key.at_once or self.at_once)
+            return Caller(scope["client"][0], self.per_minute, self.at_once, self.sessions)
+        per_minute, at_once = key.per_minute or self.per_minute, key.at_once or self.at_once
+        return Caller(key.owner, per_minute, at_once, key.sessions or key.at_once or self.sessions)
 
 
 def read_access(settings: Settings) -> Access:
@@ -58,6 +60,13 @@ def read_access(settings: Settings) -> Access:
         if keys.find(secret.strip()):
             raise KitError(operators.VARIABLE, "is a caller's key too", "openssl rand -hex 24 makes another")
     origins = read_origins(settings.cors_origins)
-    # A page that may ask anyway gains nothing by another name.
-    hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)
-    return Access(keys, admin, settings.requests_per_minute, settings.requests_at_once, origins, hosts)
+    return Access(
+        keys,
+        admin,
+        settings.requests_per_minute,
+        settings.requests_at_once or share(settings.max_waiting),
+        settings.sessions_at_once or settings.requests_at_once or share(settings.max_sessions),
+        origins,
+        # A page that may ask anyway gains nothing by another name.
+        frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts),
+    )

@@ -1,6 +1,7 @@
 """What engines tell in their threads, awaited on the event loop."""
 
 import asyncio
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ async def await_end(events: "asyncio.Queue[Event]", deltas: Deltas | None, name:
         if deltas and events.empty():
             deltas.grow(tokens)
     if isinstance(event, EngineError):
-        raise event
+        raise copy.copy(event)  # each request's own: what is raised holds on to where it was raised
     if isinstance(event, CancelledError):
         raise StoppingError("the engine", "ends before this request is done")
     if isinstance(event, BaseException):

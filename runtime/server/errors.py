@@ -55,6 +55,10 @@ class FullError(KitError):
     """As many requests wait as may."""
 
 
+class SessionsFullError(KitError):
+    """As many sessions are open as may."""
+
+
 class OverdueError(KitError):
     """A request took longer than it may."""
 
@@ -69,6 +73,7 @@ class DecodingError(KitError):
 
 STATUS: Mapping[type[KitError], tuple[int, str]] = {
     FullError: (429, "queue_full"),
+    SessionsFullError: (429, "sessions_full"),
     OverdueError: (504, "timeout"),
     StoppingError: (503, "stopping"),
     EngineError: (503, "engine_failed"),

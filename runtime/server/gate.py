@@ -11,7 +11,7 @@ from runtime.server.guesses import Guesses
 from runtime.server.keys import SUBPROTOCOL
 from runtime.server.life import Life
 from runtime.server.operators import check_operator
-from runtime.server.origins import check_origin
+from runtime.server.origins import check_origin, opens_session
 from runtime.server.quotas import Quotas
 from runtime.server.rebinding import check_host
 
@@ -51,7 +51,8 @@ class Gate:
         scope.setdefault("state", {})["owner"] = key.owner if key else ""
         if "subprotocols" in scope:  # the key is not for the routes
             scope["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(SUBPROTOCOL)]
-        with self._life.accept(), self._quotas.taking(self._access.caller(scope, key)) as headers:
+        caller = self._access.caller(scope, key)
+        with self._life.accept(), self._quotas.taking(caller, session=opens_session(scope)) as headers:
             await self._app(scope, receive, _telling(send, headers) if headers else send)
 
 

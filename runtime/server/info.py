@@ -42,6 +42,7 @@ def info(request: Request) -> dict[str, Any]:
             "url_seconds": settings.url_timeout_seconds,
             "request_seconds": settings.request_timeout_seconds,
             "requests": settings.max_waiting,
+            "sessions": settings.max_sessions,
         },
         "queue": queue(service),
     }

@@ -14,7 +14,7 @@ from runtime.server.errors import ApiError
 
 VARIABLE = "ASR_KEYS_FILE"
 KEY = re.compile(r"[!-~]+")  # what a header can carry
-LIMIT = re.compile(r"(per_minute|at_once)=([1-9][0-9]{0,6})")
+LIMIT = re.compile(r"(per_minute|at_once|sessions)=([1-9][0-9]{0,6})")
 SUBPROTOCOL = "openai-insecure-api-key."  # OpenAI's; pages cannot set headers of a WebSocket
 
 
@@ -27,6 +27,7 @@ class Key:
     digest: bytes
     per_minute: int | None = None
     at_once: int | None = None
+    sessions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_keys(path: Path) -> Keys:
     """The keys in a file; empty lines and lines that begin with # count for nothing.
 
     Raises KitError for a file that cannot be read or holds no key, and for a line that is not `name:key` with or
-    without `per_minute=N` and `at_once=N`; a message never repeats a key.
+    without `per_minute=N`, `at_once=N` and `sessions=N`; a message never repeats a key.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -102,7 +103,8 @@ def _read(line: str, where: str) -> Key:
     for word in words:
         limit = LIMIT.fullmatch(word)
         if not limit or limit[1] in limits:
-            raise KitError(VARIABLE, f"{where} has more behind its key than per_minute=N and at_once=N, once each")
+            possible = "per_minute=N, at_once=N and sessions=N"
+            raise KitError(VARIABLE, f"{where} has more behind its key than {possible}, once each")
         limits[limit[1]] = int(limit[2])
     return Key(name, _digest(key), **limits)
 

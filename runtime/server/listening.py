@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.errors import KitError
 from runtime.hosts import in_url, plain
 from runtime.listen_address import ANY_IPV6, addresses
-from runtime.server.connections import PatientProtocol
+from runtime.server.connections import BoundedWebSocket, PatientProtocol
 
 BACKLOG = 2048  # connections that wait to be accepted
 # Bytes of a WebSocket's message. The most audio that realtime takes at once, 15 MiB, is 20 MiB in base64. More of it is
@@ -74,8 +74,9 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
             lifespan="off",
             loop="asyncio",
             http=PatientProtocol,
-            ws="websockets-sansio",
+            ws=BoundedWebSocket,
             ws_max_size=MESSAGE,
+            ws_per_message_deflate=False,  # 32 KiB may unfold to the largest message, on the event loop
             # A client whose sound waits to be decoded is not read from, so its pong may be late. One that is gone takes
             # no ping; then the system gives the connection up (connections.py).
             ws_ping_timeout=None,

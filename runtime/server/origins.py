@@ -44,16 +44,21 @@ def let_in(app: FastAPI, origins: frozenset[str]) -> None:
         )
 
 
+def opens_session(scope: Scope) -> bool:
+    """Whether a request is a WebSocket's. What asks at a WebSocket's address without being one, as a page does to learn
+    why it was refused, is treated likewise."""
+    return bool(scope["type"] == "websocket" or scope["path"].rstrip("/") == REALTIME)
+
+
 def check_origin(scope: Scope, origins: frozenset[str], *, keyed: bool) -> None:
     """Raises ApiError, 403, for what a page of another origin asks and browsers send without asking first: a WebSocket,
     as they do not apply CORS to those, and a form where no key is needed, which only scripts can add. Programs name no
-    origin. What asks at a WebSocket's address without being one, as a page does to learn why it was refused, is
-    answered likewise."""
+    origin."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
     if origin is None or ANY in origins or origin in origins:
         return
-    if not (scope["type"] == "websocket" or scope["path"].rstrip("/") == REALTIME):
+    if not opens_session(scope):
         # Of Sec-Fetch-Site browsers say the truth, behind any proxy. An origin that is no page's, as an extension's or
         # an application's, can be no page's pretence.
         own = headers.get("sec-fetch-site") == "same-origin" or origin.partition("://")[0] not in (*USUAL_PORTS, "null")

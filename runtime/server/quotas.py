@@ -1,4 +1,4 @@
-"""How much each caller may ask: so many requests within a minute, so many at once."""
+"""How much each caller may ask: so many requests within a minute, so many at once, so many sessions."""
 
 import math
 import time
@@ -15,6 +15,8 @@ from limits.strategies import MovingWindowRateLimiter
 from runtime.server.errors import ApiError
 
 SOON = 1  # seconds; nobody knows when one of a caller's own requests ends
+LATER = 5  # seconds, of a session
+FEW = 16  # places; of fewer, a caller may take all
 
 
 @dataclass(frozen=True)
@@ -24,31 +26,45 @@ class Caller:
     name: str
     per_minute: int | None
     at_once: int | None
+    sessions: int | None
+
+
+def share(places: int) -> int | None:
+    """How many of the server's places one caller may take unless a setting says otherwise: half, so that whoever takes
+    what it can leaves room for others, and a proxy in front, whose callers have one address, still has many."""
+    return places // 2 if places >= FEW else None
 
 
 class Quotas:
-    """Counts the requests of callers, all on one event loop."""
+    """Counts the requests of callers and, apart from them, their sessions, all on one event loop."""
 
     def __init__(self) -> None:
         self._answering: Counter[str] = Counter()
+        self._sessions: Counter[str] = Counter()
 
     @contextmanager
-    def taking(self, caller: Caller) -> Iterator[dict[str, str]]:
-        """Count a request for as long as it is answered; gives the headers that tell the caller of its limit.
+    def taking(self, caller: Caller, *, session: bool = False) -> Iterator[dict[str, str]]:
+        """Count a request for as long as it is answered, or a session while it is open; gives the headers that tell the
+        caller of its limit.
 
-        Raises ApiError, 429, for a request beyond a limit, which then counts for none.
+        Raises ApiError, 429, for one beyond a limit, which then counts for none.
         """
-        answering = self._answering[caller.name]
-        if caller.at_once is not None and answering >= caller.at_once:
-            words = f"{answering} of your requests are being answered, the limit is {caller.at_once}"
-            raise _refusal(words, "too_many_at_once", SOON)
+        counter = self._sessions if session else self._answering
+        count = counter[caller.name]
+        if session and caller.sessions is not None and count >= caller.sessions:
+            words = f"{count} of your realtime sessions are open, the limit of each caller is {caller.sessions}"
+            raise _refusal(f"{words} (ASR_SESSIONS_AT_ONCE)", "too_many_sessions", LATER)
+        if not session and caller.at_once is not None and count >= caller.at_once:
+            words = f"{count} of your requests are being answered, the limit of each caller is {caller.at_once}"
+            raise _refusal(f"{words} (ASR_REQUESTS_AT_ONCE)", "too_many_at_once", SOON)
         headers = self._counted(caller.name, caller.per_minute) if caller.per_minute is not None else {}
-        self._answering[caller.name] += 1
+        counter[caller.name] += 1
         try:
             yield headers
         finally:
-            self._answering[caller.name] -= 1
-            self._answering += Counter()  # forgets who has none
+            counter[caller.name] -= 1
+            if not counter[caller.name]:
+                del counter[caller.name]
 
     def _counted(self, name: str, per_minute: int) -> dict[str, str]:
         """OpenAI's headers. `reset` is when the oldest of the last minute's requests no longer counts."""

@@ -44,9 +44,9 @@ async def realtime(socket: WebSocket) -> None:
             await Session(socket, outgoing, service=service, life=life, warnings=warnings).lead()
             await outgoing.close(NORMAL, "")
     except KitError as error:
-        failure = from_kit(error, NAMES)
         if socket.application_state is WebSocketState.CONNECTING:
-            raise failure from error
+            raise from_kit(error, NAMES) from error
+        failure = from_kit(error, NAMES)
         note_failure(failure.status, failure.code)
         with contextlib.suppress(*GONE):
             await outgoing.error(failure)
@@ -61,7 +61,7 @@ async def not_upgraded(request: Request) -> None:
     """What asks without an upgrade: a proxy that does not forward it, or a page whose WebSocket was refused and whose
     browser does not tell it why. Whatever else is wrong is told first."""
     try:
-        life_of(request).service.refuse_if_full()
+        life_of(request).service.refuse_session_if_full()
     except KitError as error:
         raise from_kit(error, NAMES) from error
     words = (

@@ -22,7 +22,7 @@ from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account
-from runtime.server.errors import DecodingError, FullError, OverdueError, StoppingError
+from runtime.server.errors import DecodingError, FullError, OverdueError, SessionsFullError, StoppingError
 from runtime.server.spool import Spool
 from runtime.server.stored import Upload, most_in_memory
 from runtime.server.workers import Workers
@@ -77,6 +77,7 @@ class Service:
         self._writers = Workers(READERS, name="transcript")
         self._fetchers = Workers(FETCHERS, name="url")
         self._running: set[asyncio.Task[Any]] = set()
+        self._sessions: set[asyncio.Task[Any]] = set()
         self._over: KitError | None = None
 
     @property
@@ -86,14 +87,22 @@ class Service:
 
     @property
     def held(self) -> int:
-        """Requests that wait or are worked on."""
+        """Requests that wait or are worked on, without sessions."""
         return len(self._running)
 
     def refuse_if_full(self) -> None:
         """Raises FullError where as many requests are held as may be."""
         most = self.settings.max_waiting
         if self.held >= most:
-            raise FullError("the queue", f"holds {self.held} requests, the limit is {most}", "try again later")
+            words = f"holds {self.held} requests, the limit is {most} (ASR_MAX_WAITING)"
+            raise FullError("the queue", words, "try again later")
+
+    def refuse_session_if_full(self) -> None:
+        """Raises SessionsFullError where as many sessions are open as may be."""
+        most = self.settings.max_sessions
+        if len(self._sessions) >= most:
+            words = f"has {len(self._sessions)} realtime sessions open, the limit is {most} (ASR_MAX_SESSIONS)"
+            raise SessionsFullError("the server", words, "try again later")
 
     async def transcribe(
         self,
@@ -130,20 +139,20 @@ class Service:
     def session(self) -> Iterator[None]:
         """A place for the task that runs the block, for as long as it does.
 
-        Raises FullError at once, and the reason of `give_up`, which cancels the task, after it.
+        Raises SessionsFullError at once, and the reason of `give_up`, which cancels the task, after it.
         """
-        self.refuse_if_full()
+        self.refuse_session_if_full()
         self._refuse_if_over()
         task = asyncio.current_task()
         assert task, "a session is led by a task"
-        self._running.add(task)
+        self._sessions.add(task)
         try:
             yield
         except asyncio.CancelledError:
             self._refuse_if_over()
             raise
         finally:
-            self._running.discard(task)
+            self._sessions.discard(task)
 
     async def decode(self, utterance: Utterance, *, name: str) -> Decoded:
         """Decode one utterance of a session; errors call it `name`.
@@ -158,7 +167,8 @@ class Service:
             raise OverdueError(name, f"took longer than the limit of {seconds:g} s") from None
         except (DecodingError, EngineError) as error:
             self._on_trouble(error)
-            raise
+            # `wait_for` holds on to what it raises, which holds on to `wait_for`, and to the samples here.
+            raise copy.copy(error.with_traceback(None)) from error.__cause__
 
     async def read(self, function: Callable[[], T]) -> T:
         """What `function` gives, in one of the threads that read bodies."""
@@ -173,9 +183,9 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._parsers, function)
 
     def give_up(self, reason: KitError = STOPPING) -> None:
-        """End all requests that are held, and refuse others, for that reason. To be called on the event loop."""
+        """End all requests and sessions, and refuse others, for that reason. To be called on the event loop."""
         self._over = reason
-        for work in self._running:
+        for work in self._running | self._sessions:
             work.cancel()
 
     def close(self) -> None:

@@ -2,14 +2,15 @@
 
 import asyncio
 import base64
-import binascii
 import json
+import re
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from fastapi import WebSocket
 
+from runtime.server import strict_json
 from runtime.server.answering import refused, shortened, shown
 from runtime.server.errors import ApiError
 
@@ -34,23 +35,59 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
 MOST_COMMAS = 10_000  # of a message: an event has some dozens, and parsing millions keeps others waiting
+MOST_TEXT = 256 << 10  # characters of a message beside its audio; the longest context in escaped Chinese takes 120,000
+AUDIO = re.compile(r'"audio"\s*:\s*"')
+# Characters, a multiple of 4: what large audio is read by. Whoever waits for Python's lock, as the event loop does,
+# waits for one of them, some 3 ms.
+PIECE = 1 << 20
 LONGEST_REASON = 123  # bytes, of a WebSocket's close (RFC 6455, 5.5)
 
 
 def read(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The event in a message. Raises ApiError, 400, for what is none that the server knows."""
-    text = message.get("text")
+    """The event in a message; all of it but the audio is bounded. Raises ApiError, 400, for what is none that the
+    server knows."""
+    text, audio = message.get("text"), ""
     if text is None:
         raise ApiError(400, "binary messages are not possible; send events as JSON text", code="invalid_event")
-    if text.count(",") > MOST_COMMAS:
-        raise ApiError(400, f"the message holds more than {MOST_COMMAS} commas", code="invalid_event")
     try:
-        event = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the message is no JSON: {error}", code="invalid_event") from None
+        if len(text) > MOST_TEXT:
+            text, audio = _parted(text)
+        if len(text) > MOST_TEXT:
+            words = f"the message holds more than {MOST_TEXT} characters, which only its audio may"
+            raise ApiError(400, words, code="invalid_event")
+        event = strict_json.read(text.encode(), most_commas=MOST_COMMAS, halves=True)
+    except ValueError as error:
+        raise ApiError(400, f"the message is no JSON as expected: {error}", code="invalid_event") from None
     if not isinstance(event, dict):
         raise ApiError(400, f"the message is {shown(event)}, expected a JSON object", code="invalid_event")
+    if audio:
+        event["audio"] = audio
     return event
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A message with nothing in its audio, and the audio. The parser would hold up others for as long as it takes."""
+    found = AUDIO.search(text, 0, MOST_TEXT)
+    start = found.end() if found else -1
+    end = text.find('"', start) if found else -1
+    if end < 0:
+        return text, ""
+    return text[:start] + text[end:], _unescaped(text[start:end])
+
+
+def _unescaped(text: str) -> str:
+    """What stands in a JSON string: PHP writes / as \\/, .NET writes + as \\u002B. Raises ValueError for no escape."""
+    if "\\" not in text:
+        return text
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + PIECE
+        escape = text.rfind("\\", end - 5, end)  # of up to six characters, which must not be parted
+        if escape >= 0 and end < len(text):
+            end = escape
+        pieces.append(json.loads(f'"{text[start:end]}"'))
+        start = end
+    return "".join(pieces)
 
 
 def check(event: Mapping[str, Any]) -> None:
@@ -80,9 +117,12 @@ def audio(value: Any, *, sample_bytes: int) -> bytes:
         raise refused("audio", "expected text, in base64")
     if len(value) > MOST_AUDIO * 4 / 3:
         raise refused("audio", f"holds more than {MOST_AUDIO >> 20} MiB; send it in several events", code="too_large")
+    pieces = [value[start : start + PIECE] for start in range(0, len(value), PIECE)]
     try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
+        if any("=" in piece for piece in pieces[:-1]):
+            raise ValueError("padding before its end")
+        data = b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
+    except ValueError as error:
         raise refused("audio", f"is no base64: {error}") from None
     if len(data) % sample_bytes:
         raise refused("audio", f"holds {len(data)} bytes, expected 16-bit samples, an even number")
@@ -121,7 +161,10 @@ class Outgoing:
             task.cancel()
         if not task.done():
             raise asyncio.TimeoutError
-        task.result()
+        try:
+            task.result()
+        finally:
+            del task  # which has what it raises, which has this frame
 
 
 def is_id(value: object) -> bool:

@@ -1,6 +1,7 @@
 """What is told of turns: their words, oldest turn first, as soon as the engine makes them certain."""
 
 import asyncio
+import copy
 from collections import deque
 from dataclasses import dataclass
 
@@ -121,19 +122,19 @@ class Narrator:
         what fails then is missing from the turn, which fails too."""
         assert self._job
         job, self._job = self._job, None
-        try:
-            decoded = job.task.result()
-        except (EngineError, StoppingError):
-            raise
-        except KitError as error:
+        failure = job.task.exception()
+        if isinstance(failure, EngineError | StoppingError):
+            raise copy.copy(failure)  # as what is raised holds on to the session, and the session to the task
+        if isinstance(failure, KitError):
             if job.heard is None:
-                job.turn.failure = error
+                job.turn.failure = failure
                 await self._whole(job.turn, NOTHING)
+            return
+        decoded = job.task.result()
+        if job.heard is None:
+            await self._whole(job.turn, decoded)
         else:
-            if job.heard is None:
-                await self._whole(job.turn, decoded)
-            else:
-                await self._tell(job.turn, job.turn.words.guess(decoded.text, heard=job.heard))
+            await self._tell(job.turn, job.turn.words.guess(decoded.text, heard=job.heard))
 
     async def _whole(self, turn: Turn, decoded: Decoded) -> None:
         """The oldest segment of a turn was decoded for the last time."""

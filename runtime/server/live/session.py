@@ -30,15 +30,13 @@ SLICE = 0.128  # seconds of sound that are heard at once; following the voice in
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
 AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
 TICK = 0.5  # seconds between looks at whether the server drains
-# Characters from which on work is done in another thread: parsing a message, of which 1 Mi of base64 takes up to 5 ms
-# and an append of 15 MiB some 0.1 s, and writing a prompt, which takes some 10 ms for a context of 8 Ki.
-LARGE, LARGE_CONTEXT = 1 << 20, 8 << 10
+# Characters of a message from which on it is read in another thread: up to there, none takes longer than some 5 ms,
+# which is what nested objects take.
+LARGE = 32 << 10
 # The warning to vLLM's clients, which send no session.
 AS_AT_VLLM = "session: is missing; as at vLLM, audio is 16-bit PCM at 16 kHz, and input_audio_buffer.commit ends a turn"
 
 T = TypeVar("T")
-
-Handler = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Session:
@@ -56,21 +54,10 @@ class Session:
             rate=self._terms.format.rate,
             detection=self._terms.detection,
             longest=min(LONGEST, service.settings.segment_seconds),
-            new_turn=self._new_turn,
         )
         self._narrator = Narrator(outgoing, service, self._listener.tape)
         self._item: str | None = None  # the last one that was committed
         self._finished = False  # the client has asked for the end
-        self._handlers: Mapping[str, Handler] = {
-            "session.update": self._update,
-            "transcription_session.update": self._update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "session.finish": self._end,
-            "response.cancel": self._do_nothing,
-            "output_audio_buffer.clear": self._do_nothing,
-        }
         # What the client says next. It is awaited while the last event is still being done: a connection from which
         # nothing is read answers no ping of the client either, and does not tell that the client is gone.
         self._receiving: asyncio.Future[Any]
@@ -114,7 +101,7 @@ class Session:
             event = await self._apart(partial(messages.read, message), large=large)
             del message  # which may be large
             messages.check(event)
-            await self._handlers[event["type"]](event)
+            await HANDLERS[event["type"]](self, event)
         except ApiError as error:
             await self._out.error(error, event.get("event_id"))
 
@@ -126,9 +113,9 @@ class Session:
         warnings = [*check_model(event.get("model"), self._service.settings)]
         if "session" not in event:
             warnings.append(AS_AT_VLLM)
-        update = self._terms.config.updated(event.get("session", VLLM))
-        large = len(update.config.audio.input.transcription.context) > LARGE_CONTEXT
-        terms = await self._apart(partial(agree, update.config, self._service.transcriber), large=large)
+        # In a thread: 10,000 keywords take long to look through, and so does a long context to be counted in tokens.
+        update = await self._service.parse(partial(self._terms.config.updated, event.get("session", VLLM)))
+        terms = await self._service.parse(partial(agree, update.config, self._service.transcriber))
         if not terms.hears_like(self._terms):
             if self._listener.turn:
                 words = "format and turn_detection cannot change within a turn; commit or clear it first"
@@ -143,11 +130,12 @@ class Session:
     async def _append(self, event: dict[str, Any]) -> None:
         form, text = self._terms.format, event.pop("audio")
         decode = partial(messages.audio, text, sample_bytes=form.sample_bytes)
-        sound = await self._apart(decode, large=isinstance(text, str) and len(text) > LARGE)
+        sound = await self._apart(decode, large=isinstance(text, str) and len(text) > messages.PIECE)
         del text, decode
         size = form.sample_bytes * int(SLICE * form.rate)
         for start in range(0, len(sound), size):
-            for turn in self._listener.hear(form.pcm(sound[start : start + size])):
+            pcm = form.pcm(sound[start : start + size])
+            for turn in self._listener.hear(pcm, new_turn=self._new_turn):
                 await (self._begun(turn) if turn.end is None else self._stopped(turn))
             await self._narrator.advance()
             await asyncio.sleep(0)  # others have their turn
@@ -217,8 +205,12 @@ class Session:
             raise WebSocketDisconnect(said.get("code", 1005), said.get("reason"))
 
     def _refuse_if_idle(self, active: float) -> None:
-        """Raises StoppingError where the client has said nothing for as long as a request may take."""
-        most = self._service.settings.request_timeout_seconds
+        """Raises StoppingError where the client has said nothing for as long as a request may take, or a session before
+        its first audio."""
+        settings = self._service.settings
+        most = settings.request_timeout_seconds
+        if not self._listener.tape.end:
+            most = min(most, settings.session_idle_seconds)
         if not self._narrator.decoding and time.monotonic() - active > most:
             raise StoppingError("the session", f"was idle for longer than the limit of {most:g} s", "connect again")
 
@@ -226,6 +218,18 @@ class Session:
         config = self._terms.config
         told = config.in_beta_names() if beta else config.model_dump()
         return {"id": self._id, "object": "realtime.transcription_session", **told}
+
+
+HANDLERS: Mapping[str, Callable[[Session, dict[str, Any]], Awaitable[None]]] = {
+    "session.update": Session._update,
+    "transcription_session.update": Session._update,
+    "input_audio_buffer.append": Session._append,
+    "input_audio_buffer.commit": Session._commit,
+    "input_audio_buffer.clear": Session._clear,
+    "session.finish": Session._end,
+    "response.cancel": Session._do_nothing,
+    "output_audio_buffer.clear": Session._do_nothing,
+}
 
 
 def _warned(warnings: Sequence[str]) -> dict[str, Any]:
