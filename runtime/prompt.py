@@ -18,7 +18,11 @@ class PromptError(UsageError):
 
 def is_unicode(text: str) -> bool:
     """Whether it can be encoded in UTF-8, as a tokenizer does: it holds no lone surrogate."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import soxr
 from serving import PATIENCE, HeldDecoding, HeldEngine, Served
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Close, CloseCode
+from websockets.frames import Close, CloseCode, Opcode
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
@@ -104,6 +104,11 @@ def upgraded(server: Served) -> Iterator[socket.socket]:
             told += (piece := connection.recv(4096))
             assert piece, told
         yield connection
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    """One frame of a client, masked with zeros, and with at most 125 bytes."""
+    return bytes((0x80 * fin | opcode, 0x80 | len(data))) + bytes(4) + data
 
 
 def pcm(samples: Samples, *, rate: int = SAMPLE_RATE) -> bytes:

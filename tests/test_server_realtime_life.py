@@ -132,6 +132,18 @@ def test_a_session_that_says_nothing_is_ended(transcriber: Transcriber) -> None:
         assert "idle" in close.reason
 
 
+def test_a_session_that_has_sent_no_sound_is_ended_sooner(transcriber: Transcriber) -> None:
+    silent, engine = held(transcriber)
+    with served(silent, session_idle_seconds=1) as server, talking(server) as speaking, talking(server) as talk:
+        speaking.set(turn_detection=None)
+        speaking.append(NOISE)
+        speaking.set()
+        engine.next().tell(decoded("one"))
+        close = talk.ending()
+        assert (close.code, "idle for longer than the limit of 1 s" in close.reason) == (1001, True)
+        speaking.set()
+
+
 def test_a_client_that_reads_nothing_is_given_up(transcriber: Transcriber) -> None:
     silent, _ = held(transcriber)
     with served(silent, request_timeout_seconds=1) as server:

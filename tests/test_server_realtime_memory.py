@@ -54,8 +54,8 @@ def vanish(_: Served, __: HeldEngine, talk: Talk) -> None:
 
 
 def vanish_while_it_is_answered(_: Served, __: HeldEngine, talk: Talk) -> None:
-    for _ in range(100):
-        talk.send("input_audio_buffer.clear")
+    for number in range(100):
+        talk.send("input_audio_buffer.clear", event_id=str(number))
     talk.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
     talk.connection.socket.close()
 

@@ -4,6 +4,7 @@ all that comes."""
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -14,14 +15,15 @@ from websockets.frames import CloseCode, Frame
 HEAD_SECONDS = 20.0  # from the connection, or from the last answer, to the end of a request's head; nginx takes 60
 LENGTHS = {b"content-length", b"transfer-encoding"}
 UNREAD_SECONDS = 120.0  # for what is sent to be taken by the other side; then the system gives the connection up
-# Bytes of a WebSocket that are parsed before others have their turn. Of the smallest frames, 6 bytes each, that takes
-# some 3 ms; of all that asyncio reads at once, 256 KiB, it would be 0.2 s.
-PIECE = 4 << 10
+# Bytes of a WebSocket that are parsed before others have their turn, and seconds for all WebSockets each time that the
+# event loop goes round. Of the smallest frames, 6 bytes each, a piece takes some 2 ms; all that asyncio reads at once,
+# 256 KiB, would take 0.2 s.
+PIECE, TURN_SECONDS = 2 << 10, 0.002
 # Frames of one message: those of the largest one, 32 MiB, in pieces of 4 KiB, the smallest that common clients send. A
 # frame that holds a byte takes 70 of memory.
 MOST_FRAGMENTS = 8192
 # Pings and pongs within so many seconds. Clients send one every few seconds; those of minutes may come together.
-MOST_CONTROL, CONTROL_SECONDS = 1000, 10.0
+MOST_CONTROL, CONTROL_SECONDS = 200, 10.0
 
 
 class StrictConnection(h11.Connection):
@@ -81,14 +83,42 @@ class PatientProtocol(H11Protocol):
             self._due = None
 
 
-class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """Parses what comes piece by piece, each when the application has taken what was in the last one, and closes a
-    connection that floods with pings or with fragments."""
+class Turns:
+    """Work for the event loop, some of it each time that it goes round, so that others need not wait for all of it."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self) -> None:
+        self._due: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+
+    def add(self, work: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        """Have it done when it is its turn."""
+        self._due.append(work)
+        self._schedule(loop)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._due and not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._take, loop)
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        until = loop.time() + TURN_SECONDS
+        try:
+            while self._due and loop.time() < until:
+                self._due.popleft()()
+        finally:
+            self._scheduled = False
+            self._schedule(loop)
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """Parses what comes piece by piece, in turn with other connections, and each piece when the application has taken
+    what was in the last one. Closes a connection that floods with pings or with fragments."""
+
+    def __init__(self, turns: Turns, **options: Any) -> None:
+        super().__init__(**options)
+        self._turns = turns
         self._pieces: deque[bytes] = deque()
-        self._parsing = False  # whether the loop will go on
+        self._waiting = False  # for its turn
         self._control, self._since = 0, 0.0  # frames of control since then
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,7 +129,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Something came."""
         self._pieces.extend(data[start : start + PIECE] for start in range(0, len(data), PIECE))
-        self._parse()
+        self._go_on()
 
     async def receive(self) -> Any:
         """What the client says next, for the application."""
@@ -113,9 +143,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._go_on()
 
     def handle_ping(self) -> None:
-        """It is answered unless there are too many."""
+        """It is answered, with all others of a piece, unless there are too many."""
         self._count_control()
-        super().handle_ping()
 
     def handle_pong(self, event: Frame) -> None:
         """An answer, or one that nobody asked for."""
@@ -129,23 +158,24 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         else:
             self._refuse(CloseCode.MESSAGE_TOO_BIG, f"a message of more than {MOST_FRAGMENTS} frames")
 
-    def _parse(self) -> None:
-        self._parsing = False
-        if self._pieces and not self.read_paused:
-            super().data_received(self._pieces.popleft())
-        if self.transport.is_closing():
-            self._pieces.clear()
-        self._go_on()
-
     def _go_on(self) -> None:
         """With the next piece, once the application has taken what the last one held; until then, nothing is read."""
         if self._pieces:
             self.transport.pause_reading()
-            if not self.read_paused and not self._parsing:
-                self._parsing = True
-                self.loop.call_soon(self._parse)
+            if not self.read_paused and not self._waiting:
+                self._waiting = True
+                self._turns.add(self._parse, self.loop)
         elif not self.read_paused:
             self.transport.resume_reading()
+
+    def _parse(self) -> None:
+        self._waiting = False
+        if self.transport.is_closing():
+            self._pieces.clear()
+        elif self._pieces and not self.read_paused:
+            super().data_received(self._pieces.popleft())
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self._go_on()
 
     def _count_control(self) -> None:
         now = self.loop.time()

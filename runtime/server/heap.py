@@ -6,14 +6,15 @@ from starlette.concurrency import run_in_threadpool
 
 from runtime.device import trim_heap
 
-# Bodies between two times. Of 500 uploads that wait, glibc keeps 100 MiB and more of what parsing them took; to give it
-# back takes a millisecond or a few.
+# Bodies and sessions between two times. Of 500 uploads that wait, glibc keeps 100 MiB and more of what parsing them
+# took, and 3 to 6 MiB of each session in which somebody spoke; to give it back takes a millisecond or a few.
 EVERY = 64
 
-_bodies = itertools.count(1)
+_ended = itertools.count(1)
 
 
-async def tidy() -> None:
-    """To be called after each body that was read."""
-    if next(_bodies) % EVERY == 0:
+async def tidy(*, last: bool = False) -> None:
+    """To be called after each body that was read, and after each session in which there was sound, which may have been
+    the `last` that was open."""
+    if next(_ended) % EVERY == 0 or last:
         await run_in_threadpool(trim_heap)

@@ -14,7 +14,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.errors import KitError
 from runtime.hosts import in_url, plain
 from runtime.listen_address import ANY_IPV6, addresses
-from runtime.server.connections import BoundedWebSocket, PatientProtocol
+from runtime.server.connections import BoundedWebSocket, PatientProtocol, Turns
 
 BACKLOG = 2048  # connections that wait to be accepted
 # Bytes of a WebSocket's message. The most audio that realtime takes at once, 15 MiB, is 20 MiB in base64. More of it is
@@ -74,7 +75,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
             lifespan="off",
             loop="asyncio",
             http=PatientProtocol,
-            ws=BoundedWebSocket,
+            ws=cast(Any, partial(BoundedWebSocket, Turns())),
             ws_max_size=MESSAGE,
             ws_per_message_deflate=False,  # 32 KiB may unfold to the largest message, on the event loop
             # A client whose sound waits to be decoded is not read from, so its pong may be late. One that is gone takes

@@ -90,6 +90,11 @@ class Service:
         """Requests that wait or are worked on, without sessions."""
         return len(self._running)
 
+    @property
+    def sessions(self) -> int:
+        """Sessions that are open."""
+        return len(self._sessions)
+
     def refuse_if_full(self) -> None:
         """Raises FullError where as many requests are held as may be."""
         most = self.settings.max_waiting
@@ -100,8 +105,8 @@ class Service:
     def refuse_session_if_full(self) -> None:
         """Raises SessionsFullError where as many sessions are open as may be."""
         most = self.settings.max_sessions
-        if len(self._sessions) >= most:
-            words = f"has {len(self._sessions)} realtime sessions open, the limit is {most} (ASR_MAX_SESSIONS)"
+        if self.sessions >= most:
+            words = f"has {self.sessions} realtime sessions open, the limit is {most} (ASR_MAX_SESSIONS)"
             raise SessionsFullError("the server", words, "try again later")
 
     async def transcribe(

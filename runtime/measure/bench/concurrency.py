@@ -44,7 +44,7 @@ SEED = 5  # of the times at which requests arrive
 ADVICE = {
     "401": "put the server's key into OPENAI_API_KEY",
     "429 queue_full": "it holds at most ASR_MAX_WAITING requests: fewer clients, or more servers",
-    "429": "ASR_REQUESTS_PER_MINUTE and ASR_REQUESTS_AT_ONCE limit each caller: measure without them",
+    "429": "ASR_REQUESTS_PER_MINUTE and ASR_REQUESTS_AT_ONCE limit each caller: raise them to measure",
     "504": "they took longer than ASR_REQUEST_TIMEOUT_SECONDS: fewer clients, or more servers",
     "": "invoke logs tells why",
 }

@@ -34,8 +34,11 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 ALWAYS = ("type", "event_id")
 LONGEST_ID = 512  # characters, as at OpenAI
-MOST_COMMAS = 10_000  # of a message: an event has some dozens, and parsing millions keeps others waiting
-MOST_TEXT = 256 << 10  # characters of a message beside its audio; the longest context in escaped Chinese takes 120,000
+# Of a message beside its audio, so that none keeps others waiting for longer than some 3 ms: characters, of which the
+# longest context in escaped Chinese has 100,000; commas, which keywords of that length have half as many of; and
+# objects and lists, of which an event has a dozen.
+MOST_TEXT, MOST_COMMAS, MOST_PARTS = 128 << 10, 5000, 1000
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 AUDIO = re.compile(r'"audio"\s*:\s*"')
 # Characters, a multiple of 4: what large audio is read by. Whoever waits for Python's lock, as the event loop does,
 # waits for one of them, some 3 ms.
@@ -55,6 +58,8 @@ def read(message: Mapping[str, Any]) -> dict[str, Any]:
         if len(text) > MOST_TEXT:
             words = f"the message holds more than {MOST_TEXT} characters, which only its audio may"
             raise ApiError(400, words, code="invalid_event")
+        if _parts(text) > MOST_PARTS and _parts(STRING.sub("", text)) > MOST_PARTS:
+            raise ValueError(f"it holds more than {MOST_PARTS} objects and lists")
         event = strict_json.read(text.encode(), most_commas=MOST_COMMAS, halves=True)
     except ValueError as error:
         raise ApiError(400, f"the message is no JSON as expected: {error}", code="invalid_event") from None
@@ -63,6 +68,10 @@ def read(message: Mapping[str, Any]) -> dict[str, Any]:
     if audio:
         event["audio"] = audio
     return event
+
+
+def _parts(text: str) -> int:
+    return text.count("{") + text.count("[")
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from runtime.live.turn import LONGEST, Turn
 from runtime.live.words import Words
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError, StoppingError
+from runtime.server.heap import tidy
 from runtime.server.life import Life
 from runtime.server.live import messages
 from runtime.server.live.config import VLLM, Config
@@ -30,9 +31,6 @@ SLICE = 0.128  # seconds of sound that are heard at once; following the voice in
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
 AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
 TICK = 0.5  # seconds between looks at whether the server drains
-# Characters of a message from which on it is read in another thread: up to there, none takes longer than some 5 ms,
-# which is what nested objects take.
-LARGE = 32 << 10
 # The warning to vLLM's clients, which send no session.
 AS_AT_VLLM = "session: is missing; as at vLLM, audio is 16-bit PCM at 16 kHz, and input_audio_buffer.commit ends a turn"
 
@@ -88,6 +86,8 @@ class Session:
         finally:
             self._receiving.cancel()
             await self._narrator.give_up()
+            if self._listener.tape.end:
+                await tidy(last=self._service.sessions == 1)
         if self._finished:
             await self._out.send("session.finished")
             return
@@ -97,7 +97,7 @@ class Session:
         """Do what an event says, or tell what is wrong with it; the session goes on."""
         event: dict[str, Any] = {}
         try:
-            large = len(message.get("text") or "") > LARGE
+            large = len(message.get("text") or "") > messages.MOST_TEXT
             event = await self._apart(partial(messages.read, message), large=large)
             del message  # which may be large
             messages.check(event)
@@ -113,7 +113,7 @@ class Session:
         warnings = [*check_model(event.get("model"), self._service.settings)]
         if "session" not in event:
             warnings.append(AS_AT_VLLM)
-        # In a thread: 10,000 keywords take long to look through, and so does a long context to be counted in tokens.
+        # In a thread: thousands of fields take long to look through, and a long context takes long to count in tokens.
         update = await self._service.parse(partial(self._terms.config.updated, event.get("session", VLLM)))
         terms = await self._service.parse(partial(agree, update.config, self._service.transcriber))
         if not terms.hears_like(self._terms):
