@@ -15,12 +15,13 @@ from serving import held
 
 from env.loading import load_settings
 from env.settings import Settings
-from runtime import demo
+from runtime import audio, demo
+from runtime.audio import Limits
 from runtime.ops.lifecycle import limits
 from runtime.ops.lifecycle.host import load
 from runtime.ops.lifecycle.limits import Load
 from runtime.ops.lifecycle.up import COMPOSE
-from runtime.server import service
+from runtime.server import service, uploads
 from runtime.transcriber import Transcriber
 
 WEIGHTS = 4_700_000_000  # bytes of the 1.7B model
@@ -105,7 +106,7 @@ def test_the_readmes_have_the_figures(name: str, load: Load) -> None:
         assert f"{math.ceil(container / 1024)} GiB with one NPU" in (PROJECT / "README.md").read_text(encoding="utf-8")
     elif name == "more NPUs":
         (each,) = re.findall(r"and (\d+)Gi more for each", kubernetes)
-        assert memory <= 34 + 7 * int(each)
+        assert memory <= 36 + 7 * int(each)
     else:
         assert re.search(rf"{memory}Gi of memory", kubernetes)
 
@@ -124,6 +125,15 @@ def test_decoded_audio_is_what_the_server_holds(engine: str, transcriber: Transc
         still.together, still.loaded = settings.vllm_max_seqs, None
     files = service.desks(still) * service.LONG, service.long_files(still, settings) * settings.max_audio_seconds
     assert limits.audio_mib(settings, Load(1, 0, 0)) >= sum(files) * 64_000 / 2**20
+
+
+def test_helper_processes_have_room_for_what_they_may_take() -> None:
+    settings = load_settings({})
+    longest, size = settings.max_audio_seconds, settings.upload_max_mib << 20
+    fixed = limits.HELPER + limits.HELPER_SECOND * longest
+    starts_with = 64 << 20
+    assert audio.bounds(size, Limits(longest)).memory + starts_with <= (fixed + settings.upload_max_mib / 8) * 2**20
+    assert uploads.bounds(size).memory + starts_with <= (fixed + settings.upload_max_mib) * 2**20
 
 
 @pytest.mark.parametrize(("name", "weights"), [("npu", WEIGHTS), ("cpu", limits.weights_of(demo.CHECKPOINT))])

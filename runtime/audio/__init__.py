@@ -135,9 +135,9 @@ def _load(file: IO[bytes], name: str, limits: Limits, cancellation: Cancellation
     }
     into = os.memfd_create("samples")
     try:
-        bounds = _bounds(file.seek(0, io.SEEK_END), limits)
+        allowed = bounds(file.seek(0, io.SEEK_END), limits)
         found = sandbox.call(
-            "runtime.audio.decode:decode", file, into, arguments, bounds=bounds, cancellation=cancellation
+            "runtime.audio.decode:decode", file, into, arguments, bounds=allowed, cancellation=cancellation
         )
         return _mapped(into, name, samples=found["samples"], corrections=found["corrections"])
     except RefusedError as error:
@@ -150,7 +150,7 @@ def _load(file: IO[bytes], name: str, limits: Limits, cancellation: Cancellation
         os.close(into)
 
 
-def _bounds(size: int, limits: Limits) -> Bounds:
+def bounds(size: int, limits: Limits) -> Bounds:
     """For a file of so many bytes."""
     longest = limits.longest_seconds
     cpu_seconds = CPU_SECONDS + CPU_PER_BYTE * size

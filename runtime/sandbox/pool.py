@@ -22,7 +22,8 @@ from runtime.sandbox.bounds import CancelledError, ExceededError, RefusedError
 # lowest claim to the CPU; where all places there are taken it is ended, and begins anew when one is free.
 QUICK_SECONDS = 0.5
 QUICK_PLACES = 4
-SLOW_PLACES = max(2, min(8, (os.cpu_count() or 1) // 4))
+MOST_SLOW_PLACES = 4
+SLOW_PLACES = max(2, min(MOST_SLOW_PLACES, (os.cpu_count() or 1) // 4))
 SLOW_NICE = 10
 START_SECONDS = 60.0  # for the template, which imports numpy and FFmpeg before its first answer
 KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # of the environment, in which there are keys

@@ -139,7 +139,7 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
     size = file.seek(0, io.SEEK_END)
     try:
         descriptor = into.on_disk(size)
-        return sandbox.call("runtime.server.chat_body:read", file, descriptor, {}, bounds=_bounds(size))
+        return sandbox.call("runtime.server.chat_body:read", file, descriptor, {}, bounds=bounds(size))
     except RefusedError as error:
         subject, reason, _ = error.arguments
         if subject == "messages":
@@ -151,7 +151,7 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
         raise _unstorable(error) from error
 
 
-def _bounds(size: int) -> Bounds:
+def bounds(size: int) -> Bounds:
     """For a body of so many bytes."""
     cpu_seconds = 10 + size / (8 << 20)
     return Bounds(memory=(64 << 20) + size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)

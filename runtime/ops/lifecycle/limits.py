@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from env.settings import Settings
+from runtime.sandbox.pool import MOST_SLOW_PLACES, QUICK_PLACES
 
 MIB = 1 << 20
 GIB = 1024  # MiB
@@ -18,7 +19,10 @@ GIB = 1024  # MiB
 # compiler works in processes of its own.
 WITHOUT_NPU, WITH_NPU = 2 * GIB, 12 * GIB
 SCRATCH = 1 * GIB  # of /tmp beside the uploads: what CANN, vLLM and torch's compiler keep below HOME
-HELPERS, HELPER = 4, 768  # processes that read audio, and the MiB that each may take
+HELPERS = QUICK_PLACES + MOST_SLOW_PLACES  # processes that read what comes from outside
+# MiB of each, and MiB more for each second that audio may last and for each of what was uploaded: what they start with,
+# and the bounds in runtime/audio and runtime/server/uploads.py.
+HELPER, HELPER_SECOND, HELPER_UPLOAD = 192, 1 / 64, 1
 SESSION = 1  # MiB of a request or session that waits
 SECOND = 64_000  # bytes of decoded audio: 16 kHz, float32
 LONG, AHEAD = 300.0, 4  # as in runtime/server/service.py: seconds from which on a file is long, short files ahead
@@ -53,7 +57,9 @@ def memory_mib(settings: Settings, load: Load) -> int:
     copies = 3 if settings.dtype == "float32" else 2  # as they are read, and as they are placed
     weights = copies * load.weights / MIB
     waiting = settings.max_waiting * SESSION
-    total = load.engines * (process + weights) + HELPERS * HELPER + audio_mib(settings, load) + waiting + load.shared
+    helpers = HELPERS * (HELPER + HELPER_SECOND * settings.max_audio_seconds)
+    helpers += HELPER_UPLOAD * settings.spool_most_mib  # of which all of them together read no more
+    total = load.engines * (process + weights) + helpers + audio_mib(settings, load) + waiting + load.shared
     return math.ceil(total / GIB) * GIB
 
 
