@@ -20,7 +20,7 @@ from audio_files import ffmpeg
 from fronting import until
 
 from runtime import sandbox
-from runtime.audio import AudioError, Limits, load
+from runtime.audio import AudioError, Limits, UnreadableError, load
 from runtime.measure.clips import Clip
 from runtime.sandbox import Bounds, Cancellation, CancelledError, ExceededError
 from runtime.sandbox.pool import KEPT, PROJECT, SLOW_PLACES
@@ -99,10 +99,11 @@ def test_a_helper_can_open_nothing_and_knows_no_secret(working: tuple[psutil.Pro
     assert {number: held.pop(number) for number in (0, 1, 2)} == dict.fromkeys((0, 1, 2), "null")
     assert {number: name.partition(":")[0] for number, name in held.items()} == {
         3: "socket",
-        4: "memfd",
+        4: "statm",
         5: "memfd",
+        6: "memfd",
     }
-    assert helper.rlimit(psutil.RLIMIT_NOFILE) == (6, 6)
+    assert helper.rlimit(psutil.RLIMIT_NOFILE) == (7, 7)
     assert helper.rlimit(psutil.RLIMIT_AS)[0] < 1 << 30
     assert helper.environ().keys() <= {*KEPT, "OPENBLAS_NUM_THREADS"}
     assert future.result().seconds > 7200
@@ -123,15 +124,44 @@ def test_a_helper_that_crashes_fails_its_file_alone(
     assert load(speech[0].path, limits=LIMITS).seconds > 1
 
 
-def test_the_template_is_started_again(speech: list[Clip]) -> None:
-    load(speech[0].path, limits=LIMITS)
-    (helper, *_) = helpers()
+def test_the_template_is_started_again_and_nobody_is_told(
+    working: tuple[psutil.Process, "Future[Any]"], speech: list[Clip]
+) -> None:
+    helper, future = working
     template = helper.parent()
     assert template
-    template.kill()
-    helper.wait()
+    template.terminate()  # as service managers do to all processes
     assert load(speech[0].path, limits=LIMITS).seconds > 1
+    assert helper.is_running()
+    template.kill()
+    assert future.result().seconds > 7200
     assert template.pid not in [one.ppid() for one in helpers()]
+
+
+def test_what_the_system_lacks_is_no_fault_of_the_file(speech: list[Clip]) -> None:
+    for helper in helpers():
+        helper.kill()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 1, hard))
+    try:
+        with speech[0].path.open("rb") as file, pytest.raises(UnreadableError, match="Too many open files"):
+            load(file, limits=LIMITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert load(speech[0].path, limits=LIMITS).seconds > 1
+
+
+def test_helpers_work_under_limits_of_somebody_elses(speech: list[Clip]) -> None:
+    program = "import sys; from runtime.audio import *; print(load(sys.argv[1], limits=Limits()).seconds)"
+    limited = f'ulimit -f 1000000 -v 8000000 -t 600; exec "{sys.executable}" -c "{program}" "{speech[0].path}"'
+    done = subprocess.run(["bash", "-c", limited], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert float(done.stdout) > 1, done.stderr
+
+
+def test_who_has_worked_long_gives_way_to_nobody_later(slow_file: bytes, speech: list[Clip]) -> None:
+    decode(slow_file)
+    load(speech[0].path, limits=LIMITS)
+    assert {one.nice() for one in helpers()} == {psutil.Process().nice()}
 
 
 def test_a_call_can_be_cancelled(slow_file: bytes) -> None:

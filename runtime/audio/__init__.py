@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from runtime import fetch, sandbox
 from runtime.errors import KitError
-from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError
+from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.timeline import Clock
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
@@ -42,6 +42,10 @@ class AudioError(KitError):
 
 class TooLongError(AudioError):
     """Audio that lasts longer than it may."""
+
+
+class UnreadableError(KitError):
+    """Audio that cannot be read now, for want of memory, processes or descriptors; it may be in order."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def load(
     lies on the player's clock, with silence where a track begins late or pauses; bytes behind the end of a file are
     left out. An open file is read from its start and stays open. Raises AudioError for what is missing, unreadable,
     damaged, cut short, too short, or takes more memory or time to read than any file should, TooLongError for what is
-    too long, `runtime.sandbox.CancelledError`, and what `fetched` raises for a URL that cannot be had.
+    too long, UnreadableError where the system lacks what reading takes, `runtime.sandbox.CancelledError`, and what
+    `fetched` raises for a URL that cannot be had.
     """
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
@@ -133,7 +138,10 @@ def _load(file: IO[bytes], name: str, limits: Limits, cancellation: Cancellation
         "shortest_seconds": limits.shortest_seconds,
         "cpu_per_second": CPU_PER_SECOND,
     }
-    into = os.memfd_create("samples")
+    try:
+        into = sandbox.memory_file("samples")
+    except UnavailableError as error:
+        raise _unreadable(error, name) from error
     try:
         allowed = bounds(file.seek(0, io.SEEK_END), limits)
         found = sandbox.call(
@@ -144,10 +152,16 @@ def _load(file: IO[bytes], name: str, limits: Limits, cancellation: Cancellation
         raise REFUSALS[error.kind](*error.arguments) from None
     except ExceededError as error:
         raise AudioError(name, str(error), "convert it, such as with `ffmpeg -i FILE clean.wav`") from None
+    except UnavailableError as error:
+        raise _unreadable(error, name) from error
     except OSError as error:
         raise AudioError(name, f"cannot be read: {error.strerror or error}") from error
     finally:
         os.close(into)
+
+
+def _unreadable(error: OSError, name: str) -> UnreadableError:
+    return UnreadableError(name, f"cannot be read now: {error.strerror or error}", "try again later")
 
 
 def bounds(size: int, limits: Limits) -> Bounds:
@@ -164,7 +178,8 @@ def bounds(size: int, limits: Limits) -> Bounds:
 
 def _mapped(file: int, name: str, *, samples: int, corrections: int) -> Audio:
     """What `runtime.audio.decode` has written: samples, then the positions and times of the clock."""
-    content = mmap.mmap(file, 0)  # shared with nobody else once the helper has closed it
+    sandbox.seal(file)
+    content = mmap.mmap(file, 0)
     clock = Clock(array("d"), array("d"))
     start, length = samples * SAMPLE_BYTES, corrections * array("d").itemsize
     clock.positions.frombytes(content[start : start + length])

@@ -1,21 +1,35 @@
 """Bytes from outside are parsed in helper processes, with limits on memory, CPU seconds, time and output.
 
 A template process, which has imported the parsers, forks them in a millisecond. A helper has none of this process's
-descriptors and secrets; while it works it can open nothing: no file, no network. One that goes beyond its limits, or
-crashes, is ended, and only the call that it worked on fails.
+descriptors and secrets, and no room for another descriptor, so that a parser can open no file and no connection. One
+that goes beyond its limits, or crashes, is ended, and only the call that it worked on fails.
 """
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
-from runtime.sandbox.bounds import Bounds, CancelledError, ExceededError, RefusedError
+from runtime.sandbox.bounds import Bounds, CancelledError, ExceededError, RefusedError, UnavailableError
 from runtime.sandbox.pool import Cancellation, pool
 
-__all__ = ["Bounds", "Cancellation", "CancelledError", "ExceededError", "RefusedError", "call", "warm_up"]
+__all__ = [
+    "Bounds",
+    "Cancellation",
+    "CancelledError",
+    "ExceededError",
+    "RefusedError",
+    "UnavailableError",
+    "call",
+    "memory_file",
+    "seal",
+    "warm_up",
+]
 
 COPIED = 1 << 20  # bytes; files that are no larger are copied, as they may be in memory only
 
@@ -33,7 +47,7 @@ def call(
     `into`, which must be of a file. `runtime.sandbox.template` says what a task is.
 
     Call it from a thread: it waits for its turn. Raises ExceededError, RefusedError for what the task refuses,
-    CancelledError, and OSError where no helper can be had or the file cannot be read.
+    CancelledError, UnavailableError where no helper can be had, and OSError where the file cannot be read.
     """
     request = {"task": task, "arguments": arguments, **vars(bounds)}
     with _readable(file) as descriptor:
@@ -45,16 +59,34 @@ def warm_up() -> None:
     pool().warm_up()
 
 
+def memory_file(name: str) -> int:
+    """The descriptor of an empty file in memory, without a name but in /proc. Raises UnavailableError."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor, path = tempfile.mkstemp(dir="/dev/shm")  # conda's Pythons are built for systems without memfd
+        Path(path).unlink()
+    except OSError as error:
+        raise UnavailableError(*error.args) from None
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Keep the size of a memory file as it is, whoever else has it open: to map a file that shrinks is to crash."""
+    with contextlib.suppress(OSError):  # of a file in /dev/shm
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
 @contextlib.contextmanager
 def _readable(file: IO[bytes]) -> Iterator[int]:
     """A descriptor from which a file can be read, with a position of its own."""
-    descriptor = _opened_again(file) if file.seek(0, io.SEEK_END) > COPIED else None
-    if descriptor is None:
-        descriptor = os.memfd_create("input")
-        file.seek(0)
-        with os.fdopen(os.dup(descriptor), "wb") as copy:
-            shutil.copyfileobj(file, copy, COPIED)
+    opened = _opened_again(file) if file.seek(0, io.SEEK_END) > COPIED else None
+    descriptor = memory_file("input") if opened is None else opened
     try:
+        if opened is None:
+            file.seek(0)
+            with os.fdopen(descriptor, "wb", closefd=False) as copy:
+                shutil.copyfileobj(file, copy, COPIED)
         yield descriptor
     finally:
         os.close(descriptor)

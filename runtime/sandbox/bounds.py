@@ -21,6 +21,10 @@ class ExceededError(Exception):
     """A call that went beyond its bounds, or crashed its helper; says so in words that follow a file's name."""
 
 
+class UnavailableError(OSError):
+    """No helper can be had, for want of memory, processes or descriptors; the file is not at fault."""
+
+
 class CancelledError(Exception):
     """A call that was cancelled."""
 

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from runtime.audio import UnreadableError
 from runtime.engines import EngineError
 from runtime.errors import KitError
 from runtime.fetch import StorageError
@@ -77,6 +78,7 @@ STATUS: Mapping[type[KitError], tuple[int, str]] = {
     OverdueError: (504, "timeout"),
     StoppingError: (503, "stopping"),
     EngineError: (503, "engine_failed"),
+    UnreadableError: (503, "unreadable_now"),
     DecodingError: (500, "decoding_failed"),
     StorageError: (507, "storage"),
 }
@@ -86,7 +88,9 @@ def from_kit(error: KitError, fields: Mapping[str, str]) -> ApiError:
     """The answer for a failed request. `fields` has the names that this route gives to audio, language and prompt."""
     for kind, (status, code) in STATUS.items():
         if isinstance(error, kind):
-            if isinstance(error, DecodingError | StorageError):  # without its subject, a client's name for the audio
+            if isinstance(
+                error, DecodingError | StorageError | UnreadableError
+            ):  # without its subject, a client's name for the audio
                 log.error("%s: %s", type(error).__name__, error.reason, exc_info=error)
             entry.note_failure(status, code)
             return ApiError(status, str(error), code=code)
