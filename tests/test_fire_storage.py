@@ -15,6 +15,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from strangers import serving
 
 from runtime.measure.clips import Clip
+from runtime.server.spool import Spool
 from runtime.transcriber import Transcriber
 
 LARGE = made("16 bit.wav", 20.0)  # seconds; more bytes than stay in memory: 3.7 MiB
@@ -137,3 +138,15 @@ def test_all_uploads_together_take_no_more_than_they_may(transcriber: Transcribe
         for send in (uploaded, in_pieces, spoken, linked):
             assert send(server).status_code == 200
         assert spool.taken == 0
+
+
+def test_what_is_written_too_late_takes_no_room() -> None:
+    """By a thread that still fetches when its client is gone."""
+    spool = Spool(1 << 20)
+    file = spool.open(10)
+    file.write(bytes(100_000))
+    assert spool.taken == 100_000
+    file.close()
+    with pytest.raises(ValueError, match="closed file"):
+        file.write(bytes(100_000))
+    assert spool.taken == 0

@@ -19,37 +19,21 @@ class SpoolFullError(OSError):
 
 
 class Spool:
-    """Temporary files without a name, which together take at most `most` bytes on disk."""
+    """Temporary files without a name, which together take at most `most` bytes on disk; `taken` are."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._taken = 0
-        self._lock = threading.Lock()
-
-    @property
-    def taken(self) -> int:
-        """Bytes on disk."""
-        return self._taken
+        self.taken = 0
+        self.lock = threading.Lock()
 
     def open(self, in_memory: int) -> "SpooledFile":
         """An empty file, of which so many bytes stay in memory, where they do not count."""
         return SpooledFile(self, in_memory)
 
     def check(self, count: int) -> None:
-        """Raises SpoolFullError where there is no room for so many bytes now."""
-        if self._taken + count > self.most:
-            raise SpoolFullError(self.most)
-
-    def take(self, count: int) -> None:
         """Raises SpoolFullError where there is no room for so many bytes more."""
-        with self._lock:
-            self.check(count)
-            self._taken += count
-
-    def give_back(self, count: int) -> None:
-        """So many bytes less."""
-        with self._lock:
-            self._taken -= count
+        if self.taken + count > self.most:
+            raise SpoolFullError(self.most)
 
 
 class SpooledFile(SpooledTemporaryFile[bytes]):
@@ -59,7 +43,7 @@ class SpooledFile(SpooledTemporaryFile[bytes]):
         super().__init__(max_size=in_memory)
         self._spool = spool
         self._size = self._taken = 0
-        self._on_disk = False
+        self._on_disk = self._over = False
 
     def write(self, s: bytes) -> int:  # type: ignore[override]  # of text there is none
         """Write bytes, in memory while they are few."""
@@ -83,13 +67,19 @@ class SpooledFile(SpooledTemporaryFile[bytes]):
     def close(self) -> None:
         """Forget it, which makes room."""
         super().close()
-        self._spool.give_back(self._taken)
-        self._taken = 0
+        with self._spool.lock:  # who writes to it may be another thread, and be late
+            self._over = True
+            self._spool.taken -= self._taken
+            self._taken = 0
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _take(self) -> None:
-        """Room for all that was written."""
-        self._spool.take(self._size - self._taken)
-        self._taken = self._size
+        """Room for all that was written. Raises ValueError where it is closed."""
+        with self._spool.lock:
+            if self._over:
+                raise ValueError("I/O operation on closed file")
+            self._spool.check(self._size - self._taken)
+            self._spool.taken += self._size - self._taken
+            self._taken = self._size
