@@ -24,8 +24,8 @@ import httpx
 import psutil
 from audio_files import ffmpeg, speechlike
 from serving import PATIENCE, SERVE, TRANSCRIPTIONS
-from websockets.exceptions import WebSocketException
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from runtime.measure.clips import bundled_clips
 from runtime.server.strict_json import MOST_COMMAS
@@ -119,18 +119,53 @@ def nested_chat() -> bytes:
     return b'{"messages": [' + b",".join([b"[]" + b" " * 850] * MOST_COMMAS) + b"]}"
 
 
+def session(url: str) -> ClientConnection:
+    """A realtime session."""
+    return connect(url.replace("http", "ws", 1) + REALTIME, max_size=None, open_timeout=PATIENCE)
+
+
 def chatter(url: str) -> str:
-    """A session whose client sends events of 900 KB that mean nothing."""
-    event = json.dumps({"type": "session.update", "session": {"audio": ["x" * 90] * 9900}})
-    with (
-        contextlib.suppress(WebSocketException, OSError),
-        connect(url.replace("http", "ws", 1) + REALTIME, max_size=None, open_timeout=PATIENCE) as socket,
-    ):
+    """Events of 90 KB that mean nothing."""
+    event = json.dumps({"type": "session.update", "session": {"audio": ["x" * 90] * 900}})
+    with session(url) as socket:
         for _ in range(20):
             socket.send(event)
             socket.recv(timeout=PATIENCE)
-        return "told"
-    return "closed"
+    return "answered"
+
+
+def appends(url: str) -> str:
+    """15 MiB of silence in one event."""
+    with session(url) as socket:
+        socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA" * (5 << 20)}))
+        socket.send(json.dumps({"type": "input_audio_buffer.clear"}))
+        while json.loads(socket.recv(timeout=PATIENCE))["type"] != "input_audio_buffer.cleared":
+            pass
+    return "answered"
+
+
+def idle(url: str) -> int | str:
+    """A hundred sessions that say nothing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for _ in range(100):
+                stack.enter_context(session(url))
+        except InvalidStatus as refusal:
+            return refusal.response.status_code
+    return "answered"
+
+
+def pings(url: str) -> str:
+    """A thousand pings."""
+    with session(url) as socket:
+        try:
+            for _ in range(1000):
+                socket.ping()
+            socket.recv(timeout=PATIENCE)
+            socket.recv(timeout=PATIENCE)
+        except ConnectionClosed:
+            return "closed"
+    return "answered"
 
 
 def nothing(_: str) -> str:
@@ -145,6 +180,9 @@ STRIKES: Mapping[str, Callable[[], Strike]] = {
     "chat, 64 MiB": lambda: partial(chat, large_chat()),
     "chat, many lists": lambda: partial(chat, nested_chat()),
     "realtime events": lambda: chatter,
+    "15 MiB appends": lambda: appends,
+    "idle sessions": lambda: idle,
+    "pings": lambda: pings,
 }
 
 

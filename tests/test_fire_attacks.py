@@ -13,7 +13,8 @@ from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, serv
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
-REFUSED = {400, "told", "nothing"}
+# Refused, answered with what is wrong, or closed; idle sessions are too many for one caller.
+ENDS = {400, 429, "answered", "closed", "nothing"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_an_attack_costs_its_caller_alone(server: Served, speech: list[Clip], at
         for clip in speech[:3]:
             answer = client.post(server.url + TRANSCRIPTIONS, files={"file": clip.path.read_bytes()})
             assert answer.json()["text"] == clip.text
-        assert {one.result() for one in strikes} <= REFUSED
+        assert {one.result() for one in strikes} <= ENDS
 
 
 def test_what_nobody_waits_for_is_read_no_further(server: Served, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Guesses:
         if self._window.hit(MOST, where):
             return refusal
         seconds = max(1, math.ceil(self._window.get_window_stats(MOST, where).reset_time - time.time()))
-        words = f"{MOST.amount} wrong keys came from your address within a minute; the next is looked at in {seconds} s"
+        words = f"more than {MOST.amount} wrong keys came from your address within a minute; try again in {seconds} s"
         slowed = ApiError(429, words, code="too_many_wrong_keys")
         slowed.headers["Retry-After"] = str(seconds)
         return slowed

@@ -36,8 +36,8 @@ AHEAD = 4
 # of decoded audio, 64 kB a second, nor do short ones wait for them.
 LONG = 300.0
 READERS = min(4, os.cpu_count() or 1)  # audio that is decoded at once, and threads that write transcripts
-BODIES = 16  # threads that parse bodies; large ones wait in them for a helper process
-PARSERS = 2  # threads that parse large messages of sessions, which must not wait for files
+BODIES = 16  # threads in which large bodies wait for a helper process
+PARSERS = 2  # threads that parse small bodies, and messages of sessions, which must not wait for files
 STOPPING = StoppingError("the server", "ends before this request is done")
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
 
@@ -176,7 +176,7 @@ class Service:
             raise copy.copy(error.with_traceback(None)) from error.__cause__
 
     async def read(self, function: Callable[[], T]) -> T:
-        """What `function` gives, in one of the threads that read bodies."""
+        """What `function` gives of a large body, in a thread that may wait for a helper process."""
         return await asyncio.get_running_loop().run_in_executor(self._bodies, function)
 
     async def write(self, function: Callable[[], T]) -> T:
@@ -184,7 +184,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._writers, function)
 
     async def parse(self, function: Callable[[], T]) -> T:
-        """What `function` gives of a large message of a session, in a thread that waits for no file."""
+        """What `function` gives of a small body or a message of a session, in a thread that waits for no file."""
         return await asyncio.get_running_loop().run_in_executor(self._parsers, function)
 
     def give_up(self, reason: KitError = STOPPING) -> None:

@@ -19,7 +19,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from env.settings import Settings
 from runtime import sandbox
-from runtime.sandbox import Bounds, ExceededError, RefusedError
+from runtime.sandbox import Bounds, ExceededError, RefusedError, UnavailableError
 from runtime.server import strict_json
 from runtime.server.errors import ApiError
 from runtime.server.heap import tidy
@@ -107,7 +107,7 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
         try:
             if file.tell() > LARGE:
                 return await service.read(partial(_read_large, file, read, opener(request)))
-            return await service.read(partial(_read_small, file, read))
+            return await service.parse(partial(_read_small, file, read))
         finally:
             await tidy()
 
@@ -147,6 +147,9 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
         raise ApiError(400, f"{subject} {reason}", code="invalid_body") from None
     except ExceededError as error:
         raise ApiError(400, f"the body {error}", code="invalid_body") from None
+    except UnavailableError as error:
+        log.error("a body cannot be read: %s", error)
+        raise ApiError(503, "the body cannot be read now; try again later", code="unreadable_now") from error
     except OSError as error:
         raise _unstorable(error) from error
 
