@@ -183,9 +183,14 @@ def test_an_answer_that_does_not_come_is_said(transcriber: Transcriber, speech: 
         engine.next().cancelled.wait(60)  # as nobody waits for it any more
 
 
-def test_a_server_elsewhere_is_reached_through_the_proxy(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_elsewhere_is_reached_through_the_proxy(
+    transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forget_proxies(monkeypatch)
-    with proxying({"asr.invalid:8000": ("127.0.0.1", server.listener.port)}) as proxy:
+    with (
+        served(transcriber, allowed_hosts="asr.invalid") as server,
+        proxying({"asr.invalid:8000": ("127.0.0.1", server.listener.port)}) as proxy,
+    ):
         monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://me:sesame@"))
         with Remote("http://asr.invalid:8000/v1") as remote:
             remote.check_ready()

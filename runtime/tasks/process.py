@@ -42,7 +42,8 @@ def status(_: Context, json: bool = False) -> None:
     from runtime.ops.process.status import status as ask
 
     found = ask(load_settings())
-    stdio.write((json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)) + "\n")
+    told = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)
+    print(stdio.for_reading(told, sys.stdout))
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
