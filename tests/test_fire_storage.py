@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from attacks import SOMEBODY_ELSE
 from audio_files import made
 from fronting import until
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
@@ -142,11 +143,25 @@ def test_all_uploads_together_take_no_more_than_they_may(transcriber: Transcribe
 
 def test_what_is_written_too_late_takes_no_room() -> None:
     """By a thread that still fetches when its client is gone."""
-    spool = Spool(1 << 20)
-    file = spool.open(10)
+    spool = Spool(1 << 20, 1 << 20)
+    file = spool.open(10, "somebody")
     file.write(bytes(100_000))
     assert spool.taken == 100_000
     file.close()
     with pytest.raises(ValueError, match="closed file"):
         file.write(bytes(100_000))
     assert spool.taken == 0
+
+
+def test_one_caller_leaves_room_on_disk_for_others(transcriber: Transcriber) -> None:
+    with served(transcriber, spool_max_mib=16, upload_max_mib=5, url_max_mib=5, max_new_tokens=4) as server:
+        spool = server.service.spool
+        with half_sent(server, 4900 << 10):
+            until(lambda: spool.taken > 4 << 20)
+            refused = uploaded(server)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage")
+            assert "your uploads together would take more than 8 MiB on disk" in refused.text
+            with httpx.Client(transport=httpx.HTTPTransport(local_address=SOMEBODY_ELSE), timeout=PATIENCE) as other:
+                assert other.post(server.url + TRANSCRIPTIONS, files={"file": LARGE}).status_code == 200
+        until(lambda: spool.taken == 0)
+        assert uploaded(server).status_code == 200

@@ -76,9 +76,10 @@ class ServerSettings(BaseSettings):
     spool_max_mib: int | None = setting(
         None,
         "MiB",
-        "Most that uploads and fetched audio take on disk together; more is refused with 507. Not set: three times the "
-        "largest.",
-        "所有上传以及从 URL 获取的音频合计占用磁盘的上限,超出的以 507 拒绝。未设置时为单个最大体积的三倍。",
+        "Most that uploads and fetched audio take on disk together, those of one caller at most half of it, or the "
+        "largest; more is refused with 507. Not set: three times the largest.",
+        "所有上传以及从 URL 获取的音频合计占用磁盘的上限,同一调用方最多占一半(至少为单个最大体积),超出的以 507 拒绝。"
+        "未设置时为单个最大体积的三倍。",
         ge=1,
         le=1 << 20,
     )

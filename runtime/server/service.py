@@ -39,6 +39,7 @@ READERS = min(4, os.cpu_count() or 1)  # audio that is decoded at once, and thre
 BODIES = 16  # threads in which large bodies wait for a helper process
 PARSERS = 2  # threads that parse small bodies, and messages of sessions, which must not wait for files
 STOPPING = StoppingError("the server", "ends before this request is done")
+FETCHED = "urls"  # to whom the room on disk counts that fetched files take, whoever asked for them
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
 
 T = TypeVar("T")
@@ -68,7 +69,8 @@ class Service:
         """`on_trouble` hears, on the event loop, what the engine could not decode, or that it has failed."""
         self.transcriber = transcriber
         self._on_trouble = on_trouble
-        self.spool = Spool(self.settings.spool_most_mib << 20)
+        room, largest = self.settings.spool_most_mib, max(self.settings.upload_max_mib, self.settings.url_max_mib)
+        self.spool = Spool(room << 20, max(room // 2, largest) << 20)
         short, long = desks(transcriber.engine), long_files(transcriber.engine, self.settings)
         self._desks, self._long = asyncio.Semaphore(short), asyncio.Semaphore(long)
         self._readers = Workers(short + long, name="audio")  # which wait for helper processes, none for another
@@ -222,7 +224,7 @@ class Service:
         if not isinstance(url, str):
             yield request
             return
-        with self.spool.open(most_in_memory(self.held)) as body:
+        with self.spool.open(most_in_memory(self.held), FETCHED) as body:
             fetch = functools.partial(audio.fetched, url, body, limits=limits(self.settings))
             await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
             yield replace(request, source=Upload(body, shown(url)))

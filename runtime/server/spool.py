@@ -3,6 +3,7 @@ a pod's volume is filled."""
 
 import errno
 import threading
+from collections import Counter
 from tempfile import SpooledTemporaryFile
 
 from env.field import variable
@@ -11,37 +12,48 @@ SETTING = variable("spool_max_mib")
 
 
 class SpoolFullError(OSError):
-    """All files together would take more than they may."""
+    """Files would take more than they may: all together, or `yours`, those of one caller."""
 
-    def __init__(self, most: int) -> None:
-        words = f"all uploads together would take more than {most / 2**20:g} MiB on disk, the limit ({SETTING})"
-        super().__init__(errno.EDQUOT, words)
+    def __init__(self, most: int, *, yours: bool) -> None:
+        whose = "your uploads" if yours else "all uploads"
+        limit = f"a caller's part of {SETTING}" if yours else f"the limit ({SETTING})"
+        super().__init__(errno.EDQUOT, f"{whose} together would take more than {most / 2**20:g} MiB on disk, {limit}")
 
 
 class Spool:
-    """Temporary files without a name, which together take at most `most` bytes on disk; `taken` are."""
+    """Temporary files without a name, which together take at most `most` bytes on disk, those of one caller at most
+    `each`; `taken` are."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, each: int) -> None:
+        self.most, self.each = most, each
         self.taken = 0
         self.lock = threading.Lock()
+        self._taken_by: Counter[str] = Counter()
 
-    def open(self, in_memory: int) -> "SpooledFile":
+    def open(self, in_memory: int, caller: str) -> "SpooledFile":
         """An empty file, of which so many bytes stay in memory, where they do not count."""
-        return SpooledFile(self, in_memory)
+        return SpooledFile(self, in_memory, caller)
 
-    def check(self, count: int) -> None:
+    def check(self, count: int, caller: str) -> None:
         """Raises SpoolFullError where there is no room for so many bytes more."""
         if self.taken + count > self.most:
-            raise SpoolFullError(self.most)
+            raise SpoolFullError(self.most, yours=False)
+        if self._taken_by[caller] + count > self.each:
+            raise SpoolFullError(self.each, yours=True)
+
+    def add(self, count: int, caller: str) -> None:
+        """So many bytes more, or less."""
+        self.taken += count
+        self._taken_by[caller] += count
+        self._taken_by += Counter()  # forgets who has none
 
 
 class SpooledFile(SpooledTemporaryFile[bytes]):
     """A file that is written once, from its start to its end, and read then. Writing raises SpoolFullError."""
 
-    def __init__(self, spool: Spool, in_memory: int) -> None:
+    def __init__(self, spool: Spool, in_memory: int, caller: str) -> None:
         super().__init__(max_size=in_memory)
-        self._spool = spool
+        self._spool, self._caller = spool, caller
         self._size = self._taken = 0
         self._on_disk = self._over = False
 
@@ -69,7 +81,7 @@ class SpooledFile(SpooledTemporaryFile[bytes]):
         super().close()
         with self._spool.lock:  # who writes to it may be another thread, and be late
             self._over = True
-            self._spool.taken -= self._taken
+            self._spool.add(-self._taken, self._caller)
             self._taken = 0
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +92,7 @@ class SpooledFile(SpooledTemporaryFile[bytes]):
         with self._spool.lock:
             if self._over:
                 raise ValueError("I/O operation on closed file")
-            self._spool.check(self._size - self._taken)
-            self._spool.taken += self._size - self._taken
+            more = self._size - self._taken
+            self._spool.check(more, self._caller)
+            self._spool.add(more, self._caller)
             self._taken = self._size

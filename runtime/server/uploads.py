@@ -49,7 +49,12 @@ def in_memory(request: Request) -> int:
 
 def opener(request: Request) -> Open:
     """Makes the files that a request is kept in."""
-    return partial(life_of(request).service.spool.open, in_memory(request))
+    return partial(life_of(request).service.spool.open, in_memory(request), caller(request))
+
+
+def caller(request: Request) -> str:
+    """To whom the room on disk counts that a request takes: a key's owner, or an address."""
+    return request.state.owner or (request.client.host if request.client else "")
 
 
 @asynccontextmanager
@@ -99,7 +104,7 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
     kind = content_type(request)
     if kind != "application/json":
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
-    with service.spool.open(in_memory(request)) as file:
+    with opener(request)() as file:
         try:
             await _in_time(_spool(request, file, service.settings), service.settings)
         except OSError as error:
@@ -239,7 +244,7 @@ async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes, N
     if arrived <= most_bytes:
         if arrived > in_memory(request):
             try:
-                life_of(request).service.spool.check(arrived)
+                life_of(request).service.spool.check(arrived, caller(request))
             except SpoolFullError as error:
                 raise _unstorable(error) from error
         arrived = 0
