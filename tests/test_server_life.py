@@ -133,7 +133,8 @@ def test_sigterm_under_load_loses_nothing(
     port = next(int(line.split()[1]) for line in lines(process) if line.startswith("PORT"))
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples
     spoken = np.concatenate([clip, np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)])
-    recording = sndfile(np.tile(spoken, 8)[:, np.newaxis], SAMPLE_RATE, container="WAV", subtype="PCM_16")
+    # Of two segments each, so that none is answered before the last has been accepted.
+    recording = sndfile(np.tile(spoken, 16)[:, np.newaxis], SAMPLE_RATE, container="WAV", subtype="PCM_16")
     expected = transcriber.transcribe(recording).text
     clients = 8
     all_accepted = Barrier(clients + 1)
