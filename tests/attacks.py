@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from statistics import median, quantiles
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx
 import psutil
@@ -30,6 +33,7 @@ from websockets.sync.client import ClientConnection, connect
 from runtime.measure.clips import bundled_clips
 from runtime.server.strict_json import MOST_COMMAS
 
+PROJECT = Path(__file__).resolve().parent.parent
 CHAT, REALTIME, HEALTH = "/v1/chat/completions", "/v1/realtime", "/health/live"
 SOMEBODY_ELSE = "127.0.0.2"  # an address of its own, as limits are by address
 
@@ -275,7 +279,9 @@ def observe(server: psutil.Process, url: str, strike: Strike, *, callers: int, s
 def running() -> Iterator[tuple[psutil.Process, str]]:
     """A server of its own, with the demo model."""
     environment = {**os.environ, "ASR_DEVICE": "cpu", "ASR_LOG_LEVEL": "error"}
-    with subprocess.Popen([sys.executable, "-c", SERVE], env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         port = next(line for line in process.stdout if line.startswith("PORT")).split()[1]
         try:

@@ -1,14 +1,18 @@
 """Attacks by one caller: each is refused, and another caller is answered meanwhile."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from attacks import SOMEBODY_ELSE, STRIKES, helpers, main, voids
+from attacks import SOMEBODY_ELSE, STRIKES, helpers, voids
+from conftest import PROJECT
 from fronting import until
 from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, served
+from tree import bare_environment
 
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
@@ -46,9 +50,19 @@ def test_what_nobody_waits_for_is_read_no_further(server: Served, tmp_path: Path
     assert server.life.await_idle(PATIENCE)
 
 
-def test_the_benchmark_of_attacks_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--seconds", "1", "nothing", "forged table"])
-    *_, nothing, forged = capsys.readouterr().out.splitlines()
+def test_the_benchmark_of_attacks_runs_as_the_readme_has_it() -> None:
+    command = "python tests/attacks.py"
+    assert f"`{command}`" in (PROJECT / "runtime" / "server" / "README.md").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *command.split()[1:], "--seconds", "1", "nothing", "forged table"],
+        cwd=PROJECT,
+        env=bare_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, nothing, forged = done.stdout.splitlines()
     assert nothing.startswith("nothing")
     assert "'nothing': " in nothing
     assert forged.startswith("forged table")
