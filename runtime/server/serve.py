@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ from runtime.server.life import Life
 from runtime.server.listening import listening
 from runtime.server.signals import StoppedError, Stops
 from runtime.server.tls import read_tls
+
+# How long a thread that computes in Python keeps the engine's waiting after each of its operators; Python's 5 ms make a
+# step of a thousand operators last seconds while a large message is being parsed.
+SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     stops = Stops(life)
     losses = record.place(settings).losses
     allow_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(life, access=read_access(settings))
     metrics: Metrics = app.state.metrics
     with stops.heeded():

@@ -23,6 +23,7 @@ from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account
 from runtime.server.errors import DecodingError, FullError, OverdueError, SessionsFullError, StoppingError
+from runtime.server.live.pacing import Hearing
 from runtime.server.spool import Spool
 from runtime.server.stored import Upload, most_in_memory
 from runtime.server.workers import Workers
@@ -78,6 +79,7 @@ class Service:
         self._parsers = Workers(PARSERS, name="message")
         self._writers = Workers(READERS, name="transcript")
         self._fetchers = Workers(FETCHERS, name="url")
+        self.hearing = Hearing()
         self._running: set[asyncio.Task[Any]] = set()
         self._sessions: set[asyncio.Task[Any]] = set()
         self._over: KitError | None = None

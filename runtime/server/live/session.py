@@ -23,6 +23,7 @@ from runtime.server.live import messages
 from runtime.server.live.config import VLLM, Config
 from runtime.server.live.messages import Outgoing, new_id
 from runtime.server.live.narrator import Narrator
+from runtime.server.live.pacing import Pace
 from runtime.server.live.terms import Terms, agree
 from runtime.server.models import check_model
 from runtime.server.service import Service
@@ -54,6 +55,7 @@ class Session:
             longest=min(LONGEST, service.settings.segment_seconds),
         )
         self._narrator = Narrator(outgoing, service, self._listener.tape)
+        self._pace = Pace()
         self._item: str | None = None  # the last one that was committed
         self._finished = False  # the client has asked for the end
         # What the client says next. It is awaited while the last event is still being done: a connection from which
@@ -135,10 +137,11 @@ class Session:
         size = form.sample_bytes * int(SLICE * form.rate)
         for start in range(0, len(sound), size):
             pcm = form.pcm(sound[start : start + size])
-            for turn in self._listener.hear(pcm, new_turn=self._new_turn):
-                await (self._begun(turn) if turn.end is None else self._stopped(turn))
+            async with self._service.hearing.turn(hurried=self._pace.hurries(len(pcm) / 2 / form.rate)):
+                turns = [(turn, turn.end is None) for turn in self._listener.hear(pcm, new_turn=self._new_turn)]
+            for turn, begins in turns:
+                await (self._begun(turn) if begins else self._stopped(turn))
             await self._narrator.advance()
-            await asyncio.sleep(0)  # others have their turn
             self._refuse_if_gone()
             while self._narrator.waiting >= AHEAD and self._narrator.decoding:
                 unread = set() if self._receiving.done() else {self._receiving}

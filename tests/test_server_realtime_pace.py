@@ -1,0 +1,30 @@
+"""Sound that comes faster than it is spoken, as from a file, holds up nobody whose sound comes as it is spoken."""
+
+import asyncio
+
+from runtime.server.live.pacing import AHEAD, Hearing, Pace
+
+
+def test_a_session_hurries_once_it_is_ahead_of_the_clock() -> None:
+    pace = Pace()
+    slices = [pace.hurries(AHEAD / 4) for _ in range(6)]
+    assert slices == [False, False, False, False, True, True]
+
+
+def test_one_session_that_hurries_is_heard_at_a_time_and_others_at_once() -> None:
+    async def meet() -> list[str]:
+        hearing, order = Hearing(), list[str]()
+
+        async def take(name: str, *, hurried: bool) -> None:
+            async with hearing.turn(hurried=hurried):
+                order.append(name)
+
+        async with hearing.turn(hurried=True):
+            waiting = asyncio.create_task(take("another file", hurried=True))
+            await asyncio.create_task(take("a microphone", hurried=False))
+            assert not waiting.done()
+            order.append("a file")
+        await waiting
+        return order
+
+    assert asyncio.run(meet()) == ["a microphone", "a file", "another file"]
