@@ -1,4 +1,4 @@
-"""The dashboard and the alerts against a real Prometheus, which asks a real server that has really been used."""
+"""The dashboard and the rules against a real Prometheus, which asks a real server that has really been used."""
 
 import json
 import re
@@ -31,6 +31,8 @@ from runtime.transcriber import Transcriber, open_transcriber
 DASHBOARD: dict[str, Any] = read_json(monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json")
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 METRIC = re.compile(r"\b(?:asr|npu|process)_\w+")
+CERTIFIED = {"asr_tls_certificate_expiry_timestamp_seconds"}  # not measured here, where servers have no certificate
+ALERTMANAGER = "127.0.0.1:9"  # where nobody listens, and nothing has to be told
 LABEL = re.compile(r'(\w+)(?:=~|!=|=)"')
 # Names, labels and units as MindCluster's reference of the NPU Exporter has them, of a 910B and a 310P on one host.
 NPUS = "".join(
@@ -167,6 +169,7 @@ def prometheus(
         try:
             environment = {"ASR_STACK": "npu", "ASR_OUT_DIR": str(folder), "ASR_PORT": str(relay.server_address[1])}
             environment["ASR_NPU_EXPORTER"] = f"127.0.0.1:{npus.server_address[1]}"
+            environment["ASR_ALERTMANAGER"] = ALERTMANAGER
             settings = load_settings(environment)
             monitoring.write(settings)
             files = monitoring.directory(settings) / "prometheus"
@@ -198,6 +201,11 @@ def test_it_asks_the_server_and_the_npu_exporter(prometheus: Prometheus) -> None
     assert sorted(found) == [("asr", "up"), ("asr", "up"), ("npu", "up")]
 
 
+def test_it_tells_the_alertmanager_that_the_settings_name(prometheus: Prometheus) -> None:
+    (found,) = prometheus.ask("alertmanagers")["activeAlertmanagers"]
+    assert found["url"] == f"http://{ALERTMANAGER}/api/v2/alerts"
+
+
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"].partition(" · ")[0])
 def test_every_query_of_the_dashboard_finds_data(prometheus: Prometheus, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
@@ -217,79 +225,9 @@ def test_everything_named_is_measured(prometheus: Prometheus) -> None:
     expressions += [target["expr"] for panel in PANELS for target in panel["targets"]]
     measured, labels = set(prometheus.ask("label/__name__/values")), set(prometheus.ask("labels"))
     for expression in expressions:
-        assert set(METRIC.findall(expression)) <= measured, expression
+        assert set(METRIC.findall(expression)) <= measured | CERTIFIED, expression
         assert set(LABEL.findall(expression)) <= labels | {"alertstate"}, expression
 
 
 def test_nothing_is_alarming_about_a_server_at_work(prometheus: Prometheus) -> None:
     assert prometheus.ask("alerts")["alerts"] == []
-
-
-HEALTHY = {
-    'up{job="asr"}': "1x90",
-    "asr_ready": "1x90",
-    "asr_engine_restarts_total": "0x90",
-    'asr_requests_total{route="/v1/audio/transcriptions",code="200"}': "0+60x90",
-    'asr_requests_total{route="/health/ready",code="503"}': "0+60x90",
-    'asr_queue_wait_seconds_bucket{le="30"}': "0+60x90",
-    'asr_queue_wait_seconds_bucket{le="60"}': "0+60x90",
-    'asr_queue_wait_seconds_bucket{le="+Inf"}': "0+60x90",
-    'asr_info{engine="transformers"}': "1x90",
-    'asr_vllm_up{server="vLLM on npu:1"}': "1x90",
-    'asr_device_memory_bytes{kind="used"}': "90x90",
-    'asr_device_memory_bytes{kind="total"}': "100x90",
-    'npu_chip_info_health_status{id="3"}': "1x90",
-}
-FAULTS = {
-    "AsrDown": {'up{job="asr"}': "1x30 0x60"},
-    "AsrNotReady": {"asr_ready": "1x30 0x60"},
-    "AsrEngineRestarted": {"asr_engine_restarts_total": "0x58 1x32"},
-    "AsrErrors": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0+4x90"},
-    "AsrQueueFull": {'asr_requests_total{route="/v1/audio/transcriptions",code="429"}': "0+1x90"},
-    "AsrQueueSlow": {'asr_queue_wait_seconds_bucket{le="30"}': "0+56x90"},
-    "AsrVllmDown": {'asr_vllm_up{server="vLLM on npu:1"}': "1x50 0x40"},
-    "AsrDeviceMemory": {'asr_device_memory_bytes{kind="used"}': "96x90"},
-    "NpuUnhealthy": {'npu_chip_info_health_status{id="3"}': "1x30 0x60"},
-}
-BEARABLE = {
-    "a_vllm_server_that_loads_its_model_again": {'asr_vllm_up{server="vLLM on npu:1"}': "1x57 0x2 1x31"},
-    "the_memory_that_vllm_keeps": {
-        'asr_info{engine="transformers"}': "_x90",
-        'asr_info{engine="vllm"}': "1x90",
-        'asr_device_memory_bytes{kind="used"}': "98x90",
-    },
-    "a_short_restart": {"asr_ready": "1x50 0x5 1x35"},
-    "one_failure_in_an_hour": {'asr_requests_total{route="/v1/audio/transcriptions",code="500"}': "0x58 1x32"},
-    "one_wait_in_thirty": {'asr_queue_wait_seconds_bucket{le="30"}': "0+58x90"},
-}
-
-
-def fires(folder: Path, changed: dict[str, str], expected: list[str]) -> subprocess.CompletedProcess[str]:
-    """Have Prometheus play the series for an hour, one sample a minute, and compare which alerts fire then."""
-    question = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "60m"}
-    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in expected]
-    series = [{"series": name, "values": values} for name, values in {**HEALTHY, **changed}.items()]
-    test = {"interval": "1m", "input_series": series, "promql_expr_test": [{**question, "exp_samples": samples}]}
-    file = folder / "test.json"
-    rules = str(monitoring.FILES / "prometheus" / "rules.yml")
-    file.write_text(json.dumps({"rule_files": [rules], "tests": [test]}), encoding="utf-8")
-    if not shutil.which("promtool"):
-        unavailable("no Prometheus checked the alerts: apt-get install prometheus")
-    return subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("alert", FAULTS)
-def test_an_alert_fires_for_its_fault_alone(tmp_path: Path, alert: str) -> None:
-    found = fires(tmp_path, FAULTS[alert], [alert])
-    assert found.returncode == 0, found.stdout + found.stderr
-
-
-@pytest.mark.parametrize("changed", [{}, *BEARABLE.values()], ids=["healthy", *BEARABLE])
-def test_no_alert_fires_for_what_passes(tmp_path: Path, changed: dict[str, str]) -> None:
-    found = fires(tmp_path, changed, [])
-    assert found.returncode == 0, found.stdout + found.stderr
-
-
-def test_each_alert_is_tried() -> None:
-    rules = (monitoring.FILES / "prometheus" / "rules.yml").read_text(encoding="utf-8")
-    assert re.findall(r"- alert: (\w+)", rules) == list(FAULTS)

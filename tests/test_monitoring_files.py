@@ -95,7 +95,9 @@ def test_what_is_written_can_be_read_by_the_containers_users(watched: Settings) 
     monitoring.write(watched)
     folder = monitoring.directory(watched)
     written = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    assert written == {*monitoring.texts(), Path("prometheus/targets/asr.json"), Path("prometheus/targets/npu.json")}
+    targets = {Path("prometheus", "targets", f"{job}.json") for job in ("alertmanager", "asr", "npu")}
+    assert written == {*monitoring.texts(), *targets}
+    assert {path.parts[0] for path in written} == {"grafana", "prometheus"}  # what is for people stays where it is
     for path in written:
         assert (folder / path).stat().st_mode & 0o777 == 0o644
         assert (folder / path).parent.stat().st_mode & 0o777 == 0o755
@@ -103,7 +105,10 @@ def test_what_is_written_can_be_read_by_the_containers_users(watched: Settings) 
 
 def test_prometheus_asks_the_server_as_it_answers_and_the_exporter_where_there_are_npus(tmp_path: Path) -> None:
     plain = monitoring.targets(load_settings({"ASR_PORT": "8123"}))
-    assert plain == {"asr": [{"targets": ["asr:8123"], "labels": {"__scheme__": "http"}}], "npu": []}
+    server = {"targets": ["asr:8123"], "labels": {"__scheme__": "http"}}
+    assert plain == {"alertmanager": [], "asr": [server], "npu": []}
+    told = monitoring.targets(load_settings({"ASR_ALERTMANAGER": "172.17.0.1:9093"}))
+    assert told["alertmanager"] == [{"targets": ["172.17.0.1:9093"]}]
     certified = {"ASR_PROFILE": "atlas-800-a2", "ASR_TLS_CERT_FILE": str(tmp_path / "tls.crt")}
     certified["ASR_TLS_KEY_FILE"] = str(tmp_path / "tls.key")
     found = monitoring.targets(load_settings(certified))

@@ -1,11 +1,13 @@
 """What /metrics tells: while the model loads, of good and of failed requests, after a crash, of sessions."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -122,6 +124,21 @@ def test_made_up_paths_and_refused_callers_make_no_metrics_of_their_own(transcri
     assert codes(found, "/v1/models/{name}") == {"404": 5, "401": 5}
     assert codes(found, "/v1/chat/completions") == {"405": 5}
     assert len({dict(labels)["route"] for name, labels in found if name == "asr_requests_total"}) == 3
+
+
+def test_the_room_on_disk_is_told_where_it_can_be(
+    transcriber: Transcriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def free(out: Path) -> dict[str, float]:
+        with served(transcriber, out_dir=str(out)) as server:
+            found = read(server.url)
+        return {dict(labels)["directory"]: count for (name, labels), count in found.items() if "disk" in name}
+
+    monkeypatch.setattr("tempfile.tempdir", "/dev/shm")  # another file system than that of tmp_path
+    told = free(tmp_path)
+    assert told["out"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+    assert told["spool"] == pytest.approx(shutil.disk_usage("/dev/shm").free, rel=0.2)
+    assert set(free(tmp_path / "missing")) == {"spool"}
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])

@@ -150,6 +150,14 @@ class ContainerSettings(BaseSettings):
         form="name[:tag][@digest]",
         pattern=r"^[\w.:/@-]+$",
     )
+    alertmanager: str | None = setting(
+        None,
+        "",
+        "Where an Alertmanager listens, as containers see this host; Prometheus sends it the alerts. Not set: none.",
+        "Alertmanager 的监听地址(从容器访问本机的地址),Prometheus 向它发送告警。未设置时不发送。",
+        form="host:port",
+        pattern=r"^[\w.-]+:\d{1,5}$",
+    )
     npu_exporter: str = setting(
         "172.17.0.1:8082",
         "",

@@ -1,8 +1,12 @@
 """GET /metrics: what the server does, in figures for Prometheus."""
 
+import contextlib
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -11,6 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
+from env.loading import under_project
+from env.settings import Settings
 from runtime.device import Memory
 from runtime.engines import Server
 from runtime.ops.lifecycle.image import version
@@ -61,14 +67,15 @@ class Now(Collector):
             seen = self._look(service)
             if seen.memory:
                 yield _used(seen.memory)
+            yield _free(seen.free)
             yield InfoMetricFamily("asr", "What serves.", seen.labels)
         yield from _servers(engine.servers if engine else ())
 
     def _look(self, service: Service) -> "_Seen":
-        """A device that does not answer keeps one scrape waiting; the others tell what was so before."""
+        """A device or disk that does not answer keeps one scrape waiting; the others tell what was so before."""
         if self._asking.acquire(blocking=self._seen is None):
             try:
-                self._seen = _Seen(memory(service.transcriber.device), _labels(service))
+                self._seen = _Seen(memory(service.transcriber.device), _labels(service), _disks(service.settings))
             finally:
                 self._asking.release()
         assert self._seen
@@ -77,10 +84,12 @@ class Now(Collector):
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a device told: its memory, None where it cannot, and the labels of what serves."""
+    """What a device told: its memory, None where it cannot, and the labels of what serves. `free` is bytes on disk, by
+    what the directory is for."""
 
     memory: Memory | None
     labels: dict[str, str]
+    free: dict[str, int]
 
 
 def _gauge(name: str, description: str, value: float) -> Metric:
@@ -95,6 +104,26 @@ def _used(memory: Memory) -> Metric:
     )
     for kind, count in (("used", memory.used), ("reserved", memory.reserved), ("total", memory.total)):
         family.add_metric((kind,), count)
+    return family
+
+
+def _disks(settings: Settings) -> dict[str, int]:
+    """Without those that cannot be asked."""
+    found = {}
+    for name, path in (("out", under_project(settings.out_dir)), ("spool", Path(tempfile.gettempdir()))):
+        with contextlib.suppress(OSError):
+            found[name] = shutil.disk_usage(path).free
+    return found
+
+
+def _free(free: dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(
+        "asr_disk_free_bytes",
+        "Room on disk: `out` has logs, reports and compiled operators, `spool` uploads that wait.",
+        labels=("directory",),
+    )
+    for name, count in free.items():
+        family.add_metric((name,), count)
     return family
 
 

@@ -71,7 +71,8 @@ NOT_HANDED_ON = {
     ),
     *GIVEN,
     *("torch_npu", "uid", "vllm_python", "weights_lock"),
-    *("grafana_image", "grafana_port", "monitoring", "npu_exporter", "prometheus_image", "prometheus_port"),
+    *("alertmanager", "monitoring", "npu_exporter"),
+    *("grafana_image", "grafana_port", "prometheus_image", "prometheus_port"),
     *("hub", "hub_endpoint", "hub_revision", "hub_token", "hub_workers"),
 }
 

@@ -90,15 +90,17 @@ def write(settings: Settings) -> None:
 
 
 def texts() -> dict[Path, str]:
-    """The files of docker/monitoring, by their paths there."""
-    return {path.relative_to(FILES): path.read_text("utf-8") for path in sorted(FILES.rglob("*")) if path.is_file()}
+    """The files of docker/monitoring that containers read, by their paths there: not what is beside the folders, which
+    is for people."""
+    return {path.relative_to(FILES): path.read_text("utf-8") for path in sorted(FILES.glob("*/**/*")) if path.is_file()}
 
 
 def targets(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """Whom Prometheus asks, by job: the server by its name in the containers' network, and the host's NPU Exporter
-    where there are NPUs."""
+    where there are NPUs. `alertmanager` is whom it tells."""
     scheme = "https" if settings.tls_cert_file else "http"
     return {
+        "alertmanager": [{"targets": [settings.alertmanager]}] if settings.alertmanager else [],
         "asr": [{"targets": [f"asr:{settings.port}"], "labels": {"__scheme__": scheme}}],
         "npu": [{"targets": [settings.npu_exporter]}] if settings.stack != "cpu" else [],
     }
