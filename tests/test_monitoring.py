@@ -1,6 +1,5 @@
 """The dashboard and the rules against a real Prometheus, which asks a real server that has really been used."""
 
-import json
 import re
 import shutil
 import subprocess
