@@ -12,6 +12,22 @@ from env.settings import Settings
 
 KUBERNETES = PROJECT / "docker" / "kubernetes"
 BUILDS = ("npu", "cpu", "npu with fetch-weights", "npu with copy-weights", "example")
+# Builds that have several of a kind, with what own/kustomization.yaml is then.
+COMPONENTS = ("mirror", "proxy", "prometheus-operator")
+OVERLAYS = ("several", "npu with everything")
+OPERATOR = "monitoring.coreos.com/v1"
+OWN = """apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: speech
+resources: [../npu]
+components: [../fetch-weights, ../mirror, ../proxy, ../prometheus-operator]
+configMapGenerator:
+  - name: qwen3-asr-settings
+    behavior: merge
+    literals:
+      - ASR_HUB_ENDPOINT=http://mirror.lan:8080/hub
+      - HTTPS_PROXY=http://proxy.lan:3129/
+"""
 Build = Callable[[str], list[Resource]]
 
 
@@ -24,11 +40,11 @@ def folder_of(name: str, scratch: Path) -> Path:
     copied: Path = shutil.copytree(KUBERNETES, scratch / "kubernetes", dirs_exist_ok=True)
     own = copied / "own"
     own.mkdir(exist_ok=True)
-    (own / "kustomization.yaml").write_text(
+    text = (
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-        f"resources: [../{base}]\ncomponents: [../{component}]\n",
-        encoding="utf-8",
+        f"resources: [../{base}]\ncomponents: [../{component}]\n"
     )
+    (own / "kustomization.yaml").write_text(OWN if component == "everything" else text, encoding="utf-8")
     return own
 
 

@@ -88,6 +88,12 @@ def _apply(folder: Path, resources: list[Resource]) -> list[Resource]:
         resources = _apply(folder / name, resources)
     for patch in content.pop("patches", []):
         _patch(patch, folder, resources)
+    for entry in content.pop("replacements", []):
+        _replace(entry, resources)
+    for entry in content.pop("labels", []):
+        _label(entry, resources)
+    if suffix := content.pop("nameSuffix", ""):
+        _suffix(suffix, resources)
     for entry in content.pop("replicas", []):
         (found,) = [found for found in resources if _is(found, "Deployment", entry["name"])]
         found["spec"]["replicas"] = entry["count"]
@@ -145,6 +151,59 @@ def _merge(base: Any, part: Any, name: str) -> Any:
             {**entries, **{entry[key]: _merge(entries.get(entry[key], {}), entry, "") for entry in part}}.values()
         )
     return part
+
+
+def _replace(entry: dict[str, Any], resources: list[Resource]) -> None:
+    """The part of a value between two delimiters, put in the place of others; a number where there was one."""
+    source, options = entry["source"], entry["source"]["options"]
+    (found,) = [found for found in resources if _is(found, source["kind"], source["name"])]
+    *parents, last = _steps(source["fieldPath"])
+    value = _descend(found, parents)[last].split(options["delimiter"])[options["index"]]
+    for target in entry["targets"]:
+        for resource in resources:
+            if _is(resource, target["select"]["kind"], target["select"]["name"]):
+                for path in target["fieldPaths"]:
+                    *parents, last = _steps(path)
+                    place = _descend(resource, parents)
+                    place[last] = type(place[last])(value)
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(step) if step.isdigit() else step for step in path.split(".")]
+
+
+def _descend(place: Any, steps: list[str | int]) -> Any:
+    for step in steps:
+        place = place[step]
+    return place
+
+
+def _label(entry: dict[str, Any], resources: list[Resource]) -> None:
+    """Labels for all resources, for pods and for what selects pods."""
+    assert entry["includeSelectors"] is True
+    for resource in resources:
+        resource["metadata"].setdefault("labels", {}).update(entry["pairs"])
+        specification = resource.get("spec", {})
+        selectors = [specification[name] for name in ("selector", "podSelector") if name in specification]
+        for selector in selectors if resource["kind"] != "PersistentVolumeClaim" else ():
+            selector.get("matchLabels", selector).update(entry["pairs"])
+        if resource["kind"] == "Deployment":
+            specification["template"]["metadata"]["labels"].update(entry["pairs"])
+
+
+def _suffix(suffix: str, resources: list[Resource]) -> None:
+    """Other names, also where pods refer to ConfigMaps and claims of the build."""
+    names = {(one["kind"], one["metadata"]["name"]) for one in resources}
+    for resource in resources:
+        resource["metadata"]["name"] += suffix
+    references = [("ConfigMap", source["configMapRef"]) for one in containers(resources) for source in one["envFrom"]]
+    for pod in pods(resources):
+        claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+        references += [("PersistentVolumeClaim", claim) for claim in claims]
+    for kind, reference in references:
+        key = "name" if kind == "ConfigMap" else "claimName"
+        if (kind, reference[key]) in names:
+            reference[key] += suffix
 
 
 def _rename(entry: dict[str, Any], resources: list[Resource]) -> None:
