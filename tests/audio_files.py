@@ -186,6 +186,19 @@ def silent_film(seconds: float) -> bytes:
     return file.getvalue()
 
 
+def with_subtitles(samples: Array, rate: int) -> bytes:
+    """A Matroska file of sound and subtitles."""
+    file = io.BytesIO()
+    with av.open(file, mode="w", format="matroska") as out:
+        sound = _add_sound(out, samples, rate, "aac")
+        line = av.Packet(b"Hello")
+        line.stream, line.time_base = out.add_mux_stream("subrip"), Fraction(1, 1000)
+        line.pts = line.dts = 0
+        line.duration = 500
+        out.mux([line, *_packets(sound, samples, rate)])
+    return file.getvalue()
+
+
 RECIPES: dict[str, Callable[[Array, int], bytes]] = {
     "16 bit.wav": partial(sndfile, container="WAV", subtype="PCM_16"),
     "float.wav": partial(sndfile, container="WAV", subtype="FLOAT"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soxr
-from audio_files import LOSSLESS, RECIPES, ffmpeg, made, sndfile, speechlike, wav
+from audio_files import LOSSLESS, RECIPES, ffmpeg, made, sndfile, speechlike, wav, with_subtitles
 from scipy import signal
 
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, Limits, load
@@ -37,6 +37,12 @@ def test_every_format_comes_in_whole(name: str, tmp_path: Path) -> None:
     # A codec may add a few milliseconds in front, and changes the waveform a little.
     similarity = signal.correlate(heard, expected, mode="full") / np.linalg.norm(heard) / np.linalg.norm(expected)
     assert similarity.max() > (0.9999 if name in LOSSLESS else 0.95)
+
+
+def test_subtitles_are_passed_over() -> None:
+    assert load(with_subtitles(speechlike(SECONDS, 16_000), 16_000), limits=LIMITS).seconds == pytest.approx(
+        SECONDS, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import IO, Any, cast
 
 import av
+import av.subtitles.codeccontext  # which PyAV itself imports at the first subtitles, when a helper can open nothing
 import numpy as np
 import numpy.typing as npt
 import soxr
