@@ -180,6 +180,22 @@ def test_a_call_can_be_cancelled(slow_file: bytes) -> None:
         decode(slow_file, cancellation=cancellation)
 
 
+def test_a_call_can_be_cancelled_while_the_template_dies(slow_file: bytes) -> None:
+    cancellation = Cancellation()
+    with ThreadPoolExecutor(2) as pool:
+        future = pool.submit(decode, slow_file, cancellation=cancellation)
+        until(lambda: any(one.nice() > 0 for one in helpers()))
+        template = at_work().parent()
+        assert template
+        template.suspend()
+        cancelling = pool.submit(cancellation.cancel)  # which asks the template to end the helper
+        until(lambda: cancellation.cancelled)
+        template.kill()
+        assert cancelling.exception() is None
+        with pytest.raises(CancelledError):
+            future.result()
+
+
 def test_slow_files_leave_room_for_quick_ones(slow_file: bytes, speech: list[Clip]) -> None:
     cancellations = [Cancellation() for _ in range(3 * SLOW_PLACES)]
     with ThreadPoolExecutor(len(cancellations)) as pool:

@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,14 @@ import openai
 import pytest
 import soundfile
 import soxr
-from serving import Served, served
+from attacks import helpers
+from fronting import until
+from serving import PATIENCE, Served, decoded, held, served
 
 from runtime.measure.clips import Clip
+from runtime.server import uploads
 from runtime.server.chat_body import KEYS
+from runtime.server.uploads import bounds
 from runtime.transcriber import Transcriber
 
 PATH = "/v1/chat/completions"
@@ -237,6 +244,39 @@ def test_large_bodies_are_refused_by_name(server: Served, large: tuple[str, str]
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith(fault)
     assert server.service.spool.taken == 0
+
+
+def test_a_large_body_is_read_no_further_when_its_client_hangs_up(
+    server: Served, large: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps(said(large[0])).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert server.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 200
+    monkeypatch.setattr(uploads, "bounds", lambda size: replace(bounds(size), seconds=3600))
+    idle = helpers()
+    for helper in idle:
+        helper.suspend()
+    try:
+        with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+            connection.sendall(head.encode() + body)
+            until(lambda: any(helper.nice() > 0 for helper in idle))  # it works on it, and is in no haste
+            (reader,) = [helper for helper in idle if helper.nice() > 0]
+        until(lambda: not reader.is_running())
+    finally:
+        for helper in helpers():
+            helper.resume()
+    until(lambda: not server.life.accepted)
+    assert server.service.spool.taken == 0
+
+
+def test_decoded_audio_takes_no_more_room_than_it_has(transcriber: Transcriber, large: tuple[str, str]) -> None:
+    still, engine = held(transcriber)
+    with served(still) as server, ThreadPoolExecutor() as pool:
+        answer = pool.submit(server.post, PATH, json=said(large[0]))
+        decoding = engine.next()
+        assert server.service.spool.taken == len(base64.b64decode(large[0]))
+        decoding.tell(decoded("hello"))
+        assert answer.result(PATIENCE).status_code == 200
 
 
 def test_bodies_that_are_no_json(server: Served) -> None:

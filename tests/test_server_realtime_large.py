@@ -17,6 +17,7 @@ from talking import TRANSCRIPTION, CountingEngine, Talk, talking
 
 from runtime.audio import SAMPLE_RATE
 from runtime.measure.clips import Clip
+from runtime.sandbox import Cancellation
 from runtime.server.live.messages import MOST_AUDIO
 from runtime.server.service import READERS
 from runtime.transcriber import Transcriber
@@ -88,7 +89,10 @@ def reading(server: Served) -> Iterator[None]:
     def read() -> None:
         done.wait(PATIENCE)
 
-    busy = [asyncio.run_coroutine_threadsafe(server.service.read(read), server.listener.loop) for _ in range(READERS)]
+    busy = [
+        asyncio.run_coroutine_threadsafe(server.service.read(read, Cancellation()), server.listener.loop)
+        for _ in range(READERS)
+    ]
     try:
         yield
     finally:

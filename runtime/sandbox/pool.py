@@ -58,7 +58,8 @@ class Cancellation:
         with self._lock:
             self.cancelled = True
             if self._end:
-                self._end()
+                with contextlib.suppress(_GoneError):  # what works on it has ended then
+                    self._end()
 
     def check(self) -> None:
         """Raises CancelledError where it was cancelled."""

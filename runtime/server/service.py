@@ -18,6 +18,7 @@ from runtime.audio import TooLongError
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.errors import KitError
 from runtime.fetch import shown
+from runtime.sandbox import Cancellation
 from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
@@ -179,9 +180,19 @@ class Service:
             # `wait_for` holds on to what it raises, which holds on to `wait_for`, and to the samples here.
             raise copy.copy(error.with_traceback(None)) from error.__cause__
 
-    async def read(self, function: Callable[[], T]) -> T:
-        """What `function` gives of a large body, in a thread that may wait for a helper process."""
-        return await asyncio.get_running_loop().run_in_executor(self._bodies, function)
+    async def read(self, function: Callable[[], T], cancellation: Cancellation) -> T:
+        """What `function` gives of a large body, in a thread that may wait for a helper process.
+
+        Cancelled, it has `cancellation` end that, and waits until the thread has done with its files.
+        """
+        reading = self._bodies.submit(function)
+        try:
+            return await asyncio.wrap_future(reading)
+        except asyncio.CancelledError:
+            if not reading.cancel():
+                await asyncio.get_running_loop().run_in_executor(None, cancellation.cancel)
+                await asyncio.gather(asyncio.wrap_future(reading), return_exceptions=True)
+            raise
 
     async def write(self, function: Callable[[], T]) -> T:
         """What `function` writes of a transcript, in a thread: the captions of hours take a second."""

@@ -2,6 +2,7 @@
 a pod's volume is filled."""
 
 import errno
+import os
 import threading
 from collections import Counter
 from tempfile import SpooledTemporaryFile
@@ -71,10 +72,16 @@ class SpooledFile(SpooledTemporaryFile[bytes]):
         self._on_disk = True
 
     def on_disk(self, most: int) -> int:
-        """The descriptor of an empty file, for another process to write at most `most` bytes to."""
+        """The descriptor of an empty file, for another process to write at most `most` bytes to; until `settle`, they
+        all count."""
         self._size = most
         self.rollover()
         return self.fileno()
+
+    def settle(self) -> None:
+        """That process has written; what it has not, no longer counts."""
+        self._size = os.fstat(self.fileno()).st_size
+        self._take()
 
     def close(self) -> None:
         """Forget it, which makes room."""

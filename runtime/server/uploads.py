@@ -19,8 +19,9 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from env.settings import Settings
 from runtime import sandbox
-from runtime.sandbox import Bounds, ExceededError, RefusedError, UnavailableError
+from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.server import strict_json
+from runtime.server.answering import unless_gone
 from runtime.server.errors import ApiError
 from runtime.server.heap import tidy
 from runtime.server.life import life_of
@@ -99,19 +100,24 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
     """What `read`, called in one of the service's threads for bodies, makes of a chat request. The audio of a large one
     is decoded already: an Upload, as DECODED, in its part of a message.
 
-    Raises ApiError like `form`, and what `read` raises.
+    Raises ApiError like `form`, what `read` raises, and ClientDisconnect where the client hangs up while a large one is
+    read, which ends that.
     """
     kind = content_type(request)
     if kind != "application/json":
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
-    with opener(request)() as file:
+    with opener(request)() as file, ExitStack() as unless_kept:
         try:
             await _in_time(_spool(request, file, service.settings), service.settings)
         except OSError as error:
             raise _unstorable(error) from error
         try:
             if file.tell() > LARGE:
-                return await service.read(partial(_read_large, file, read, opener(request)))
+                into, cancellation = unless_kept.enter_context(opener(request)()), Cancellation()
+                reading = service.read(partial(_read_large, file, into, read, cancellation), cancellation)
+                asked = await unless_gone(request, reading)
+                unless_kept.pop_all()  # the upload's owner closes it
+                return asked
             return await service.parse(partial(_read_small, file, read))
         finally:
             await tidy()
@@ -126,25 +132,27 @@ def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     return read(body)
 
 
-def _read_large(file: IO[bytes], read: Callable[[Any], T], open_file: Open) -> T:
-    with ExitStack() as unless_kept:
-        into = unless_kept.enter_context(open_file())
-        found = _parsed_apart(file, into)
-        if found["place"] is None:
-            return read(found["body"])
+def _read_large(file: IO[bytes], into: SpooledFile, read: Callable[[Any], T], cancellation: Cancellation) -> T:
+    """The audio is written to `into`, which is closed where there is none."""
+    found = _parsed_apart(file, into, cancellation)
+    if found["place"] is None:
+        into.close()
+    else:
         message, part = found["place"]
         found["body"]["messages"][message]["content"][part][DECODED] = Upload(into, "audio")
-        asked = read(found["body"])
-        unless_kept.pop_all()  # the upload's owner closes it
-        return asked
+    return read(found["body"])
 
 
-def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
+def _parsed_apart(file: IO[bytes], into: SpooledFile, cancellation: Cancellation) -> Any:
     """What `chat_body.read` gives, in a helper process."""
     size = file.seek(0, io.SEEK_END)
+    limits = bounds(size)
     try:
-        descriptor = into.on_disk(size)
-        return sandbox.call("runtime.server.chat_body:read", file, descriptor, {}, bounds=bounds(size))
+        descriptor = into.on_disk(limits.output)
+        task = "runtime.server.chat_body:read"
+        found = sandbox.call(task, file, descriptor, {}, bounds=limits, cancellation=cancellation)
+        into.settle()
+        return found
     except RefusedError as error:
         subject, reason, _ = error.arguments
         if subject == "messages":
@@ -162,7 +170,8 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile) -> Any:
 def bounds(size: int) -> Bounds:
     """For a body of so many bytes."""
     cpu_seconds = 10 + size / (8 << 20)
-    return Bounds(memory=(64 << 20) + size, output=size, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
+    output = size * 3 // 4  # of four characters of base64 come three bytes
+    return Bounds(memory=(64 << 20) + size, output=output, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
 def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:
