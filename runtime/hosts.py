@@ -6,6 +6,7 @@ import socket
 from urllib.parse import urlsplit
 
 LOCALHOST = "localhost"
+IPV6_PREFIX = 64  # bits; the others of an address are its host's own to choose, and to change at each request
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -30,6 +31,12 @@ def own_names() -> frozenset[str]:
     """This machine's name, short and with its domain, as /etc/hosts or else the name server has it; that may take as
     long as a name server keeps silent."""
     return frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()))
+
+
+def network(address: str) -> str:
+    """As what an address counts where callers are told apart by theirs: IPv6's by their /64."""
+    found = ipaddress.ip_address(address)
+    return address if found.version == 4 else str(ipaddress.ip_network((found.packed, IPV6_PREFIX), strict=False))
 
 
 def is_loopback(host: str) -> bool:

@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from serving import PATIENCE, Served, bearer, served
+from starlette.requests import Request
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
@@ -15,8 +17,12 @@ from env.loading import SettingsError, load_settings
 from runtime import hosts
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import host
+from runtime.server import uploads
+from runtime.server.access import Access
 from runtime.server.errors import ApiError
 from runtime.server.guesses import Guesses
+from runtime.server.keys import Keys, one_key
+from runtime.server.quotas import Quotas
 from runtime.transcriber import Transcriber
 
 KEY = "sk-of-somebody"
@@ -172,16 +178,56 @@ def test_who_tries_many_keys_is_slowed_down(transcriber: Transcriber) -> None:
             assert status(client=other) == 401
 
 
+def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
+    """But for those that were right there before: an office has one address, and may have a guesser."""
+    colleague = "sk-of-a-colleague"
+    keys = Keys((one_key(KEY, owner="a", variable=""), one_key(colleague, owner="b", variable="")))
+    guesses = Guesses()
+
+    def answer(key: str, address: str = "192.0.2.1", known: Keys = keys) -> str:
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        try:
+            found = guesses.find(known, {"type": "http", "client": (address, 1), "headers": headers})
+        except ApiError as refusal:
+            return str(refusal.status)
+        return found.owner if found else "wrong"
+
+    assert answer(KEY) == "a"
+    assert {answer("sk-old") for _ in range(10)} == {"wrong"}  # one who goes on with an old key has made one guess
+    assert (answer("sk-old"), answer(colleague)) == ("429", "b")
+    guesses = Guesses()
+    assert answer(KEY) == "a"
+    assert [answer(f"sk-{guess}") for guess in range(11)] == ["wrong"] * 10 + ["429"]
+    assert answer(colleague) == "429"
+    assert answer("sk-operator", known=Keys((one_key("sk-operator", owner="admin", variable=""),))) == "429"
+    assert (answer(KEY), answer(colleague, "192.0.2.2")) == ("a", "b")
+
+
 def test_of_ipv6_a_whole_site_counts_as_one() -> None:
-    guesses, refusal = Guesses(), ApiError(401, "wrong")
-    headers = [(b"authorization", b"Bearer sk-guess")]
+    guesses, keys = Guesses(), Keys((one_key(KEY, owner="a", variable=""),))
+    access, quotas = Access(at_once=1, sessions=1), Quotas()
 
-    def answer(address: str) -> int:
-        scope = {"type": "http", "client": (address, 1), "headers": headers}
-        return guesses.answer(scope, refusal).status
+    def scope(address: str, key: str = "") -> dict[str, Any]:
+        headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+        return {"type": "http", "client": (address, 1), "headers": headers}
 
-    assert [answer(f"2001:db8:0:1::{last}") for last in range(1, 12)] == [401] * 10 + [429]
-    assert answer("2001:db8:0:2::1") == 401
+    assert not any(guesses.find(keys, scope(f"2001:db8:0:1::{last}", f"sk-{last}")) for last in range(10))
+    with pytest.raises(ApiError, match="more than 10 wrong keys"):
+        guesses.find(keys, scope("2001:db8:0:1:ffff::1", "sk-guess"))
+    assert not guesses.find(keys, scope("2001:db8:0:2::1", "sk-guess"))
+    addresses = ("2001:db8::1", "2001:db8::2", "2001:db8:1::")
+    one, same, other = (access.caller(scope(address), None) for address in addresses)
+    for session in (False, True):
+        with (
+            quotas.taking(one, session=session),
+            quotas.taking(other, session=session),
+            pytest.raises(ApiError, match="limit of each caller is 1"),
+            quotas.taking(same, session=session),
+        ):
+            pass
+    rooms = [uploads.caller(Request(scope(address) | {"state": {"owner": ""}})) for address in addresses]
+    assert len({*rooms}) == 2
+    assert rooms[0] == rooms[1]
 
 
 @pytest.mark.parametrize(

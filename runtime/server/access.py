@@ -7,7 +7,9 @@ from starlette.types import Scope
 from env.loading import under_project
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.hosts import network
 from runtime.server import operators
+from runtime.server.guesses import Guesses
 from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
 from runtime.server.origins import read_origins
 from runtime.server.quotas import Caller, share
@@ -26,21 +28,21 @@ class Access:
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
 
-    def key(self, scope: Scope) -> Key | None:
-        """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one."""
+    def key(self, scope: Scope, guesses: Guesses) -> Key | None:
+        """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one, and 429 for
+        one of too many."""
         if not self.keys.known:
             return None
-        given = given_key(scope)
-        key = self.keys.find(given)
+        key = guesses.find(self.keys, scope)
         if key is None:
-            words = "the key is none of this server's" if given else "a key is needed: Authorization: Bearer KEY"
-            raise unknown(words, "invalid_api_key")
+            needed = "a key is needed: Authorization: Bearer KEY"
+            raise unknown("the key is none of this server's" if given_key(scope) else needed, "invalid_api_key")
         return key
 
     def caller(self, scope: Scope, key: Key | None) -> Caller:
         """Who a request counts for: the key's owner, or the address it comes from."""
         if key is None:
-            return Caller(scope["client"][0], self.per_minute, self.at_once, self.sessions)
+            return Caller(network(scope["client"][0]), self.per_minute, self.at_once, self.sessions)
         per_minute, at_once = key.per_minute or self.per_minute, key.at_once or self.at_once
         return Caller(key.owner, per_minute, at_once, key.sessions or key.at_once or self.sessions)
 

@@ -33,7 +33,7 @@ class Gate:
         path = scope.get("path", "")
         try:
             if path.startswith(OPERATORS):
-                check_operator(scope, self._access.admin)
+                check_operator(scope, self._access.admin, self._guesses)
             elif not (self._access.keys.known or path.startswith(OPEN)):
                 await check_host(scope, self._access.hosts)
             if path.startswith(CALLERS):
@@ -41,13 +41,11 @@ class Gate:
                 return
             await self._app(scope, receive, send)
         except ApiError as refusal:  # of a WebSocket too: uvicorn answers what is not open yet as HTTP
-            if refusal.status == 401:
-                refusal = self._guesses.answer(scope, refusal)
             await refusal.response()(scope, receive, send)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_origin(scope, self._access.origins, keyed=bool(self._access.keys.known))
-        key = self._access.key(scope)
+        key = self._access.key(scope, self._guesses)
         scope.setdefault("state", {})["owner"] = key.owner if key else ""
         if "subprotocols" in scope:  # the key is not for the routes
             scope["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(SUBPROTOCOL)]

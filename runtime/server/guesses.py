@@ -1,6 +1,5 @@
 """Wrong keys, which are counted by the address that they come from, so that nobody tries many."""
 
-import ipaddress
 import math
 import time
 from functools import cached_property
@@ -10,25 +9,51 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.types import Scope
 
+from runtime.hosts import network
 from runtime.server.errors import ApiError
-from runtime.server.keys import given_key
+from runtime.server.keys import Key, Keys, digest, given_key
 
 MOST = RateLimitItemPerMinute(10)  # wrong keys of one address
-SITE = 64  # bits of an IPv6 address that are not its owner's to choose
+MOST_KNOWN = 10_000  # keys that were looked at, with the addresses that they came from
+
+Given = tuple[str, bytes]  # address and digest
 
 
 class Guesses:
-    """Those of the last minute. A right key is never asked about here."""
+    """The keys that addresses have given. To look again at one that an address has given before tells nobody anything:
+    so a client whose key was right goes on while others behind its address guess, and one that goes on with an old key
+    is no guesser."""
 
-    def answer(self, scope: Scope, refusal: ApiError) -> ApiError:
-        """What to answer to a request that is refused with 401: 429 where its address gave too many wrong keys. To
-        give none is no guess."""
-        if not given_key(scope):
-            return refusal
-        where = _site(scope["client"][0])
-        if self._window.hit(MOST, where):
-            return refusal
-        seconds = max(1, math.ceil(self._window.get_window_stats(MOST, where).reset_time - time.time()))
+    def __init__(self) -> None:
+        self._right: dict[Given, None] = {}  # to which whoever guesses adds nothing
+        self._wrong: dict[Given, None] = {}
+
+    def find(self, keys: Keys, scope: Scope) -> Key | None:
+        """The key of a request, if it is one of these.
+
+        Raises ApiError, 429, where its address gave too many wrong keys: before a new one is looked at, and instead of
+        None for one that is known to be wrong.
+        """
+        secret = given_key(scope)
+        if not secret:
+            return None
+        where = network(scope["client"][0])
+        given = where, digest(secret)
+        is_new = given not in self._right and given not in self._wrong
+        if is_new and not self._window.test(MOST, "new", where):
+            raise self._refusal("new", where)
+        key = keys.find(secret)
+        _remember(given, self._right if key else self._wrong)
+        if key:
+            return key
+        if is_new:
+            self._window.hit(MOST, "new", where)
+        if not self._window.hit(MOST, "all", where):
+            raise self._refusal("all", where)
+        return None
+
+    def _refusal(self, kind: str, where: str) -> ApiError:
+        seconds = max(1, math.ceil(self._window.get_window_stats(MOST, kind, where).reset_time - time.time()))
         words = f"more than {MOST.amount} wrong keys came from your address within a minute; try again in {seconds} s"
         slowed = ApiError(429, words, code="too_many_wrong_keys")
         slowed.headers["Retry-After"] = str(seconds)
@@ -39,6 +64,9 @@ class Guesses:
         return MovingWindowRateLimiter(MemoryStorage())
 
 
-def _site(address: str) -> str:
-    found = ipaddress.ip_address(address)
-    return address if found.version == 4 else str(ipaddress.ip_network((found.packed, SITE), strict=False))
+def _remember(given: Given, known: dict[Given, None]) -> None:
+    """As the newest; the oldest is forgotten where there are many."""
+    known.pop(given, None)
+    known[given] = None
+    if len(known) > MOST_KNOWN:
+        del known[next(iter(known))]

@@ -41,8 +41,8 @@ class Keys:
 
         All are compared, each in constant time, so that the time tells nothing about them.
         """
-        digest = _digest(given)
-        found = [key for key in self.known if hmac.compare_digest(key.digest, digest)]
+        wanted = digest(given)
+        found = [key for key in self.known if hmac.compare_digest(key.digest, wanted)]
         return found[0] if found else None
 
 
@@ -69,7 +69,7 @@ def one_key(key: str, *, owner: str, variable: str) -> Key:
     """The key of a setting. Raises KitError, which does not repeat it, where no header could carry it."""
     if not KEY.fullmatch(key.strip()):
         raise KitError(variable, "is not all of visible ASCII characters, without spaces", "openssl rand -hex 24")
-    return Key(owner, _digest(key.strip()))
+    return Key(owner, digest(key.strip()))
 
 
 def read_keys(path: Path) -> Keys:
@@ -106,8 +106,9 @@ def _read(line: str, where: str) -> Key:
             possible = "per_minute=N, at_once=N and sessions=N"
             raise KitError(VARIABLE, f"{where} has more behind its key than {possible}, once each")
         limits[limit[1]] = int(limit[2])
-    return Key(name, _digest(key), **limits)
+    return Key(name, digest(key), **limits)
 
 
-def _digest(key: str) -> bytes:
+def digest(key: str) -> bytes:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -5,7 +5,8 @@ from starlette.types import Scope
 
 from runtime.hosts import hostname, is_loopback
 from runtime.server.errors import ApiError
-from runtime.server.keys import Keys, given_key, unknown
+from runtime.server.guesses import Guesses
+from runtime.server.keys import Keys, unknown
 
 VARIABLE = "ASR_ADMIN_KEY"
 # What proxies add beside X-Forwarded-*: the standards' own (RFC 7239, RFC 9110), and those of nginx's examples, Envoy,
@@ -17,10 +18,11 @@ FORWARDED = (
 OLD_HTTP = "1.0"  # in which nginx asks where nothing else is set, and no client of ours does
 
 
-def check_operator(scope: Scope, admin: Keys) -> None:
-    """Raises ApiError, 401 or 403, for an admin call that is nobody's who may make it."""
+def check_operator(scope: Scope, admin: Keys, guesses: Guesses) -> None:
+    """Raises ApiError, 401 or 403, for an admin call that is nobody's who may make it, and 429 for a wrong key of too
+    many."""
     if admin.known:
-        if admin.find(given_key(scope)) is None:
+        if guesses.find(admin, scope) is None:
             words = f"admin calls need the key of {VARIABLE}: Authorization: Bearer KEY"
             raise unknown(words, "invalid_admin_key")
     elif reason := _elsewhere(scope):

@@ -19,6 +19,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from env.settings import Settings
 from runtime import sandbox
+from runtime.hosts import network
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.server import strict_json
 from runtime.server.answering import unless_gone
@@ -55,7 +56,7 @@ def opener(request: Request) -> Open:
 
 def caller(request: Request) -> str:
     """To whom the room on disk counts that a request takes: a key's owner, or an address."""
-    return request.state.owner or (request.client.host if request.client else "")
+    return request.state.owner or (network(request.client.host) if request.client else "")
 
 
 @asynccontextmanager
