@@ -1,11 +1,14 @@
 """What a page that somebody looks at may ask of a server without keys, and who tries many keys of one with them."""
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from fronting import until
 from pydantic import SecretStr
 from serving import PATIENCE, Served, bearer, served
 from starlette.requests import Request
@@ -30,13 +33,21 @@ EVIL = "evil.example"
 PAGE = "https://notes.example"
 
 
-@pytest.fixture
-def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """This machine's name as a name server with a domain would have it; it stands in for the house's."""
-    monkeypatch.setattr(socket, "getfqdn", lambda: "npu-7.House.example")
+@contextmanager
+def name_server(answer: Callable[[], str]) -> Iterator[None]:
+    """It stands in for the house's, which knows this machine's domain."""
     hosts.own_names.cache_clear()
-    yield "npu-7.house.example"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getfqdn", answer)
+        yield
     hosts.own_names.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def server(transcriber: Transcriber) -> Iterator[Served]:
+    """A server on a machine whose domain is known."""
+    with name_server(lambda: "npu-7.House.example"), served(transcriber) as running:
+        yield running
 
 
 def asked(server: Served, host: str, path: str = "/v1/models", **headers: str) -> tuple[int, str]:
@@ -45,7 +56,6 @@ def asked(server: Served, host: str, path: str = "/v1/models", **headers: str) -
     return answer.status_code, answer.json()["error"]["code"] if answer.is_client_error else ""
 
 
-@pytest.mark.usefixtures("domain")
 @pytest.mark.parametrize(
     "name",
     [
@@ -59,7 +69,6 @@ def test_the_names_of_the_server_are_answered(server: Served, name: str) -> None
     assert asked(server, name) == (200, "")
 
 
-@pytest.mark.usefixtures("domain")
 @pytest.mark.parametrize(
     "name",
     [EVIL, f"{EVIL}:8000", f"{EVIL}.", "localhost.evil.example", "127.0.0.1.nip.io", "evil.localhost.com", "[x", "."],
@@ -73,6 +82,22 @@ def test_a_page_that_rebinds_its_name_is_refused(server: Served, name: str) -> N
     assert "ASR_ALLOWED_HOSTS" in words
     for path in ("/health/live", "/health/ready", "/metrics"):
         assert server.get(path, headers={"Host": name}).status_code == 200
+
+
+def test_no_request_waits_for_a_name_server(transcriber: Transcriber, caplog: pytest.LogCaptureFixture) -> None:
+    answers = threading.Event()
+
+    def tell_late() -> str:
+        answers.wait(PATIENCE)
+        return "npu-7.house.example"
+
+    with name_server(tell_late), served(transcriber) as server:
+        assert asked(server, EVIL) == asked(server, "npu-7.house.example") == (403, "host")
+        assert not answers.is_set()
+        assert "the name server does not tell this machine's domain" in caplog.text
+        answers.set()
+        until(lambda: asked(server, "npu-7.house.example") == (200, ""))
+        assert asked(server, EVIL) == (403, "host")
 
 
 def test_a_rebound_page_gets_no_websocket(server: Served) -> None:
@@ -107,7 +132,6 @@ def test_names_that_cannot_be_hosts_are_refused(text: str) -> None:
         load_settings({"ASR_ALLOWED_HOSTS": text})
 
 
-@pytest.mark.usefixtures("domain")
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -118,7 +142,8 @@ def test_names_that_cannot_be_hosts_are_refused(text: str) -> None:
 )
 def test_a_container_is_told_the_names_of_its_host(given: str, expected: str) -> None:
     variables = {"ASR_ALLOWED_HOSTS": given} if given else {}
-    assert host.handed_on(load_settings(variables), variables)["ASR_ALLOWED_HOSTS"] == expected
+    with name_server(lambda: "npu-7.House.example"):
+        assert host.handed_on(load_settings(variables), variables)["ASR_ALLOWED_HOSTS"] == expected
 
 
 def posted(server: Served, clip: Clip, **headers: str) -> tuple[int, str]:

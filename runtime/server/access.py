@@ -1,5 +1,6 @@
 """Who may ask, as the settings have it."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
@@ -13,12 +14,13 @@ from runtime.server.guesses import Guesses
 from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
 from runtime.server.origins import read_origins
 from runtime.server.quotas import Caller, share
-from runtime.server.rebinding import ANY, read_hosts
+from runtime.server.rebinding import ANY, look_up_names, read_hosts
 
 
 @dataclass(frozen=True)
 class Access:
-    """Callers' keys and limits, the operators' key, the origins of pages, and further names of the server."""
+    """Callers' keys and limits, the operators' key, the origins of pages, and the server's names, which count where
+    there are no keys: those of the settings, and this machine's own."""
 
     keys: Keys = field(default_factory=Keys)
     admin: Keys = field(default_factory=Keys)
@@ -27,6 +29,7 @@ class Access:
     sessions: int | None = None
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
+    own_names: Container[str] = frozenset()
 
     def key(self, scope: Scope, guesses: Guesses) -> Key | None:
         """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one, and 429 for
@@ -62,6 +65,8 @@ def read_access(settings: Settings) -> Access:
         if keys.find(secret.strip()):
             raise KitError(operators.VARIABLE, "is a caller's key too", "openssl rand -hex 24 makes another")
     origins = read_origins(settings.cors_origins)
+    # A page that may ask anyway gains nothing by another name.
+    hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)
     return Access(
         keys,
         admin,
@@ -69,6 +74,6 @@ def read_access(settings: Settings) -> Access:
         settings.requests_at_once or share(settings.max_waiting),
         settings.sessions_at_once or settings.requests_at_once or share(settings.max_sessions),
         origins,
-        # A page that may ask anyway gains nothing by another name.
-        frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts),
+        hosts,
+        frozenset() if keys.known or ANY in hosts else look_up_names(),
     )

@@ -35,7 +35,7 @@ class Gate:
             if path.startswith(OPERATORS):
                 check_operator(scope, self._access.admin, self._guesses)
             elif not (self._access.keys.known or path.startswith(OPEN)):
-                await check_host(scope, self._access.hosts)
+                check_host(scope, self._access.hosts, self._access.own_names)
             if path.startswith(CALLERS):
                 await self._call(scope, receive, send)
                 return

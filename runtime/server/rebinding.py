@@ -4,7 +4,10 @@ A page can have its own name lead to this server, and then a browser takes both 
 do so with no address and with no name that nobody can register. A request that names no host is of no browser.
 """
 
-import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Container
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -12,7 +15,10 @@ from starlette.types import Scope
 from runtime.hosts import hostname, is_loopback, own_names
 from runtime.server.errors import ApiError
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "ASR_ALLOWED_HOSTS"
+LOOK_UP_SECONDS = 1.0  # in which a name server is awaited at start
 ANY = "*"
 # Below these nobody can register a name: RFC 6762, RFC 8375 and ICANN (internal, corp, home); Kubernetes (its
 # cluster.local is below local), OpenWrt and glibc use the others, which are in no root zone.
@@ -24,7 +30,19 @@ def read_hosts(text: str | None) -> frozenset[str]:
     return frozenset(hostname(part.strip()) for part in text.split(",")) if text else frozenset()
 
 
-async def check_host(scope: Scope, allowed: frozenset[str]) -> None:
+def look_up_names() -> Container[str]:
+    """This machine's own names, for which no request waits: what the name server tells late is added when it does."""
+    host = socket.gethostname().lower()
+    names = {host}
+    looking = threading.Thread(target=lambda: names.update(own_names()), name="own-names", daemon=True)
+    looking.start()
+    looking.join(LOOK_UP_SECONDS)
+    if looking.is_alive():
+        log.warning("the name server does not tell this machine's domain; until it does, %s has none", host)
+    return names
+
+
+def check_host(scope: Scope, allowed: Container[str], own: Container[str]) -> None:
     """Raises ApiError, 403, for a request by a name that is neither this server's nor among those that are allowed;
     what a proxy in front was asked by counts too."""
     if ANY in allowed:
@@ -33,8 +51,7 @@ async def check_host(scope: Scope, allowed: frozenset[str]) -> None:
     forwarded = headers.get("x-forwarded-host", "").split(",")
     for host in (headers.get("host", ""), *(part.strip() for part in forwarded)):
         name = hostname(host)
-        # A name server may take long to tell this machine's names.
-        if host and not (_is_safe(name) or name in allowed or name in await asyncio.to_thread(own_names)):
+        if host and not (_is_safe(name) or name in allowed or name in own):
             words = f"without keys this server does not answer to the name {name or host!r}, which a page can have"
             advice = f"set {VARIABLE}={name or 'NAME'}, or keys (ASR_API_KEY, ASR_KEYS_FILE)"
             raise ApiError(403, f"{words}; if it is this server's, {advice}", code="host")
