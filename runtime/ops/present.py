@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from env.describe import Row
 from env.stacks import Difference
+from runtime.escaping import escaped
 
 WIDTH = 160  # columns, where output goes to a file or pipe; rich would assume 80 and fold the texts
 
@@ -23,10 +26,24 @@ class Mark:
 SEVERITIES = {"same": Mark("same", "green"), "harmless": Mark("harmless", "yellow"), "matters": Mark("MATTERS", "red")}
 
 
+class _Console(Console):
+    """Shows control characters in what it prints."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(_shown, objects), **options)
+
+
+class _Table(Table):
+    """Shows control characters in its cells: file names and transcripts may hold them."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*map(_shown, cells), **options)
+
+
 def console() -> Console:
     """Standard output, wide enough for the tables where it is no terminal."""
-    out = Console()
-    return out if out.is_terminal else Console(width=WIDTH)
+    out = _Console()
+    return out if out.is_terminal else _Console(width=WIDTH)
 
 
 def settings(rows: Iterable[Row]) -> Table:
@@ -50,7 +67,13 @@ def differences(stack: str, rows: Iterable[Difference]) -> Table:
 
 def table(*columns: str) -> Table:
     """An empty table in the style that all of them have."""
-    empty = Table(show_edge=False, box=None, pad_edge=False, header_style="bold")
+    empty = _Table(show_edge=False, box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        empty.add_column(column, overflow="fold")
+        empty.add_column(escaped(column), overflow="fold")
     return empty
+
+
+def _shown(shown: Any) -> Any:
+    if isinstance(shown, Text):
+        return Text(escaped(shown.plain), shown.style) if escaped(shown.plain) != shown.plain else shown
+    return escaped(shown) if isinstance(shown, str) else shown

@@ -3,19 +3,18 @@
 import sys
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.ops import stdio
+from runtime.ops.present import console, table
 from runtime.ops.weights import facts, lock, verify
 from runtime.ops.weights.meter import meter
 from runtime.ops.weights.places import DEMO, place, shown
 from runtime.ops.weights.verify import Row
-
-WIDTH = 160  # columns, where output goes to a file or pipe
 
 
 def verify_weights(settings: Settings, *, write_lock: bool) -> None:
@@ -43,10 +42,10 @@ def verify_weights(settings: Settings, *, write_lock: bool) -> None:
         raise KitError(shown(spot.directory), "; ".join(quick.faults), quick.advice)
     with meter(f"Verifying {shown(spot.directory)}", entry_now.size) as advance:
         rows = list(verify.compare(spot.directory, entry_now.files, full=True, on_bytes=advance))
-    out = Console()
-    (out if out.is_terminal else Console(width=WIDTH)).print(_table(rows))
+    console().print(_table(rows))
     if others := verify.extras(spot.directory, entry_now.files):
-        print(f"Not in {shown(spot.lock)}, and not looked at: {', '.join(others)}", file=sys.stderr)
+        words = f"Not in {shown(spot.lock)}, and not looked at: {', '.join(others)}"
+        print(stdio.for_reading(words, sys.stderr), file=sys.stderr)
     faults = [f"{row.name}: {row.fault}" for row in rows if row.fault]
     if faults:
         raise KitError(shown(spot.directory), "; ".join(faults), "invoke fetch-weights, which fetches these again")
@@ -54,8 +53,8 @@ def verify_weights(settings: Settings, *, write_lock: bool) -> None:
 
 
 def _table(rows: Iterable[Row]) -> Table:
-    table = Table("File", "Bytes", "sha256", "", show_edge=False, box=None, pad_edge=False, header_style="bold")
+    grid = table("File", "Bytes", "sha256", "")
     for row in rows:
         mark = f"[bold red]{row.fault.partition(':')[0].upper()}" if row.fault else "[green]same"
-        table.add_row(escape(row.name), str(row.expected.size), f"{row.expected.sha256[:16]}…", mark)
-    return table
+        grid.add_row(escape(row.name), str(row.expected.size), f"{row.expected.sha256[:16]}…", mark)
+    return grid
