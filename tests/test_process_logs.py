@@ -9,6 +9,7 @@ import pytest
 from runtime.errors import KitError
 from runtime.ops.process.identity import Process
 from runtime.ops.process.logs import follow, last_errors, tail
+from runtime.ops.process.rotation import rotate
 
 
 @pytest.fixture
@@ -72,6 +73,18 @@ def test_following_goes_on_until_the_server_ends(log: Path, writer: Writer) -> N
     add(log, b"last, without a newline")
     writer.end()
     assert list(lines) == ["last, without a newline"]
+
+
+def test_following_a_log_that_is_put_aside(log: Path, writer: Writer) -> None:
+    """Whether its beginning is cut off or it is emptied: no line is shown twice."""
+    log.write_text("".join(f"line {number}\n" for number in range(2000)))
+    lines = follow(log, writer.identity, 1)
+    assert next(lines) == "line 1999"
+    rotate(log, most_bytes=1, files=2)
+    add(log, b"line 2000\n")
+    assert next(lines) == "line 2000"
+    writer.end()
+    assert list(lines) == []
 
 
 def test_following_a_log_that_is_emptied(log: Path, writer: Writer) -> None:

@@ -1,5 +1,6 @@
 """The log of `invoke start` does not grow for ever, and nobody else reads it."""
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from processes import LONG, port_of_its_own, start
 
 from env.settings import Settings
 from runtime.ops.process import record
-from runtime.ops.process.rotation import rotate
+from runtime.ops.process.rotation import COLLAPSE_RANGE, LIBC, aside, rotate
 from runtime.ops.process.stop import stop
 
 MIB = 1 << 20
@@ -66,17 +67,54 @@ def test_all_that_was_written_is_kept_in_order(tmp_path: Path) -> None:
     assert numbers(tmp_path) == list(range(2000))
 
 
-def test_a_writer_that_does_not_wait_stays_in_order(tmp_path: Path) -> None:
+@pytest.fixture
+def cuttable(tmp_path: Path) -> Path:
+    """A directory in which the beginning of a file can be cut off."""
+    trial = tmp_path / "trial"
+    trial.write_bytes(bytes(MIB))
+    with trial.open("r+b") as file:
+        if LIBC.fallocate(file.fileno(), COLLAPSE_RANGE, ctypes.c_int64(0), ctypes.c_int64(MIB // 2)):
+            pytest.skip("this file system cannot cut off the beginning of a file")
+    trial.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("most_bytes", [16 << 10, MIB])
+def test_a_writer_that_does_not_wait_loses_nothing(cuttable: Path, most_bytes: int) -> None:
+    log, count = cuttable / "server.log", 2_000_000
+    with log.open("ab") as file:
+        writer = subprocess.Popen(["seq", str(count)], stdout=file)
+    rotated = 0
+    while writer.poll() is None:
+        rotated += rotate(log, most_bytes=most_bytes, files=1000)
+    assert rotated
+    assert numbers(cuttable) == list(range(1, count + 1))
+
+
+def test_a_writer_stays_in_order_where_a_log_is_emptied(tmp_path: Path) -> None:
     """It goes on while its log is copied and emptied; what it writes just between the two may be missing."""
     log, count = tmp_path / "server.log", 20_000
     loop = f"i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo $i; done"  # a line a write
     with log.open("ab") as file:
         writer = subprocess.Popen(["sh", "-c", loop], stdout=file)
     while writer.poll() is None:
-        rotate(log, most_bytes=1000, files=1000)
+        rotate(log, most_bytes=1000, files=1000)  # less than a block
     found = numbers(tmp_path)
     assert found[0] == 1
     assert sorted(set(found)) == found
+
+
+def test_fewer_logs_than_before_leave_none_of_the_others(settings: Settings) -> None:
+    log = record.place(settings).log
+    log.parent.mkdir(parents=True)
+    others = [log.parent / name for name in ("server.other.log", f"{log.stem}0.7.log")]
+    for path in [*(aside(log, number) for number in range(1, 13)), *others]:
+        path.touch()
+    start(settings)
+    stop(settings)
+    assert {path.name for path in log.parent.glob("*.log")} == {
+        *(path.name for path in (log, aside(log, 1), aside(log, 2), *others))
+    }
 
 
 def test_a_log_of_which_no_copy_is_kept(tmp_path: Path) -> None:

@@ -31,18 +31,24 @@ def follow(log: Path, process: Process | None, lines: int) -> Iterator[str]:
         yield from tail(log, lines)
         return
     data, position = _end(log, 0)
-    *shown, rest = data.split(b"\n")
-    yield from _last(shown, lines)
+    *whole, rest = data.split(b"\n")
+    yield from _last(whole, lines)
+    last = b"".join(whole[-1:])
     with process.handle() as handle, log.open("rb") as file:
         over = False
         while not over:
             over = handle is None or ended(handle, EVERY)
-            if log.stat().st_size < position:  # emptied, as logrotate's copytruncate does
+            put_aside = log.stat().st_size < position  # and emptied, as logrotate's copytruncate does, or cut
+            if put_aside:
                 position, rest = 0, b""
             file.seek(position)
             added = file.read()
             position += len(added)
+            if put_aside and last:
+                _, found, behind = added.partition(b"\n" + last + b"\n")
+                added = behind if found else added  # a log that is cut still has lines that were shown
             *whole, rest = (rest + added).split(b"\n")
+            last = b"".join(whole[-1:]) or last
             yield from (_text(line) for line in whole)
         if rest:
             yield _text(rest)

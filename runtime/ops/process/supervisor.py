@@ -20,7 +20,7 @@ from runtime.errors import KitError
 from runtime.ops.process.crashes import USUAL, Crashes, Policy
 from runtime.ops.process.identity import Process
 from runtime.ops.process.record import Phase, Record
-from runtime.ops.process.rotation import rotate
+from runtime.ops.process.rotation import remove_older, rotate
 
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 STOPS = {signal.SIGTERM, signal.SIGINT}
@@ -74,6 +74,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Return when no server is to run any more."""
+        with contextlib.suppress(OSError):
+            remove_older(self._record.log, files=self._order.log_files)
         while True:
             self._rotate()
             try:
