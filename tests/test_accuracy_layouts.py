@@ -1,7 +1,6 @@
-"""Common data sets as they lie on a disk, made of the bundled clips, and the demo model's own."""
+"""Common data sets as they lie on a disk, made of the bundled clips."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pytest
 import soundfile
 
 from runtime.audio import Limits, load
-from runtime.demo import CLIPS, judge
+from runtime.demo import CLIPS
 from runtime.errors import KitError, UsageError
-from runtime.measure.accuracy import DataSet, heldout
+from runtime.measure.accuracy import DataSet
 from runtime.measure.accuracy.reading import read
 
 SPLITS = ("test-clean", "test-other")
@@ -203,48 +202,3 @@ def test_what_is_no_data_set_is_told_what_was_looked_for(tmp_path: Path) -> None
         assert looked_for in str(refused.value)
     with pytest.raises(KitError, match="is no manifest by its ending"):
         read(tmp_path / "english-1.wav")
-
-
-def test_the_held_out_set_is_what_the_card_was_measured_on() -> None:
-    data = heldout.data_set(each=4)
-    assert (data.layout, data.plain, len(data.items)) == ("demo", True, 2 * 4)
-    for item in data.items:
-        assert isinstance(item.source, heldout.HeldOut)
-        sentence, sound = judge.utterance(item.source.index, item.source.language)
-        heard = item.source.load(limits=Limits())
-        assert item.text == sentence.text
-        assert (heard.samples == sound.samples).all()
-
-
-def test_the_speaker_of_a_held_out_utterance_is_the_voice_that_is_heard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, real = tmp_path / "log", shutil.which("espeak-ng")
-    (tmp_path / "espeak-ng").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
-    (tmp_path / "espeak-ng").chmod(0o755)
-    items = heldout.data_set(each=3).items
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    for item in items:
-        assert isinstance(item.source, heldout.HeldOut)
-        item.source.load(limits=Limits())
-        assert f"-v {item.speaker} " in log.read_text(encoding="utf-8").splitlines()[-1]
-
-
-def test_without_a_speaker_the_held_out_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = heldout.data_set(each=1).items[0].source
-    assert isinstance(source, heldout.HeldOut)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(KitError, match=r"espeak-ng: is not installed.* → apt-get install espeak-ng"):
-        heldout.data_set()
-    with pytest.raises(KitError, match="English 0: cannot be spoken"):
-        source.load(limits=Limits())
-
-
-def test_what_the_held_out_set_is_made_with_and_is_not_there_is_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert heldout.lacking() == {}
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    assert heldout.lacking() == {"scipy": "pip install scipy"}
-    with pytest.raises(KitError, match=r"scipy: is not installed.* → pip install scipy"):
-        heldout.data_set()
-    monkeypatch.setenv("PATH", "")
-    assert set(heldout.lacking()) == {"espeak-ng", "scipy"}

@@ -10,13 +10,16 @@ import pytest
 import torch
 from conftest import read_json
 
+from runtime.audio import Limits, load
 from runtime.checkpoint_files import SINGLE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.demo import blank, judge, produce
+from runtime.demo import HELD_OUT_SET, blank, judge, produce
 from runtime.demo.learn import Lesson, Spoken, batches, encode
 from runtime.demo.speech import HELD_OUT, TRAINING
 from runtime.demo.train import utterance
 from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, MOST_WORDS, Sentence, draw_sentence, words_of
+from runtime.measure.accuracy import heldout
+from runtime.measure.accuracy.reading import read
 from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
@@ -80,6 +83,15 @@ def test_checkpoint_and_clips_stay_small(clips: list[Clip]) -> None:
     assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) <= 12 * MEBIBYTE
 
 
+def test_the_held_out_set_is_small_and_whole() -> None:
+    data = heldout.data_set()
+    folder = HELD_OUT_SET.parent
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
+    assert {Path(str(item.source)) for item in data.items} == set(folder.glob("*.opus"))
+    assert (data.layout, data.plain, data.refused) == ("demo", True, ())
+    assert [item.language for item in data.items] == [one for one in LANGUAGES for _ in range(produce.HELD_OUT_EACH)]
+
+
 def test_the_card_states_the_score_and_the_warning() -> None:
     score = read_json(DEMO_CHECKPOINT / produce.SCORE)
     card = (DEMO_CHECKPOINT / produce.CARD).read_text(encoding="utf-8")
@@ -112,6 +124,35 @@ def test_the_bundled_clips_are_those_the_recipe_writes(clips: list[Clip], tmp_pa
     names = {clip.path.name for clip in clips} | {"clips.json"}
     assert {file.name for file in tmp_path.iterdir()} == names
     assert read_json(tmp_path / "clips.json") == read_json(clips[0].path.parent / "clips.json")
+
+
+@needs_espeak
+def test_the_held_out_set_is_what_the_recipe_writes(tmp_path: Path) -> None:
+    produce.write_held_out(tmp_path / HELD_OUT_SET.name, each=2)
+    kept = HELD_OUT_SET.read_text(encoding="utf-8").splitlines()
+    each = produce.HELD_OUT_EACH
+    assert (tmp_path / HELD_OUT_SET.name).read_text(encoding="utf-8").splitlines() == [*kept[:2], *kept[each:][:2]]
+    for path in sorted(tmp_path.glob("*.opus")):
+        again, bundled = (
+            load(folder / path.name, limits=Limits()).samples for folder in (tmp_path, HELD_OUT_SET.parent)
+        )
+        assert len(again) == len(bundled)
+        assert np.corrcoef(again, bundled)[0, 1] > 0.99
+
+
+@needs_espeak
+def test_the_speaker_of_a_held_out_utterance_is_the_voice_that_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, real = tmp_path / "log", shutil.which("espeak-ng")
+    (tmp_path / "espeak-ng").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
+    (tmp_path / "espeak-ng").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    produce.write_held_out(tmp_path / HELD_OUT_SET.name, each=1)
+    spoken = log.read_text(encoding="utf-8").splitlines()
+    assert len(spoken) == len(LANGUAGES)
+    for line, item in zip(spoken, read(tmp_path / HELD_OUT_SET.name).items, strict=True):
+        assert f"-v {item.speaker} " in line
 
 
 def test_the_recipes_encoder_is_qwen_asrs(transcriber: Transcriber) -> None:

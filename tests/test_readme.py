@@ -68,6 +68,7 @@ def test_the_page_of_the_server_names_its_routes_and_settings(transcriber: Trans
         *READMES,
         *(folder / path.name for folder in (SERVER, MEASURE, VLLM) for path in READMES),
         PROJECT / "runtime" / "demo" / "checkpoint" / "README.md",
+        PROJECT / "runtime" / "demo" / "heldout" / "README.md",
     ],
 )
 def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:

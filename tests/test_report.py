@@ -1,6 +1,7 @@
 """`invoke report`: what it takes, measures anew and names as missing, how it ends, and what never gets into it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from simulated_npu import environment
 from vllm_server import vllm_server
 
 from env.settings import DEMO, Settings
+from runtime.demo import HELD_OUT_SET
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read
 from runtime.measure.figures import figure
@@ -94,6 +96,29 @@ def test_records_that_fit_are_taken_and_a_damaged_one_is_made_anew(out: Path) ->
         for secret in HIDDEN:
             assert secret not in text, (name, text[max(text.find(secret) - 80, 0) :][:160])
     assert "hub.example" in files["report.md"]
+
+
+def test_the_report_of_a_fresh_machine_has_accuracy(out: Path, tmp_path: Path) -> None:
+    """What scores the demo model comes with the kit: no espeak-ng, no scipy, no data set."""
+    shutil.rmtree(out / "accuracy")
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / "sitecustomize.py").write_text('import sys\n\nsys.modules["scipy"] = None\n', encoding="utf-8")
+    assert shutil.which("espeak-ng", path=str(fresh)) is None
+    result = invoke("report", ASR_OUT_DIR=str(out), PATH=str(fresh), PYTHONPATH=str(fresh))
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = reported(out)
+    assert report.source("accuracy").used == "measured"
+    verdict, why = status(report, "accuracy")
+    assert verdict == "pass"
+    assert "demo model, held-out: Chinese" in why
+    assert report.accuracy
+    card = (HELD_OUT_SET.parent / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| error rate \| ([\d.]+)%.* \| ([\d.]+)%.* \|$", card, re.MULTILINE)
+    rates = {rate.name: rate.rate for rate in report.accuracy.score.languages}
+    stated = {name: float(rate) / 100 for name, rate in zip(("English", "Chinese"), row, strict=True)}
+    assert rates == pytest.approx(stated, abs=0.005)  # another CPU may tip a word over
+    assert "Error rates" in (out / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_what_it_says_of_a_run_on_the_demo_model(report: Report) -> None:

@@ -1,8 +1,9 @@
-"""`invoke train-demo`: the embedded demo model, its clips and its card, from nothing."""
+"""`invoke train-demo`: the embedded demo model, its clips, its held-out set and its card, from nothing."""
 
 import itertools
 import json
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -18,12 +19,12 @@ import soundfile
 
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.demo import CLIPS
+from runtime.demo import CLIPS, HELD_OUT_SET
 from runtime.demo import judge as judging
 from runtime.demo.judge import Score
-from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, speechless
+from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, draw_voice, speechless
 from runtime.demo.train import SEED, STEPS, UTTERANCES, train
-from runtime.demo.vocabulary import LANGUAGES
+from runtime.demo.vocabulary import LANGUAGES, draw_sentence
 from runtime.errors import KitError
 from runtime.measure.clips import MANIFEST
 from runtime.progress import progress
@@ -34,10 +35,11 @@ TEMPLATE = Path(__file__).parent / "card.md"
 PHASES = {"speak": ("Speaking the corpus", "utterances"), "train": ("Training", "steps")}
 CLIPS_EACH = 3  # bundled clips in each language, besides one with a hotword
 FIRST_CLIP = 10_040  # the clips are held-out utterances from here on, which the model hears right; no score sees them
+HELD_OUT_EACH = 75  # utterances in each language that come with the kit: what 2 MB hold
 
 
 def produce(output: Path | None, settings: Settings) -> Score:
-    """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips and card.
+    """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips, held-out set and card.
 
     `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises KitError where
     espeak-ng is not installed.
@@ -59,6 +61,7 @@ def produce(output: Path | None, settings: Settings) -> Score:
         shutil.copytree(made, output or DEMO_CHECKPOINT, dirs_exist_ok=True)
     if output is None:
         write_clips(CLIPS)
+        write_held_out(HELD_OUT_SET)
     return score
 
 
@@ -121,3 +124,25 @@ def write_clips(directory: Path) -> None:
     write("noise", np.clip(speechless(np.random.default_rng(SEED), HELD_OUT), -1, 1), None, "")
     manifest = json.dumps(entries, ensure_ascii=False, indent=1) + "\n"
     (directory / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def write_held_out(manifest: Path, each: int = HELD_OUT_EACH) -> None:
+    """Write the held-out set that comes with the kit: the first `each` utterances of each language that the score was
+    measured on, none left out, as Ogg Opus beside their manifest. The speaker is a voice of espeak-ng."""
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for language in LANGUAGES:
+        for index in range(each):
+            sentence, sound = judging.utterance(index, language)
+            name = f"{language.lower()}-{index:03}.opus"
+            soundfile.write(manifest.parent / name, sound.samples, SAMPLE_RATE, format="OGG", subtype="OPUS")
+            entry = {"audio": name, "text": sentence.text, "language": language, "speaker": _voice(index, language)}
+            lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+    manifest.write_text("".join(lines), encoding="utf-8")
+
+
+def _voice(index: int, language: str) -> str:
+    """Who speaks held-out utterance `index`: what `judging.utterance` draws, in its order."""
+    rng = random.Random(f"{judging.SEED} {language} {index}")
+    draw_sentence(rng, language)
+    return draw_voice(rng, language, HELD_OUT).name

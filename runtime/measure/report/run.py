@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from env.loading import under_project
 from env.settings import DEMO, Settings
 from runtime.measure import records
-from runtime.measure.accuracy.heldout import lacking
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
 from runtime.measure.quantities import Language, Words
@@ -28,10 +27,6 @@ from runtime.ops.files import write_whole
 FOLDER = "report"
 INTERRUPTED = "interrupted"
 
-NOT_MADE = Words(
-    "the demo model's held-out set is made with espeak-ng and scipy, and one of them is not installed",
-    "演示模型的测试集由 espeak-ng 和 scipy 合成,本机未全部安装",
-)
 NO_DATA = Words("with real weights it needs a data set", "使用真实权重时需要数据集")
 GIVE_DATA = "invoke accuracy DATA, then invoke report"
 STOPPED = Words("the report was interrupted before it", "报告在此之前被中断")
@@ -105,8 +100,6 @@ def read(path: Path) -> Report:
 def _parts(settings: Settings) -> tuple[Part[Smoke], Part[benchmark.Benchmark], Part[Accuracy]]:
     out = under_project(settings.out_dir)
     why, advice = (NO_DATA, GIVE_DATA) if settings.model != DEMO else (None, "")
-    if settings.model == DEMO and (absent := lacking()):
-        why, advice = NOT_MADE, f"{', '.join(absent.values())}, then invoke report"
     return (
         Part("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE)),
         Part("bench", out / "bench" / "bench.json", lambda path: benchmark.read(str(path))),
