@@ -17,7 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from env.settings import Settings
 from runtime.errors import UsageError
-from runtime.escaping import escaped
+from runtime.escaping import escaped, escaped_json
 from runtime.server.entry import request_id
 
 KIT = "runtime"  # the logger above all of the kit's own
@@ -103,6 +103,7 @@ class _Discretion:
         self._content = content
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event.pop("color_message", None)  # uvicorn's second copy of some events, for a terminal
         own = event["logger"].partition(".")[0] == KIT
         if not own and not self._content:
             event["event"] = event["event"].partition("\n")[0]  # asyncio's further lines quote exceptions
@@ -134,7 +135,8 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _renderer(form: str) -> Processor:
     if form == "json":
-        return structlog.processors.JSONRenderer(ensure_ascii=False)
+        objects = structlog.processors.JSONRenderer(ensure_ascii=False)
+        return lambda logger, name, event: escaped_json(str(objects(logger, name, event)))
     lines = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False)
     # Whoever is quoted in a record can neither give a terminal orders nor begin a line that looks like another record.
     return lambda logger, name, event: escaped(lines(logger, name, event)).replace("\n", "\n    ")
