@@ -8,7 +8,7 @@ from rich.console import Console
 
 from env.settings import Settings
 from runtime.measure import records
-from runtime.measure.bench import judging, present
+from runtime.measure.bench import judging, present, sizing
 from runtime.measure.bench.planning import Order
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.run import INTERRUPTED, Listener, run
@@ -48,6 +48,9 @@ def carry_out(order: Order, settings: Settings) -> Failure | None:
         return Failure(f"{INTERRUPTED} before anything was measured", 130)
     for grid in present.grids(record):
         out.print(present.terminal(grid), "")
+    for grid, how in sizing.grids(record):
+        out.print(present.terminal(grid))
+        _say(out, how, "")
     if order.baseline:
         _compare(out, order.baseline, record)
     _say(out, f"Written to {order.directory}: {', '.join(path.name for path in _keep(record, order))}")
@@ -61,7 +64,7 @@ def _keep(record: Benchmark, order: Order) -> Sequence[Path]:
     drawn = plots.write(record, order.directory, baseline=order.baseline)
     page = order.directory / "bench.md"
     shown = "".join(f"\n![{path.stem}]({path.name})\n" for path in drawn if path.suffix == ".png")
-    write_whole(page, present.markdown(record, baseline=order.baseline) + shown)
+    write_whole(page, present.markdown(record, baseline=order.baseline) + sizing.markdown(record) + shown)
     return [order.record, page, *drawn]
 
 

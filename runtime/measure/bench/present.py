@@ -171,6 +171,11 @@ def terminal(grid: Grid) -> Table:
     return shown
 
 
+def tabulated(grid: Grid) -> str:
+    """A table of Markdown, without its title."""
+    return "\n".join(_markdown(grid))
+
+
 def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) -> Grid:
     """Values alone where there is one sample of each, else how they spread."""
     spreading = any(figure.spread.count != 1 for figure in figures)

@@ -21,6 +21,7 @@ SECTIONS = (
     measured.memory,
     measured.long,
     measured.server,
+    measured.sizing,
     measured.versus,
     closing.resources,
     closing.limits,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from runtime.measure.accuracy import present as scores
 from runtime.measure.accuracy.record import Accuracy
+from runtime.measure.bench import sizing as sizes
 from runtime.measure.bench.plots import TITLES, Which, figure_svg
 from runtime.measure.bench.present import LEGEND
 from runtime.measure.numbers import amount, share
@@ -95,6 +96,23 @@ def server(report: Report, say: Say) -> Section:
             which: Which = "closed" if part == "closed" else "open"
             blocks += [*figures(report, part, say), *_plot(report, which, say)]
     return Section("server", say("Server under load", "服务压力"), tuple(blocks))
+
+
+def sizing(report: Report, say: Say) -> Section:
+    """What one such server answers, and what it takes, with the arithmetic."""
+    blocks: list[Block] = []
+    if report.bench is None:
+        blocks.append(missing(report.source("bench"), say))
+    else:
+        for grid, how in sizes.grids(report.bench, say.language):
+            blocks += [table(grid, say, ours=True), Paragraph(say.typeset(how))]
+        if not report.bench.part("closed"):
+            words = say(
+                "Clients: no server under load was measured → invoke bench, then invoke report",
+                "并发客户端:未测量服务压力 → invoke bench,再 invoke report",
+            )
+            blocks.append(Paragraph(words, "open"))
+    return Section("sizing", say("Sizing", "容量规划"), tuple(blocks))
 
 
 def versus(report: Report, say: Say) -> Section:
