@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from conftest import PROJECT
 from engine import docker, free_port, stand_in_base
 from invoking import invoke
+from kustomize import load
 from serving import PATIENCE, TRANSCRIPTIONS
 from test_readme import commands, outline
 
@@ -100,7 +101,7 @@ def test_a_text_of_several_lines_is_quoted_in_one(written: list[bytes]) -> None:
 
 def test_docker_keeps_each_line(written: list[bytes], tmp_path: Path) -> None:
     """By the driver of docker/compose.yaml, read as a collector does: out of its envelope, joined where it is split."""
-    driver = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["x-confined"]["logging"]
+    driver = load(COMPOSE)["x-confined"]["logging"]
     options = [word for name, value in driver["options"].items() for word in ("--log-opt", f"{name}={value}")]
     sent = [*written, json.dumps({"event": "long", "exception": "x" * SPLIT}).encode()]
     (tmp_path / "log").write_bytes(b"".join(line + b"\n" for line in sent))
@@ -176,13 +177,13 @@ def test_an_operators_own_file_sends_it_to_journald(tmp_path: Path) -> None:
 
 def shipped(tag: str) -> dict[str, Any]:
     """The input of fluent-bit.yaml with this tag."""
-    content = yaml.safe_load((FOLDER / "fluent-bit.yaml").read_text(encoding="utf-8"))
+    content = load(FOLDER / "fluent-bit.yaml")
     (found,) = (one for one in content["pipeline"]["inputs"] if one["tag"] == tag)
     return dict(found)
 
 
 def test_the_collectors_example_fits_the_servers_lines(log: Path, written: list[bytes]) -> None:
-    content = yaml.safe_load((FOLDER / "fluent-bit.yaml").read_text(encoding="utf-8"))
+    content = load(FOLDER / "fluent-bit.yaml")
     (parser,) = content["parsers"]
     first = json.loads(written[0])
     assert datetime.strptime(first[parser["time_key"]], parser["time_format"].replace("%L", "%f"))

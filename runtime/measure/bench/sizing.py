@@ -36,9 +36,9 @@ HOW = Words("How", "依据")
 CLIENTS_HOW = Words(
     "Each is the most of those measured at which 95 of 100 requests of {shortest:g} to {longest:g} s are answered "
     "within the goal and none failed; + where nothing more was measured. Requests per second = audio per second / "
-    "{length:g} s, their mean. Callers = the lesser of audio per second × {load:.0%} and requests per second at random × "
-    "{length:g} s, × 3600 s / {each:g} s. A live stream takes one second of audio per second. Servers = what is needed / "
-    "what one answers, rounded up.",
+    "{length:g} s, their mean. Callers = the lesser of audio per second × {load:.0%} and requests per second at random "
+    "× {length:g} s, × 3600 s / {each:g} s. A live stream takes one second of audio per second. Servers = what is "
+    "needed / what one answers, rounded up.",
     "各项均为实测档位中的最大值:{shortest:g} 至 {longest:g} s 的请求有 95% 在上限内得到应答,且无一失败;"
     "未测更高档位的标 +。每秒请求数 = 每秒处理音频 / 平均长度 {length:g} s。"
     "调用方数 = min(每秒处理音频 × {load:.0%},随机到达的每秒请求数 × {length:g} s) × 3600 s / {each:g} s。"
