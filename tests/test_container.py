@@ -63,7 +63,7 @@ def test_the_container_is_healthy_and_has_no_right_that_it_does_not_need(contain
     limits = container["HostConfig"]
     assert limits["ReadonlyRootfs"]
     assert limits["CapDrop"] == ["ALL"]
-    assert "no-new-privileges:true" in limits["SecurityOpt"]
+    assert "no-new-privileges" in limits["SecurityOpt"]
     assert not limits["Privileged"]
     assert limits["Init"]
     assert limits["Memory"] > 4 << 30

@@ -109,7 +109,7 @@ def test_who_watches_has_no_rights_and_is_open_to_this_host_alone(
     container = host.container(service)
     limits = container["HostConfig"]
     assert (limits["ReadonlyRootfs"], limits["CapDrop"]) == (True, ["ALL"])
-    assert "no-new-privileges:true" in limits["SecurityOpt"]
+    assert "no-new-privileges" in limits["SecurityOpt"]
     published = {"HostIp": "127.0.0.1", "HostPort": variables[f"ASR_{service.upper()}_PORT"]}
     assert limits["PortBindings"] == {port: [published]}
     assert container["Name"].strip("/") in host.make("ps").stdout

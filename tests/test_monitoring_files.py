@@ -152,4 +152,4 @@ def test_nobody_but_this_host_reaches_them_and_they_may_do_nothing(watched: Sett
     assert services["grafana"]["ports"] == ["127.0.0.1:3000:3000/tcp"]
     for service in services.values():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
-        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["security_opt"] == ["no-new-privileges"]

@@ -1,6 +1,7 @@
 """The container, and what it may use of the host."""
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -111,6 +112,19 @@ class ContainerSettings(BaseSettings):
         "force:1。",
         ge=0.5,
         le=1024,
+    )
+    compose_file: Path | None = setting(
+        None,
+        "",
+        "Compose file of your own, merged last by `make up`; docker/HARDENING.md has examples. Not set: none.",
+        "自备的 compose 文件,由 `make up` 最后合并,示例见 docker/HARDENING.zh-CN.md。未设置时没有。",
+    )
+    bundle_key: Path | None = setting(
+        None,
+        "",
+        "SSH key that `invoke bundle` signs with: the file of a private key, or that of a public one whose private key "
+        "the agent holds. Not set: a bundle is not signed.",
+        "`invoke bundle` 签名所用的 SSH 密钥:私钥文件;私钥由 ssh-agent 保管时也可以是公钥文件。未设置时不签名。",
     )
     monitoring: bool = setting(
         False,

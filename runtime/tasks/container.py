@@ -117,11 +117,14 @@ def _up(settings: Settings) -> None:
 
 
 def _check_up(settings: Settings) -> None:
-    """Print what the doctor finds amiss at a glance, and go no further where it must not."""
+    """Print what the doctor finds amiss at a glance, and an operator's own compose file; go no further where it must
+    not."""
     from runtime.ops.doctor import examine, present
+    from runtime.ops.doctor.checks import OWN_FILE
     from runtime.ops.present import console
 
-    amiss = [finding for finding in examine(settings, quick=True) if finding.status != "pass"]
+    found = examine(settings, quick=True)
+    amiss = [finding for finding in found if finding.status != "pass" or finding.code == OWN_FILE]
     if amiss:
         console().print(present.table(amiss))
     failed = [finding.code for finding in amiss if finding.status == "fail"]

@@ -10,6 +10,7 @@ from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.vllm import device, installed, servers, setting
 
 Where = Literal["host", "container", "both"]
+OWN_FILE = "ASR-D08"  # which `make up` shows even where it passes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ CHECKS = (
     Check("ASR-D05", "Port", machine.port, where="host"),
     Check("ASR-D06", "Settings", machine.settings),
     Check("ASR-D07", "Certificate", machine.certificate, where="host"),
+    Check(OWN_FILE, "Own compose file", engine.own_file, where="host"),
     Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
     Check("ASR-D11", "Compose", engine.compose, where="host"),
     Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from env.loading import operator_environment
+from env.settings import Settings
+from runtime.errors import KitError
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
-from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Host
+from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
+from runtime.ops.doctor.redaction import known_secrets, redact
+from runtime.ops.lifecycle import own_compose
 from runtime.ops.lifecycle.host import RUNTIME
 from runtime.ops.lifecycle.image import STACK_LABEL
 
@@ -15,6 +20,7 @@ LOOPING = re.compile(r"Restarting|Dead|.*\(unhealthy\)")
 FAILED = re.compile(r"Exited \((?!0\))")
 OLDEST_COMPOSE = (1, 29)
 DAEMON = "/etc/docker/daemon.json"
+UNCONFINED = "every device and every right of the host, by privileged: true; "
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,31 @@ def compose(case: Case) -> Outcome:
     if not old.fault:
         evidence = f"docker-compose {version} is older than 1.29"
     return Outcome(_missing(case), evidence, "install your distribution's docker-compose-plugin or docker-compose")
+
+
+def own_file(case: Case) -> Outcome | None:
+    """Compose can merge the operator's own file, if one is set, with the kit's."""
+    own = own_compose.path(case.settings)
+    if not own:
+        return None
+    case.host.text(str(own))  # so that a support bundle has it
+    answer = case.host.ask("own-compose-file", lambda: _read_own_file(case.settings))
+    if answer.fault:
+        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault)
+    found = answer.output.strip()
+    if found.startswith(UNCONFINED):
+        return Outcome("warn", found, "take privileged out: docker/HARDENING.md has what is narrower")
+    return Outcome("pass", found)
+
+
+def _read_own_file(settings: Settings) -> Answer:
+    try:
+        found = own_compose.read(settings)
+    except KitError as error:
+        return Answer("", str(error))
+    # Before a table folds its lines, behind which no secret would be recognised.
+    shown = redact(str(found), known_secrets(settings, operator_environment()))
+    return Answer(f"{UNCONFINED if found and found.privileged else ''}{shown}")
 
 
 def ascend_runtime(case: Case) -> Outcome:

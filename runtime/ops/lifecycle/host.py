@@ -56,6 +56,8 @@ NOT_HANDED_ON = {
     *(
         "base_image",
         "base_os",
+        "bundle_key",
+        "compose_file",
         "container_cpus",
         "container_memory_mib",
         "container_pids",

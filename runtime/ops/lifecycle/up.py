@@ -9,7 +9,7 @@ from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
 from runtime.listen_address import local_name
-from runtime.ops.lifecycle import alone, commands, host, image, monitoring
+from runtime.ops.lifecycle import alone, commands, host, image, monitoring, own_compose
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
 from runtime.ops.process import health
@@ -96,7 +96,8 @@ def _compose(settings: Settings, *words: str) -> list[str]:
     second = host.host_file(settings)
     if not second.exists():
         raise DockerError(second.name, "is not there: no server was started on this port", "make up")
-    options = ["--project-name", host.project_name(settings), *commands.files(COMPOSE, second)]
+    options = ["--project-name", host.project_name(settings)]
+    options += commands.files(COMPOSE, second, *own_compose.files(settings))
     if monitoring.wanted(settings):
         options += ["--profile", monitoring.PROFILE]
     return [*commands.compose(), *options, *words]
