@@ -70,7 +70,7 @@ lint: $(VENV)/bin/python ## Check style, types, shell scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/shellcheck .ci/run docker/check-image docker/install-stack docker/bin/healthcheck docker/bin/with-cann
+	@$(BIN)/shellcheck .ci/run docker/check-image docker/install-stack docker/install.sh docker/bin/healthcheck docker/bin/with-cann
 	@$(BIN)/hadolint docker/Dockerfile
 
 install: $(VENV)/bin/python ## Create .venv and install the CPU stack into it

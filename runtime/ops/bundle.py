@@ -19,13 +19,15 @@ from env.settings import DEMO, Settings
 from env.stacks import load_stack
 from runtime.directories import make_private
 from runtime.errors import KitError
+from runtime.ops import signing
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON
 from runtime.ops.weights import verify
 
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time
-MADE_HERE = {".venv", ".vllm", ".reference", ".env", "out", "weights"}  # at the project's root, and no part of the kit
+# At the project's root, and no part of the kit.
+MADE_HERE = {".venv", ".vllm", ".reference", ".env", ".installed", "out", "weights"}
 # What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
 
@@ -41,6 +43,8 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
     Raises BundleError where it is there already or cannot be written, KitError where the weights are not verified or
     the image is not on this host.
     """
+    if settings.bundle_key:
+        signing.check(under_project(settings.bundle_key))
     commands.check_engine()
     name = image.image_name(settings)
     if not image.labels(name):
@@ -83,6 +87,8 @@ def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Cal
     yield "Adding the settings", lambda: _write_settings(settings, name, part / "settings.env")
     yield "Adding the installer", lambda: shutil.copy(PROJECT / "docker" / "install.sh", part)
     yield "Computing checksums", lambda: _write_sums(part)
+    if key := settings.bundle_key:
+        yield "Signing", lambda: signing.sign(under_project(key), part / SUMS)
 
 
 def _pack_kit(target: Path) -> None:

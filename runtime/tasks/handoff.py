@@ -21,4 +21,5 @@ def bundle(_: Context, output: str = "", tar: bool = False) -> None:
     target = Path(output) if output else under_project(settings.out_dir)
     path = bundling.write(settings, target, as_tar=tar, say=lambda words: print(words, flush=True))
     unpack = f"tar -xf {path.name} && cd {path.stem}" if tar else f"cd {path.name}"
-    print(f"Written to {path}\nOn the other host: {unpack} && ./install.sh")
+    signers = " --signers FILE" if settings.bundle_key else ""
+    print(f"Written to {path}\nOn the other host: {unpack} && ./install.sh{signers}")
