@@ -19,7 +19,7 @@ ifdef MONITORING
 export ASR_MONITORING := $(MONITORING)
 endif
 
-.PHONY: help smoke test test-vllm test-clients lint install clean host up down restart build pull logs ps shell
+.PHONY: help smoke test test-vllm test-clients lint install clean host up down restart build pull logs ps shell uninstall
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -82,6 +82,9 @@ host: $(VENV)/bin/python ## Create .venv and install what the host itself needs:
 
 clean: ## Remove .venv and what was written
 	rm -rf $(VENV) .reference .vllm .clients out
+
+uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 does not ask, ALL=1 takes weights and .env too
+	@$(BIN)/invoke container.uninstall $(if $(YES),--yes) $(if $(ALL),--everything)
 
 # What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python

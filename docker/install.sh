@@ -87,9 +87,10 @@ fi
 
 echo "Loading the image"
 docker load --input "$bundle/image.tar"
+mkdir -p "$target"
+sed -n 's/^ASR_IMAGE=//p' "$bundle/settings.env" >>"$target/.loaded-images" # for `make uninstall`
 
 echo "Unpacking the kit into $target"
-mkdir -p "$target"
 # What an earlier bundle brought, and this one does not; nothing that somebody else put there.
 if [[ -e $target/.installed ]]; then
   comm -23 "$target/.installed" <(tar -tf "$bundle/kit.tar" | sort) | while IFS= read -r name; do rm -f "${target:?}/$name"; done

@@ -36,15 +36,19 @@ def bundle(host: Host, built: str, tmp_path_factory: pytest.TempPathFactory) -> 
     """A bundle of the image and of weights that were copied by hand, as one tar, unpacked."""
     assert built
     out = tmp_path_factory.mktemp("bundle")
+    key = tmp_path_factory.mktemp("key") / "key"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], cwd=out, environment=host.environment)
     shutil.copytree(demo.CHECKPOINT, host.clone / OWN["ASR_MODEL"])
     for task in (["verify-weights", "--write-lock"], ["bundle", "--output", str(out), "--tar"]):
         command = [str(host.clone / ".venv" / "bin" / "invoke"), *task]
-        result = run(command, cwd=host.clone, environment={**host.environment, **OWN})
+        result = run(command, cwd=host.clone, environment={**host.environment, **OWN, "ASR_BUNDLE_KEY": str(key)})
         assert result.returncode == 0, result.stdout
+    assert "./install.sh --signers FILE" in result.stdout
     (archive,) = out.iterdir()
     with tarfile.open(archive) as unpacked:
         unpacked.extractall(out, filter="data")
     archive.unlink()
+    (out / "signers").write_text(f"release@example.com {key.with_suffix('.pub').read_text()}")
     return out / archive.stem
 
 
@@ -78,34 +82,63 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineHost]:
 
 def test_a_bundle_holds_all_of_it(bundle: Path) -> None:
     names = {path.name for path in bundle.iterdir()}
-    assert names == {"image.tar", "kit.tar", "weights", "wheels", "settings.env", "install.sh", "SHA256SUMS"}
+    sums = {"SHA256SUMS", "SHA256SUMS.sig"}
+    assert names == {"image.tar", "kit.tar", "weights", "wheels", "settings.env", "install.sh", *sums}
     summed = {line.split("  ")[1] for line in (bundle / "SHA256SUMS").read_text("utf-8").splitlines()}
     there = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
-    assert summed == there - {"SHA256SUMS"}
+    assert summed == there - sums
 
 
-def test_it_is_installed_and_serves_without_a_network(
+def test_it_is_installed_serves_is_upgraded_and_goes_without_a_network(
     bundle: Path, offline: OfflineHost, tmp_path: Path, speech: list[Clip]
 ) -> None:
     reach = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"
     assert "unreachable" in offline.run("python3", "-c", reach, cwd=tmp_path).stdout
-    result = offline.run(str(bundle / "install.sh"), cwd=tmp_path)
+    install = (str(bundle / "install.sh"), "--signers", str(bundle.parent / "signers"))
+    result = offline.run(*install, cwd=tmp_path)
     assert result.returncode == 0, result.stdout
+    assert "Signed by release@example.com" in result.stdout
     kit = tmp_path / "qwen3-asr-ascend"
-    port = str(free_port())
-    result = offline.run("make", "up", cwd=kit, ASR_PORT=port)
+    own = tmp_path / "own.yaml"
+    own.write_text("services:\n  asr:\n    cap_add: [SYS_NICE]\n")
+    with (kit / ".env").open("a") as file:
+        file.write(f"ASR_PORT={free_port()}\nASR_COMPOSE_FILE={own}\n")
+    result = offline.run("make", "up", cwd=kit)
     assert result.returncode == 0, result.stdout
+    assert "ASR-D08" in result.stdout
     assert "Starting: loading weights/own" in result.stdout
     assert speech[0].text in result.stdout
     (container,) = offline.run("docker", "ps", "--quiet", cwd=kit).stdout.split()
+    rights = offline.run(
+        "docker", "inspect", "--format", "{{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}}", container, cwd=kit
+    )
+    assert rights.stdout.strip() == "[ALL] [SYS_NICE]"
     clip = f"runtime/demo/clips/{speech[0].path.name}"
     heard = offline.run("docker", "exec", container, "invoke", "transcribe", clip, cwd=kit).stdout
     assert heard.splitlines()[-1] == speech[0].text
-    assert offline.run("make", "down", cwd=kit, ASR_PORT=port).returncode == 0
+    settings = (kit / ".env").read_text("utf-8")
+    assert offline.run("make", "down", cwd=kit).returncode == 0
     assert offline.run("docker", "ps", "--all", "--quiet", cwd=kit).stdout == ""
-    again = offline.run(str(bundle / "install.sh"), cwd=tmp_path)
-    assert again.returncode == 1
-    assert "holds an installed kit" in again.stdout
+    (log,) = (kit / "out" / "logs").glob(f"container-*-{container}.log")
+    assert "drained" in log.read_text("utf-8").splitlines()[-1]
+
+    again = offline.run(*install, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "Upgraded from " in again.stdout
+    assert sorted((kit / ".env").read_text("utf-8").splitlines()) == sorted(settings.splitlines())
+    assert log.exists()
+    assert offline.run("make", "up", cwd=kit).returncode == 0
+
+    refused = offline.run("make", "uninstall", cwd=kit)
+    assert "make uninstall YES=1" in refused.stdout
+    assert offline.run("docker", "ps", "--quiet", cwd=kit).stdout
+    gone = offline.run("make", "uninstall", "YES=1", cwd=kit)
+    assert gone.returncode == 0, gone.stdout
+    for words in (("ps", "--all"), ("images", "--all"), ("volume", "ls")):
+        assert offline.run("docker", *words, "--quiet", cwd=kit).stdout == ""
+    assert "qwen3-asr" not in offline.run("docker", "network", "ls", cwd=kit).stdout
+    assert not {".venv", "out", ".installed"} & {path.name for path in kit.iterdir()}
+    assert {"weights", ".env", "Makefile"} <= {path.name for path in kit.iterdir()}
 
 
 def test_a_damaged_bundle_is_not_installed(bundle: Path, offline: OfflineHost, tmp_path: Path) -> None:

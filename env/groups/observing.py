@@ -25,16 +25,17 @@ class ObservingSettings(BaseSettings):
     log_max_mib: int = setting(
         20,
         "MiB",
-        "Size at which the log of `invoke start` is put aside and begun anew. A container's log is Docker's.",
-        "`invoke start` 的日志达到此大小即轮转。容器的日志由 Docker 管理。",
+        "Size at which the log of `invoke start` is put aside and begun anew. A container's log is Docker's; so "
+        "much of its end is kept in out/logs when the container is removed.",
+        "`invoke start` 的日志达到此大小即轮转。容器的日志由 Docker 管理,删除容器时其末尾至多这么多存入 out/logs。",
         ge=1,
         le=65536,
     )
     log_files: int = setting(
         5,
         "files",
-        "Logs of `invoke start` that are kept, the one that is written to included.",
-        "`invoke start` 保留的日志文件数,含正在写入的文件。",
+        "Logs of `invoke start` that are kept, the one that is written to included; likewise of removed containers.",
+        "`invoke start` 保留的日志文件数,含正在写入的文件;已删除的容器同样保留这么多份。",
         ge=1,
         le=1000,
     )

@@ -27,7 +27,7 @@ from runtime.ops.weights import verify
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time
 # At the project's root, and no part of the kit.
-MADE_HERE = {".venv", ".vllm", ".reference", ".env", ".installed", "out", "weights"}
+MADE_HERE = {".venv", ".vllm", ".reference", ".env", ".installed", ".loaded-images", "out", "weights"}
 # What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
 

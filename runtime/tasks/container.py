@@ -89,6 +89,32 @@ def shell(_: Context) -> None:
     _compose("exec", "asr", "/kit/docker/bin/with-cann", "bash")
 
 
+@task(help={"yes": "do not ask", "everything": "weights and .env too"})
+@foreseeing
+def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
+    """Ask, then remove what the kit has put on this host, but not weights and settings."""
+    from runtime.errors import UsageError
+    from runtime.ops.doctor.probes import Host
+    from runtime.ops.lifecycle import uninstall as removal
+    from runtime.ops.support import settings_for
+
+    settings = settings_for(Host())  # even where the NPUs cannot be told
+    found = removal.find(settings, everything=everything)
+    kept = removal.kept(settings, everything=everything)
+    print("\n".join(["Removes:", *(f"  {part.name}" for part in found), "Keeps:", *(f"  {name}" for name in kept)]))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("uninstall", "nobody can be asked, and nothing was removed", "make uninstall YES=1")
+        print("Remove all this? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Exit("nothing was removed", code=1)
+    failures = removal.remove(found, say=print)
+    for failure in failures:
+        print(f"Not removed: {failure}", file=sys.stderr)
+    if failures:
+        raise Exit(f"{len(failures)} of {len(found)} could not be removed", code=1)
+
+
 def _up(settings: Settings) -> None:
     from runtime.ops.lifecycle import alone, host, monitoring
     from runtime.ops.lifecycle import up as lifecycle

@@ -9,7 +9,7 @@ from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
 from runtime.listen_address import local_name
-from runtime.ops.lifecycle import alone, commands, host, image, monitoring, own_compose
+from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
 from runtime.ops.process import health
@@ -35,7 +35,8 @@ def up(settings: Settings, *, on_stage: Callable[[str], None], root: Path = Path
     if monitoring.wanted(settings):
         monitoring.prepare(settings)
     host.write_host_file(settings, root=root)
-    compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
+    with kept_logs.kept(settings, container_id(settings)):
+        compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
     container = container_id(settings)
     try:
         ask = alone.ask if settings.vllm_alone else health.ask
@@ -55,7 +56,8 @@ def down(settings: Settings) -> bool:
     commands.check_engine()
     if not host.host_file(settings).exists():
         return False
-    compose(settings, "down", "--remove-orphans")
+    with kept_logs.kept(settings, container_id(settings)):
+        compose(settings, "down", "--remove-orphans")
     monitoring.remove(settings)
     host.host_file(settings).unlink()
     return True

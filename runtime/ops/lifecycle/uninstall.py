@@ -1,0 +1,156 @@
+"""`make uninstall`: what the kit has put on a host, and its removal.
+
+That is in Docker, found by labels, and in the kit's own directory; docker/UPGRADING.md lists it for people.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from env.loading import PROJECT, under_project
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.lifecycle import commands, image, own_compose
+from runtime.ops.process import record
+from runtime.ops.process.stop import stop
+
+PROJECT_LABEL = "com.docker.compose.project"
+DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+CLONE_LABEL = "qwen3-asr.clone"
+CLONE_DIGITS = 12
+OUT = PROJECT / "out"
+TRACE = re.compile(r"(?:compose|monitoring|server)-(\d+)(?:\.json)?")  # in out/: a port on which there was a server
+LOADED = PROJECT / ".loaded-images"  # by docker/install.sh, a name a line
+# The last one is what this process runs from.
+MADE = tuple(PROJECT / name for name in ("out", ".vllm", ".reference", ".clients", LOADED.name, ".installed", ".venv"))
+VALUABLE = (PROJECT / "weights", PROJECT / ".env")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that can be removed. `remove` raises KitError where it cannot be. What `runs` writes to files."""
+
+    name: str
+    remove: Callable[[], object]
+    runs: bool = False
+
+
+def find(settings: Settings, *, everything: bool) -> list[Part]:
+    """What the kit has put on this host, in the order in which it can be removed; with `everything`, weights and
+    settings too. Where Docker cannot be asked, that is a part whose removal says why."""
+    found = [
+        Part(f"server on port {each.port}, without container", partial(stop, each), True) for each in _started(settings)
+    ]
+    try:
+        commands.check_engine()
+        found += _of_docker(settings)
+    except KitError as error:
+        found.append(Part("what is in Docker", partial(_refuse, error), True))
+    paths = [path for path in (*(VALUABLE if everything else ()), *MADE) if path.exists() or path.is_symlink()]
+    return found + [Part(f"{path.relative_to(PROJECT)}", partial(_remove, path)) for path in paths]
+
+
+def kept(settings: Settings, *, everything: bool) -> list[str]:
+    """What stays: what was there before the kit, what is not to be had again, and what others may use."""
+    own = (PROJECT / "docker" / "kubernetes" / "own", *(PROJECT / "docker" / "certificates").glob("*"))
+    elsewhere = (settings.out_dir, settings.op_cache_dir, settings.model, settings.weights_lock)
+    paths = [
+        *(() if everything else VALUABLE),
+        *(path for path in own if path.name != "README.md"),
+        *(path for each in elsewhere if each and not (path := under_project(each)).is_relative_to(PROJECT)),
+        *own_compose.files(settings),
+    ]
+    below = (image.base_image(settings), settings.prometheus_image, settings.grafana_image)
+    return [
+        *dict.fromkeys(str(path) for path in paths if path.exists()),
+        *(f"image {name}" for name in below if image.labels(name)),
+        f"{PROJECT}, the kit itself",
+    ]
+
+
+def remove(found: list[Part], *, say: Callable[[str], None]) -> list[str]:
+    """Remove one after another, whatever becomes of those before; returns what could not be removed, and why. Files
+    that something may still write to are left."""
+    failures: list[str] = []
+    running = False
+    for part in found:
+        try:
+            if running and part.name in (OUT.name, ".venv"):
+                raise KitError(part.name, "is left for what still runs", "stop that, then again")
+            part.remove()
+            say(f"Removed: {part.name}")
+        except KitError as error:
+            running = running or part.runs
+            failures.append(f"{part.name}: {error}")
+    return failures
+
+
+def _started(settings: Settings) -> Iterator[Settings]:
+    """The settings with the port of each server that runs without a container."""
+    for path in sorted((under_project(settings.out_dir) / "run").glob("server-*.lock")):
+        port = path.stem.partition("-")[2]
+        if port.isdigit() and record.is_held(path):
+            yield settings.model_copy(update={"port": int(port)})
+
+
+def _of_docker(settings: Settings) -> Iterator[Part]:
+    here = [f"label={DIRECTORY_LABEL}={PROJECT / 'docker'}"]
+    told = _list(["ps", "--all"], here, f'{{{{.Names}}}}\t{{{{.Label "{PROJECT_LABEL}"}}}}')
+    containers = dict(line.partition("\t")[::2] for line in told)
+    for name in containers:
+        yield Part(f"container {name}", partial(_remove_container, name), True)
+    ports = {str(settings.port), *(found[1] for path in OUT.glob("*") if (found := TRACE.fullmatch(path.name)))}
+    for project in sorted({*containers.values(), *(f"qwen3-asr-{port}" for port in ports)}):
+        ours = [f"label={PROJECT_LABEL}={project}"]
+        if set(_list(["ps", "--all"], ours)) - containers.keys():
+            continue  # another clone's, on the same port of the same host
+        for kind in ("network", "volume"):
+            for name in _list([kind, "ls"], ours, "{{.Name}}"):
+                yield Part(f"{kind} {name}", partial(_docker, kind, "rm", name))
+    clone = hashlib.sha256(bytes(PROJECT)).hexdigest()[:CLONE_DIGITS]
+    built = _list(["images"], [f"label={CLONE_LABEL}={clone}"], "{{.Repository}}:{{.Tag}} {{.ID}}")
+    loaded = LOADED.read_text(encoding="utf-8").split() if LOADED.is_file() else []
+    named = [name for name in (*loaded, image.image_name(settings)) if image.labels(name).get(image.STACK_LABEL)]
+    # An image without a name is removed by its id.
+    labelled = [identity if "<none>" in name else name for name, identity in (line.split() for line in built)]
+    for name in dict.fromkeys([*labelled, *named]):
+        yield Part(f"image {name}", partial(_docker, "image", "rm", name))
+
+
+def _list(words: list[str], filters: list[str], form: str = "{{.Names}}") -> list[str]:
+    options = [word for each in filters for word in ("--filter", each)]
+    return commands.ask(["docker", *words, *options, "--format", form]).splitlines()
+
+
+def _remove_container(name: str) -> None:
+    _docker("update", "--restart", "no", name)
+    _docker("stop", name)  # which drains, for as long as the container was given
+    _docker("rm", name)
+
+
+def _docker(*words: str) -> None:
+    result = subprocess.run(["docker", *words], capture_output=True, encoding="utf-8", errors="replace", check=False)
+    if result.returncode:
+        raise KitError(f"docker {' '.join(words)}", result.stderr.strip() or f"exit code {result.returncode}")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a directory or a link, of which what it leads to stays. Raises KitError where any of it stays."""
+    if path.is_symlink() or path.is_file():
+        try:
+            path.unlink()
+        except OSError as error:
+            raise KitError(str(path), str(error.strerror), f"sudo rm {path}") from None
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        raise KitError(str(path), "cannot be removed whole, as it is not all yours", f"sudo rm -r {path}")
+
+
+def _refuse(error: KitError) -> None:
+    raise error
