@@ -120,7 +120,7 @@ def test_it_is_installed_serves_is_upgraded_and_goes_without_a_network(
     assert offline.run("make", "down", cwd=kit).returncode == 0
     assert offline.run("docker", "ps", "--all", "--quiet", cwd=kit).stdout == ""
     (log,) = (kit / "out" / "logs").glob(f"container-*-{container}.log")
-    assert "drained" in log.read_text("utf-8").splitlines()[-1]
+    assert "[info] stopped, " in log.read_text("utf-8").splitlines()[-1]
 
     again = offline.run(*install, cwd=tmp_path)
     assert again.returncode == 0, again.stdout

@@ -62,9 +62,9 @@ def make_bundle(folder: Path, version: str, *modules: str, weights: str = "") ->
         "env/install.py": INSTALL,
         "docker/certificates/README.md": "",
     }
-    for path, text in {**texts, **{f"runtime/{name}.py": version for name in modules}}.items():
-        (kit / path).parent.mkdir(parents=True, exist_ok=True)
-        (kit / path).write_text(text)
+    for name, text in {**texts, **{f"runtime/{module}.py": version for module in modules}}.items():
+        (kit / name).parent.mkdir(parents=True, exist_ok=True)
+        (kit / name).write_text(text)
     (folder / "wheels").mkdir(parents=True)
     (folder / "wheels/one.whl").write_text("a wheel")
     with tarfile.open(folder / "kit.tar", "w") as archive:
@@ -72,8 +72,7 @@ def make_bundle(folder: Path, version: str, *modules: str, weights: str = "") ->
             if path.is_file():
                 archive.add(path, arcname=str(path.relative_to(kit)))
     (folder / "image.tar").write_text("an image")
-    name = IMAGE.format(version)
-    (folder / "settings.env").write_text(f"# What was set\nASR_PROFILE=cpu\nASR_IMAGE={name}\n")
+    (folder / "settings.env").write_text(f"# What was set\nASR_PROFILE=cpu\nASR_IMAGE={IMAGE.format(version)}\n")
     if weights:
         (folder / "weights/own").mkdir(parents=True)
         (folder / "weights/own/model.safetensors").write_text(weights)

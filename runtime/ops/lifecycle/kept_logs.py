@@ -40,7 +40,7 @@ def kept(settings: Settings, container: str) -> Iterator[None]:
         yield
         return
     # What is read only after the container has stopped is too late where compose removes it, too.
-    command = ["docker", "logs", "--follow", "--timestamps", container]
+    command = ["docker", "logs", "--follow", container]
     with os.fdopen(descriptor, "r+b") as file:
         following = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
         _begin(following, file.fileno(), ended=_ask(container, "{{.State.Running}}") != "true")
