@@ -84,7 +84,7 @@ clean: ## Remove .venv and what was written
 	rm -rf $(VENV) .reference .vllm .clients out
 
 uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 does not ask, ALL=1 takes weights and .env too
-	@$(BIN)/invoke container.uninstall $(if $(YES),--yes) $(if $(ALL),--everything)
+	@$(BIN)/invoke container.uninstall $(if $(filter 1,$(YES)),--yes) $(if $(filter 1,$(ALL)),--everything)
 
 # What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
 .reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
