@@ -105,7 +105,7 @@ def test_it_is_installed_serves_is_upgraded_and_goes_without_a_network(
         file.write(f"ASR_PORT={free_port()}\nASR_COMPOSE_FILE={own}\n")
     result = offline.run("make", "up", cwd=kit)
     assert result.returncode == 0, result.stdout
-    assert "ASR-D08" in result.stdout
+    assert "ASR-D14" in result.stdout
     assert "Starting: loading weights/own" in result.stdout
     assert speech[0].text in result.stdout
     (container,) = offline.run("docker", "ps", "--quiet", cwd=kit).stdout.split()

@@ -10,7 +10,7 @@ from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.vllm import device, installed, servers, setting
 
 Where = Literal["host", "container", "both"]
-OWN_FILE = "ASR-D08"  # which `make up` shows even where it passes
+OWN_FILE = "ASR-D14"  # which `make up` shows even where it passes
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ CHECKS = (
     Check("ASR-D05", "Port", machine.port, where="host"),
     Check("ASR-D06", "Settings", machine.settings),
     Check("ASR-D07", "Certificate", machine.certificate, where="host"),
-    Check(OWN_FILE, "Own compose file", engine.own_file, where="host"),
     Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
     Check("ASR-D11", "Compose", engine.compose, where="host"),
     Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),
     Check("ASR-D13", "Servers", engine.servers, where="host", slow=True),
+    Check(OWN_FILE, "Own compose file", engine.own_file, where="host"),
     Check("ASR-D20", "NPU", npu.presence),
     Check("ASR-D21", "Driver", driver.driver, npu=True),
     Check("ASR-D22", "Firmware", driver.firmware, where="host", npu=True),
