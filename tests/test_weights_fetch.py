@@ -9,13 +9,31 @@ from pathlib import Path
 
 import pytest
 from hub.checkpoint import files
+from hub.copies import flip
 from hub.faults import Cut, Hold
-from hub.orders import KINDS, NAME, SHARD, held, known, lock_of, needed, order, refusal, run, sha256, target
+from hub.orders import (
+    KINDS,
+    NAME,
+    SHARD,
+    address,
+    every_hub,
+    held,
+    known,
+    lock_of,
+    needed,
+    order,
+    refusal,
+    run,
+    sha256,
+    target,
+)
 from hub.server import COMMIT, REPO, serving
 
+from runtime.errors import KitError
 from runtime.ops.weights import fetch as fetching
 from runtime.ops.weights import lock
 from runtime.ops.weights.hubs.answers import PIECE
+from runtime.ops.weights.verify import require
 
 # What is there already
 
@@ -42,6 +60,41 @@ def test_what_is_there_and_right_is_kept(tmp_path: Path) -> None:
         fetched = [asked.path.rpartition("=")[2] for asked in hub.requests if "FilePath" in asked.path]
     assert sorted(fetched) == sorted([SHARD, "vocab.json"])
     assert held(target(tmp_path)) == {**needed(hub.files), "notes.md": b"mine"}
+
+
+@every_hub
+def test_what_verification_refuses_is_fetched_again(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(files()) as hub:
+        settings = order(tmp_path, hub, kind)
+        run(settings, hub)
+        for name in (SHARD, "vocab.json"):
+            flip(target(tmp_path) / name)
+        with pytest.raises(KitError, match=f"{SHARD}: changed.*invoke fetch-weights"):
+            require(settings)
+        hub.requests = []
+        run(settings, hub)
+        assert hub.starts(address(kind, SHARD, hub)) == [0]
+        assert not hub.starts(address(kind, SHARD.replace("1-of", "2-of"), hub))
+        assert require(settings).verified
+    assert held(target(tmp_path)) == needed(hub.files)
+    assert f"{SHARD}: changed: sha256" in capsys.readouterr().err
+
+
+def test_what_is_skipped_is_summed_once_with_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runtime.ops.weights.meter.LINE_EVERY", 0)  # a line for each piece that was read
+    with serving(files()) as hub:
+        run(order(tmp_path, hub, "modelscope"), hub)
+        for damage in (lambda _: None, flip):
+            damage(target(tmp_path) / SHARD)
+            capsys.readouterr()
+            run(order(tmp_path, hub, "modelscope"), hub)
+            lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Checking what is there")]
+            assert len(lines) == len(needed(hub.files))
+            assert re.search(r": 500\.\d kB of 500\.\d kB, ", lines[-1])
 
 
 def test_weights_copied_by_hand_are_compared_with_the_hub(tmp_path: Path) -> None:

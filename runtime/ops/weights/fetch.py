@@ -30,6 +30,7 @@ from runtime.ops.weights.transfer import Download, Patience, StoppedError, patie
 from runtime.ops.weights.workshop import Workshop, workshop
 
 MARGIN = 256 << 20  # bytes that stay free
+CHECKING = "Checking what is there"
 
 
 def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience | None = None) -> Place:
@@ -40,31 +41,45 @@ def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience 
     facts = facts or load_facts()
     spot = place(settings, facts)
     entry = lock.read(spot.lock).get(spot.repo)
-    if entry is not None and _settled(spot, entry, settings):
-        size = f"{len(entry.files)} files, {decimal(entry.size)}"
-        print(
-            f"{shown(spot.directory)} is complete: {size}, by name and size (invoke verify-weights compares the sums)"
-        )
-        return spot
+    sound: Manifest | None = None
+    asked = settings.hub_revision
+    if entry is not None and asked in (None, entry.revision, entry.commit) and spot.directory.is_dir():
+        sound = _sound(spot, entry)
+        if len(sound) == len(entry.files):
+            size = f"{len(entry.files)} files, {decimal(entry.size)}"
+            print(f"{shown(spot.directory)} is complete: {size}, all as {shown(spot.lock)} says")
+            return spot
     with workshop(spot) as bench:
-        _Run(settings, facts, spot, entry, bench, patience or Patience()).fetch()
+        _Run(settings, facts, spot, entry, bench, patience or Patience(), sound=sound).fetch()
     return spot
 
 
-def _settled(spot: Place, entry: Entry, settings: Settings) -> bool:
-    """Whether everything that the lock lists is in place, and no other revision is asked for."""
-    if settings.hub_revision not in (None, entry.revision, entry.commit):
-        return False
-    return not any(row.fault for row in verify.compare(spot.directory, entry.files, full=False))
+def _sound(spot: Place, entry: Entry) -> Manifest:
+    """The files in place that are what the lock says, by their sums; prints what is wrong with the others."""
+    with meter(CHECKING, entry.size) as advance:
+        rows = list(verify.compare(spot.directory, entry.files, full=True, on_bytes=advance))
+    for row in rows:
+        if row.fault:
+            _aside(f"{shown(spot.directory / row.name)}: {row.fault}; fetched again")
+    return {row.name: row.expected for row in rows if not row.fault}
 
 
 class _Run:
-    """From the list of files to the directory in place."""
+    """From the list of files to the directory in place. `sound` are the files in place that are what the lock says;
+    None: they were not compared."""
 
     def __init__(
-        self, settings: Settings, facts: Facts, spot: Place, entry: Entry | None, bench: Workshop, patience: Patience
+        self,
+        settings: Settings,
+        facts: Facts,
+        spot: Place,
+        entry: Entry | None,
+        bench: Workshop,
+        patience: Patience,
+        *,
+        sound: Manifest | None,
     ) -> None:
-        self.spot, self.entry, self.bench, self.patience = spot, entry, bench, patience
+        self.spot, self.entry, self.bench, self.patience, self.sound = spot, entry, bench, patience, sound
         self.workers, self.stop = settings.hub_workers, Event()
         self.source = hubs.source(settings, facts, spot.repo, entry)
         self.locked: Manifest = entry.files if entry else {}
@@ -94,12 +109,17 @@ class _Run:
         print(f"{shown(self.spot.directory)}: {len(records)} files, {decimal(sum(r.size for r in records.values()))}")
 
     def _reused(self, wanted: Iterable[Remote]) -> dict[str, Record]:
-        """What is in place, or ready since a fetch before, and is what the hub has."""
-        held = [(file, path) for file in wanted for path in self.bench.candidates(self.spot.directory, file)]
-        records: dict[str, Record] = {}
+        """What is in place, or ready since a fetch before, and is what the hub has. What was compared with the lock is
+        not read again."""
+        records: dict[str, Record] = dict(self.sound or {})
+        for name in records:
+            self.bench.take(self.spot.directory / name, name)
+        folders = [self.bench.ready] if self.sound is not None else [self.bench.ready, self.spot.directory]
+        paths = [(file, folder / file.name) for file in wanted if file.name not in records for folder in folders]
+        held = [(file, path) for file, path in paths if path.is_file() and path.stat().st_size == file.size]
         if not held:
             return records
-        with meter("Checking what is there", sum(file.size for file, _ in held)) as advance:
+        with meter(CHECKING, sum(file.size for file, _ in held)) as advance:
             for file, path in held:
                 if file.name in records:
                     advance(file.size)

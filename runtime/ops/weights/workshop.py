@@ -56,11 +56,6 @@ class Workshop:
             if path not in kept:
                 path.unlink()
 
-    def candidates(self, directory: Path, file: Remote) -> list[Path]:
-        """Where the file may be already: ready, or in the model's directory."""
-        paths = (self.ready / file.name, directory / file.name)
-        return [path for path in paths if path.is_file() and path.stat().st_size == file.size]
-
     def take(self, path: Path, name: str) -> None:
         """Make a file that is in place ready too. As a second name for it, so that it costs no room."""
         target = self.ready / name
