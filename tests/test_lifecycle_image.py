@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 from hosting import A2, faking
+from tree import clone_into
 
 from env.loading import load_settings
 from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.lifecycle import image
+from runtime.ops.weights import lock, manifest
 from runtime.server import preflight
 
 
@@ -98,6 +100,35 @@ def test_pulling_says_how_to_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done = subprocess.run(words, cwd=PROJECT, env=variables, capture_output=True, text=True, check=True)
         assert f" {setting}=registry.example/base:1@{DIGEST}\n" in done.stdout
         assert load_settings({setting: done.stdout.strip().partition(f"{setting}=")[2]})
+
+
+def test_weights_that_were_fetched_make_no_other_revision(tmp_path: Path) -> None:
+    """The README's order: fetch-weights, which records what it fetched in the clone, then make up."""
+    folder = clone_into(tmp_path)
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", *words]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    def revision() -> str:
+        script = "from runtime.ops.lifecycle import image; print(image.revision())"
+        done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "a clone")
+    commit = git("rev-parse", "HEAD")
+    entry = lock.Entry("modelscope", files={"config.json": manifest.Record(2, "0" * 64)})
+    (folder / "weights").mkdir()
+    lock.write(folder / "weights" / "weights.lock", {"Qwen/Qwen3-ASR-1.7B": entry})
+    assert git("status", "--porcelain") == "?? weights/"
+    assert revision() == commit
+    for path in ("runtime/new.py", "docker/Dockerfile"):
+        kept = (folder / path).read_text(encoding="utf-8") if (folder / path).exists() else None
+        (folder / path).write_text("# other\n", encoding="utf-8")
+        assert revision() == f"{commit}-dirty"
+        (folder / path).unlink() if kept is None else (folder / path).write_text(kept, encoding="utf-8")
 
 
 def test_the_system_below_is_a_setting() -> None:

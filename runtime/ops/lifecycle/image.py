@@ -137,10 +137,14 @@ def context_digest() -> str:
     return digest.hexdigest()
 
 
-def _context() -> list[Path]:
+def _let_through() -> list[str]:
     lines = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    return [line[1:] for line in lines if line.startswith("!")]
+
+
+def _context() -> list[Path]:
     found: set[Path] = set()
-    for entry in (PROJECT / line[1:] for line in lines if line.startswith("!")):
+    for entry in (PROJECT / name for name in _let_through()):
         found.update([entry] if entry.is_file() else (path for path in entry.rglob("*") if path.is_file()))
     return sorted(path for path in found if "__pycache__" not in path.parts)
 
@@ -158,9 +162,11 @@ def _own_arguments(settings: Settings) -> dict[str, str]:
 
 
 def revision() -> str:
-    """The commit that is checked out, with -dirty where files differ; empty without git or a clone."""
+    """The commit that is checked out, with -dirty where something that a build sees differs; empty without git or a
+    clone. What an operator's own steps write beside it, such as weights/weights.lock, is no other code."""
     commit = ask(["git", "rev-parse", "HEAD"])
-    return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain"]) else "")
+    seen = ["docker/Dockerfile", ".dockerignore", *_let_through()]
+    return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain", "--", *seen]) else "")
 
 
 def _refuse_password(name: str, addresses: str) -> None:
