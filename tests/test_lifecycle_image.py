@@ -15,6 +15,7 @@ from env.loading import load_settings
 from env.stacks import load_stack
 from runtime.errors import KitError
 from runtime.ops.lifecycle import image
+from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.weights import lock, manifest
 from runtime.server import preflight
 
@@ -89,6 +90,33 @@ esac"""
         shown = capfd.readouterr().err
         assert shown.count("$ docker pull registry.example/base:1") == pulls
         assert f"--build-arg BASE_DIGEST={DIGEST}" in shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "fails", "subject", "advice", "not_said"),
+    [
+        ({}, "pull", "docker pull base.example/b:1: ", "ASR_BASE_IMAGE=", "PIP_INDEX_URL"),
+        ({"ASR_IMAGE": "x.example/asr:1"}, "pull", "docker pull x.example/asr:1: ", "docker login", "PIP_INDEX_URL"),
+        ({}, "build", "docker build ", "PIP_INDEX_URL", "ASR_BASE_IMAGE"),
+    ],
+)
+def test_a_failed_pull_is_not_called_a_build(
+    variables: dict[str, str],
+    fails: str,
+    subject: str,
+    advice: str,
+    not_said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = f'[ $1 = {fails} ] && echo "Error response from daemon: denied" >&2 && exit 1; [ $1 != image ]'
+    faking(tmp_path / "bin", monkeypatch)("docker", script)
+    with pytest.raises(DockerError) as caught:
+        image.ensure(load_settings({"ASR_BASE_IMAGE": "base.example/b:1", **variables}))
+    told = str(caught.value)
+    assert told.startswith(subject)
+    assert advice in told
+    assert not_said not in told
 
 
 def test_pulling_says_how_to_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,11 @@ CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
 STACK_LABEL = "qwen3-asr.stack"
 # The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
 MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
-OTHER_SOURCES = (
-    "if an image cannot be pulled: ASR_BASE_IMAGE or ASR_IMAGE=a mirror's copy; if a package cannot be fetched: "
-    "PIP_INDEX_URL, TORCH_INDEX; without internet: invoke bundle where there is one"
-)
+# What to do where something cannot be had, by what it is.
+OTHER_BASE = "ASR_BASE_IMAGE=a mirror's copy of this base, or ASR_IMAGE=the kit's image, built elsewhere"
+OTHER_IMAGE = "ASR_IMAGE=a mirror's copy, after docker login where it wants an account; or unset ASR_IMAGE: make build"
+OTHER_PACKAGES = "if a package cannot be fetched: PIP_INDEX_URL, TORCH_INDEX=a mirror"
+OFFLINE = "without internet: invoke bundle where there is one"
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", *NO_PROXY)
 
@@ -65,12 +66,12 @@ def build(settings: Settings) -> None:
     Raises DockerError where that or the build fails, KitError where an address carries a password.
     """
     if not labels(base_image(settings)):
-        run(["docker", "pull", base_image(settings)], advice=OTHER_SOURCES)
+        _pull(base_image(settings), OTHER_BASE)
     with find_links(os.environ.get(WHEELS, "")) as links:
         environment = {**os.environ, WHEELS: links}
         if LOOPBACK in links:  # pip would ask a proxy even for that
             environment |= {name: ",".join(filter(None, (os.environ.get(name), LOOPBACK))) for name in NO_PROXY}
-        run(build_command(settings, environment), environment=environment, advice=OTHER_SOURCES)
+        run(build_command(settings, environment), environment=environment, advice=f"{OTHER_PACKAGES}; {OFFLINE}")
 
 
 def build_command(settings: Settings, environment: Mapping[str, str]) -> list[str]:
@@ -88,7 +89,14 @@ def build_command(settings: Settings, environment: Mapping[str, str]) -> list[st
 
 def pull(settings: Settings) -> None:
     """Pull ASR_IMAGE; for an image that is built here, the base that it is built on."""
-    run(["docker", "pull", settings.image or base_image(settings)], advice=OTHER_SOURCES)
+    if settings.image:
+        _pull(settings.image, OTHER_IMAGE)
+    else:
+        _pull(base_image(settings), OTHER_BASE)
+
+
+def _pull(name: str, advice: str) -> None:
+    run(["docker", "pull", name], advice=f"{advice}; {OFFLINE}")
 
 
 def pinned(name: str) -> str:
