@@ -180,7 +180,18 @@ def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert reach("https://hub.example").fault == "DNS: nothing knows the name of hub.example"
+    fault = reach("https://hub.example").fault
+    assert fault == "DNS: the name of hub.example cannot be resolved: Name or service not known"
+
+
+def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60))
+    try:
+        fault = reach("https://hub.example", seconds=0.3).fault
+    finally:
+        over.set()
+    assert fault == "DNS: the name of hub.example cannot be resolved: no answer of the name server, for 0.3 s"
 
 
 def test_a_server_without_tls() -> None:

@@ -4,12 +4,12 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hub.checkpoint import files
-from hub.copies import flip
+from hub.copies import cut, flip
 from hub.faults import Cut, Hold
 from hub.orders import (
     KINDS,
@@ -132,8 +132,25 @@ def test_a_hub_that_changed_is_refused_with_both_sums(kind: str, tmp_path: Path)
     for name in (SHARD, "config.json") if kind != "huggingface" else (SHARD,):
         assert sha256(before[name]) in error.reason
         assert sha256(hub.files[name]) in error.reason
+    assert "contradicts weights.lock" in error.reason
+    assert f"for those of weights.lock ({kind} {hub.url}" in error.advice
     assert f"delete the tables of {REPO}" in error.advice
     assert (target(tmp_path) / SHARD).read_bytes() == before[SHARD]
+
+
+@pytest.mark.parametrize("change", [flip, cut])
+def test_a_mirror_that_contradicts_the_lock_is_no_hub_at_fault(change: Callable[[Path], None], tmp_path: Path) -> None:
+    with serving(files()) as hub:
+        settings = order(tmp_path, hub, "http")
+        run(settings, hub)
+        change(target(tmp_path) / SHARD)
+        hub.files[SHARD] = (target(tmp_path) / SHARD).read_bytes()
+        (target(tmp_path) / SHARD).unlink()
+        error = refusal(settings, hub)
+    assert error.subject.startswith(f"{SHARD} of {REPO} on http ({hub.url})")
+    assert error.reason.startswith("contradicts weights.lock: ")
+    assert f"copy {SHARD} there again" in error.advice
+    assert "ASR_HUB_REVISION" not in error.advice
 
 
 def test_small_files_that_changed_show_before_the_large_ones_are_fetched(tmp_path: Path) -> None:

@@ -108,6 +108,28 @@ def test_bytes_that_stay_wrong_are_refused_with_both_sums(kind: str, tmp_path: P
     assert not target(tmp_path).exists()
 
 
+@every_hub
+def test_bytes_that_are_wrong_in_two_ways_were_changed_on_the_way(kind: str, tmp_path: Path) -> None:
+    with serving(files()) as hub:
+        where = address(kind, SHARD, hub)
+        hub.faults = [Corrupt(where), Corrupt(where, bit=1)]
+        error = refusal(order(tmp_path, hub, kind), hub)
+        run(order(tmp_path, hub, kind), hub)
+    assert "something on the way changes it" in error.reason
+    assert error.reason.count("sha256 ") == 3
+    assert "proxy" in error.advice
+
+
+def test_wrong_bytes_after_a_beginning_that_was_kept_are_fetched_twice_more(tmp_path: Path) -> None:
+    with serving(files()) as hub:
+        hub.faults = [Cut(SHARD, times=1, after=150_000), Status(SHARD, times=9, status=503)]
+        refusal(order(tmp_path, hub, "modelscope"), hub)
+        hub.faults, hub.requests = [Corrupt(SHARD), Corrupt(SHARD)], []
+        run(order(tmp_path, hub, "modelscope"), hub)
+        assert [start > 0 for start in hub.starts(SHARD)] == [True, False, False]
+    assert held(target(tmp_path)) == needed(hub.files)
+
+
 def test_a_small_file_is_checked_by_the_sum_that_git_has_of_it(tmp_path: Path) -> None:
     with serving(files()) as hub:
         hub.faults = [Corrupt("/vocab.json", times=9)]

@@ -1,5 +1,8 @@
 """Hubs that do not have what is asked for, or are none."""
 
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,18 @@ from hub.faults import Say
 from hub.orders import SHARD, address, every_hub, known, order, refusal, run
 from hub.server import REPO, serving
 
-from runtime.errors import UsageError
+from env.loading import load_settings
+from runtime.errors import KitError, UsageError
 from runtime.ops.weights.facts import Facts
+from runtime.ops.weights.fetch import fetch
+from runtime.ops.weights.hubs import answers
+from runtime.ops.weights.transfer import Patience
+
+
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @every_hub
@@ -36,7 +49,7 @@ def test_a_list_that_says_another_size_is_told(kind: str, tmp_path: Path) -> Non
     with serving(files()) as hub:
         hub.listed = {SHARD: {"size": 5, "Size": 5}}
         error = refusal(order(tmp_path, hub, kind), hub)
-    assert f"holds {len(hub.files[SHARD])} bytes, but the list of files says 5" in error.reason
+    assert f"holds {len(hub.files[SHARD])} bytes, but the hub's own list of files says 5" in error.reason
 
 
 @every_hub
@@ -70,7 +83,10 @@ def test_a_page_in_place_of_a_file(kind: str, tmp_path: Path) -> None:
     with serving(files()) as hub:
         hub.faults = [Say(address(kind, SHARD, hub), times=99, body=b"<html>Please sign in</html>")]
         error = refusal(order(tmp_path, hub, kind), hub)
-    assert f"holds 27 bytes, but the list of files says {len(hub.files[SHARD])}" in error.reason
+    if kind == "http":
+        assert f"contradicts env/weights.toml: holds 27 bytes, expected {len(hub.files[SHARD])}" in error.reason
+    else:
+        assert f"holds 27 bytes, but the hub's own list of files says {len(hub.files[SHARD])}" in error.reason
 
 
 @every_hub
@@ -79,6 +95,57 @@ def test_nobody_answers(kind: str, tmp_path: Path) -> None:
         pass
     error = refusal(order(tmp_path, hub, kind), hub)
     assert "Connection refused" in error.reason
+
+
+@every_hub
+def test_a_name_that_does_not_resolve_fails_within_seconds(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _no_proxies(monkeypatch)
+    with serving(files()) as hub:
+        facts = known(hub.files) if kind == "http" else Facts()
+    settings = order(tmp_path, hub, kind, ASR_HUB_ENDPOINT="http://hub.invalid")  # RFC 6761: a name that nobody has
+    begun = time.monotonic()
+    with pytest.raises(KitError, match=r"the name of hub\.invalid cannot be resolved: .*ASR_HUB_ENDPOINT"):
+        fetch(settings, facts=facts)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_name_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_proxies(monkeypatch)
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60))
+    monkeypatch.setattr(answers, "NAME_TIMEOUT", 0.3)
+    settings = load_settings(
+        {"ASR_MODEL": str(tmp_path / "weights" / "Tiny"), "ASR_HUB_ENDPOINT": "http://hub.example"}
+    )
+    try:
+        with pytest.raises(KitError, match=r"no answer of the name server, for 0\.3 s"):
+            fetch(settings, facts=Facts())
+    finally:
+        over.set()
+
+
+def test_a_proxy_whose_name_does_not_resolve_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_proxies(monkeypatch)
+    monkeypatch.setenv("http_proxy", "proxy.invalid:3128")
+    settings = load_settings(
+        {"ASR_MODEL": str(tmp_path / "weights" / "Tiny"), "ASR_HUB_ENDPOINT": "http://hub.example"}
+    )
+    with pytest.raises(KitError, match=r"the name of the proxy proxy\.invalid cannot be resolved: .*HTTPS_PROXY"):
+        fetch(settings, facts=Facts())
+
+
+def test_a_store_whose_name_does_not_resolve_is_given_up_within_seconds(tmp_path: Path) -> None:
+    """Where the hub sends its clients, which is seen only when the first file is fetched. A file that was on its way
+    has all of the patience."""
+    long = Patience(attempts=1_000_000, first=0.01, most=0.01, unresolved=0.5)
+    with serving(files()) as hub:
+        hub.store = "http://store.invalid"
+        begun = time.monotonic()
+        with pytest.raises(KitError, match=r"the name store\.invalid cannot be resolved: "):
+            fetch(order(tmp_path, hub, "git-lfs"), facts=Facts(), patience=long)
+        assert time.monotonic() - begun < 10
 
 
 @every_hub

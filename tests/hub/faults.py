@@ -61,10 +61,12 @@ class Hold(Fault):
 
 @dataclass
 class Corrupt(Fault):
-    """The file arrives with one bit turned over."""
+    """The file arrives with one `bit` of its last byte turned over."""
+
+    bit: int = 0
 
     def happen(self, handler: "Handler", content: bytes) -> None:
-        handler.send_content(content[:-1] + bytes([content[-1] ^ 1]))
+        handler.send_content(content[:-1] + bytes([content[-1] ^ 1 << self.bit]))
 
 
 @dataclass

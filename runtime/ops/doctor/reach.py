@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from runtime import dns
 from runtime.addresses import authorities
 from runtime.fetch import shown
 from runtime.ops.doctor.probes import Answer
@@ -24,12 +25,16 @@ def reach(url: str, *, seconds: float = PATIENCE, directly: bool = False) -> Ans
     """The status that a GET of `url` gets; any below 500 is an answer, everything else a fault that names the step.
     Raises UsageError where REQUESTS_CA_BUNDLE is no file, if it goes there directly."""
     client = session(directly=directly)
+    proxy = _proxy(url, client)
+    host = urlsplit(proxy or url).hostname
+    if host and (words := dns.failure(host, seconds=seconds)):
+        return Answer("", f"DNS: the name of {_party(url, proxy)} cannot be resolved: {words}")
     outcome: list[Answer] = []
-    # The resolver cannot be given a deadline; a thread can be left behind.
+    # A name that leads to many addresses, or a redirect, may take any time; a thread can be left behind.
     thread = threading.Thread(target=lambda: outcome.append(_get(client, url, seconds)), daemon=True)
     thread.start()
     thread.join(3 * seconds)
-    return outcome[0] if outcome else Answer("", f"no answer within {3 * seconds:g} s, perhaps of the name server")
+    return outcome[0] if outcome else Answer("", f"no answer within {3 * seconds:g} s")
 
 
 def session(*, directly: bool) -> "requests.Session":
@@ -52,21 +57,30 @@ def _get(client: "requests.Session", url: str, seconds: float) -> Answer:
                 return Answer("", f"HTTP: answers {answer.status_code} {answer.reason}".rstrip())
             return Answer(str(answer.status_code))
     except requests.RequestException as error:
-        return Answer("", _explain(url, error, client.trust_env))
+        return Answer("", _explain(error, _party(url, _proxy(url, client))))
 
 
-def _explain(url: str, error: Exception, by_proxy: bool) -> str:
+def _proxy(url: str, client: "requests.Session") -> str:
+    """The proxy on the way to `url`; empty if there is none."""
+    from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+
+    found = select_proxy(url, get_environ_proxies(url)) if client.trust_env else None
+    return prepend_scheme_if_needed(found, "http") if found else ""
+
+
+def _party(url: str, proxy: str) -> str:
+    return f"the proxy {shown(proxy)}" if proxy else str(urlsplit(url).hostname)
+
+
+def _explain(error: Exception, party: str) -> str:
     """At which step it failed. Errors of requests wrap those of urllib3, and these the system's."""
     import requests
-    from requests.utils import select_proxy
     from urllib3.exceptions import NameResolutionError
 
-    proxy = select_proxy(url, requests.utils.get_environ_proxies(url)) if by_proxy else None
-    party = f"the proxy {shown(proxy)}" if proxy else str(urlsplit(url).hostname)
     chain = list(_chain(error))
     last = next((str(link) for link in reversed(chain) if str(link)), type(error).__name__)
     if any(isinstance(link, NameResolutionError | socket.gaierror) for link in chain):
-        return f"DNS: nothing knows the name of {party}"
+        return f"DNS: the name of {party} cannot be resolved"
     if isinstance(error, requests.exceptions.SSLError):
         return f"TLS: {last}"
     if isinstance(error, requests.Timeout):

@@ -7,8 +7,10 @@ from threading import Event
 from urllib.parse import urlsplit
 
 from runtime.errors import KitError
+from runtime.ops.weights.choice import FACTS
 from runtime.ops.weights.facts import Clip
 from runtime.ops.weights.hubs import Body, Remote, Source
+from runtime.ops.weights.hubs.answers import check_name
 from runtime.ops.weights.hubs.mirror import opened
 from runtime.ops.weights.manifest import digest
 from runtime.ops.weights.meter import meter
@@ -30,6 +32,8 @@ def fetch_clips(clips: Sequence[Clip], directory: Path, *, patience: Patience = 
         return ""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for clip in missing:
+            check_name(clip.name, clip.url)
         with meter("Fetching the official clips", sum(clip.record.size for clip in missing)) as advance:
             for clip in missing:
                 part = directory / f".{clip.name}.part"
@@ -55,7 +59,7 @@ class _Web:
 
     def __init__(self, clip: Clip) -> None:
         self._url = clip.url
-        self.source = Source("the web", urlsplit(clip.url).netloc, "clips", "")
+        self.source = Source("the web", urlsplit(clip.url).netloc, "clips", "", listed_by=FACTS)
 
     @contextmanager
     def open(self, file: Remote, start: int) -> Iterator[Body]:

@@ -8,6 +8,7 @@ is killed leaves those two folders, and the next goes on with them.
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event
@@ -21,6 +22,7 @@ from runtime.ops.weights.choice import FACTS, LOCK, Difference, absent, choose, 
 from runtime.ops.weights.facts import Facts
 from runtime.ops.weights.facts import load as load_facts
 from runtime.ops.weights.hubs import Hub, Listing, Remote
+from runtime.ops.weights.hubs.answers import check_name, other_contents
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Digest, Manifest, Record, digest
 from runtime.ops.weights.meter import Advance, meter
@@ -81,8 +83,10 @@ class _Run:
     ) -> None:
         self.spot, self.entry, self.bench, self.patience, self.sound = spot, entry, bench, patience, sound
         self.workers, self.stop = settings.hub_workers, Event()
-        self.source = hubs.source(settings, facts, spot.repo, entry)
         self.locked: Manifest = entry.files if entry else {}
+        # A folder on a web server has no list of its own.
+        listed_by = "" if settings.hub != "http" else LOCK if self.locked else FACTS
+        self.source = replace(hubs.source(settings, facts, spot.repo, entry), listed_by=listed_by)
         # Whoever has accepted other weights, or asks for a revision of their own, means something else than what the
         # kit knows.
         model = facts.models.get(spot.repo) if settings.hub_revision is None else None
@@ -90,6 +94,7 @@ class _Run:
 
     def fetch(self) -> None:
         """All steps; each raises KitError where it cannot go on."""
+        check_name(str(self.source), self.source.endpoint)
         hub = hubs.connect(self.source, manifest=self.locked or self.known, scratch=self.bench.scratch)
         listing = patiently(hub.files, subject=str(self.source), patience=self.patience, stop=self.stop, say=_aside)
         chosen = choose(listing.files, source=self.source, locked=self.locked)
@@ -125,7 +130,8 @@ class _Run:
                     advance(file.size)
                     continue
                 found = _digest(path, file.size, advance)
-                if (file.sha256 or file.blob) and not _fault(file, found):
+                here, there = _sums(file, found)
+                if (file.sha256 or file.blob) and here == there:
                     self.bench.take(path, file.name)
                     records[file.name] = found.record
         self._refuse(self._differences(Remote(name, r.size, r.sha256) for name, r in records.items()))
@@ -162,7 +168,9 @@ class _Run:
             advance(count)
 
         download = Download(hub, file, self.bench.part(file), on_bytes)
-        for again in (True, False):
+        went_on = download.held > 0
+        wrong: list[str] = []  # sums of what was fetched from its beginning
+        while True:
             found = patiently(
                 download.attempt,
                 subject=file.name,
@@ -171,16 +179,26 @@ class _Run:
                 say=_aside,
                 progress=lambda: download.held,
             )
-            fault = _fault(file, found)
-            if not fault:
+            here, there = _sums(file, found)
+            if here == there:
                 break
             download.cut(0)
-            if not again:
-                advice = "try again later, or another hub (ASR_HUB)"
-                raise KitError(f"{file.name} of {self.source}", fault, advice)
-            _aside(f"{file.name}: {fault}; fetched once more from the beginning")
+            if not went_on:
+                wrong.append(here)
+            if len(wrong) > 1:
+                raise self._other_contents(file, wrong, there)
+            went_on = False
+            _aside(f"{file.name}: arrived with {here}, expected {there}; fetched once more from the beginning")
         self.bench.finish(file)
         return found.record
+
+    def _other_contents(self, file: Remote, arrived: list[str], listed: str) -> KitError:
+        first, second = arrived
+        if first == second:
+            return other_contents(self.source, file.name, f"arrived twice with {first}", listed)
+        reason = f"arrived with {first}, then with {second}, expected {listed}: something on the way changes it"
+        advice = "check the network and the proxy on the way, then invoke fetch-weights; or another hub: ASR_HUB"
+        return KitError(f"{file.name} of {self.source}", reason, advice)
 
     def _differences(self, files: Iterable[Remote]) -> list[Difference]:
         return differences(files, {LOCK: self.locked, FACTS: self.known})
@@ -189,13 +207,18 @@ class _Run:
         """Raises KitError where the hub's files are not what the lock says or the kit knows."""
         if not found:
             return
-        if self.locked:
-            step = f"delete the tables of {self.spot.repo} in {shown(self.spot.lock)}"
-        else:
-            step = f"set ASR_HUB_REVISION={self.source.revision or 'master'}"
         lines = "".join(f"\n  {difference}" for difference in found)
-        advice = f"if that is meant: {step}, then invoke fetch-weights"
-        raise KitError(str(self.source), f"does not have the weights that were expected:{lines}\n", advice)
+        if self.entry is None:
+            revision = self.source.revision or "master"
+            advice = f"if that is meant: set ASR_HUB_REVISION={revision}, then invoke fetch-weights"
+            raise KitError(str(self.source), f"has other weights than the kit knows:{lines}\n", advice)
+        tables = f"the tables of {self.spot.repo} in {shown(self.spot.lock)}"
+        had = " ".join(filter(None, (self.entry.hub, self.entry.endpoint, self.entry.commit or self.entry.revision)))
+        advice = (
+            f"for those of {LOCK} ({had}): ASR_HUB, ASR_HUB_ENDPOINT and ASR_HUB_REVISION must lead to them; if the "
+            f"others are meant: delete {tables}, then invoke fetch-weights"
+        )
+        raise KitError(str(self.source), f"contradicts {LOCK}:{lines}\n", advice)
 
     def _record(self, listing: Listing, records: dict[str, Record]) -> None:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -212,13 +235,11 @@ def _digest(path: Path, size: int, advance: Advance) -> Digest:
         return Digest(size)  # what cannot be read is fetched
 
 
-def _fault(file: Remote, found: Digest) -> str:
-    """What is wrong with contents, by the sum that the hub tells of them; empty if nothing is."""
+def _sums(file: Remote, found: Digest) -> tuple[str, str]:
+    """The sum of contents, and the one that is listed, of the kind that is; the same where none is."""
     if file.sha256:
-        name, here, there = "sha256", found.record.sha256, file.sha256
-    else:
-        name, here, there = "git's sum", found.blob, file.blob or found.blob
-    return "" if here == there else f"arrived with {name} {here}, but the hub's list says {there}"
+        return f"sha256 {found.record.sha256}", f"sha256 {file.sha256}"
+    return f"git's sum {found.blob}", f"git's sum {file.blob or found.blob}"
 
 
 def _aside(line: str) -> None:

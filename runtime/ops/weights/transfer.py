@@ -1,5 +1,6 @@
 """Bytes from a hub into files: read on where the last attempt broke off, several files at a time, patiently."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 from runtime.errors import KitError
 from runtime.ops.weights.hubs import Opener, Remote
-from runtime.ops.weights.hubs.answers import RangeError, TransientError
+from runtime.ops.weights.hubs.answers import NAME_TIMEOUT, NO_WAY, RangeError, TransientError, UnresolvedError
 from runtime.ops.weights.manifest import Digest, digest
 
 Item = TypeVar("Item")
@@ -19,12 +20,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Patience:
     """How long to try: `attempts` in a row that bring not one byte, with pauses of `first` seconds, doubled up to
-    `most`. A hub that asks for a pause gets it, up to `longest` seconds."""
+    `most`. A hub that asks for a pause gets it, up to `longest` seconds. A name that cannot be resolved
+    gets `unresolved` seconds in all, unless something came before."""
 
     attempts: int = 7
     first: float = 1.0
     most: float = 60.0
     longest: float = 900.0
+    unresolved: float = NAME_TIMEOUT
 
     def pause(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after so many failures in a row."""
@@ -104,7 +107,8 @@ def patiently(
     `progress` tells how far it came: whoever comes further has all attempts again. `say` hears of each pause. Raises
     KitError after the last attempt, StoppedError once `stop` is set.
     """
-    failures, best = 0, progress()
+    begun, first = time.monotonic(), progress()
+    failures, best = 0, first
     while True:
         if stop.is_set():
             raise StoppedError
@@ -116,6 +120,9 @@ def patiently(
             pause = patience.pause(failures, error.wait)
             if pause > patience.longest:
                 raise KitError(subject, f"{error.reason}, and asks to wait {pause:.0f} s", "try again then") from None
+            late = time.monotonic() - begun + pause > patience.unresolved
+            if isinstance(error, UnresolvedError) and best == first and late:
+                raise KitError(subject, error.reason, NO_WAY) from None
             if failures >= patience.attempts:
                 advice = "what was fetched is kept: try again, or another hub (ASR_HUB)"
                 times = f", {failures} times in a row" if failures > 1 else ""

@@ -32,13 +32,15 @@ TIMEOUT = (CONNECT, READ)
 
 @dataclass(frozen=True)
 class Source:
-    """A repository on a hub; `endpoint` without a slash at its end, `revision` empty for the hub's default."""
+    """A repository on a hub; `endpoint` without a slash at its end, `revision` empty for the hub's default.
+    `listed_by`: what says which files it must have, where that is not the hub itself."""
 
     hub: str
     endpoint: str
     repo: str
     revision: str
     token: SecretStr | None = None
+    listed_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.repo} on {self.hub} ({self.endpoint})"

@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
+from runtime import dns
 from runtime.errors import KitError
 from runtime.ops.weights.hubs import READ, Body, Remote, Source
 
@@ -17,6 +20,11 @@ PIECE = 1 << 20  # bytes a read, at most
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 CHECK = "check ASR_HUB_REPO, ASR_HUB_REVISION and ASR_HUB_ENDPOINT"
+NAME_TIMEOUT = 8.0  # seconds: with the start of the command, no more than ten until it fails
+NO_WAY = (
+    "check the address (ASR_HUB_ENDPOINT) and the name server (/etc/resolv.conf); behind a proxy: HTTPS_PROXY; without "
+    "internet: a mirror, or invoke bundle on a host that has them"
+)
 
 
 class TransientError(Exception):
@@ -29,6 +37,22 @@ class TransientError(Exception):
 
 class RangeError(TransientError):
     """The file does not reach as far as what was fetched of it: that is of no use."""
+
+
+class UnresolvedError(TransientError):
+    """A name that cannot be resolved: a wrong one, or a name server that is away."""
+
+
+def check_name(subject: str, url: str) -> None:
+    """Look up who will be connected to: the server of `url`, or the proxy on the way there.
+
+    Raises KitError within seconds where the name cannot be resolved: the hubs' clients would wait for minutes.
+    """
+    proxy = select_proxy(url, get_environ_proxies(url))
+    host = urlsplit(prepend_scheme_if_needed(proxy, "http") if proxy else url).hostname
+    if host and (words := dns.failure(host, seconds=NAME_TIMEOUT)):
+        party = f"the proxy {host}" if proxy else host
+        raise KitError(subject, f"the name of {party} cannot be resolved: {words}", NO_WAY)
 
 
 def headers(start: int, **more: str) -> dict[str, str]:
@@ -77,14 +101,36 @@ def told(source: Source) -> Iterator[None]:
     except requests.Timeout:
         raise TransientError(f"no answer for {READ:.0f} s") from None
     except requests.RequestException as error:
-        raise TransientError(f"the connection failed: {cause(error)}") from None
+        raise failed(error) from None
+
+
+def failed(error: BaseException) -> TransientError:
+    """A connection that was not made, as an error of requests tells it."""
+    for link in _chain(error):
+        if isinstance(link, urllib3.exceptions.NameResolutionError):
+            name = re.search("Failed to resolve '([^']*)'", str(link))
+            return UnresolvedError(f"the name {name[1] if name else ''} cannot be resolved: {cause(error)}")
+    return TransientError(f"the connection failed: {cause(error)}")
+
+
+def other_contents(source: Source, name: str, found: str, listed: str) -> KitError:
+    """A file that is not what the list says: the hub's own, which is then at fault, or, where the kit holds a mirror to
+    a list, that one."""
+    if not source.listed_by:
+        advice = "try again later, or another hub: ASR_HUB"
+        return KitError(f"{name} of {source}", f"{found}, but the hub's own list of files says {listed}", advice)
+    advice = (
+        f"if the mirror shall have the weights of {source.listed_by}: copy {name} there again; if it has others that "
+        "are meant: put the weights.lock that was handed over with them in place"
+    )
+    return KitError(f"{name} of {source}", f"contradicts {source.listed_by}: {found}, expected {listed}", advice)
 
 
 def body(source: Source, response: requests.Response, file: Remote, start: int) -> Body:
     """The bytes that a response holds, after a request for those from `start` on.
 
     Raises what `refusal` says, TransientError for a range that was not asked for, and KitError for a file of another
-    size than the hub's own list says.
+    size than is listed.
     """
     if not response.ok:
         raise refusal(source, response.status_code, response.headers.get("Retry-After"), what=file.name)
@@ -102,22 +148,23 @@ def body(source: Source, response: requests.Response, file: Remote, start: int) 
         length = response.headers.get("Content-Length", "")
         size = int(length) if length.isdigit() else None
     if size is not None and size != file.size:
-        reason = f"holds {size} bytes, but the list of files says {file.size}"
-        raise KitError(f"{file.name} of {source}", reason, "try again later, or another hub: ASR_HUB")
+        raise other_contents(source, file.name, f"holds {size} bytes", f"{file.size}")
     return Body(start, _pieces(response))
 
 
 def cause(error: BaseException) -> str:
     """What is at the bottom of an error of requests, in the system's words if it has any. The error's own text shows
     addresses, which may be signed."""
-    words = ""
-    while True:
-        if isinstance(error, OSError) and error.strerror:
-            words = error.strerror
-        deeper = error.__cause__ or error.__context__
-        if deeper is None:
-            return words or type(error).__name__
-        error = deeper
+    links = list(_chain(error))
+    words = [link.strerror for link in links if isinstance(link, OSError) and link.strerror]
+    return words[-1] if words else type(links[-1]).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from, one after the other."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import requests
 
 from runtime.errors import KitError
 from runtime.ops.weights.hubs import Body, Listing, Remote, Source
-from runtime.ops.weights.hubs.answers import CHECK, TransientError, body, cause, headers, refusal, told, untrusted
+from runtime.ops.weights.hubs.answers import CHECK, body, failed, headers, refusal, told, untrusted
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi
@@ -80,6 +80,6 @@ class ModelScope:
         except NetworkError as error:
             if isinstance(error.__cause__, requests.exceptions.SSLError):
                 raise untrusted(self.source, error.__cause__) from None
-            raise TransientError(f"the connection failed: {cause(error)}") from None
+            raise failed(error) from None
         except HubError as error:
             raise KitError(str(self.source), f"the client gives up: {error.message}") from None
