@@ -219,12 +219,21 @@ AILMENTS = {
     "bad health": Ailment(
         *("Health", "fail"),
         (npu_smi((CHIP, CHIP.replace("OK      ", "Critical"))),),
-        *("NPU 0: Critical", "npu-smi info -t health -i 0 -c 0"),
+        *(
+            "NPU 0: Critical at ",
+            "to serve meanwhile: export ASR_NPUS=1, then make up; npu-smi info -t health -i 0 -c 0 names the error codes"
+            "; once nothing uses the NPUs: sudo npu-smi set -t reset -i 0 -c 0",
+        ),
     ),
     "warning": Ailment(
         *("Health", "warn"),
         (npu_smi((CHIP, CHIP.replace("OK     ", "Warning"))),),
-        *("NPU 0: Warning", "npu-smi info -t health -i 0"),
+        *("NPU 0: Warning", "a hot one: npu-smi info -t temp -i 0 -c 0"),
+    ),
+    "health that is not known": Ailment(
+        *("Health", "warn"),
+        (npu_smi((CHIP, CHIP.replace("OK     ", "UNKNOWN"))),),
+        *("NPU 0: UNKNOWN", "sudo npu-smi info -t health -i 0 -c 0"),
     ),
     "bad health of another": Ailment(
         *("Health", "warn"),
@@ -232,7 +241,9 @@ AILMENTS = {
         *("NPU 6: Alarm", "npu-smi info -t health -i 6 -c 0"),
     ),
     "an NPU that npu-smi does not list": Ailment(
-        "Health", "fail", (npu_smi((CHIP, CHIP.replace("0", "9", 1))),), "npu-smi lists no NPU 0", "npu-smi info"
+        *("Health", "fail"),
+        (npu_smi((CHIP, CHIP.replace("0", "9", 1))),),
+        *("npu-smi lists no NPU 0", "export ASR_NPUS=1, then make up; lspci -d 19e5:"),
     ),
     "memory held": Ailment(
         *("Device memory", "fail"),

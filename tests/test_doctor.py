@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fake_hosts
 import pytest
-from ailments import AILMENTS, BUSY, DRIVER, HBM, IDLE, IN_CONTAINER, NO_WEIGHTS, npu_smi
+from ailments import AILMENTS, BUSY, CHIP, DRIVER, HBM, IDLE, IN_CONTAINER, NO_WEIGHTS, npu_smi
 from conftest import PROJECT
 from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, nodes, take_away, write
 from invoke import Collection, Program
@@ -99,6 +99,29 @@ def test_each_ailment_is_found_with_its_fix(ailment: str, tmp_path: Path) -> Non
     assert finding.status == expected.status, finding
     assert expected.evidence in finding.evidence
     assert expected.fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("npus", "full", "instead"),
+    [
+        ("0-2", (), "1,2,3"),  # one that is well takes its place
+        ("0", (("2814 / 32768", "31814/ 32768"),), "2"),  # not one whose memory somebody holds
+        ("0-7", (), "1,2,3,4,5,6,7"),
+    ],
+)
+def test_npus_that_are_well_take_the_place_of_one_that_is_not(
+    npus: str, full: tuple[tuple[str, str], ...], instead: str, tmp_path: Path
+) -> None:
+    sample = (fake_hosts.SAMPLES / "910B4-x8-25.5.1.txt").read_text(encoding="utf-8")
+    head, mark, tail = sample.replace(CHIP, CHIP.replace("OK   ", "Alarm")).partition("\n| 1 ")
+    assert mark
+    for old, new in full:
+        assert old in tail
+        tail = tail.replace(old, new, 1)
+    answer(atlas_800_a2(tmp_path), "npu-smi-info", head + mark + tail)
+    finding = found(tmp_path, A2 | {"ASR_NPUS": npus})["Health"]
+    assert finding.status == "fail"
+    assert finding.fix.startswith(f"to serve meanwhile: export ASR_NPUS={instead}, then make up; ")
 
 
 def test_what_other_checks_tell_is_not_told_again(tmp_path: Path) -> None:

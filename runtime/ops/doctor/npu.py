@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 
 from runtime.errors import KitError
 from runtime.ops.doctor import engine, model
@@ -12,6 +13,10 @@ from runtime.ops.lifecycle.host import numbers
 
 PLACES = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
 ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
+LOST = (
+    "lspci -d 19e5: shows whether it is on the bus; if it is: install the driver again, or reboot; if not: power off and "
+    "on, then the vendor's support"
+)
 GOOD, BAD = {"OK"}, {"Alarm", "Critical"}  # Warning, UNKNOWN and NA lie between
 
 # MB beyond the weights: CANN's own context, activations, the cache of keys and values. The validated run held 3,930 MB
@@ -81,16 +86,45 @@ def health(case: Case) -> Outcome | None:
         return None
     used = used_nodes(case)
     absent = sorted(set(used) - {chip.node for chip in chips})
-    outcomes = [Outcome("fail", f"npu-smi lists no NPU {node}", "npu-smi info") for node in absent]
+    outcomes = [Outcome("fail", f"npu-smi lists no NPU {node}", LOST) for node in absent]
     for chip in chips:
         if chip.health not in GOOD:
             fatal = chip.health in BAD and chip.node in used
-            advice = f"npu-smi info -t health -i {chip.npu} -c {chip.chip}"
-            outcomes.append(Outcome("fail" if fatal else "warn", f"NPU {chip.node}: {chip.health}", advice))
+            evidence = f"NPU {chip.node}: {chip.health}"
+            evidence += "" if chip.temperature is None else f" at {chip.temperature} °C"
+            outcomes.append(Outcome("fail" if fatal else "warn", evidence, _repair(chip)))
     if outcomes:
-        return together(outcomes)
+        found = together(outcomes)
+        return replace(found, fix=_instead(case, chips) + found.fix) if found.status == "fail" else found
     hottest = max((chip.temperature or 0 for chip in chips), default=0)
     return Outcome("pass", f"{len(chips)} OK, the hottest at {hottest} °C")
+
+
+def _repair(chip: Chip) -> str:
+    """What to do about a chip that is not well, in the order of what it costs."""
+    where = f"-i {chip.npu} -c {chip.chip}"
+    codes = f"npu-smi info -t health {where} names the error codes"
+    if chip.health not in {*BAD, "Warning"}:
+        return f"sudo {codes}; if it does not either: reboot"
+    watch = "" if chip.health in BAD else f"; a hot one: npu-smi info -t temp {where}, check fans and air"
+    reset = f"sudo npu-smi set -t reset {where}, which may reset its neighbours too"
+    return (
+        f"{codes}{watch}; once nothing uses the NPUs: {reset}; if it comes back: the vendor's support, with the codes"
+    )
+
+
+def _instead(case: Case, chips: Iterable[Chip]) -> str:
+    """How to serve meanwhile: with the NPUs of ASR_NPUS that are well, and others that are and have room; empty where
+    there are none."""
+    used, least = used_nodes(case), needed(case)
+    well = [chip for chip in chips if chip.health in GOOD]
+    kept = [chip.node for chip in well if chip.node in used]
+    spare = [c.node for c in well if c.node not in used and (held := c.main_memory) and held.free >= least]
+    nodes = ",".join(map(str, sorted([*kept, *sorted(spare)][: len(used)])))
+    if not nodes:
+        return ""
+    where = "on the host, " if case.place == "container" else ""
+    return f"to serve meanwhile: {where}export ASR_NPUS={nodes}, then make up; "
 
 
 def memory(case: Case) -> Outcome | None:
