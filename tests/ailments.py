@@ -102,6 +102,11 @@ AILMENTS = {
         (says("docker-ps", fake_hosts.container("web", ports="0.0.0.0:8000->80/tcp", ours=False)),),
         *("container web has it", "ASR_PORT"),
     ),
+    "published, without a key": Ailment(
+        *("Access", "warn"),
+        (says("docker-ps", fake_hosts.container("asr", ports="0.0.0.0:8000->8000/tcp, :::8000->8000/tcp")),),
+        *("container asr publishes 0.0.0.0, container asr publishes ::; no key is set", "set ASR_API_KEY"),
+    ),
     "no docker": Ailment("Docker", "fail", (fails("docker-info", "not found"),), "not installed", "docker.io"),
     "engine down": Ailment(
         *("Docker", "fail"),
@@ -221,8 +226,8 @@ AILMENTS = {
         (npu_smi((CHIP, CHIP.replace("OK      ", "Critical"))),),
         *(
             "NPU 0: Critical at ",
-            "to serve meanwhile: export ASR_NPUS=1, then make up; npu-smi info -t health -i 0 -c 0 names the error codes"
-            "; once nothing uses the NPUs: sudo npu-smi set -t reset -i 0 -c 0",
+            "to serve meanwhile: export ASR_NPUS=1, then make up; npu-smi info -t health -i 0 -c 0 names the error "
+            "codes; once nothing uses the NPUs: sudo npu-smi set -t reset -i 0 -c 0",
         ),
     ),
     "warning": Ailment(

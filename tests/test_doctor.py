@@ -164,6 +164,27 @@ def test_settings_that_contradict_each_other(
     assert finding.fix == fix
 
 
+@pytest.mark.parametrize(
+    ("variables", "ports", "status"),
+    [
+        ({}, "", None),
+        ({"ASR_HOST": "0.0.0.0"}, "", "warn"),
+        ({"ASR_HOST": "::"}, "", "warn"),
+        ({"ASR_HOST": "10.0.0.11", "ASR_API_KEY": "long-enough"}, "", "pass"),
+        ({"ASR_HOST": "0.0.0.0", "ASR_KEYS_FILE": "keys"}, "", "pass"),
+        ({}, "127.0.0.1:8000->8000/tcp, ::1:8000->8000/tcp, [::1]:8000->8000/tcp", None),
+        ({}, "[::]:8000->8000/tcp", "warn"),
+        ({}, "0.0.0.0:8001->8001/tcp", None),  # another server, for another make up
+    ],
+)
+def test_a_server_that_is_open_to_others_without_a_key(
+    variables: dict[str, str], ports: str, status: str | None, tmp_path: Path
+) -> None:
+    answer(atlas_800_a2(tmp_path), "docker-ps", fake_hosts.container("asr", ports=ports))
+    finding = found(tmp_path, A2 | variables, quick=True).get("Access")
+    assert (finding and finding.status) == status
+
+
 def test_unverified_weights_may_be_allowed(tmp_path: Path) -> None:
     NO_WEIGHTS(atlas_800_a2(tmp_path))
     assert found(tmp_path, A2 | {"ASR_ALLOW_UNVERIFIED_WEIGHTS": "true"})["Weights"].status == "warn"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.ops import exposure
+from runtime.ops.manifest import MANIFEST
 from runtime.ops.process import record
 from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.farewell import Farewell
@@ -64,6 +66,9 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     metrics: Metrics = app.state.metrics
     with stops.heeded():
         try:
+            if (warning := exposure.warning(settings)) and not MANIFEST.is_file():
+                # Of a container, whoever started it knows where its port is published, and says this.
+                log.warning("%s", warning)
             with listening(app, host=settings.host, port=settings.port, tls=read_tls(settings)) as listener:
                 with stops.interrupting():
                     life.enter("verifying weights")

@@ -88,11 +88,14 @@ def clear_cache(_: Context, operators: bool = False, downloads: bool = False, dr
 
 
 def _start(settings: Settings) -> None:
+    from runtime.ops import exposure
     from runtime.ops.process.start import start as run
     from runtime.progress import stages
 
     with stages("Starting") as on_stage:
         server = run(settings, on_stage=on_stage)
+    if warning := exposure.warning(settings):
+        print(f"The server {warning}", file=sys.stderr)
     print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
 
 

@@ -47,7 +47,11 @@ class Container:
 
     def publishes(self, port: int) -> bool:
         """Whether a port of the host leads to it."""
-        return bool(re.search(rf":{port}->", self.ports))
+        return bool(self.addresses(port))
+
+    def addresses(self, port: int) -> list[str]:
+        """The host's addresses whose port leads to it."""
+        return re.findall(rf"(\S+):{port}->", self.ports)
 
 
 def docker_engine(case: Case) -> Outcome:

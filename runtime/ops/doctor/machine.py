@@ -9,6 +9,8 @@ from env.field import variable
 from env.loading import under_project
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.hosts import is_loopback
+from runtime.ops import exposure
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.listening import listener
@@ -85,6 +87,29 @@ def port(case: Case) -> Outcome:
     if answer.output:
         return Outcome("fail", f"{number}: taken by {answer.output.strip()}", another)
     return Outcome("pass", f"{number} is free")
+
+
+def access(case: Case) -> Outcome | None:
+    """Where others than this machine reach the server, it asks for a key."""
+    told = case.settings
+    if told.vllm_alone:  # whose key is a matter of its own
+        return None
+    found = [] if is_loopback(told.host) else [f"ASR_HOST={told.host}"]
+    for container in engine.containers(case.host):
+        if container.running and container.ours:
+            found += [
+                f"container {container.name} publishes {address.strip('[]')}"
+                for address in container.addresses(told.port)
+                if not is_loopback(address.strip("[]"))
+            ]
+    if not found:
+        return None
+    evidence = f"open to others: {', '.join(found)}"
+    if exposure.has_key(told):
+        return Outcome("pass", f"{evidence}; callers need a key")
+    return Outcome(
+        "warn", f"{evidence}; no key is set, so whoever reaches port {told.port} may use it", exposure.ADVICE
+    )
 
 
 def certificate(case: Case) -> Outcome | None:

@@ -14,8 +14,8 @@ from runtime.ops.lifecycle.host import numbers
 PLACES = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
 ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
 LOST = (
-    "lspci -d 19e5: shows whether it is on the bus; if it is: install the driver again, or reboot; if not: power off and "
-    "on, then the vendor's support"
+    "lspci -d 19e5: shows whether it is on the bus; if it is: install the driver again, or reboot; if not: power off "
+    "and on, then the vendor's support"
 )
 GOOD, BAD = {"OK"}, {"Alarm", "Critical"}  # Warning, UNKNOWN and NA lie between
 
