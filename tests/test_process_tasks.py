@@ -125,6 +125,17 @@ def test_a_server_that_cannot_start(terminal: Terminal) -> None:
     assert "The server does not run." in terminal.type("logs", "--follow").stderr
 
 
+def test_a_server_that_others_reach_without_a_key_is_warned_of(terminal: Terminal) -> None:
+    terminal.environment["ASR_HOST"] = "192.0.2.1"  # RFC 5737: nobody's, so that nothing is opened here
+    warning = "the server listens on 192.0.2.1 and asks for no key: whoever reaches it may use it → set ASR_API_KEY"
+    for task in ("serve", "start"):
+        result = terminal.type(task)
+        assert warning in result.stderr.replace("The server", "the server")
+        assert "cannot be listened on" in result.stderr
+    terminal.environment["ASR_API_KEY"] = "long-enough"
+    assert "asks for no key" not in terminal.type("serve").stderr
+
+
 def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> None:
     spot = record.place(terminal.settings)
     spot.log.parent.mkdir(parents=True)

@@ -68,7 +68,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
         try:
             if (warning := exposure.warning(settings)) and not MANIFEST.is_file():
                 # Of a container, whoever started it knows where its port is published, and says this.
-                log.warning("%s", warning)
+                log.warning("the server %s", warning)
             with listening(app, host=settings.host, port=settings.port, tls=read_tls(settings)) as listener:
                 with stops.interrupting():
                     life.enter("verifying weights")

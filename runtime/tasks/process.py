@@ -92,10 +92,10 @@ def _start(settings: Settings) -> None:
     from runtime.ops.process.start import start as run
     from runtime.progress import stages
 
-    with stages("Starting") as on_stage:
-        server = run(settings, on_stage=on_stage)
     if warning := exposure.warning(settings):
         print(f"The server {warning}", file=sys.stderr)
+    with stages("Starting") as on_stage:
+        server = run(settings, on_stage=on_stage)
     print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
 
 
