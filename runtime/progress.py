@@ -47,10 +47,12 @@ def progress(title: str, total: float = 0.0, *, unit: str) -> Iterator[Bar]:
 
 
 class Wait:
-    """A wait that is shown until this is called."""
+    """A wait that is shown until this is called. `show` shows a stage now, `step` only if it lasts."""
 
-    def __init__(self, show: Callable[[str], None], end: Callable[[], None]) -> None:
-        self._show, self._end, self._over = show, end, False
+    def __init__(
+        self, show: Callable[[str], None], end: Callable[[], None], step: Callable[[str], None] | None = None
+    ) -> None:
+        self._show, self._end, self._step, self._over = show, end, step or show, False
 
     def __call__(self) -> None:
         """It is over."""
@@ -61,6 +63,11 @@ class Wait:
         """It is so far; from any thread."""
         if not self._over:
             self._show(stage)
+
+    def step(self, stage: str) -> None:
+        """It is at one of many steps, which is worth a line only if it takes long."""
+        if not self._over:
+            self._step(stage)
 
 
 @contextmanager
@@ -73,20 +80,32 @@ def waiting(title: str) -> Iterator[Wait]:
         with console.status(title) as status:
             yield Wait(lambda stage: status.update(escape(f"{title}: {stage}")), status.stop)
         return
-    line = threading.Timer(PATIENCE, lambda: console.print(f"{title} …", highlight=False))
-    line.start()
+    lines = [threading.Timer(PATIENCE, lambda: console.print(f"{title} …", highlight=False))]
+    lines[0].start()
     told: set[str] = set()
+    current = ""
+
+    def end() -> None:
+        lines[-1].cancel()
 
     def show(stage: str) -> None:
-        line.cancel()
+        end()
         if (kind := without_share(stage)) not in told:
             told.add(kind)
             console.print(f"{title}: {stage}", highlight=False, markup=False, soft_wrap=True)
 
+    def step(stage: str) -> None:
+        nonlocal current
+        if (kind := without_share(stage)) != current:
+            current = kind
+            end()
+            lines.append(threading.Timer(PATIENCE, show, [stage]))
+            lines[-1].start()
+
     try:
-        yield Wait(show, line.cancel)
+        yield Wait(show, end, step)
     finally:
-        line.cancel()
+        end()
 
 
 def without_share(stage: str) -> str:

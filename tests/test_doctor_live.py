@@ -2,11 +2,14 @@
 
 import contextlib
 import http.server
+import json
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -14,10 +17,12 @@ from pathlib import Path
 
 import fake_hosts
 import pytest
+from conftest import PROJECT
+from hub.copies import put, settings
 from test_doctor_probes import path, script
 
 from env.loading import load_settings
-from runtime.ops.doctor import engine, examine, machine, model, npu
+from runtime.ops.doctor import engine, examine, examine_host, machine, model, npu
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.reach import reach
@@ -255,3 +260,37 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
     assert found.status == "fail"
     assert "no such directory" in found.evidence
     assert "invoke fetch-weights" in found.fix
+
+
+def test_a_slow_check_says_what_it_waits_for(tmp_path: Path, path: Path) -> None:
+    """npu-smi answers once the line was read."""
+    os.mkfifo(tmp_path / "go")
+    script(path, "npu-smi", f"read line < {tmp_path}/go; cat {SMI}")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("ASR_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", "doctor", "--quick", "--json"],
+        cwd=PROJECT,
+        env={**environment, "ASR_PROFILE": "atlas-800-a2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as doctor:
+        assert doctor.stderr
+        assert doctor.stdout
+        lines: list[str] = []
+        for line in doctor.stderr:
+            lines.append(line)
+            if "npu-smi" in line:
+                break
+        assert lines[-1] == "Examining: ASR-D20 NPU: npu-smi info, 20 s at most\n"
+        (tmp_path / "go").write_text("go\n", encoding="utf-8")
+        findings = {finding["code"]: finding for finding in json.load(doctor.stdout)["findings"]}
+    assert "8 × 910B4" in findings["ASR-D26"]["evidence"]
+
+
+def test_checksums_say_how_far_they_are(tmp_path: Path) -> None:
+    directory, heard = put(tmp_path), list[str]()
+    findings = examine_host(settings(tmp_path), Host(on_wait=heard.append))
+    assert any(re.fullmatch(rf"ASR-D\d\d \w+: checksums of {directory}, 100 %", line) for line in heard)
+    (weights,) = [finding for finding in findings if finding.code == "ASR-D30"]
+    assert weights.status == "pass"

@@ -11,7 +11,7 @@ import os
 import platform
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +27,7 @@ from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
 from runtime.ops.doctor import Finding, engine, examine_host, present
 from runtime.ops.doctor.machine import hostname
-from runtime.ops.doctor.probes import PATHS, RECORDS, Host, run_command, states_text
+from runtime.ops.doctor.probes import PATHS, RECORDS, Host, run_command, states_text, unheard
 from runtime.ops.doctor.redaction import known_secrets, redact
 from runtime.ops.lifecycle.image import version
 from runtime.ops.lifecycle.profile import host_settings
@@ -62,12 +62,13 @@ class Bundle:
     contents: dict[str, str]
 
 
-def collect(settings: Settings, folder: Path) -> Bundle:
-    """Examine this host and write `support-<host>-<time>.tar.gz` into `folder`, readable by its owner only.
+def collect(settings: Settings, folder: Path, *, on_wait: Callable[[str], None] = unheard) -> Bundle:
+    """Examine this host and write `support-<host>-<time>.tar.gz` into `folder`, readable by its owner only. `on_wait`
+    hears what is waited for.
 
     Raises KitError where it cannot be written.
     """
-    host = Host()
+    host = Host(on_wait=on_wait)
     texts = dict(_texts(settings, host))
     secrets = known_secrets(settings, operator_environment())
     clean = {name: redact(text, secrets) for name, text in texts.items()}

@@ -24,9 +24,9 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
     from runtime.ops.support import settings_for
     from runtime.progress import waiting
 
-    host = Host(Path(root))
-    settings = settings_for(host)
-    with waiting("Examining"):
+    with waiting("Examining") as wait:
+        host = Host(Path(root), on_wait=wait.step)
+        settings = settings_for(host)
         findings = examine_host(settings, host, quick=quick)
     if json:
         print(present.document(findings, hostname(host)), end="")
@@ -48,8 +48,9 @@ def support_bundle(_: Context, output: str = "") -> None:
     from runtime.progress import waiting
 
     settings = support.settings_for(Host())
-    with waiting("Collecting"):
-        bundle = support.collect(settings, Path(output) if output else under_project(settings.out_dir))
+    with waiting("Collecting") as wait:
+        folder = Path(output) if output else under_project(settings.out_dir)
+        bundle = support.collect(settings, folder, on_wait=wait.step)
     for name, about in bundle.contents.items():
         print(f"  {name}  {about}")
     print(f"Written to {bundle.path} ({bundle.path.stat().st_size / 1024:.0f} KiB), readable only by you.")

@@ -145,11 +145,14 @@ def _up(settings: Settings) -> None:
 def _check_up(settings: Settings) -> None:
     """Print what the doctor finds amiss at a glance, and an operator's own compose file; go no further where it must
     not."""
-    from runtime.ops.doctor import examine, present
+    from runtime.ops.doctor import examine_host, present
     from runtime.ops.doctor.checks import OWN_FILE
+    from runtime.ops.doctor.probes import Host
     from runtime.ops.present import console
+    from runtime.progress import waiting
 
-    found = examine(settings, quick=True)
+    with waiting("Examining") as wait:
+        found = examine_host(settings, Host(on_wait=wait.step), quick=True)
     amiss = [finding for finding in found if finding.status != "pass" or finding.code == OWN_FILE]
     if amiss:
         console().print(present.table(amiss))

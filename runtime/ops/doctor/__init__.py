@@ -24,7 +24,7 @@ def examine(settings: Settings, *, root: Path = Path("/"), quick: bool = False) 
 
 
 def examine_host(settings: Settings, host: Host, *, quick: bool = False) -> list[Finding]:
-    """The same for a `Host`, which afterwards holds all that was looked at."""
+    """The same for a `Host`, which afterwards holds all that was looked at, and tells of each check that begins."""
     case = Case(host, settings, quick, _place(host))
     outcomes = [(check, _outcome(check, case)) for check in CHECKS if check.applies(case)]
     return [
@@ -35,6 +35,8 @@ def examine_host(settings: Settings, host: Host, *, quick: bool = False) -> list
 
 
 def _outcome(check: Check, case: Case) -> Outcome | None:
+    case.host.subject = f"{check.code} {check.title}"
+    case.host.wait_for("")
     try:
         return check.examine(case)
     except KitError as error:

@@ -58,6 +58,7 @@ def hub(case: Case) -> Outcome | None:
     name = variable("hub_endpoint")
     if not endpoint:
         return Outcome(worse, f"ASR_HUB={case.settings.hub} has no default, and {name} is not set", f"export {name}=…")
+    case.host.wait_for(f"{case.settings.hub} at {shown(endpoint)}")
     answer = case.host.ask("hub", lambda: reach.reach(endpoint))
     if answer.fault == NOT_RECORDED:
         return Outcome("warn", NOT_RECORDED)
@@ -111,8 +112,16 @@ def _state(case: Case) -> Weights | None:
 
 
 def _ask(case: Case) -> Answer:
+    done, total = 0, 1
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        case.host.wait_for(f"checksums of {case.settings.model}, {100 * done // total} %")
+
     try:
-        found = verify.state(case.settings, full=not case.quick)
+        total = max(verify.size(under_project(case.settings.model)), 1)
+        found = verify.state(case.settings, full=not case.quick, on_bytes=on_bytes)
         told = Weights(str(found.directory), found.faults, found.advice, found.bytes)
     except KitError as error:  # the settings contradict each other
         told = Weights(case.settings.model, (f"{error.subject}: {error.reason}",), error.advice, 0)

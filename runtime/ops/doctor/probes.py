@@ -11,6 +11,7 @@ import errno
 import fnmatch
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -29,11 +30,16 @@ NOT_FOUND = "not found"
 NOT_RECORDED = "not recorded"
 PATIENCE = 20.0  # seconds for a command; npu-smi takes about two on eight NPUs
 MOST_LINKS = 40  # as Linux
+WIDEST = 60  # letters of a command that is waited for
 
 FAULT = re.compile(r"\A# fault: (.*)\n?")
 PATH_LINE = re.compile(r"^([a-z ]+?) +([0-7]{3,4}) +(\d+) +(\d+) +(/.*)$", re.MULTILINE)
 
 Kind = Literal["missing", "unreadable", "file", "device", "directory", "empty directory"]
+
+
+def unheard(_: str) -> None:
+    """Nobody wants to know what is waited for."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,12 @@ class Answer:
 
 
 class Host:
-    """This host, or another one's files under a root. Raises UsageError where the root is no directory."""
+    """This host, or another one's files under a root. Raises UsageError where the root is no directory.
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    `on_wait` hears what is waited for: of which check (`subject`), and which command or server is asked.
+    """
+
+    def __init__(self, root: Path = Path("/"), *, on_wait: Callable[[str], None] = unheard) -> None:
         if not root.is_dir():
             advice = f"unpack it: tar -xzf {root}" if root.is_file() else ""
             raise UsageError("--root", f"{root} is no directory", advice)
@@ -82,6 +91,11 @@ class Host:
         self.texts: dict[str, str] = {}
         self.states: dict[str, State] = {} if self.live else self._recorded_states()
         self.answers: dict[str, Answer] = {}
+        self.subject, self._on_wait = "this host", on_wait
+
+    def wait_for(self, what: str) -> None:
+        """The check now waits for this, which may take a while."""
+        self._on_wait(f"{self.subject}: {what}" if what else self.subject)
 
     def text(self, path: str) -> str:
         """The content of a file; empty where it cannot be read."""
@@ -121,7 +135,15 @@ class Host:
 
     def run(self, name: str, command: Sequence[str], *, seconds: float = PATIENCE) -> Answer:
         """What a command answers. One that is not there, fails, or takes longer than `seconds` is a fault."""
-        return self.ask(name, lambda: run_command(command, seconds=seconds))
+
+        def call() -> Answer:
+            typed = shlex.join([Path(command[0]).name, *command[1:]])
+            self.wait_for(f"{typed[:WIDEST]}, {seconds:g} s at most")
+            answer = run_command(command, seconds=seconds)
+            self.wait_for("")
+            return answer
+
+        return self.ask(name, call)
 
     def _find(self, path: str) -> Path:
         """Where `path` is under the root: links, absolute ones too, stay inside. Raises OSError if they go round."""
