@@ -11,9 +11,10 @@ from simulated_npu import on_npu
 from env.loading import PROJECT, load_settings
 from env.settings import Settings
 from runtime.errors import KitError, UsageError
-from runtime.ops import cache
+from runtime.ops import cache, cann_log
 from runtime.ops.process import admin, record
 from runtime.ops.weights.places import Place
+from runtime.server import preflight
 
 MIB = 2**20
 
@@ -160,6 +161,37 @@ def test_nothing_was_downloaded(tmp_path: Path) -> None:
     freed = cache.clear_downloads(make_settings(tmp_path), dry_run=False)
     assert (freed.size, freed.files) == (0, 0)
     assert not (tmp_path / "weights").exists()
+
+
+def test_the_logs_of_cann_are_removed_and_no_others(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    out = tmp_path / "out"
+    mine = put(out / "cann-log" / "debug" / "plog" / "plog-7_20260101.log")
+    theirs = put(out / "server-8000" / "cann-log" / "run" / "device-0" / "device-9_20260101.log")
+    kept = [put(out / "server-8000" / "asr.log"), put(out / "logs" / "server.log"), put(tmp_path / "else" / "x.log")]
+    (out / "server-8001").mkdir()
+    (out / "server-8001" / "cann-log").symlink_to(tmp_path / "else")
+    told = cache.clear_cann_log(settings, dry_run=True)
+    assert (told.size, told.files, mine.exists()) == (2 * MIB, 2, True)
+    assert cache.clear_cann_log(settings, dry_run=False).size == 2 * MIB
+    assert not mine.exists()
+    assert not theirs.exists()
+    assert all(path.exists() for path in kept)
+    assert cache.clear_cann_log(settings, dry_run=False).files == 0
+    assert cache.clear_cann_log(make_settings(tmp_path / "fresh"), dry_run=False).files == 0
+
+
+def test_a_start_leaves_the_newest_logs_of_cann(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cann_log, "MOST", 2 * MIB)
+    settings = make_settings(tmp_path, ASR_MODEL="demo")
+    folder = tmp_path / "out" / "cann-log" / "debug" / "plog"
+    files = [put(folder / f"plog-{number}_1.log") for number in (9, 1, 5)]
+    for age, path in enumerate(files):
+        os.utime(path, (1_000_000 + age, 1_000_000 + age))
+    preflight.check(settings, on_bytes=lambda _: None)
+    assert [path.exists() for path in files] == [False, True, True]
+    preflight.check(settings, on_bytes=lambda _: None)
+    assert [path.exists() for path in files] == [False, True, True]
 
 
 def test_the_cache_of_this_process(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from env.loading import PROJECT, exports, under_project
 from env.settings import Settings
 from runtime.device import Device, open_device
 from runtime.errors import KitError, UsageError
+from runtime.ops import cann_log
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import admin, record
 from runtime.ops.weights import facts
@@ -20,6 +21,7 @@ from runtime.ops.weights.workshop import Workshop, workshop
 CLIENTS = (".cache/huggingface", "._____temp")
 LOCK = "lock"  # in .fetching: not removed, runtime/ops/weights/workshop.py says why
 KIT = ("docker", "env", "runtime", "tests", ".git", ".venv", ".vllm")  # at the project's root
+AS_OWNER = "as the user who owns it, or with sudo"
 FEWEST_PARTS = 3  # of a directory to be emptied: / and /usr never are
 
 
@@ -88,6 +90,21 @@ def clear_downloads(settings: Settings, *, dry_run: bool) -> Freed:
         for bench in (path for path in _inside(spot.fetching) if path.is_dir()):
             Workshop(bench).settle(spot.directory.parent / bench.name)
         return _clear(where, _leftovers(spot), dry_run=False)
+
+
+def clear_cann_log(settings: Settings, *, dry_run: bool) -> Freed:
+    """Remove the logs that CANN wrote below ASR_OUT_DIR. What a running server has open is freed when it ends.
+
+    Raises KitError where they are another user's, as a container's are.
+    """
+    where = under_project(settings.out_dir)
+    try:
+        folders = cann_log.directories(settings)
+        paths = [path for folder in folders for path in _inside(folder)]
+    except PermissionError as error:
+        raise KitError(str(error.filename), f"cannot be read: {error.strerror}", AS_OWNER) from None
+    named = ", ".join(map(shown, folders)) or f"{shown(where)}/**/{cann_log.FOLDER}"
+    return _clear(named, paths, dry_run=dry_run)
 
 
 def clear_device(settings: Settings, *, dry_run: bool) -> str:
@@ -167,7 +184,7 @@ def _clear(where: str, paths: Iterable[Path], *, dry_run: bool) -> Freed:
                 path.unlink()
         except OSError as error:
             reason = f"cannot be removed: {error.strerror}"
-            raise KitError(str(error.filename or path), reason, "as the user who owns it, or with sudo") from None
+            raise KitError(str(error.filename or path), reason, AS_OWNER) from None
     return Freed(where, size, files, dry_run)
 
 

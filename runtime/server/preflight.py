@@ -1,5 +1,6 @@
 """What must be so before a server loads anything, told in words instead of found out later."""
 
+import logging
 import tempfile
 from collections.abc import Callable
 
@@ -9,9 +10,12 @@ from env.stacks import active_stack, is_stack
 from runtime.checkpoint_files import check_texts
 from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
+from runtime.ops import cann_log
 from runtime.ops.lifecycle.image import cure
 from runtime.ops.weights import verify
 from runtime.transcriber import model_directory
+
+log = logging.getLogger(__name__)
 
 
 def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
@@ -25,6 +29,7 @@ def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
         raise UsageError("ASR_VLLM_ALONE", "wants vLLM without the server, and this is the server", "invoke vllm")
     check_stack(settings)
     check_out_dir(settings)
+    prune_cann_log(settings)
     if settings.engine_name == "vllm" and settings.vllm_url:
         check_texts(model_directory(settings))
     else:
@@ -37,6 +42,17 @@ def check_stack(settings: Settings) -> None:
     if not is_stack(settings.stack, here):
         reason = f"is {settings.stack} ({settings.origin('stack')}), but this is the {here} stack"
         raise KitError("ASR_STACK", reason, f"{cure(settings, here)}, or use another image")
+
+
+def prune_cann_log(settings: Settings) -> None:
+    """Keep CANN's logs bounded. That they cannot be removed keeps no server from starting."""
+    try:
+        freed = cann_log.prune(under_project(settings.out_dir) / cann_log.FOLDER)
+    except OSError as error:
+        log.warning("CANN's logs are not kept within %d MiB: %s", cann_log.MOST >> 20, error)
+        return
+    if freed:
+        log.info("removed the oldest %d MiB of CANN's logs", freed >> 20)
 
 
 def check_out_dir(settings: Settings) -> None:

@@ -70,21 +70,26 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     help={
         "operators": "the compiled operators in ASR_OP_CACHE_DIR, which are compiled again when they are used next",
         "downloads": "what interrupted fetches and the hubs' clients left beside the weights",
+        "cann_log": "the logs that CANN wrote, in cann-log under ASR_OUT_DIR",
         "dry_run": "only tell what would be freed",
     }
 )
 @foreseeing
-def clear_cache(_: Context, operators: bool = False, downloads: bool = False, dry_run: bool = False) -> None:
+def clear_cache(
+    _: Context, operators: bool = False, downloads: bool = False, cann_log: bool = False, dry_run: bool = False
+) -> None:
     """Give back what is kept for later: without options, memory of the device that the server has cached."""
     from runtime.ops import cache
 
     settings = load_settings()
-    if not (operators or downloads):
+    if not (operators or downloads or cann_log):
         print(cache.clear_device(settings, dry_run=dry_run))
     if operators:
         print(cache.clear_operators(settings, dry_run=dry_run))
     if downloads:
         print(cache.clear_downloads(settings, dry_run=dry_run))
+    if cann_log:
+        print(cache.clear_cann_log(settings, dry_run=dry_run))
 
 
 def _start(settings: Settings) -> None:
