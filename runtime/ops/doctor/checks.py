@@ -47,7 +47,7 @@ CHECKS = (
     Check("ASR-D05", "Port", machine.port, where="host"),
     Check("ASR-D06", "Settings", machine.settings),
     Check("ASR-D07", "Certificate", machine.certificate, where="host"),
-    Check("ASR-D08", "Access", machine.access, where="host"),
+    Check("ASR-D09", "Access", machine.access, where="host"),
     Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
     Check("ASR-D11", "Compose", engine.compose, where="host"),
     Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),

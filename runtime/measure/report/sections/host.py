@@ -21,7 +21,7 @@ TITLES = {
     "ASR-D05": "端口",
     "ASR-D06": "配置",
     "ASR-D07": "证书",
-    "ASR-D08": "访问控制",
+    "ASR-D09": "访问控制",
     "ASR-D10": "Docker",
     "ASR-D11": "Compose",
     "ASR-D12": "昇腾 Docker Runtime",
