@@ -16,15 +16,15 @@ import openai
 from runtime.engines import Decoded, Engine, Event, Status, Utterance
 from runtime.measure.clips import Clip
 from runtime.prompt import ASR_TEXT
-from runtime.server.access import read_access
 from runtime.server.app import create_app
+from runtime.server.credentials import Credentials
 from runtime.server.life import Life
 from runtime.server.listening import Listener, listening
 from runtime.server.service import Service
-from runtime.server.tls import read_tls
 from runtime.transcriber import Transcriber
 
 PATIENCE = 60.0  # seconds until a test that waits in vain fails
+LOOK = 0.1  # seconds between looks at files of keys and certificates
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 # A server as a program of its own, which prints its port.
 SERVE = """
@@ -116,6 +116,7 @@ class Served:
     life: Life
     service: Service
     scheme: str
+    credentials: Credentials
 
     @property
     def url(self) -> str:
@@ -140,13 +141,14 @@ def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     """A server around a transcriber, with some settings changed."""
     life = Life()
     settings = transcriber.settings.model_copy(update=changes)
-    tls = read_tls(settings)
-    app = create_app(life, access=read_access(settings))
-    with listening(app, host=settings.host, port=0, tls=tls) as listener:
+    credentials = Credentials(settings)
+    app = create_app(life, access=credentials.access)
+    app.state.metrics.show_expiry(credentials.tls)
+    with credentials.watched(every=LOOK), listening(app, host=settings.host, port=0, tls=credentials.tls) as listener:
         service = Service(replace(transcriber, settings=settings))
         life.ready(service)
         try:
-            yield Served(listener, life, service, "https" if tls else "http")
+            yield Served(listener, life, service, "https" if credentials.tls else "http", credentials)
         finally:
             listener.call(service.give_up)
             assert life.await_idle(PATIENCE)

@@ -40,6 +40,12 @@ class AccessSettings(BaseSettings):
         form="8 characters or more",
         min_length=LEAST_LETTERS,
     )
+    admin_key_file: Path | None = setting(
+        None,
+        "",
+        "File that holds the admin key, instead of ASR_ADMIN_KEY; it can be replaced while the server runs.",
+        "存放管理密钥的文件,代替 ASR_ADMIN_KEY;服务运行中可随时更换。",
+    )
     requests_per_minute: int | None = setting(
         None,
         "requests",

@@ -5,22 +5,23 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from env.groups.access import LEAST_LETTERS
 from env.loading import under_project
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.hosts import network
 from runtime.server import operators
 from runtime.server.guesses import Guesses
-from runtime.server.keys import Key, Keys, given_key, one_key, read_keys, unknown
+from runtime.server.keys import Key, Keys, given_key, one_key, read_key, read_keys, unknown
 from runtime.server.origins import read_origins
 from runtime.server.quotas import Caller, share
 from runtime.server.rebinding import ANY, look_up_names, read_hosts
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
     """Callers' keys and limits, the operators' key, the origins of pages, and the server's names, which count where
-    there are no keys: those of the settings, and this machine's own."""
+    there are no keys: those of the settings, and this machine's own. Keys can be replaced while the server answers."""
 
     keys: Keys = field(default_factory=Keys)
     admin: Keys = field(default_factory=Keys)
@@ -42,6 +43,10 @@ class Access:
             raise unknown("the key is none of this server's" if given_key(scope) else needed, "invalid_api_key")
         return key
 
+    def is_revoked(self, key: Key | None) -> bool:
+        """Whether a key that a request came with is none of this server's any more."""
+        return key is not None and key.digest not in {known.digest for known in self.keys.known}
+
     def caller(self, scope: Scope, key: Key | None) -> Caller:
         """Who a request counts for: the key's owner, or the address it comes from."""
         if key is None:
@@ -54,6 +59,8 @@ def read_access(settings: Settings) -> Access:
     """Raises KitError where a key cannot be used, or it is not clear which ones count."""
     if settings.api_key and settings.keys_file:
         raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
+    if settings.admin_key and settings.admin_key_file:
+        raise KitError(operators.VARIABLE, f"is set, and so is {operators.FILE_VARIABLE}", "unset one")
     keys, admin = Keys(), Keys()
     if settings.keys_file:
         keys = read_keys(under_project(settings.keys_file))
@@ -62,8 +69,12 @@ def read_access(settings: Settings) -> Access:
     if settings.admin_key:
         secret = settings.admin_key.get_secret_value()
         admin = Keys((one_key(secret, owner="admin", variable=operators.VARIABLE),))
-        if keys.find(secret.strip()):
-            raise KitError(operators.VARIABLE, "is a caller's key too", "openssl rand -hex 24 makes another")
+    if settings.admin_key_file:
+        path = under_project(settings.admin_key_file)
+        admin = Keys((read_key(path, owner="admin", variable=operators.FILE_VARIABLE, least=LEAST_LETTERS),))
+    if {key.digest for key in admin.known} & {key.digest for key in keys.known}:
+        variable = operators.FILE_VARIABLE if settings.admin_key_file else operators.VARIABLE
+        raise KitError(variable, "is a caller's key too", "openssl rand -hex 24 makes another")
     origins = read_origins(settings.cors_origins)
     # A page that may ask anyway gains nothing by another name.
     hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)

@@ -64,6 +64,10 @@ class OverdueError(KitError):
     """A request took longer than it may."""
 
 
+class RevokedError(KitError):
+    """The key that a session was opened with is none of the server's any more."""
+
+
 class StoppingError(KitError):
     """The server ends before the request is done."""
 
@@ -76,6 +80,7 @@ STATUS: Mapping[type[KitError], tuple[int, str]] = {
     FullError: (429, "queue_full"),
     SessionsFullError: (429, "sessions_full"),
     OverdueError: (504, "timeout"),
+    RevokedError: (401, "invalid_api_key"),
     StoppingError: (503, "stopping"),
     EngineError: (503, "engine_failed"),
     UnreadableError: (503, "unreadable_now"),

@@ -1,6 +1,7 @@
 """What every request passes first: whether it may be asked here, and whether the server accepts anything."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +47,9 @@ class Gate:
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_origin(scope, self._access.origins, keyed=bool(self._access.keys.known))
         key = self._access.key(scope, self._guesses)
-        scope.setdefault("state", {})["owner"] = key.owner if key else ""
+        state = scope.setdefault("state", {})
+        state["owner"] = key.owner if key else ""
+        state["is_revoked"] = partial(self._access.is_revoked, key)
         if "subprotocols" in scope:  # the key is not for the routes
             scope["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(SUBPROTOCOL)]
         caller = self._access.caller(scope, key)

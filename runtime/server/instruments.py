@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 from prometheus_client.process_collector import ProcessCollector
 
 from runtime.engines import Observer
+from runtime.server.tls import Tls
 
 # Bounds of buckets, in seconds unless told otherwise. They are closest where an answer of Qwen3-ASR-1.7B on an Ascend
 # 910B4 is expected: 0.73 s for a clip of 4.2 s (RTF 0.175), of which each of some 20 tokens is 0.03 s.
@@ -96,6 +97,15 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def show_expiry(self, tls: Tls | None) -> None:
+        """Tell until when the certificate in use is valid; nothing where there is none."""
+        if tls:
+            Gauge(
+                "asr_tls_certificate_expiry_timestamp_seconds",
+                "Until when the certificate in use is valid (notAfter), in seconds since the epoch.",
+                registry=self.registry,
+            ).set_function(lambda: tls.certificate.expires)
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """A request or a session ended."""

@@ -72,6 +72,18 @@ def one_key(key: str, *, owner: str, variable: str) -> Key:
     return Key(owner, digest(key.strip()))
 
 
+def read_key(path: Path, *, owner: str, variable: str, least: int) -> Key:
+    """The one key in a file. Raises KitError for a file that cannot be read, is empty, or holds more than a key of
+    `least` characters."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KitError(variable, f"{path} cannot be read: {error}") from None
+    if len(text.strip()) < least:
+        raise KitError(variable, f"{path} holds no key of {least} characters or more", f"openssl rand -hex 24 > {path}")
+    return one_key(text, owner=owner, variable=variable)
+
+
 def read_keys(path: Path) -> Keys:
     """The keys in a file; empty lines and lines that begin with # count for nothing.
 

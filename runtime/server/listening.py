@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import resource
 import socket
-import ssl
 import termios
 import threading
 from array import array
@@ -24,6 +23,7 @@ from runtime.errors import KitError
 from runtime.hosts import in_url, plain
 from runtime.listen_address import ANY_IPV6, addresses
 from runtime.server.connections import BoundedWebSocket, PatientProtocol, Turns
+from runtime.server.tls import Tls
 
 BACKLOG = 2048  # connections that wait to be accepted
 # Bytes of a WebSocket's message. The most audio that realtime takes at once, 15 MiB, is 20 MiB in base64. More of it is
@@ -59,7 +59,7 @@ class Listener:
 
 
 @contextmanager
-def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
+def listening(app: ASGIApp, *, host: str, port: int, tls: Tls | None = None) -> Iterator[Listener]:
     """Answer with `app` until the end of the block, over https if `tls` is given; what is being answered then has 5 s
     left.
 
@@ -88,7 +88,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None 
         )
         logging.getLogger("uvicorn.error").addFilter(_tells)
         config.load()
-        config.ssl = tls  # its own way to make one cannot say what is wrong with a certificate
+        config.ssl = tls.context if tls else None  # its own way to make one cannot say what is wrong with a certificate
         server = _Server(config)
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(_Shortage())

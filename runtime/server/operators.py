@@ -8,7 +8,7 @@ from runtime.server.errors import ApiError
 from runtime.server.guesses import Guesses
 from runtime.server.keys import Keys, unknown
 
-VARIABLE = "ASR_ADMIN_KEY"
+VARIABLE, FILE_VARIABLE = "ASR_ADMIN_KEY", "ASR_ADMIN_KEY_FILE"
 # What proxies add beside X-Forwarded-*: the standards' own (RFC 7239, RFC 9110), and those of nginx's examples, Envoy,
 # Akamai, Cloudflare and Azure.
 FORWARDED = (
@@ -23,7 +23,7 @@ def check_operator(scope: Scope, admin: Keys, guesses: Guesses) -> None:
     many."""
     if admin.known:
         if guesses.find(admin, scope) is None:
-            words = f"admin calls need the key of {VARIABLE}: Authorization: Bearer KEY"
+            words = f"admin calls need the key of {VARIABLE} or {FILE_VARIABLE}: Authorization: Bearer KEY"
             raise unknown(words, "invalid_admin_key")
     elif reason := _elsewhere(scope):
         words = f"without {VARIABLE} admin calls are answered to this machine alone, and {reason}"

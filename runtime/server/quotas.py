@@ -35,6 +35,14 @@ def share(places: int) -> int | None:
     return places // 2 if places >= FEW else None
 
 
+class _PerMinute(RateLimitItemPerMinute):
+    """Counted by caller alone, so that the count goes on where the limit is changed."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        """Of the caller."""
+        return "/".join(map(str, identifiers))
+
+
 class Quotas:
     """Counts the requests of callers and, apart from them, their sessions, all on one event loop."""
 
@@ -68,13 +76,13 @@ class Quotas:
 
     def _counted(self, name: str, per_minute: int) -> dict[str, str]:
         """OpenAI's headers. `reset` is when the oldest of the last minute's requests no longer counts."""
-        item = RateLimitItemPerMinute(per_minute)
+        item = _PerMinute(per_minute)
         allowed = self._window.hit(item, name)
         stats = self._window.get_window_stats(item, name)
         seconds = max(1, math.ceil(stats.reset_time - time.time()))
         headers = {
             "x-ratelimit-limit-requests": str(per_minute),
-            "x-ratelimit-remaining-requests": str(stats.remaining),
+            "x-ratelimit-remaining-requests": str(max(0, stats.remaining)),
             "x-ratelimit-reset-requests": f"{seconds}s",
         }
         if not allowed:

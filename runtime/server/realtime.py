@@ -11,7 +11,7 @@ from env.settings import Settings
 from runtime.errors import KitError
 from runtime.server.answering import refused, shortened
 from runtime.server.entry import note_failure
-from runtime.server.errors import ApiError, StoppingError, from_kit
+from runtime.server.errors import ApiError, RevokedError, StoppingError, from_kit
 from runtime.server.life import life_of
 from runtime.server.live.messages import Outgoing
 from runtime.server.live.session import Session
@@ -26,7 +26,8 @@ INTENT = "transcription"
 SETTINGS = ("language", "prompt", "keywords", "input_audio_format", "turn_detection")  # of sessions, not of addresses
 SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # all; HEAD is answered as GET
-NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011  # how the server closes (RFC 6455, 7.4.1)
+NORMAL, GOING_AWAY, NOT_ALLOWED, FAILED = 1000, 1001, 1008, 1011  # how the server closes (RFC 6455, 7.4.1)
+CLOSED: Mapping[type[KitError], int] = {StoppingError: GOING_AWAY, RevokedError: NOT_ALLOWED}
 GONE = (WebSocketDisconnect, asyncio.TimeoutError)
 
 
@@ -50,7 +51,7 @@ async def realtime(socket: WebSocket) -> None:
         note_failure(failure.status, failure.code)
         with contextlib.suppress(*GONE):
             await outgoing.error(failure)
-            await outgoing.close(GOING_AWAY if isinstance(error, StoppingError) else FAILED, failure.message)
+            await outgoing.close(CLOSED.get(type(error), FAILED), failure.message)
     except GONE:
         pass  # nobody is there any more, or reads
 

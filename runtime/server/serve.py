@@ -19,14 +19,13 @@ from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process
 from runtime.ops.process.losses import Losses, forget
 from runtime.server import logs, preflight
-from runtime.server.access import read_access
 from runtime.server.app import create_app
+from runtime.server.credentials import Credentials
 from runtime.server.engine import EngineLostError, Keeper
 from runtime.server.instruments import Metrics
 from runtime.server.life import Life
 from runtime.server.listening import listening
 from runtime.server.signals import StoppedError, Stops
-from runtime.server.tls import read_tls
 
 # How long a thread that computes in Python keeps the engine's waiting after each of its operators; Python's 5 ms make a
 # step of a thousand operators last seconds while a large message is being parsed.
@@ -51,25 +50,28 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     """Run until SIGTERM or SIGINT, then drain and return. `on_ready` hears the port each time that it is ready.
 
     Ready means that a clip was transcribed through the path that requests take. An engine that fails then is loaded
-    again, as often as `policy` allows; until it is ready, requests are refused. Where none lives, the process ends, and
-    the next one waits before it loads: the longer, the more often that was in vain. Draining means that new requests
-    are refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT; what is not
-    done then is refused too. Raises KitError where the server cannot start, EngineLostError where no engine lives.
+    again, as often as `policy` allows; until it is ready, requests are refused. Where none lives, the process ends,
+    and the next one waits before it loads: the longer, the more often that was in vain. Draining means that new
+    requests are refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT;
+    what is not done then is refused too. Keys and the certificate are read again when their files change, and on
+    SIGHUP. Raises KitError where the server cannot start, EngineLostError where no engine lives.
     """
     logs.configure(settings)
     life = Life()
-    stops = Stops(life)
+    credentials = Credentials(settings)
+    stops = Stops(life, on_hangup=credentials.read_again)
     losses = record.place(settings).losses
     allow_files()
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = create_app(life, access=read_access(settings))
+    app = create_app(life, access=credentials.access)
     metrics: Metrics = app.state.metrics
-    with stops.heeded():
+    metrics.show_expiry(credentials.tls)
+    with stops.heeded(), credentials.watched():
         try:
             if (warning := exposure.warning(settings)) and not MANIFEST.is_file():
                 # Of a container, whoever started it knows where its port is published, and says this.
                 log.warning("the server %s", warning)
-            with listening(app, host=settings.host, port=settings.port, tls=read_tls(settings)) as listener:
+            with listening(app, host=settings.host, port=settings.port, tls=credentials.tls) as listener:
                 with stops.interrupting():
                     life.enter("verifying weights")
                     preflight.check(settings, on_bytes=Tally(life).add)

@@ -1,6 +1,7 @@
 """The certificate that the server answers https with."""
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,13 +12,36 @@ from runtime.errors import KitError
 CERTIFICATE, KEY = "ASR_TLS_CERT_FILE", "ASR_TLS_KEY_FILE"
 READABLE = "make it readable for the user that the server runs as"
 MATCHING = "openssl x509 -noout -pubkey -in CERTIFICATE, openssl pkey -pubout -in KEY: they must print the same"
+NO_CHECK_TIME = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
 
 
-def read_tls(settings: Settings) -> ssl.SSLContext | None:
+@dataclass(frozen=True)
+class Certificate:
+    """What to shake hands with, and until when clients take it, in seconds since the epoch."""
+
+    context: ssl.SSLContext
+    expires: float
+
+
+class Tls:
+    """The certificate in use. It can be replaced while the server answers: handshakes that begin then have the new one,
+    connections that are open stay so."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        self.certificate = certificate
+        self.context = certificate.context  # what listens keeps this one for good
+        self.context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
+        """Called in each handshake, also where the client names no server."""
+        connection.context = self.certificate.context
+
+
+def read_tls(settings: Settings, *, at_any_time: bool = False) -> Certificate | None:
     """What to shake hands with, TLS 1.2 or newer; None where the settings name no certificate.
 
     Raises KitError for one file without the other, files that cannot be read or do not belong together, a key that is
-    encrypted and a certificate that clients would refuse for its date or purpose.
+    encrypted and a certificate that clients would refuse for its purpose or, unless `at_any_time`, for its date.
     """
     if settings.tls_cert_file is None and settings.tls_key_file is None:
         return None
@@ -30,9 +54,11 @@ def read_tls(settings: Settings) -> ssl.SSLContext | None:
             path.read_bytes()
         except OSError as error:
             raise KitError(variable, f"{path} cannot be read: {error.strerror}", READABLE) from None
-    context = _context(certificate, key)
-    _try(context, certificate)
-    return context
+    try:
+        context = _context(certificate, key)
+        return Certificate(context, _try(context, certificate, NO_CHECK_TIME if at_any_time else ssl.VerifyFlags(0)))
+    except OSError as error:  # replaced at this very moment
+        raise KitError(CERTIFICATE, f"{certificate} cannot be read: {error.strerror}", READABLE) from None
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -56,14 +82,16 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _try(server: ssl.SSLContext, certificate: Path) -> None:
-    """Shake hands with a client that trusts this certificate. Raises KitError with what it says against it."""
+def _try(server: ssl.SSLContext, certificate: Path, flags: ssl.VerifyFlags) -> float:
+    """Shake hands with a client that trusts this certificate; returns when it expires. Raises KitError with what the
+    client says against it."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trusts the certificate itself, whoever signed it
+    client.verify_flags |= flags | ssl.VERIFY_X509_PARTIAL_CHAIN  # trusts the certificate itself, whoever signed it
     client.load_verify_locations(certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
+    asking = client.wrap_bio(to_client, to_server)
+    ends = [asking, server.wrap_bio(to_server, to_client, server_side=True)]
     try:
         while ends:
             ends = [end for end in ends if not _done(end)]
@@ -71,6 +99,9 @@ def _try(server: ssl.SSLContext, certificate: Path) -> None:
         words = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
         reason = f"{certificate} would be refused by clients: {words}"
         raise KitError(CERTIFICATE, reason, f"openssl x509 -noout -dates -purpose -in {certificate}") from None
+    told = asking.getpeercert()
+    assert told
+    return ssl.cert_time_to_seconds(str(told["notAfter"]))
 
 
 def _done(end: ssl.SSLObject) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 
 from invoke import Context, Exit, task
@@ -15,6 +16,7 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def serve(_: Context) -> None:
     """Run the server in the foreground until it is told to stop: what the container runs."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
     from runtime.server.serve import serve as run
 
     settings = load_settings()

@@ -46,7 +46,8 @@ CHECKS = (
     Check("ASR-D04", "Disk", machine.disk),
     Check("ASR-D05", "Port", machine.port, where="host"),
     Check("ASR-D06", "Settings", machine.settings),
-    Check("ASR-D07", "Certificate", machine.certificate, where="host"),
+    Check("ASR-D07", "Certificate", machine.certificate),
+    Check("ASR-D08", "Certificate expiry", machine.certificate_expiry, slow=True),  # no reason not to start
     Check("ASR-D09", "Access", machine.access, where="host"),
     Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
     Check("ASR-D11", "Compose", engine.compose, where="host"),

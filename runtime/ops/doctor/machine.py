@@ -2,7 +2,9 @@
 
 import platform
 import re
+import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 from env.field import variable
@@ -30,6 +32,9 @@ LEAST_MEMORY = {"demo": 2, "weights": 8}
 # their base images.
 IMAGE_SIZE = {"cpu": 5, "npu": 25, "vllm": 40}
 OUT_SIZE = 1
+
+DAY = 24 * 3600  # seconds
+WARN_DAYS, FAIL_DAYS = 30, 7  # that a certificate has left
 
 DISK = re.compile(r"\s(\d+)\s+\d+%\s+/")  # df -Pk: available blocks of 1,024 bytes, use, mount point
 
@@ -129,6 +134,33 @@ def _tried(told: Settings) -> Answer:
     except KitError as error:
         return Answer("", str(error))
     return Answer(f"{told.tls_cert_file} can be used")
+
+
+def certificate_expiry(case: Case) -> Outcome | None:
+    """The certificate does not expire within 30 days."""
+    if not (case.settings.tls_cert_file and case.settings.tls_key_file):
+        return None
+    answer = case.host.ask("certificate-expiry", lambda: _expiry(case.settings))
+    if answer.fault:  # certificate() tells why
+        return None
+    left, _, end = answer.output.strip().partition(" ")
+    days = float(left)
+    advice = "renew it: the server reads new files by itself, see runtime/server/README.md"
+    if days <= 0:
+        return Outcome("fail", f"expired on {end}", advice)
+    status: Status = "fail" if days <= FAIL_DAYS else "warn" if days <= WARN_DAYS else "pass"
+    return Outcome(status, f"valid until {end}, {days:.0f} days more", "" if status == "pass" else advice)
+
+
+def _expiry(told: Settings) -> Answer:
+    """The days that are left, and when the certificate expires."""
+    try:
+        found = read_tls(told, at_any_time=True)
+    except KitError as error:
+        return Answer("", str(error))
+    assert found
+    end = datetime.fromtimestamp(found.expires, timezone.utc)
+    return Answer(f"{(found.expires - time.time()) / DAY:.2f} {end:%Y-%m-%d %H:%M} UTC\n")
 
 
 def settings(case: Case) -> Outcome:

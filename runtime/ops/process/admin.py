@@ -6,6 +6,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
+from env.loading import under_project
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.lifecycle.up import url
@@ -21,8 +22,8 @@ def call(settings: Settings, method: str, path: str, *, timeout: float = TIMEOUT
     """
     where = url(settings) + path
     request = urllib.request.Request(where, method=method)
-    if settings.admin_key:
-        request.add_unredirected_header("Authorization", f"Bearer {settings.admin_key.get_secret_value()}")
+    if key := _key(settings):
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
         with opener().open(request, timeout=timeout) as answer:
             return _document(where, answer.read())
@@ -30,13 +31,26 @@ def call(settings: Settings, method: str, path: str, *, timeout: float = TIMEOUT
         with refusal:
             told = _document(where, refusal.read()).get("error")
         reason = told["message"] if isinstance(told, dict) and "message" in told else f"answers {refusal.code}"
-        advice = "set ASR_ADMIN_KEY as for the server" if refusal.code in (401, 403) else ""
+        advice = "set ASR_ADMIN_KEY or ASR_ADMIN_KEY_FILE as for the server" if refusal.code in (401, 403) else ""
         raise KitError(where, reason, advice) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ConnectionRefusedError):
             return None
         raise KitError(where, f"does not answer: {reason}", "invoke status") from None
+
+
+def _key(settings: Settings) -> str:
+    """The admin key, empty where none is set."""
+    if settings.admin_key:
+        return settings.admin_key.get_secret_value()
+    if not settings.admin_key_file:
+        return ""
+    path = under_project(settings.admin_key_file)
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KitError("ASR_ADMIN_KEY_FILE", f"{path} cannot be read: {error}", "run this as who may read it") from None
 
 
 def _document(where: str, body: bytes) -> dict[str, Any]:

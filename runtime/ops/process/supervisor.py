@@ -1,7 +1,8 @@
 """The supervisor: a small process that runs the server, and starts it again after a crash.
 
 It waits for signals, and looks now and then whether the log is large. SIGTERM and SIGINT are handed on to the server,
-and end the supervisor with it. Where the supervisor itself is killed, the kernel sends the server SIGTERM.
+and end the supervisor with it. SIGHUP is handed on too, and ends neither: the server reads keys and its certificate
+again. Where the supervisor itself is killed, the kernel sends the server SIGTERM.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from runtime.ops.process.rotation import remove_older, rotate
 
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 STOPS = {signal.SIGTERM, signal.SIGINT}
-SIGNALS = STOPS | {signal.SIGCHLD}
+SIGNALS = STOPS | {signal.SIGHUP, signal.SIGCHLD}
 REFUSALS = (1, 2)  # exit codes of a server that cannot start as it is set up: trying again changes nothing
 EVERY = 2.0  # seconds between two looks at the log's size
 LOST = os.EX_SOFTWARE  # of one whose engine is lost: it is tried on and on, and waits itself, see losses.py
@@ -106,6 +107,7 @@ class Supervisor:
 
         def prepare() -> None:
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it, which takes Python a second
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             if os.getppid() != parent:  # ended before the line above
                 os._exit(1)
@@ -124,6 +126,8 @@ class Supervisor:
                 self._stopping = True
                 self._note(phase="stopping")
                 server.send_signal(received.si_signo)
+            elif received.si_signo == signal.SIGHUP:
+                server.send_signal(signal.SIGHUP)
         return code
 
     def _pause(self, crash: str, seconds: float) -> bool:

@@ -16,7 +16,7 @@ from runtime.live.listener import Listener
 from runtime.live.turn import LONGEST, Turn
 from runtime.live.words import Words
 from runtime.server.answering import refused
-from runtime.server.errors import ApiError, StoppingError
+from runtime.server.errors import ApiError, RevokedError, StoppingError
 from runtime.server.heap import tidy
 from runtime.server.life import Life
 from runtime.server.live import messages
@@ -31,7 +31,7 @@ from runtime.server.service import Service
 SLICE = 0.128  # seconds of sound that are heard at once; following the voice in it takes some 4 ms
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
 AHEAD = 60.0  # seconds of sound that wait to be decoded; with more of it, nothing is read from the client
-TICK = 0.5  # seconds between looks at whether the server drains
+TICK = 0.5  # seconds between looks at whether the server drains, or the key was revoked
 # The warning to vLLM's clients, which send no session.
 AS_AT_VLLM = "session: is missing; as at vLLM, audio is 16-bit PCM at 16 kHz, and input_audio_buffer.commit ends a turn"
 
@@ -77,7 +77,7 @@ class Session:
                 ready = {self._receiving} if self._narrator.waiting < AHEAD else set()
                 awaited = {*ready, *self._narrator.decoding}
                 await asyncio.wait(awaited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-                self._refuse_if_gone()
+                self._refuse_if_over()
                 if ready and self._receiving.done():
                     message = self._receiving.result()
                     self._receiving = asyncio.ensure_future(self._socket.receive())
@@ -142,11 +142,11 @@ class Session:
             for turn, begins in turns:
                 await (self._begun(turn) if begins else self._stopped(turn))
             await self._narrator.advance()
-            self._refuse_if_gone()
+            self._refuse_if_over()
             while self._narrator.waiting >= AHEAD and self._narrator.decoding:
                 unread = set() if self._receiving.done() else {self._receiving}
                 await asyncio.wait({*self._narrator.decoding, *unread}, return_when=asyncio.FIRST_COMPLETED)
-                self._refuse_if_gone()
+                self._refuse_if_over()
                 await self._narrator.advance()
 
     async def _commit(self, _: dict[str, Any]) -> None:
@@ -202,8 +202,11 @@ class Session:
             self._narrator.turns.remove(self._listener.turn)
         await self._narrator.finish()
 
-    def _refuse_if_gone(self) -> None:
-        """Raises WebSocketDisconnect where the client has left, and said nothing more before."""
+    def _refuse_if_over(self) -> None:
+        """Raises RevokedError where the key is the client's no more, and WebSocketDisconnect where the client has left,
+        and said nothing more before."""
+        if self._socket.state.is_revoked():
+            raise RevokedError("the key", "is none of this server's any more")
         if self._receiving.done() and (said := self._receiving.result())["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(said.get("code", 1005), said.get("reason"))
 
