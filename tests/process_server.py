@@ -42,13 +42,13 @@ def main(behaviour: str) -> None:
         def log_message(self, *_: object) -> None:
             """Keeps the log for what tests look for."""
 
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     with ThreadingHTTPServer((os.environ["ASR_HOST"], int(os.environ["ASR_PORT"])), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         print("serving", flush=True)
-        while (received := signal.Signals(signal.sigwait(stops))) and behaviour == "deaf":
-            print(f"deaf to {received.name}", flush=True)
+        while (received := signal.Signals(signal.sigwait(awaited))) == signal.SIGHUP or behaviour == "deaf":
+            print("hung up" if received == signal.SIGHUP else f"deaf to {received.name}", flush=True)
         print(f"draining after {received.name}", flush=True)
         server.shutdown()
 

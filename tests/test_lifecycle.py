@@ -96,8 +96,8 @@ def test_keys_reach_the_container_and_stopping_leaves_time_to_drain(tmp_path: Pa
     keys = tmp_path / "keys"
     keys.touch()
     service = described(Path("/"), tmp_path, ASR_KEYS_FILE=str(keys), ASR_DRAIN_SECONDS="30.5")
-    assert f"{keys}:/kit/keys:ro" in service["volumes"]
-    assert service["environment"]["ASR_KEYS_FILE"] == "keys"
+    assert f"{keys}:/kit/given{keys}:ro" in service["volumes"]  # alone: pytest's directories are closed to others
+    assert service["environment"]["ASR_KEYS_FILE"] == f"/kit/given{keys}"
     assert service["stop_grace_period"] == "41s"
 
 

@@ -214,7 +214,7 @@ def test_the_container_gets_the_keys_and_the_files(tmp_path: Path) -> None:
     given = service["environment"]
     assert given["ASR_ADMIN_KEY"] == OPERATOR
     for name, variable in (("keys", "KEYS_FILE"), ("crt", "TLS_CERT_FILE"), ("key", "TLS_KEY_FILE")):
-        assert f"{tmp_path / name}:{host.KIT}/{given[f'ASR_{variable}']}:ro" in service["volumes"]
+        assert f"{tmp_path / name}:{given[f'ASR_{variable}']}:ro" in service["volumes"]
 
 
 def test_a_file_that_the_container_would_miss_is_named(tmp_path: Path) -> None:

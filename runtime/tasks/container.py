@@ -116,7 +116,7 @@ def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
 
 
 def _up(settings: Settings) -> None:
-    from runtime.ops.lifecycle import alone, host, monitoring
+    from runtime.ops.lifecycle import alone, given, host, monitoring
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
 
@@ -127,6 +127,8 @@ def _up(settings: Settings) -> None:
         )
         advice = "name it by an address that containers reach"
         print(f"{', '.join(out_of_reach)}: {words} → {advice}", file=sys.stderr)
+    for warning in given.warnings(settings, host.user(settings)):
+        print(warning, file=sys.stderr)
     with stages("Starting") as on_stage:
         url = lifecycle.up(settings, on_stage=on_stage)
     if settings.vllm_alone:

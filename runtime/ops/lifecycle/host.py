@@ -18,6 +18,7 @@ from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
+from runtime.ops.lifecycle.given import FILES, given, given_paths
 from runtime.ops.lifecycle.image import PROXIES, image_name
 from runtime.ops.lifecycle.limits import Load
 from runtime.proxies import is_on_loopback
@@ -25,8 +26,6 @@ from runtime.proxies import is_on_loopback
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise
 OP_CACHE = "op-cache"
-# Files that the container reads, by setting, and what it calls them.
-GIVEN = {"keys_file": "keys", "tls_cert_file": "tls.crt", "tls_key_file": "tls.key"}
 RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 
 # From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
@@ -71,7 +70,7 @@ NOT_HANDED_ON = {
         "port",
         "profile",
     ),
-    *GIVEN,
+    *FILES,
     *("torch_npu", "uid", "vllm_python", "weights_lock"),
     *("alertmanager", "monitoring", "npu_exporter"),
     *("grafana_image", "grafana_port", "prometheus_image", "prometheus_port"),
@@ -100,7 +99,7 @@ def write_host_file(settings: Settings, *, root: Path = Path("/")) -> Path:
     `root` is where the host's devices and drivers are looked for. Raises KitError where an NPU of ASR_NPUS is not
     there, a file that the container needs is not, or the directory cannot be made.
     """
-    for name, path in given(settings).items():
+    for name, path in given_paths(settings).items():
         if not path.is_file():  # Docker would make an empty directory of it
             raise KitError(variable(name), f"{path} is no file", "correct it, or unset it")
     for directory in writable(settings):
@@ -189,7 +188,7 @@ def handed_on(settings: Settings, environment: Mapping[str, str]) -> dict[str, s
         found[variable("op_cache_dir")] = OP_CACHE
     if names := allowed_hosts(settings):
         found[variable("allowed_hosts")] = ",".join(names)
-    return found | {variable(name): GIVEN[name] for name in given(settings)}
+    return found | {variable(name): file.path for name, file in given(settings, user(settings)).items()}
 
 
 def allowed_hosts(settings: Settings) -> list[str]:
@@ -219,15 +218,11 @@ def writable(settings: Settings) -> dict[Path, str]:
     return found
 
 
-def given(settings: Settings) -> dict[str, Path]:
-    """The files of `GIVEN` that the settings name."""
-    return {name: under_project(path) for name in GIVEN if (path := getattr(settings, name))}
-
-
 def mounts(settings: Settings) -> list[str]:
     """The directories that the container writes to; weights, keys and certificates, which it does not."""
     found = [f"{source}:{target}" for source, target in writable(settings).items()]
-    found += [f"{path}:{KIT}/{GIVEN[name]}:ro" for name, path in given(settings).items()]
+    files = given(settings, user(settings)).values()
+    found += dict.fromkeys(mount for file in files for mount in file.mounts)
     if settings.model != DEMO:
         model, lock = under_project(settings.model), under_project(settings.weights_lock)
         sources = {model: model.name, lock: "weights.lock", model.parent / "clips": "clips"}
