@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import Path
 
 import fake_hosts
 import pytest
+import trustme
 from conftest import PROJECT
 from hub.copies import put, settings
 from test_doctor_probes import path, script
@@ -226,6 +228,32 @@ def test_the_servers_own_certificate(certificate: Path) -> None:
     half = told(machine.certificate(case(ASR_TLS_CERT_FILE=str(certificate))))
     assert half.status == "fail"
     assert "ASR_TLS_KEY_FILE: is not set" in half.evidence
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "words"),
+    [
+        (90, "pass", "90 days more"),
+        (29, "warn", "29 days more"),
+        (6, "fail", "6 days more"),
+        (-1, "fail", "expired on "),
+    ],
+)
+def test_a_certificate_that_expires(tmp_path: Path, days: int, status: str, words: str) -> None:
+    end = datetime.now(timezone.utc) + timedelta(days=days, minutes=30)
+    made = trustme.CA().issue_cert("asr.example", not_before=end - timedelta(days=100), not_after=end)
+    certificate, key = tmp_path / "crt", tmp_path / "key"
+    made.cert_chain_pems[0].write_to_path(str(certificate))
+    made.private_key_pem.write_to_path(str(key))
+    files = {"ASR_TLS_CERT_FILE": str(certificate), "ASR_TLS_KEY_FILE": str(key)}
+    found = told(machine.certificate_expiry(case(**files)))
+    assert found.status == status
+    assert words in found.evidence
+    assert f"{end:%Y-%m-%d}" in found.evidence
+    assert bool(found.fix) == (status != "pass")
+    key.unlink()  # which the check of the certificate tells
+    assert machine.certificate_expiry(case(**files)) is None
+    assert machine.certificate_expiry(case()) is None
 
 
 def test_a_certificate_that_nobody_signed(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,12 @@ nobody who is connected notices."""
 
 import contextlib
 import logging
+import os
 import re
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from conftest import PROJECT
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import SecretStr
 from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, decoded, held, served
@@ -122,7 +125,19 @@ def swapped(new: Path, live: Path) -> None:
     (live / "..new").replace(live / "..data")
 
 
-@pytest.mark.parametrize("renew", [renamed, in_place, linked])
+def hooked(new: Path, live: Path) -> None:
+    """As the hook for certbot in the server's README does."""
+    page = (PROJECT / "runtime" / "server" / "README.md").read_text(encoding="utf-8")
+    (hook,) = re.findall(r"```sh\n(#!/bin/sh -e\n.*?)```", page, re.DOTALL)
+    script = new / "hook"
+    script.write_text(hook.replace("10001", str(os.getuid())).replace("/srv/qwen3-asr", str(live)), encoding="utf-8")
+    script.chmod(0o755)
+    (new / "tls.crt").rename(new / "fullchain.pem")
+    (new / "tls.key").rename(new / "privkey.pem")
+    subprocess.run([script], env={**os.environ, "RENEWED_LINEAGE": str(new)}, check=True)
+
+
+@pytest.mark.parametrize("renew", [renamed, in_place, linked, hooked])
 def test_a_renewed_certificate_is_used_and_its_expiry_told(
     transcriber: Transcriber, pki: Pki, tmp_path: Path, renew: Callable[[Path, Path], None]
 ) -> None:
