@@ -4,18 +4,24 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from engine import Host, await_event, docker, free_port, layered, stand_in_base
+from engine import Host, await_event, docker, free_port, layered, run, stand_in_base
 from packaging.utils import canonicalize_name
+from test_server_credentials import Pki, linked, tls, until
 
+from env.field import variable
+from env.loading import load_settings
 from env.stacks import load_stack
 from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip
+from runtime.ops.lifecycle import given
 from runtime.ops.lifecycle.image import version
 from runtime.ops.lifecycle.limits import PROCESSES
 
@@ -167,6 +173,35 @@ def test_a_volume_that_is_read_only_is_named(image: str, tmp_path: Path) -> None
     assert result.returncode == 1
     assert "/kit/out cannot be written" in result.stderr.replace(": ", " ")
     assert "Traceback" not in result.stderr
+
+
+def test_as_pid_1_it_survives_sighup_and_sees_a_renewed_certificate(image: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's are closed to the container's user
+        base, live, pki = Path(name), Path(name) / "live", Pki.create()
+        base.chmod(0o755)
+        live.mkdir()
+        pki.issue(base / "first", days=40)
+        linked(Path("../first"), live)
+        settings = load_settings({f"ASR_{key.upper()}": str(path) for key, path in tls(live).items()})
+        files = given.given(settings, (UNPRIVILEGED, UNPRIVILEGED))
+        options = [f"--env={variable(key)}={file.path}" for key, file in files.items()]
+        options += [f"--volume={mount}" for mount in {mount for file in files.values() for mount in file.mounts}]
+        options += ["--network=none", "--read-only", "--tmpfs=/tmp", *WRITABLE]
+        container = docker("run", "--detach", *options, image).strip()
+        try:
+
+            def log() -> str:
+                docker("kill", "--signal=HUP", container)  # from its first moment on
+                return run(["docker", "logs", container], cwd=base, environment=dict(os.environ)).stdout
+
+            until(lambda: "read again: the certificate" in log())
+            pki.issue(base / "second", days=80)
+            linked(Path("../second"), live)
+            end = f"{datetime.now(timezone.utc) + timedelta(days=80):%Y-%m-%d}"
+            until(lambda: f"valid until {end}" in log())
+            assert json.loads(docker("inspect", container))[0]["RestartCount"] == 0
+        finally:
+            docker("rm", "--force", container)
 
 
 def test_a_profile_for_another_stack_is_named(image: str) -> None:

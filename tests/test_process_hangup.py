@@ -2,7 +2,6 @@
 
 import os
 import signal
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import trustme
 from conftest import PROJECT
 from processes import log_of, port_of_its_own, processes, start
 from serving import PATIENCE, TRANSCRIPTIONS, bearer
@@ -62,9 +60,8 @@ def test_the_container_s_entry_point_does_not_end(tmp_path: Path) -> None:
 def test_a_server_of_its_own_reads_again_and_drops_nobody(
     settings: Settings, tmp_path: Path, speech: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ca, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ca.configure_trust(trusting)
-    pki, live, keys = Pki(ca, trusting), tmp_path / "live", tmp_path / "keys"
+    pki, live, keys = Pki.create(), tmp_path / "live", tmp_path / "keys"
+    trusting = pki.client
     old = pki.issue(live)
     write(keys, f"alice:{ALICE}", f"bob:{BOB}")
     files = {**tls(live), "keys_file": keys}

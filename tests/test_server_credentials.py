@@ -45,6 +45,13 @@ class Pki:
     ca: trustme.CA
     client: ssl.SSLContext
 
+    @classmethod
+    def create(cls) -> "Pki":
+        """With a new authority, which the client trusts alone."""
+        ca, client = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ca.configure_trust(client)
+        return cls(ca, client)
+
     def issue(self, directory: Path, *, days: int = 90) -> int:
         """Put a new certificate with its key into a directory; returns its serial number."""
         end = datetime.now(timezone.utc) + timedelta(days=days)
@@ -80,9 +87,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def pki() -> Pki:
-    ca, client = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ca.configure_trust(client)
-    return Pki(ca, client)
+    return Pki.create()
 
 
 @pytest.fixture
