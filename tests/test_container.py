@@ -14,7 +14,7 @@ import httpx
 import pytest
 from engine import Host, await_event, docker, free_port, layered, run, stand_in_base
 from packaging.utils import canonicalize_name
-from test_server_credentials import Pki, linked, tls, until
+from test_server_credentials import Pki, swapped, tls, until
 
 from env.field import variable
 from env.loading import load_settings
@@ -180,8 +180,8 @@ def test_as_pid_1_it_survives_sighup_and_sees_a_renewed_certificate(image: str) 
         base, live, pki = Path(name), Path(name) / "live", Pki.create()
         base.chmod(0o755)
         live.mkdir()
-        pki.issue(base / "first", days=40)
-        linked(Path("../first"), live)
+        pki.issue(live / "..first", days=40)
+        swapped(Path("..first"), live)
         settings = load_settings({f"ASR_{key.upper()}": str(path) for key, path in tls(live).items()})
         files = given.given(settings, (UNPRIVILEGED, UNPRIVILEGED))
         options = [f"--env={variable(key)}={file.path}" for key, file in files.items()]
@@ -195,8 +195,8 @@ def test_as_pid_1_it_survives_sighup_and_sees_a_renewed_certificate(image: str) 
                 return run(["docker", "logs", container], cwd=base, environment=dict(os.environ)).stdout
 
             until(lambda: "read again: the certificate" in log())
-            pki.issue(base / "second", days=80)
-            linked(Path("../second"), live)
+            pki.issue(live / "..second", days=80)
+            swapped(Path("..second"), live)
             end = f"{datetime.now(timezone.utc) + timedelta(days=80):%Y-%m-%d}"
             until(lambda: f"valid until {end}" in log())
             assert json.loads(docker("inspect", container))[0]["RestartCount"] == 0
