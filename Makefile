@@ -19,7 +19,7 @@ ifdef MONITORING
 export ASR_MONITORING := $(MONITORING)
 endif
 
-.PHONY: help smoke test test-vllm test-clients lint install clean host up down restart build pull logs ps shell uninstall
+.PHONY: help smoke test test-vllm test-clients lint install clean host up down restart rollback build pull logs ps shell uninstall
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -27,14 +27,17 @@ help: ## Show this list
 smoke: install ## Transcribe clips whose words are known: with the demo model on this machine, unless settings say otherwise
 	@$(BIN)/invoke smoke
 
-up: host ## Check this host, build or pull the image, start the server, wait until it is ready; MONITORING=1 adds Grafana
+up: host ## Check this host, build or pull the image, start or replace the server, wait until it is ready; MONITORING=1 adds Grafana
 	@$(BIN)/invoke container.up
 
 down: host ## Answer what was accepted, then stop the server and remove its container, and those that watch it
 	@$(BIN)/invoke container.down
 
-restart: host ## Down, then up with the settings as they are now
+restart: host ## As up, but start the server anew even where nothing has changed
 	@$(BIN)/invoke container.restart
+
+rollback: host ## Go back to the image that served before, with the settings that it ran with
+	@$(BIN)/invoke container.rollback
 
 build: host ## Build the image
 	@$(BIN)/invoke container.build
@@ -80,7 +83,16 @@ install: $(VENV)/bin/python ## Create .venv and install the CPU stack into it
 host: $(VENV)/bin/python ## Create .venv and install what the host itself needs: the tools of the kit, no torch
 	@$(BIN)/python env/install.py host
 
-clean: ## Remove .venv and what was written
+# By label and lock, without .venv, which may be what is broken.
+clean: ## Remove .venv and what was written, unless a server runs
+	@running=$$(docker ps --format '{{.Label "com.docker.compose.project"}}' \
+		--filter 'label=com.docker.compose.project.working_dir=$(CURDIR)/docker' 2>/dev/null | sort -u); \
+	for project in $$running; do \
+		echo "make: $$project runs, which writes to out → ASR_PORT=$${project##*-} make down" >&2; done; \
+	for lock in $$(ls out/run/server-*.lock 2>/dev/null); do \
+		if grep -qs ":$$(stat -c %i $$lock) " /proc/locks; then port=$${lock##*-}; running=yes; \
+			echo "make: $$lock is held by a server → ASR_PORT=$${port%.lock} $(BIN)/invoke stop" >&2; fi; done; \
+	test -z "$$running"
 	rm -rf $(VENV) .reference .vllm .clients out
 
 uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 does not ask, ALL=1 takes weights and .env too

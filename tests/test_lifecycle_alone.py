@@ -104,12 +104,13 @@ def test_up_waits_for_vllm(tmp_path: Path, fake: Fake, loading: StandIn, capfd: 
         {**ALONE, "ASR_IMAGE": "an/image:1", "ASR_OUT_DIR": str(tmp_path / "out"), "ASR_PORT": str(loading.port)}
     )
     stages: list[str] = []
+    said: list[str] = []
 
     def hear(stage: str) -> None:
         stages.append(stage)
         loading.health = 200
 
-    assert up.up(settings, on_stage=hear, root=an_a2(tmp_path / "root")) == loading.url
+    assert up.up(settings, on_stage=hear, say=said.append, root=an_a2(tmp_path / "root")) == loading.url
     assert stages == ["loading", "ready"]
     assert "docker update --restart unless-stopped the-container" in capfd.readouterr().err
 
@@ -121,7 +122,7 @@ def test_nobody_there_is_no_vllm_that_is_ready() -> None:
 def refusal(tmp_path: Path, **variables: str) -> str:
     """Why `make up` refuses, before it asks Docker anything."""
     with pytest.raises(UsageError) as caught:
-        up.up(load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None)
+        up.up(load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None, say=print)
     return str(caught.value)
 
 

@@ -58,14 +58,25 @@ def down(_: Context) -> None:
 @task
 @foreseeing
 def restart(_: Context) -> None:
-    """Down, then up: with the settings as they are now. What was watched is watched again."""
-    from runtime.ops.lifecycle import monitoring
-    from runtime.ops.lifecycle import up as lifecycle
+    """Start the server anew, as `container.up` does, even where nothing has changed."""
+    _up(_settings(), anew=True)
 
+
+@task
+@foreseeing
+def rollback(_: Context) -> None:
+    """Go back to the image that served before, with the settings that it ran with."""
+    from runtime.ops.lifecycle import commands, releases
+    from runtime.ops.lifecycle import up as lifecycle
+    from runtime.progress import stages
+
+    commands.check_engine()
     settings = _settings()
-    watched = monitoring.wanted(settings)
-    lifecycle.down(settings)
-    _up(settings.model_copy(update={"monitoring": watched}))
+    release = releases.before(settings)
+    _check_up(releases.settings_of(release, settings))
+    with stages("Starting") as on_stage:
+        lifecycle.roll_back(settings, release, on_stage=on_stage, say=_say)
+    print(f"Ready: {release.title}   `make up` goes forward again, to what this clone and the settings are now")
 
 
 @task
@@ -115,7 +126,11 @@ def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
         raise Exit(f"{len(failures)} of {len(found)} could not be removed", code=1)
 
 
-def _up(settings: Settings) -> None:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _up(settings: Settings, *, anew: bool = False) -> None:
     from runtime.ops.lifecycle import alone, given, host, monitoring
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
@@ -130,7 +145,7 @@ def _up(settings: Settings) -> None:
     for warning in given.warnings(settings, host.user(settings)):
         print(warning, file=sys.stderr)
     with stages("Starting") as on_stage:
-        url = lifecycle.up(settings, on_stage=on_stage)
+        url = lifecycle.up(settings, on_stage=on_stage, say=_say, anew=anew)
     if settings.vllm_alone:
         if warning := alone.warning(settings):
             print(warning, file=sys.stderr)
@@ -160,7 +175,7 @@ def _check_up(settings: Settings) -> None:
         console().print(present.table(amiss))
     failed = [finding.code for finding in amiss if finding.status == "fail"]
     if failed:
-        raise Exit(f"not started: {', '.join(failed)} → invoke doctor", code=1)
+        raise Exit(f"not started, and nothing changed: {', '.join(failed)} → invoke doctor", code=1)
 
 
 def _compose(*words: str) -> None:

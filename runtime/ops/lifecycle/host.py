@@ -19,7 +19,7 @@ from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
 from runtime.ops.lifecycle.given import FILES, given, given_paths
-from runtime.ops.lifecycle.image import PROXIES, image_name
+from runtime.ops.lifecycle.image import PROXIES, release_name
 from runtime.ops.lifecycle.limits import Load
 from runtime.proxies import is_on_loopback
 
@@ -116,7 +116,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
     uid, gid = user(settings)
     last_steps = LAST_STEPS_OF_VLLM if settings.engine_name == "vllm" else LAST_STEPS
     service: dict[str, Any] = {
-        "image": image_name(settings),
+        "image": release_name(settings),
         "user": f"{uid}:{gid}",
         "ports": ports(settings),
         "environment": {**handed_on(settings, environment), **dict.fromkeys(proxies(environment))},

@@ -19,6 +19,10 @@ from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
 NAME = "qwen3-asr-ascend"
 CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
 STACK_LABEL = "qwen3-asr.stack"
+CLONE_LABEL = "qwen3-asr.clone"  # given at each build: which directory of which host an image was built from
+VERSION_LABEL = "org.opencontainers.image.version"
+REVISION_LABEL = "org.opencontainers.image.revision"
+SHORT = 12  # digits of a commit, or of an image's id
 # The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
 MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
 # What to do where something cannot be had, by what it is.
@@ -39,10 +43,26 @@ def version() -> str:
 
 
 def image_name(settings: Settings) -> str:
-    """The image that the settings mean: ASR_IMAGE, else the one that is built here."""
+    """The image that the settings mean: ASR_IMAGE, else the newest one that is built here."""
     if settings.image:
         return settings.image
     return f"{NAME}:{version()}-{settings.profile}" + ("-vllm" if settings.stack == "vllm" else "")
+
+
+def release_name(settings: Settings) -> str:
+    """What the image that the settings mean is called after the next build, too: by version and commit, or where there
+    is no git, by what it is built from. ASR_IMAGE is called as the operator does."""
+    if settings.image:
+        return settings.image
+    built_from = _built_from(labels(image_name(settings)))
+    return f"{image_name(settings)}-{built_from}" if built_from else image_name(settings)
+
+
+def title(name: str) -> str:
+    """An image in an operator's words: `0.1.0 (0123456789ab-dirty)`; of another's making, its name."""
+    found = labels(name)
+    built_from = _built_from(found)
+    return f"{found.get(VERSION_LABEL, name)} ({built_from})" if built_from else name
 
 
 def base_image(settings: Settings) -> str:
@@ -58,6 +78,8 @@ def ensure(settings: Settings) -> None:
             pull(settings)
     elif labels(name).get(CONTEXT_LABEL) != context_digest():
         build(settings)
+    else:
+        tag(name, release_name(settings))
 
 
 def build(settings: Settings) -> None:
@@ -72,11 +94,13 @@ def build(settings: Settings) -> None:
         if LOOPBACK in links:  # pip would ask a proxy even for that
             environment |= {name: ",".join(filter(None, (os.environ.get(name), LOOPBACK))) for name in NO_PROXY}
         run(build_command(settings, environment), environment=environment, advice=f"{OTHER_PACKAGES}; {OFFLINE}")
+    tag(image_name(settings), release_name(settings))
 
 
 def build_command(settings: Settings, environment: Mapping[str, str]) -> list[str]:
     """The docker command that builds the image. Mirrors and proxies are named only: docker reads their values."""
     command = ["docker", "build", "--network", "host", "--target", settings.stack, "--file", "docker/Dockerfile"]
+    command += ["--label", f"{CLONE_LABEL}={clone()}"]
     for name, value in _own_arguments(settings).items():
         command += ["--build-arg", f"{name}={value}"]
     for name in (*MIRRORS, *PROXIES):
@@ -117,6 +141,27 @@ def labels(name: str) -> dict[str, str]:
     """The labels of an image that is on this host; empty if it is not."""
     found = ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", name])
     return dict(json.loads(found) or {"": ""}) if found else {}
+
+
+def identity(name: str) -> str:
+    """The id of an image that is on this host, `sha256:…`; empty if it is not."""
+    return ask(["docker", "image", "inspect", "--format", "{{.Id}}", name])
+
+
+def names(name: str) -> list[str]:
+    """What an image that is on this host is called."""
+    return json.loads(ask(["docker", "image", "inspect", "--format", "{{json .RepoTags}}", name]) or "null") or []
+
+
+def tag(name: str, other: str) -> None:
+    """Give an image, by name or id, another name, unless it has it. Raises DockerError where it is not there."""
+    if identity(other) != identity(name):
+        run(["docker", "tag", name, other])
+
+
+def clone() -> str:
+    """Which clone of the kit this is, among those whose images a host may have: a digest of its path."""
+    return hashlib.sha256(bytes(PROJECT)).hexdigest()[:SHORT]
 
 
 def check_stack(settings: Settings) -> None:
@@ -175,6 +220,12 @@ def revision() -> str:
     commit = ask(["git", "rev-parse", "HEAD"])
     seen = ["docker/Dockerfile", ".dockerignore", *_let_through()]
     return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain", "--", *seen]) else "")
+
+
+def _built_from(found: Mapping[str, str]) -> str:
+    """The commit, or without one the digest, of an image's labels, as far as one types it: 0123456789ab-dirty."""
+    commit, dash, dirty = (found.get(REVISION_LABEL) or found.get(CONTEXT_LABEL, "")).partition("-")
+    return f"{commit[:SHORT]}{dash}{dirty}"
 
 
 def _refuse_password(name: str, addresses: str) -> None:

@@ -1,32 +1,66 @@
 """`make up` and its kin: from a host to a server that is ready, and back."""
 
+import json
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from env.field import variable
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
-from runtime.listen_address import local_name
-from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose
+from runtime.errors import KitError
+from runtime.listen_address import ANY_IPV6, local_name
+from runtime.ops.files import write_whole
+from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose, releases
 from runtime.ops.lifecycle.commands import DockerError
-from runtime.ops.lifecycle.readiness import NotReadyError, await_ready
+from runtime.ops.lifecycle.image import PROXIES
+from runtime.ops.lifecycle.readiness import NotReadyError, await_ready, container_state
+from runtime.ops.lifecycle.releases import SERVICE, WRITTEN, Release
 from runtime.ops.process import health
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
-SERVICE = "asr"
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before
 OTHER_PORTS = "for a port that is taken: ASR_PORT, or of what watches the server ASR_GRAFANA_PORT, ASR_PROMETHEUS_PORT"
+PROJECT_LABEL = "com.docker.compose.project"
+SERVES_AGAIN = 4  # exit code
 
 
-def up(settings: Settings, *, on_stage: Callable[[str], None], root: Path = Path("/")) -> str:
+class ServesAgainError(KitError):
+    """What was started did not become ready, and what served before serves again."""
+
+    exit_code = SERVES_AGAIN
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What serves on a port: how to run it again, and the proxies that it was given, which are not on disk."""
+
+    release: Release
+    proxies: dict[str, str]
+
+
+def up(
+    settings: Settings,
+    *,
+    on_stage: Callable[[str], None],
+    say: Callable[[str], None],
+    root: Path = Path("/"),
+    anew: bool = False,
+) -> str:
     """Have the server, or with ASR_VLLM_ALONE a vLLM, run and be ready, and what watches it answer; returns its URL.
-    Nothing changes where they run already as the settings say.
+    Nothing changes where they run already as the settings say, unless the server shall start `anew`. `say` is told from
+    what to what it goes.
 
-    Raises KitError where settings contradict each other, an image cannot be had, a container cannot start, or it ends
-    before it is ready. Then the server is stopped, so that it does not start again and again.
+    Raises KitError where settings contradict each other, or an image cannot be had: then what runs is as it was. Where
+    a container cannot start, or it ends before it is ready, what served before comes back and the error is
+    ServesAgainError; where nothing did, the server is stopped, so that it does not start again and again.
     """
     alone.check(settings)
     commands.check_engine()
@@ -34,33 +68,70 @@ def up(settings: Settings, *, on_stage: Callable[[str], None], root: Path = Path
     image.check_stack(settings)
     if monitoring.wanted(settings):
         monitoring.prepare(settings)
-    host.write_host_file(settings, root=root)
-    with kept_logs.kept(settings, container_id(settings)):
-        compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
-    container = container_id(settings)
-    try:
-        ask = alone.ask if settings.vllm_alone else health.ask
-        await_ready(container, partial(ask, url(settings)), on_stage=on_stage)
-    except NotReadyError:
-        compose(settings, "stop")
-        raise
-    commands.run(["docker", "update", "--restart", ONCE_READY, container])
+    before = serving(settings)
+    with _unless_refused(host.host_file(settings)):
+        host.write_host_file(settings, root=root)
+        _check_files(settings)
+    after = releases.describe(settings, compose_files(settings))
+    say(_change(settings, before, after))
+    with _falling_back(settings, before, after, on_stage):
+        command = [*_up_command(before, after), *(["--force-recreate"] if anew else [])]
+        with kept_logs.kept(settings, container_id(settings)):
+            compose(settings, *command, SERVICE, advice=OTHER_PORTS)
+        _await(settings, after, on_stage)
+    releases.keep(settings, *([before.release] if before else []), after)
     if monitoring.wanted(settings):
+        compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
         monitoring.await_answers(settings, lambda service: container_id(settings, service))
     return url(settings)
 
 
+def roll_back(
+    settings: Settings, release: Release, *, on_stage: Callable[[str], None], say: Callable[[str], None]
+) -> None:
+    """Have the port's server run as a release did, image and settings. What watches it is left as it is.
+
+    Raises ServesAgainError or another KitError where it does not become ready, as `up` does.
+    """
+    before, release = serving(settings), releases.named(release)
+    say(_change(settings, before, release))
+    with _falling_back(settings, before, release, on_stage):
+        _run(settings, release, _up_command(before, release))
+        _await(settings, release, on_stage)
+    releases.go_back(settings, release)
+
+
 def down(settings: Settings) -> bool:
-    """Drain the server, and remove the containers and their network; returns False where there was none. What
-    Prometheus has recorded is kept."""
+    """Drain the server, and remove the containers and their network, which Docker tells by their label; returns False
+    where there was none. What Prometheus has recorded is kept, and what `make rollback` goes back to."""
     commands.check_engine()
-    if not host.host_file(settings).exists():
-        return False
-    with kept_logs.kept(settings, container_id(settings)):
-        compose(settings, "down", "--remove-orphans")
+    ours = ["--filter", f"label={PROJECT_LABEL}={host.project_name(settings)}"]
+    found = commands.ask(["docker", "ps", "--all", "--format", "{{.Names}}", *ours]).split()
+    if found:
+        with kept_logs.kept(settings, container_id(settings)):
+            commands.run(["docker", "stop", *found])
+            commands.run(["docker", "rm", *found])
+    if networks := commands.ask(["docker", "network", "ls", "--format", "{{.Name}}", *ours]).split():
+        commands.run(["docker", "network", "rm", *networks])
     monitoring.remove(settings)
-    host.host_file(settings).unlink()
-    return True
+    host.host_file(settings).unlink(missing_ok=True)
+    return bool(found)
+
+
+def serving(settings: Settings) -> Serving | None:
+    """What serves on the port, as far as it can be run again: it has become ready, and its files are there."""
+    written, container = host.host_file(settings), container_id(settings)
+    if not container or not written.exists():
+        return None
+    (entry,) = json.loads(commands.ask(["docker", "inspect", "--type", "container", container]))
+    state, image_id = container_state(container), str(entry["Image"])
+    last = next(reversed(releases.read(settings)), None)
+    known = last is not None and last.serves(image_id, written.read_text(encoding="utf-8"))
+    if state.status != "running" or not (known or state.health == "healthy"):
+        return None
+    variables = dict(line.partition("=")[::2] for line in entry["Config"]["Env"])
+    release = last if last and known else releases.describe(settings, compose_files(settings), image_id=image_id)
+    return Serving(release, {name: variables[name] for name in PROXIES if name in variables})
 
 
 def compose(settings: Settings, *words: str, advice: str = "") -> None:
@@ -71,7 +142,14 @@ def compose(settings: Settings, *words: str, advice: str = "") -> None:
 
 def container_id(settings: Settings, service: str = SERVICE) -> str:
     """The container of a service, running or not; empty if there is none."""
-    return commands.ask(_compose(settings, "ps", "--all", "--quiet", service))
+    labels = {PROJECT_LABEL: host.project_name(settings), "com.docker.compose.service": service}
+    filters = [word for name, text in labels.items() for word in ("--filter", f"label={name}={text}")]
+    return commands.ask(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).partition("\n")[0]
+
+
+def compose_files(settings: Settings) -> list[Path]:
+    """What compose reads, in the order in which it merges them."""
+    return [COMPOSE, host.host_file(settings), *own_compose.files(settings)]
 
 
 def url(settings: Settings) -> str:
@@ -94,12 +172,107 @@ def try_curl(settings: Settings) -> None:
         print()
 
 
-def _compose(settings: Settings, *words: str) -> list[str]:
+def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> list[str]:
     second = host.host_file(settings)
     if not second.exists():
         raise DockerError(second.name, "is not there: no server was started on this port", "make up")
-    options = ["--project-name", host.project_name(settings)]
-    options += commands.files(COMPOSE, second, *own_compose.files(settings))
+    options = ["--project-name", host.project_name(settings), *commands.files(*(files or compose_files(settings)))]
+    if files:
+        options += ["--project-directory", str(COMPOSE.parent)]
     if monitoring.wanted(settings):
         options += ["--profile", monitoring.PROFILE]
     return [*commands.compose(), *options, *words]
+
+
+@contextmanager
+def _unless_refused(written: Path) -> Iterator[None]:
+    """Put a file back as it was where what is done with it fails."""
+    text = written.read_text(encoding="utf-8") if written.exists() else None
+    try:
+        yield
+    except KitError:
+        if text is None:
+            written.unlink(missing_ok=True)
+        else:
+            write_whole(written, text, mode=0o600)
+        raise
+
+
+def _check_files(settings: Settings) -> None:
+    """Raises DockerError, after compose has said why, where it does not take its files."""
+    if not commands.ask(_compose(settings, "config", "--services")):
+        commands.run(_compose(settings, "config", "--quiet"))
+
+
+@contextmanager
+def _falling_back(
+    settings: Settings, before: Serving | None, after: Release, on_stage: Callable[[str], None]
+) -> Iterator[None]:
+    """Where what is started does not become ready, run what served before again, or stop where nothing did."""
+    try:
+        yield
+    except (DockerError, NotReadyError) as failed:
+        if not before:
+            if isinstance(failed, NotReadyError):
+                compose(settings, "stop", SERVICE)
+            raise
+        on_stage(f"{after.title} did not become ready; back to {before.release.title}")
+        release = releases.named(before.release)
+        try:
+            _run(settings, release, _up_command(None, release), environment={**os.environ, **before.proxies})
+            _await(settings, release, on_stage)
+        except (DockerError, NotReadyError) as again:
+            compose(settings, "stop", SERVICE)
+            reason = f"{failed.reason}\n{release.title}, which served before, did not come back: {again.reason}"
+            raise NotReadyError(failed.subject, reason, again.advice) from None
+        releases.keep(settings, release)
+        reason = f"did not become ready: {failed.reason}\n{release.title} serves again, with the settings that it had"
+        raise ServesAgainError(after.title, reason, "correct what the log says, then make up") from None
+
+
+def _run(
+    settings: Settings, release: Release, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> None:
+    """Have compose run a release by its own files, which become those of the port."""
+    write_whole(host.host_file(settings), release.files[WRITTEN], mode=0o600)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{place}.yaml") for place in range(len(release.files))]
+        for path, text in zip(files, release.files, strict=True):
+            path.write_text(text, encoding="utf-8")
+        with kept_logs.kept(settings, container_id(settings)):
+            commands.run(_compose(settings, *command, SERVICE, files=files), environment=environment, advice=OTHER_PORTS)
+
+
+def _up_command(before: Serving | None, after: Release) -> list[str]:
+    """Compose v1 would end what runs after the time that the new settings allow, not that by which it drains."""
+    command, grace = ["up", "--detach", "--remove-orphans"], _grace(before.release) if before else 0
+    return [*command, "--timeout", str(grace)] if grace > _grace(after) else command
+
+
+def _grace(release: Release) -> int:
+    return int(str(release.service["stop_grace_period"]).removesuffix("s"))
+
+
+def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]) -> None:
+    """Return when the port's container is ready as the release is; from then on it survives a reboot."""
+    container, service = container_id(settings), release.service
+    ask = alone.ask if "command" in service else health.ask
+    published = str(service["ports"][0]).removesuffix(f"{settings.port}:{settings.port}").rstrip(":").strip("[]")
+    scheme = "https" if variable("tls_cert_file") in service["environment"] else "http"
+    address = f"{scheme}://{local_name(published or ANY_IPV6)}:{settings.port}"
+    await_ready(container, partial(ask, address), on_stage=on_stage)
+    commands.run(["docker", "update", "--restart", ONCE_READY, container])
+
+
+def _change(settings: Settings, before: Serving | None, after: Release) -> str:
+    """From what to what the port's server goes, in a line. Names of settings alone: some are secret."""
+    project = host.project_name(settings)
+    if not before:
+        return f"{project}: {after.title} starts"
+    old, new = before.release.service, after.service
+    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - {"environment", "image"}
+    variables = old["environment"].items() ^ new["environment"].items()
+    names = ", ".join(sorted(differing | {name for name, _ in variables}))
+    if before.release.image_id == after.image_id:
+        return f"{project}: {after.title} stays" + (f", with other settings: {names}" if names else "")
+    return f"{project}: {before.release.title} → {after.title}" + (f", with other settings: {names}" if names else "")
