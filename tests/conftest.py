@@ -26,7 +26,7 @@ from runtime.measure.report.record import Report
 from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent
-ON_THE_IMAGE = {"test_bundle", "test_container", "test_container_watched", "test_image"}
+ON_THE_IMAGE = {"test_bundle", "test_container", "test_container_upgrade", "test_container_watched", "test_image"}
 # Files that take minutes: they come first, so that at the end no core waits for one of them.
 LONG = {*ON_THE_IMAGE, "test_simulated_npu", "test_readme", "test_bench_versus", "test_bench_host_cost"}
 REFERENCE = PROJECT.parent / "shared" / "reference"

@@ -86,7 +86,7 @@ def before(settings: Settings) -> Release:
         raise KitError("make rollback", f"no other image has been ready on port {settings.port}", "make up")
     release = known[-2]
     if not image.identity(release.image_id):
-        raise KitError(release.image, "the image before, was removed from this host", "git checkout, then make up")
+        raise KitError(release.image, "served before, and is no longer on this host", "git checkout, then make up")
     for mount in release.service["volumes"]:
         source = str(mount).partition(":")[0]
         if source.startswith("/") and not Path(source).exists():  # Docker would make an empty directory of it
