@@ -27,7 +27,7 @@ help: ## Show this list
 smoke: install ## Transcribe clips whose words are known: with the demo model on this machine, unless settings say otherwise
 	@$(BIN)/invoke smoke
 
-up: host ## Check this host, build or pull the image, start or replace the server, wait until it is ready; MONITORING=1 adds Grafana
+up: host ## Check this host, have the image, start or replace the server, wait until it is ready; MONITORING=1 adds Grafana
 	@$(BIN)/invoke container.up
 
 down: host ## Answer what was accepted, then stop the server and remove its container, and those that watch it

@@ -46,9 +46,10 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
     if settings.bundle_key:
         signing.check(under_project(settings.bundle_key))
     commands.check_engine()
-    name = image.image_name(settings)
-    if not image.labels(name):
-        raise BundleError(name, "is not on this host", "make build, or make pull")
+    built, name = image.image_name(settings), image.release_name(settings)
+    if not image.labels(built):
+        raise BundleError(built, "is not on this host", "make build, or make pull")
+    image.tag(built, name)
     verify.require(settings, on_bytes=lambda _: None)
     bundle = directory / f"qwen3-asr-ascend-{image.version()}-{settings.profile}-{os.uname().machine}"
     final = bundle.with_name(f"{bundle.name}.tar") if as_tar else bundle
