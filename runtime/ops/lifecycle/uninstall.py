@@ -3,7 +3,6 @@
 That is in Docker, found by labels, and in the kit's own directory; docker/UPGRADING.md lists it for people.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -21,8 +20,6 @@ from runtime.ops.process.stop import stop
 
 PROJECT_LABEL = "com.docker.compose.project"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
-CLONE_LABEL = "qwen3-asr.clone"
-CLONE_DIGITS = 12
 OUT = PROJECT / "out"
 TRACE = re.compile(r"(?:compose|monitoring|server)-(\d+)(?:\.json)?")  # in out/: a port on which there was a server
 LOADED = PROJECT / ".loaded-images"  # by docker/install.sh, a name a line
@@ -112,8 +109,7 @@ def _of_docker(settings: Settings) -> Iterator[Part]:
         for kind in ("network", "volume"):
             for name in _list([kind, "ls"], ours, "{{.Name}}"):
                 yield Part(f"{kind} {name}", partial(_docker, kind, "rm", name))
-    clone = hashlib.sha256(bytes(PROJECT)).hexdigest()[:CLONE_DIGITS]
-    built = _list(["images"], [f"label={CLONE_LABEL}={clone}"], "{{.Repository}}:{{.Tag}} {{.ID}}")
+    built = _list(["images"], [f"label={image.CLONE_LABEL}={image.clone()}"], "{{.Repository}}:{{.Tag}} {{.ID}}")
     loaded = LOADED.read_text(encoding="utf-8").split() if LOADED.is_file() else []
     named = [name for name in (*loaded, image.image_name(settings)) if image.labels(name).get(image.STACK_LABEL)]
     # An image without a name is removed by its id.

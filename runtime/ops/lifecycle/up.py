@@ -239,8 +239,9 @@ def _run(
         files = [Path(folder, f"{place}.yaml") for place in range(len(release.files))]
         for path, text in zip(files, release.files, strict=True):
             path.write_text(text, encoding="utf-8")
+        words = _compose(settings, *command, SERVICE, files=files)
         with kept_logs.kept(settings, container_id(settings)):
-            commands.run(_compose(settings, *command, SERVICE, files=files), environment=environment, advice=OTHER_PORTS)
+            commands.run(words, environment=environment, advice=OTHER_PORTS)
 
 
 def _up_command(before: Serving | None, after: Release) -> list[str]:
