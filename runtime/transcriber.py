@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from env.groups.vllm import HOTWORD_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.loading import under_project
 from env.settings import DEMO, Settings
-from runtime import audio, demo, sandbox, segments, transcript, voice_activity
+from runtime import audio, demo, npu_host, sandbox, segments, transcript, voice_activity
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples
 from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
@@ -304,8 +304,10 @@ def model_directory(settings: Settings) -> Path:
 def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) -> Iterator[Transcriber]:
     """Start the engine that the settings name, with its model; stops it, drained, at the end. `observers` hear it.
 
-    Raises KitError where the device cannot be used, the checkpoint is not whole, or the engine does not start.
+    Raises KitError where the demo model would silently take a real one's place, the device cannot be used, the
+    checkpoint is not whole, or the engine does not start.
     """
+    npu_host.check_demo(settings)
     sandbox.warm_up()
     engine = opening.create(settings, model_directory(settings), observers)
     try:

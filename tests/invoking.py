@@ -16,7 +16,7 @@ def invoke(*arguments: str | Path, **variables: str) -> "subprocess.CompletedPro
     return subprocess.run(
         [INVOKE, *map(str, arguments)],
         cwd=PROJECT,
-        env={**environment, "ASR_DEVICE": "cpu", **variables},
+        env={**environment, "ASR_PROFILE": "cpu", "ASR_DEVICE": "cpu", **variables},
         capture_output=True,
         text=True,
         check=False,

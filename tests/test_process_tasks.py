@@ -28,7 +28,12 @@ class Terminal:
     """Where the tasks are typed, with settings of its own."""
 
     def __init__(self, out: Path) -> None:
-        self.variables = {"ASR_DEVICE": "cpu", "ASR_PORT": str(free_port()), "ASR_OUT_DIR": str(out)}
+        self.variables = {
+            "ASR_PROFILE": "cpu",
+            "ASR_DEVICE": "cpu",
+            "ASR_PORT": str(free_port()),
+            "ASR_OUT_DIR": str(out),
+        }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
         self.environment = {**inherited, **self.variables}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from env.loading import under_project
 from env.settings import Settings
 from env.stacks import active_stack, is_stack
+from runtime import npu_host
 from runtime.checkpoint_files import check_texts
 from runtime.directories import make_private
 from runtime.errors import KitError, UsageError
@@ -19,14 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
-    """Raises KitError where the server must not start: vLLM is wanted without it, or another stack than is here; an
-    output directory that cannot be written, weights that are not what weights.lock says. `on_bytes` hears of the bytes
-    that were hashed.
+    """Raises KitError where the server must not start: vLLM is wanted without it, or another stack than is here; the
+    demo model, on an NPU host where nobody asked for it; an output directory that cannot be written, weights that are
+    not what weights.lock says. `on_bytes` hears of the bytes that were hashed.
 
     Where others have the weights (ASR_VLLM_URL), only the small files beside them are needed, and checked.
     """
     if settings.vllm_alone:
         raise UsageError("ASR_VLLM_ALONE", "wants vLLM without the server, and this is the server", "invoke vllm")
+    npu_host.check_demo(settings)
     check_stack(settings)
     check_out_dir(settings)
     prune_cann_log(settings)

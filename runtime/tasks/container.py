@@ -5,6 +5,7 @@ import sys
 
 from invoke import Context, Exit, task
 
+from env.loading import load_settings
 from env.settings import Settings
 from runtime.tasks.foreseeing import foreseeing
 
@@ -50,7 +51,7 @@ def down(_: Context) -> None:
     """Drain the server and remove its container, and those that watch it."""
     from runtime.ops.lifecycle import up as lifecycle
 
-    settings = _settings()
+    settings = load_settings()  # without asking for the NPUs, whose driver may be why it shall end
     if not lifecycle.down(settings):
         print(f"No server on port {settings.port}.")
 
@@ -183,7 +184,7 @@ def _compose(*words: str) -> None:
     from runtime.ops.lifecycle import up as lifecycle
 
     commands.check_engine()
-    lifecycle.compose(_settings(), *words)
+    lifecycle.compose(load_settings(), *words)
 
 
 def _settings() -> Settings:

@@ -4,14 +4,15 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 
+from runtime import npu_host
 from runtime.errors import KitError
+from runtime.npu_host import NPU_SMI
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, worst
 from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, Report, parse, profile_for
 from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle.host import numbers
 
-PLACES = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
 ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
 LOST = (
     "lspci -d 19e5: shows whether it is on the bus; if it is: install the driver again, or reboot; if not: power off "
@@ -41,6 +42,9 @@ def presence(case: Case) -> Outcome:
     nodes = case.host.matches("/dev/davinci[0-9]*")
     chips = known_chips(case) if nodes or case.wants_npu or _command(case.host) else ()
     profile, fits = case.settings.profile, profile_for(chips)
+    if npu_host.is_unasked_demo(case.settings) and (seen := signs(case.host) or nodes[:1]):
+        told = npu_host.refusal(seen, loaded=case.host.state(npu_host.MANAGER).there)
+        return Outcome("fail", f"{told.subject} {told.reason}", f"export ASR_PROFILE={fits}" if fits else told.advice)
     if not chips and not nodes:
         if not case.wants_npu:
             what = "the model" if case.wants_weights else "the demo model"
@@ -65,7 +69,7 @@ def presence(case: Case) -> Outcome:
 def smi(case: Case) -> Outcome:
     """npu-smi runs and lists the chips."""
     found = _command(case.host)
-    made = [path for path in PLACES if case.host.state(path).kind == "empty directory"]
+    made = [path for path in NPU_SMI if case.host.state(path).kind == "empty directory"]
     if made:
         advice = f"sudo rmdir {' '.join(made)}, then install the driver again"
         return Outcome("fail", f"{', '.join(made)}: empty directory, as Docker makes of a missing mount", advice)
@@ -210,16 +214,21 @@ def report(host: Host) -> Report:
         if f"ret is {code}" in said:
             raise NpuSmiError("npu-smi info", f"{cause} (ret is {code})", advice)
     if answer.fault == NOT_FOUND:
-        raise NpuSmiError("npu-smi", f"is not on PATH, nor {' or '.join(PLACES)}", "install the NPU driver")
+        raise NpuSmiError("npu-smi", f"is not on PATH, nor {' or '.join(NPU_SMI)}", "install the NPU driver")
     if answer.fault:
         raise NpuSmiError("npu-smi info", answer.fault, "type it, and see what it says")
     return parse(answer.output)
 
 
+def signs(host: Host) -> list[str]:
+    """What says that a host has NPUs, whether or not their driver is loaded."""
+    return host.ask("npu-signs", lambda: Answer("".join(f"{sign}\n" for sign in npu_host.signs()))).output.splitlines()
+
+
 def _command(host: Host) -> str:
     """Where npu-smi is; empty if it is not."""
     found = host.ask("npu-smi-path", lambda: Answer(shutil.which("npu-smi") or ""))
-    return found.output.strip() or next((path for path in PLACES if host.state(path).kind == "file"), "")
+    return found.output.strip() or next((path for path in NPU_SMI if host.state(path).kind == "file"), "")
 
 
 def _names(chips: Iterable[Chip]) -> str:

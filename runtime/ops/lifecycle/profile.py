@@ -3,12 +3,12 @@
 from env.field import variable
 from env.loading import load_settings, operator_environment, profile_names
 from env.settings import Settings
-from runtime.ops.doctor.npu import report
+from runtime.npu_host import MANAGER, refusal
+from runtime.ops.doctor.npu import report, signs
 from runtime.ops.doctor.npu_smi import NpuSmiError, profile_for
 from runtime.ops.doctor.probes import Host
 
 NO_NPU = "cpu"
-MANAGER = "/dev/davinci_manager"  # there on every host whose NPU driver is loaded
 
 
 def host_settings() -> Settings:
@@ -23,9 +23,12 @@ def host_settings() -> Settings:
 def detect(host: Host) -> str:
     """The profile for the NPUs that npu-smi lists; cpu for a host without an NPU.
 
-    Raises NpuSmiError where there are NPUs, but npu-smi fails, or no profile is known to fit them all.
+    Raises NpuSmiError where there are NPUs, but npu-smi fails, or no profile is known to fit them all; KitError where
+    their driver is not loaded.
     """
     if host.state(MANAGER).kind == "missing":
+        if found := signs(host):
+            raise refusal(found, loaded=False)
         return NO_NPU
     chips = report(host).chips
     fitting = profile_for(chips)

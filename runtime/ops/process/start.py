@@ -9,6 +9,7 @@ from pathlib import Path
 
 from env.loading import PROJECT
 from env.settings import Settings
+from runtime import npu_host
 from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.hosts import in_url
@@ -61,11 +62,13 @@ def start(
 
     Raises NotStartedError with the end of the log where the server ends before it is ready, or is ended because it was
     started again as often as `policy` allows; KitError where it cannot be started at all: the port is another's, a file
-    cannot be written. On Ctrl-C a server that this call started is ended.
+    cannot be written, nobody asked for the demo model on an NPU host. On Ctrl-C a server that this call started is
+    ended.
     """
     spot = record.place(settings)
     mine = False
     check_handles()
+    npu_host.check_demo(settings)
     try:
         with record.opened_lock(spot) as lock:
             mine = record.take(lock)
