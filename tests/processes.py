@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from env.loading import load_settings
 from env.settings import Settings
 from runtime.ops.process import record
 from runtime.ops.process.crashes import USUAL, Policy
+from runtime.ops.process.health import ask
 from runtime.ops.process.identity import Process, ended
 from runtime.ops.process.start import Started
 from runtime.ops.process.start import start as start_process
@@ -61,6 +63,14 @@ def await_end(process: Process) -> None:
     """Wait until a process has ended."""
     with process.handle() as handle:
         assert handle is None or ended(handle, LONG)
+
+
+def await_ready(url: str) -> None:
+    """Wait until the server at `url` is ready."""
+    until = time.monotonic() + LONG
+    while ask(url).status != "ready":
+        assert time.monotonic() < until, f"{url} is not ready"
+        time.sleep(0.05)
 
 
 def log_of(settings: Settings) -> str:

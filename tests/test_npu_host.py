@@ -73,6 +73,15 @@ def test_with_npu_smi_and_no_driver_nothing_runs(words: tuple[str, ...], tmp_pat
     assert "Traceback" not in said
 
 
+def test_without_its_driver_a_host_can_still_end_a_server(tmp_path: Path) -> None:
+    for name in ("npu-smi", "docker"):
+        write(tmp_path, name, "#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+    result = invoke("container.down", ASR_PROFILE="", ASR_OUT_DIR=str(tmp_path), PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert result.returncode == 0, result.stderr
+    assert "No server on port" in result.stdout
+
+
 def test_the_demo_model_that_was_asked_for_runs(tmp_path: Path) -> None:
     write(tmp_path, "/npu-smi", "#!/bin/sh\nexit 1\n")
     (tmp_path / "npu-smi").chmod(0o755)

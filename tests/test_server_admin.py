@@ -125,7 +125,8 @@ def test_operators_with_a_key(transcriber: Transcriber) -> None:
             with pytest.raises(KitError, match="ASR_ADMIN_KEY") as refused:
                 cache.clear_device(settings_of(server, admin_key=stranger), dry_run=False)
             assert KEY not in str(refused.value)
-        assert status(settings_of(server, admin_key=None)).state == "absent"
+        found = status(settings_of(server, admin_key=None))
+        assert (found.state, found.told) == ("ready", {})
 
 
 def test_clear_cache_where_the_server_does_not_do_it(transcriber: Transcriber) -> None:

@@ -50,10 +50,16 @@ def up(_: Context) -> None:
 def down(_: Context) -> None:
     """Drain the server and remove its container, and those that watch it."""
     from runtime.ops.lifecycle import up as lifecycle
+    from runtime.ops.process import record
 
     settings = load_settings()  # without asking for the NPUs, whose driver may be why it shall end
     if not lifecycle.down(settings):
-        print(f"No server on port {settings.port}.")
+        here = record.advice(settings)
+        print(
+            f"No server in a container on port {settings.port} → {here}"
+            if here
+            else f"No server on port {settings.port}."
+        )
 
 
 @task

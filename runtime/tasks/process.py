@@ -30,7 +30,7 @@ def stop(_: Context, now: bool = False) -> None:
 def restart(_: Context, now: bool = False) -> None:
     """Stop, then start: with the settings as they are now."""
     settings = load_settings()
-    _stop(settings, now=now)
+    _stop(settings, now=now, task="restart")
     _start(settings)
 
 
@@ -52,10 +52,16 @@ def status(_: Context, json: bool = False) -> None:
 @foreseeing
 def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     """Print the end of the server's log."""
+    from runtime.ops.lifecycle import commands
+    from runtime.ops.process import elsewhere, record
     from runtime.ops.process import logs as reading
-    from runtime.ops.process import record
 
-    spot = record.place(load_settings())
+    settings = load_settings()
+    spot = record.place(settings)
+    if not record.is_held(spot.lock):
+        if container := elsewhere.container(settings):
+            return commands.run(container.logs(lines, follow=follow))
+        elsewhere.refuse(settings, "logs")
     process = record.look(spot).process if follow else None
     try:
         for line in reading.follow(spot.log, process, lines):
@@ -104,7 +110,8 @@ def _start(settings: Settings) -> None:
     print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
 
 
-def _stop(settings: Settings, *, now: bool) -> None:
+def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
+    from runtime.ops.process import elsewhere
     from runtime.ops.process.stop import stop as run
     from runtime.progress import waiting
 
@@ -114,6 +121,7 @@ def _stop(settings: Settings, *, now: bool) -> None:
     except KeyboardInterrupt:
         raise Exit("stop: interrupted; the server still ends → invoke status", code=130) from None
     if stopped is None:
+        elsewhere.refuse(settings, task)
         print(f"No server runs on port {settings.port}.")
     else:
         print(stopped)

@@ -22,7 +22,7 @@ from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.image import PROXIES
 from runtime.ops.lifecycle.readiness import NotReadyError, await_ready, container_state
 from runtime.ops.lifecycle.releases import SERVICE, WRITTEN, Release
-from runtime.ops.process import health
+from runtime.ops.process import health, record
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
@@ -175,7 +175,8 @@ def try_curl(settings: Settings) -> None:
 def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> list[str]:
     second = host.host_file(settings)
     if not second.exists():
-        raise DockerError(second.name, "is not there: no server was started on this port", "make up")
+        advice = record.advice(settings) or "make up"
+        raise DockerError(second.name, "is not there: no server was started on this port", advice)
     options = ["--project-name", host.project_name(settings), *commands.files(*(files or compose_files(settings)))]
     if files:
         options += ["--project-directory", str(COMPOSE.parent)]

@@ -22,6 +22,11 @@ class Health:
 
 def ask(url: str, *, timeout: float = TIMEOUT) -> Health:
     """The health of the server at `url`, which is on this machine: no proxy is asked."""
+    return heard(url, timeout=timeout) or Health()
+
+
+def heard(url: str, *, timeout: float = TIMEOUT) -> Health | None:
+    """The same; None where nobody answers, or what is no server of the kit."""
     try:
         try:
             with opener().open(f"{url}/health/ready", timeout=timeout) as answer:
@@ -32,7 +37,7 @@ def ask(url: str, *, timeout: float = TIMEOUT) -> Health:
     except (OSError, HTTPException) as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):
             return Health(UNRESPONSIVE, f"does not answer within {timeout:g} s")
-        return Health()
+        return None
 
 
 def opener() -> urllib.request.OpenerDirector:
@@ -43,9 +48,9 @@ def opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting))
 
 
-def _read(body: bytes) -> Health:
+def _read(body: bytes) -> Health | None:
     try:
         found = json.loads(body)
         return Health(str(found["status"]), str(found["stage"]))
     except (ValueError, LookupError, TypeError):  # something else answers
-        return Health()
+        return None

@@ -18,6 +18,8 @@ def lines(status: Status) -> str:
         "state": status.state,
         "stage": status.stage,
         "reason": status.reason,
+        "run by": status.manager,
+        "to do": "; ".join(status.commands),
         "url": status.url,
         "pid": f"{status.pid or 'none'}, supervisor {status.supervisor or 'none'}" if status.supervisor else status.pid,
         "uptime": uptime,

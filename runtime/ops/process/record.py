@@ -84,6 +84,13 @@ def place(settings: Settings) -> Place:
     return Place(run / f"{name}.lock", run / f"{name}.json", log, farewell, losses)
 
 
+def advice(settings: Settings) -> str:
+    """What to type where a make target looked for a container, and `invoke start` has the server on this port; empty
+    where it has none."""
+    there = is_held(place(settings).lock)
+    return "invoke start runs the server here: invoke status, invoke logs, invoke stop" if there else ""
+
+
 def look(spot: Place) -> Service:
     """What there is now."""
     held, found = is_held(spot.lock), Record.read(spot.record)

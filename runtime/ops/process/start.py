@@ -15,7 +15,7 @@ from runtime.errors import KitError
 from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
-from runtime.ops.process import record
+from runtime.ops.process import elsewhere, record
 from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.health import ask
 from runtime.ops.process.identity import check_handles, ended
@@ -96,7 +96,8 @@ def start(
 
 
 def _check_port(settings: Settings) -> None:
-    """Raises KitError where another program listens on the port."""
+    """Raises KitError where another program listens on the port, or another server is to."""
+    elsewhere.refuse(settings, "start")
     holder = listener(settings.host, settings.port).output
     if holder:
         subject, advice = (

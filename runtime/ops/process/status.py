@@ -8,7 +8,8 @@ from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle.up import url
-from runtime.ops.process import admin, record
+from runtime.ops.process import admin, elsewhere, record
+from runtime.ops.process.elsewhere import Elsewhere
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask
 from runtime.ops.process.logs import last_errors
 from runtime.ops.process.record import Record
@@ -24,7 +25,8 @@ class Status:
     """A server on a port. `state` is ready, starting, draining, restarting, unresponsive (its process lives, and does
     not answer), unknown (its lock is held by others than are on record), stopped, failed, or absent. `uptime` is in
     seconds, `memory` resident bytes; both None without a process. `reason` is why it ended last, or what holds the port
-    instead. `told` is what the server tells operators, see /admin/status; empty where it does not."""
+    instead. `told` is what the server tells operators, see /admin/status; empty where it does not. Where `invoke start`
+    did not start it, `manager` is what did, and `commands` is what to type."""
 
     state: str
     url: str
@@ -38,6 +40,8 @@ class Status:
     reason: str = ""
     errors: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
+    manager: str = ""
+    commands: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -65,6 +69,8 @@ class Status:
             "reason": self.reason,
             "log": self.log,
             "last_errors": list(self.errors),
+            "managed_by": self.manager,
+            "commands": list(self.commands),
         }
 
 
@@ -114,21 +120,12 @@ def _told(settings: Settings) -> dict[str, Any]:
 
 
 def _ended(settings: Settings, log: str, last: Record | None) -> Status:
-    """Where `invoke start` has no server running: how the last one ended, or what else has the port, which may be a
-    server that runs alone, as in a container."""
+    """Where `invoke start` has no server running: the one that runs all the same, or how the last one ended and what
+    else has the port."""
+    if found := elsewhere.find(settings):
+        return _elsewhere(settings, found)
     holder = listener(settings.host, settings.port).output
     held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
-    told = _told(settings) if holder else {}
-    if "status" in told:
-        return Status(
-            str(told["status"]),
-            url(settings),
-            "",
-            stage=str(told.get("stage", "")),
-            uptime=told.get("uptime_seconds"),
-            reason=held,
-            told=told,
-        )
     if last is None:
         return Status("absent", url(settings), log, reason=held)
     state = last.phase if last.phase in ("stopped", "failed") else "failed"
@@ -136,4 +133,19 @@ def _ended(settings: Settings, log: str, last: Record | None) -> Status:
     errors = tuple(last_errors(last.log, ERRORS, start=last.log_start)) if state == "failed" else ()
     return Status(
         state, last.url, log, restarts=last.restarts, reason="; ".join(filter(None, (reason, held))), errors=errors
+    )
+
+
+def _elsewhere(settings: Settings, found: Elsewhere) -> Status:
+    """The status of a server that `invoke start` did not start."""
+    told = _told(settings) if found.health and found.health.status != UNRESPONSIVE else {}
+    return Status(
+        state=found.state,
+        url=url(settings),
+        log="",
+        stage=found.health.stage if found.health else "",
+        uptime=told.get("uptime_seconds"),
+        told=told,
+        manager=found.who,
+        commands=tuple(dict.fromkeys((found.logs, found.restart, found.stop))),
     )

@@ -1,0 +1,119 @@
+"""A server on the settings' port that `invoke start` did not start: the container of `make up`, a unit of systemd, or
+`invoke serve` typed by hand."""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.doctor.listening import listener
+from runtime.ops.doctor.probes import run_command
+from runtime.ops.lifecycle import alone
+from runtime.ops.lifecycle.host import project_name
+from runtime.ops.lifecycle.up import SERVICE, url
+from runtime.ops.process.health import UNRESPONSIVE, Health, ask, heard
+
+DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
+TIMEOUT = 2.0  # seconds for a server to say how it is
+PID = re.compile(r"\bpid (\d+)\b")
+UNIT = re.compile(r"/(qwen3-asr[\w@.\\-]*\.service)$", re.MULTILINE)  # in /proc/<pid>/cgroup
+
+
+@dataclass(frozen=True)
+class Container:
+    """The container of `make up`: `status` is as docker ps shows it, `Up 3 hours (healthy)`."""
+
+    id: str
+    name: str
+    status: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.status.startswith("Up")
+
+    @property
+    def state(self) -> str:
+        """Where it does not run: restarting, stopped or failed."""
+        if self.status.startswith("Restarting"):
+            return "restarting"
+        return "stopped" if self.status.startswith(("Created", "Exited (0)")) else "failed"
+
+    def logs(self, lines: int, *, follow: bool) -> list[str]:
+        """The command that prints the end of its log."""
+        return ["docker", "logs", "--tail", str(lines), *(["--follow"] if follow else []), self.name]
+
+    def __str__(self) -> str:
+        return f"the container {self.name} of make up ({self.status})"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Such a server: `who` it is, its `health`, None where it does not run, and what to type instead of `invoke stop`,
+    `restart` and `logs`. `container` is None where it is in none."""
+
+    who: str
+    health: Health | None
+    stop: str
+    restart: str
+    logs: str
+    container: Container | None = None
+
+    @property
+    def state(self) -> str:
+        """Its health's status, or what became of its container."""
+        if self.health:
+            return self.health.status
+        return self.container.state if self.container else "absent"
+
+
+def find(settings: Settings) -> Elsewhere | None:
+    """The server on the settings' port that `invoke start` did not start; None where there is none."""
+    found = container(settings)
+    if found:
+        health = None
+        if found.running:
+            health = alone.ask(url(settings)) if settings.vllm_alone else ask(url(settings), timeout=TIMEOUT)
+        return Elsewhere(str(found), health, "make down", "make restart", "make logs", found)
+    holder = listener(settings.host, settings.port).output
+    health = heard(url(settings), timeout=TIMEOUT) if holder else None
+    if health is None or health.status == UNRESPONSIVE:  # another program, as far as one can tell
+        return None
+    if name := unit(holder):
+        who, do = f"{name} of systemd, {holder}", f"sudo systemctl {{}} {name}"
+        return Elsewhere(who, health, do.format("stop"), do.format("restart"), f"journalctl --unit {name}")
+    pids = " ".join(PID.findall(holder))
+    end = f"kill {pids} drains it" if pids else "end it where it was started"
+    return Elsewhere(f"{holder}, which `invoke start` did not start", health, end, end, "its output has its log")
+
+
+def refuse(settings: Settings, task: str) -> None:
+    """Raises KitError where `invoke start`, `stop`, `restart` or `logs` is not for what runs on the settings' port, and
+    names what is."""
+    found = find(settings)
+    if found and (found.health or found.state == "restarting"):
+        do = {"restart": found.restart, "logs": found.logs}.get(task, found.stop)
+        raise KitError(f"invoke {task}", f"the server on port {settings.port} is {found.who}", do)
+
+
+def container(settings: Settings) -> Container | None:
+    """The container of `make up` for the settings' port, running or not; None where there is none, or Docker does not
+    tell."""
+    labels = {"project": project_name(settings), "service": SERVICE}
+    filters = [word for key, name in labels.items() for word in ("--filter", f"label=com.docker.compose.{key}={name}")]
+    form = "{{.ID}}\t{{.Names}}\t{{.Status}}"
+    answer = run_command(["docker", "ps", "--all", *filters, "--format", form], seconds=DOCKER_TIMEOUT)
+    if answer.fault or not answer.output.strip():
+        return None
+    return Container(*answer.output.splitlines()[0].split("\t"))
+
+
+def unit(holder: str) -> str:
+    """The kit's unit of systemd that a process of `listener` belongs to; empty if to none."""
+    for pid in PID.findall(holder):
+        with contextlib.suppress(OSError):
+            if found := UNIT.search(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")):
+                return found[1]
+    return ""
