@@ -26,6 +26,7 @@ from runtime.transcriber import Transcriber
 
 SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure"
 VLLM = PROJECT / "runtime" / "engines" / "vllm"
+SYSTEMD = PROJECT / "docker" / "systemd"
 ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
 
 
@@ -46,7 +47,7 @@ def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None
     assert path.read_text(encoding="utf-8") == renewed(path), "stale → invoke readme"
 
 
-@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE, VLLM], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [PROJECT, SERVER, MEASURE, VLLM, SYSTEMD], ids=lambda folder: folder.name)
 def test_both_languages_are_in_step(folder: Path) -> None:
     english, chinese = ((folder / path.name).read_text(encoding="utf-8") for path in READMES)
     assert outline(english) == outline(chinese)
@@ -66,7 +67,7 @@ def test_the_page_of_the_server_names_its_routes_and_settings(transcriber: Trans
     "path",
     [
         *READMES,
-        *(folder / path.name for folder in (SERVER, MEASURE, VLLM) for path in READMES),
+        *(folder / path.name for folder in (SERVER, MEASURE, VLLM, SYSTEMD) for path in READMES),
         PROJECT / "runtime" / "demo" / "checkpoint" / "README.md",
         PROJECT / "runtime" / "demo" / "heldout" / "README.md",
     ],

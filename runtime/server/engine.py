@@ -12,9 +12,11 @@ from env.settings import Settings
 from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Observer
 from runtime.errors import FaultError, KitError
+from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.supervisor import LOST
+from runtime.server import systemd
 from runtime.server.life import Life
 from runtime.server.listening import Listener
 from runtime.server.logs import adopt
@@ -113,9 +115,11 @@ class Keeper:
         life, device = self.life, service.transcriber.device
         life.enter(f"ready on {device.name} ({device.description()}), port {self.listener.port}")
         life.ready(service)
+        systemd.notify(READY=1)
         self.on_ready(self.listener.port)
         if life.await_end():
             log.info("%s", life.stage)
+            systemd.stopping(stop_seconds(self.settings))
             return drain(life, service, self.listener, seconds=self.settings.drain_seconds)
         lost = _lost(life)
         self.listener.call(functools.partial(service.give_up, lost))

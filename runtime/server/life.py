@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from runtime.ops.process.farewell import requests
 from runtime.server.errors import ApiError
 from runtime.server.service import Service
+from runtime.server.systemd import notify
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ class Life:
         self._stage = words
 
     def enter(self, stage: str, *, level: int = logging.INFO) -> None:
-        """A new stage, which the log has too."""
+        """A new stage, which the log and systemd have too."""
         self.stage = stage
+        notify(STATUS=stage)
         log.log(level, "%s", stage)
 
     def ready(self, service: Service) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops import exposure
+from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.manifest import MANIFEST
 from runtime.ops.process import record
 from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process
 from runtime.ops.process.losses import Losses, forget
-from runtime.server import logs, preflight
+from runtime.server import logs, preflight, systemd
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
 from runtime.server.engine import EngineLostError, Keeper
@@ -72,12 +73,14 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
                 # Of a container, whoever started it knows where its port is published, and says this.
                 log.warning("the server %s", warning)
             with listening(app, host=settings.host, port=settings.port, tls=credentials.tls) as listener:
+                systemd.keep_alive(listener)
                 with stops.interrupting():
                     life.enter("verifying weights")
                     preflight.check(settings, on_bytes=Tally(life).add)
                 await_turn(life, losses, policy)
                 farewell = Keeper(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
         except StoppedError:
+            systemd.stopping(stop_seconds(settings))
             log.info("%s", life.stage)
             farewell = Farewell()
         except EngineLostError as error:

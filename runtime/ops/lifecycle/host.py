@@ -114,7 +114,6 @@ def write_host_file(settings: Settings, *, root: Path = Path("/")) -> Path:
 def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """The second compose file's content."""
     uid, gid = user(settings)
-    last_steps = LAST_STEPS_OF_VLLM if settings.engine_name == "vllm" else LAST_STEPS
     service: dict[str, Any] = {
         "image": release_name(settings),
         "user": f"{uid}:{gid}",
@@ -122,7 +121,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "environment": {**handed_on(settings, environment), **dict.fromkeys(proxies(environment))},
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
-        "stop_grace_period": f"{math.ceil(settings.drain_seconds) + last_steps}s",
+        "stop_grace_period": f"{stop_seconds(settings)}s",
         **limits.describe(settings, load(settings)),
     }
     if settings.engine_name == "vllm":  # the image's health check gives up where the engine still waits
@@ -159,6 +158,12 @@ def shared_memory(settings: Settings) -> int:
 def model_on_host(settings: Settings) -> Path:
     """The checkpoint's directory."""
     return demo.CHECKPOINT if settings.model == DEMO else under_project(settings.model)
+
+
+def stop_seconds(settings: Settings) -> int:
+    """The most seconds from SIGTERM to the end of the server's process: it drains, then takes its last steps."""
+    last_steps = LAST_STEPS_OF_VLLM if settings.engine_name == "vllm" else LAST_STEPS
+    return math.ceil(settings.drain_seconds) + last_steps
 
 
 def ports(settings: Settings) -> list[str]:

@@ -82,7 +82,7 @@ def find(settings: Settings) -> Elsewhere | None:
     if health is None or health.status == UNRESPONSIVE:  # another program, as far as one can tell
         return None
     if name := unit(holder):
-        who, do = f"{name} of systemd, {holder}", f"sudo systemctl {{}} {name}"
+        who, do = f"{name} of systemd", f"sudo systemctl {{}} {name}"
         return Elsewhere(who, health, do.format("stop"), do.format("restart"), f"journalctl --unit {name}")
     pids = " ".join(PID.findall(holder))
     end = f"kill {pids} drains it" if pids else "end it where it was started"
@@ -111,9 +111,11 @@ def container(settings: Settings) -> Container | None:
 
 
 def unit(holder: str) -> str:
-    """The kit's unit of systemd that a process of `listener` belongs to; empty if to none."""
-    for pid in PID.findall(holder):
-        with contextlib.suppress(OSError):
-            if found := UNIT.search(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")):
-                return found[1]
-    return ""
+    """The kit's unit of systemd that a process of `listener` belongs to; empty if to none. A process of another
+    user has no pid there: then it is the only unit that runs."""
+    named = [Path("/proc", pid, "cgroup") for pid in PID.findall(holder)]
+    found: set[str] = set()
+    for path in named or Path("/proc").glob("[0-9]*/cgroup"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found.update(UNIT.findall(path.read_text(encoding="utf-8")))
+    return found.pop() if len(found) == 1 else ""
