@@ -111,6 +111,11 @@ def test_up_again_changes_nothing(host: Host, container: dict[str, Any]) -> None
 def test_the_log_and_the_list_are_a_target_away(host: Host, container: dict[str, Any]) -> None:
     assert "Up" in host.make("ps").stdout
     assert container["State"]["Status"] == "running"
+    words = [str(host.clone / ".venv" / "bin" / "invoke"), "status"]
+    shown = run(words, cwd=host.clone, environment=host.environment)
+    assert shown.returncode == 0, shown.stdout
+    assert "state    ready" in shown.stdout
+    assert f"run by   the container {container['Name'].removeprefix('/')} of make up" in shown.stdout
 
 
 def test_the_image_says_what_it_is_made_of(image: str, container: dict[str, Any]) -> None:
