@@ -7,7 +7,7 @@ from conftest import PROJECT
 from test_readme import outline
 
 from runtime.ops import signing
-from runtime.ops.lifecycle import uninstall
+from runtime.ops.lifecycle import image, uninstall
 from runtime.ops.lifecycle.image import version
 
 FOLDER = PROJECT / "docker"
@@ -43,6 +43,6 @@ def test_the_pages_name_all_that_is_removed_and_kept() -> None:
         for path in (*uninstall.MADE, *uninstall.VALUABLE):
             if path not in (uninstall.LOADED, PROJECT / ".installed"):  # of the kit itself
                 assert re.search(rf"`{re.escape(path.name)}/?`", table), path
-        assert uninstall.CLONE_LABEL in table
+        assert image.CLONE_LABEL in table
         assert f"{uninstall.PROJECT_LABEL}=qwen3-asr-PORT" in table
         assert f"-n {signing.NAMESPACE} " in text
