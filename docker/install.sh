@@ -35,7 +35,7 @@ while (($#)); do
 done
 target=${target:-$PWD/qwen3-asr-ascend}
 
-for command in docker make sha256sum tar; do
+for command in awk docker make sha256sum tar; do
   command -v "$command" >/dev/null || fail "$command is not installed" "install your distribution's $command package"
 done
 docker info >/dev/null 2>&1 || fail "the docker engine cannot be reached" "sudo systemctl start docker, or run this with sudo"
@@ -50,6 +50,13 @@ done
 [[ $python ]] || fail "no Python 3.10, 3.11 or 3.12 with venv" "PYTHON=/path/to/python3.11 ./install.sh"
 [[ -e $bundle/SHA256SUMS ]] || fail "$bundle is no bundle: SHA256SUMS is missing" "copy the whole directory"
 [[ ! -e $target/.git ]] || fail "$target is a clone of the kit" "git pull there, or name another directory: $usage"
+[[ ! -e $target || -d $target ]] || fail "$target is no directory" "$usage"
+# The kit, even if its installation was cut off; else at most what was put there for it.
+if [[ -d $target && ! -e $target/.installed && ! -e $target/.loaded-images ]] &&
+  ! grep -qs '^name = "qwen3-asr-ascend-kit"$' "$target/pyproject.toml"; then
+  other=$(find "$target/" -mindepth 1 -maxdepth 1 ! -name .env ! -name weights ! -name lost+found -print -quit)
+  [[ -z $other ]] || fail "$target holds something else, such as ${other##*/}" "name a directory of its own: $usage"
+fi
 
 # Who made the bundle: its signature is of SHA256SUMS, which has the checksum of everything else.
 signature=$bundle/SHA256SUMS.sig
@@ -78,6 +85,7 @@ unknown=$(cd "$bundle" && comm -13 <(cut -c 67- SHA256SUMS | sort) <(find "${fol
 [[ -z $unknown ]] || fail "not in SHA256SUMS: ${unknown//$'\n'/, }" "copy the bundle again"
 
 version() { sed -n 's/^version = "\(.*\)"$/\1/p'; }
+image=$(grep '^ASR_IMAGE=.' "$bundle/settings.env") || fail "settings.env names no ASR_IMAGE" "have the bundle made again"
 new=$(tar -xOf "$bundle/kit.tar" pyproject.toml | version)
 if [[ -e $target/pyproject.toml ]]; then
   done="Upgraded from $(version <"$target/pyproject.toml") to $new"
@@ -88,12 +96,18 @@ fi
 echo "Loading the image"
 docker load --input "$bundle/image.tar"
 mkdir -p "$target"
-sed -n 's/^ASR_IMAGE=//p' "$bundle/settings.env" >>"$target/.loaded-images" # for `make uninstall`
+echo "${image#*=}" >>"$target/.loaded-images" # for `make uninstall`
 
 echo "Unpacking the kit into $target"
-# What an earlier bundle brought, and this one does not; nothing that somebody else put there.
+# What an earlier bundle brought, and this one does not; nothing that somebody else put there: files in
+# these folders, which the kit of an earlier bundle may hold, are this host's own by now.
 if [[ -e $target/.installed ]]; then
-  comm -23 "$target/.installed" <(tar -tf "$bundle/kit.tar" | sort) | while IFS= read -r name; do rm -f "${target:?}/$name"; done
+  comm -23 "$target/.installed" <(tar -tf "$bundle/kit.tar" | sort) | while IFS= read -r name; do
+    case $name in
+      weights/* | docker/certificates/* | docker/kubernetes/own/*) ;;
+      *) rm -f "${target:?}/$name" ;;
+    esac
+  done
 fi
 tar -xf "$bundle/kit.tar" -C "$target"
 if [[ -d $bundle/weights ]]; then
@@ -108,6 +122,17 @@ if [[ -d $bundle/weights ]]; then
       mv "$target/weights/.$name.part" "$target/weights/$name"
     fi
   done
+  # A lock that was kept does not know the models that were added: their tables, as runtime/ops/weights/lock.py writes.
+  lock=weights/weights.lock
+  tables=$(awk 'FILENAME == ARGV[1] { known[$0]; next } /^\[models\./ { wanted = !($0 in known) } wanted' \
+    "$target/$lock" "$bundle/$lock")
+  if [[ $tables ]]; then
+    cp -p "$target/$lock" "$target/$lock.part"
+    printf '\n%s\n' "$tables" >>"$target/$lock.part"
+    mv "$target/$lock.part" "$target/$lock"
+    models=$(sed -n 's/^\[models\."\(.*\)"\]$/\1/p' <<<"$tables")
+    echo "Added to $lock: ${models//$'\n'/, }"
+  fi
 fi
 
 echo "Installing the host's tools"
@@ -119,9 +144,12 @@ PIP_NO_INDEX=1 PIP_FIND_LINKS=$bundle/wheels "$target/.venv/bin/python" "$target
 # Last, so that a run that was cut off is not taken for an installed kit.
 if [[ -e $target/.env ]]; then
   cp -p "$target/.env" "$target/.env.part"
-  { grep '^ASR_IMAGE=' "$bundle/settings.env" && sed -E "/$image_line/d" "$target/.env"; } >"$target/.env.part"
+  {
+    echo "$image"
+    sed -E "/$image_line/d" "$target/.env"
+  } >"$target/.env.part"
   mv "$target/.env.part" "$target/.env"
-  echo "Kept: .env, but for $(grep '^ASR_IMAGE=' "$bundle/settings.env")"
+  echo "Kept: .env, but for $image"
   others=$(grep -v -x -F -f "$target/.env" "$bundle/settings.env" | grep -v '^#') || true
   if [[ $others ]]; then echo "Not taken over from the bundle's settings.env: ${others//$'\n'/, }"; fi
 else

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from tree import bare_environment, clone_into
 
 from env.loading import load_settings
 from runtime.errors import KitError
 from runtime.ops import signing
+from runtime.ops.weights import lock
+from runtime.ops.weights.lock import Entry
+from runtime.ops.weights.manifest import Record
 
 IMAGE = "qwen3-asr-ascend:{}-cpu"
 # Instead of the real one, which needs the wheels of some thirty packages.
@@ -58,7 +62,7 @@ def make_bundle(folder: Path, version: str, *modules: str, weights: str = "") ->
     """A bundle of a kit with so many modules, as `invoke bundle` lays it out."""
     kit = folder.parent / f"kit-{version}"
     texts = {
-        "pyproject.toml": f'version = "{version}"\n',
+        "pyproject.toml": f'[project]\nname = "qwen3-asr-ascend-kit"\nversion = "{version}"\n',
         "env/install.py": INSTALL,
         "docker/certificates/README.md": "",
     }
@@ -139,13 +143,108 @@ def test_an_installed_kit_is_upgraded_in_place(tmp_path: Path, commands: dict[st
     assert {path.name for path in (target / "runtime").iterdir()} == {"kept.py", "dropped.py", "own.py"}
 
 
+def test_what_an_earlier_kit_held_of_the_hosts_own_stays(tmp_path: Path, commands: dict[str, str]) -> None:
+    target = tmp_path / "kit"
+    assert install(make_bundle(tmp_path / "first", "1.0", "dropped"), commands, str(target)).returncode == 0
+    own = ("weights/weights.lock", "docker/certificates/house.crt", "docker/kubernetes/own/kustomization.yaml")
+    for name in own:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("mine")
+    listed = (target / ".installed").read_text().splitlines()
+    (target / ".installed").write_text("".join(f"{name}\n" for name in sorted([*listed, *own])))
+    result = install(make_bundle(tmp_path / "second", "2.0"), commands, str(target))
+    assert result.returncode == 0, result.stderr
+    assert not (target / "runtime/dropped.py").exists()
+    assert {(target / name).read_text() for name in own} == {"mine"}
+
+
+def test_a_lock_that_stays_is_told_of_models_that_are_added(tmp_path: Path, commands: dict[str, str]) -> None:
+    def entry(size: int) -> Entry:
+        return Entry("huggingface", files={"model.safetensors": Record(size, "0" * 64)})
+
+    target, bundle = tmp_path / "kit", make_bundle(tmp_path / "bundle", "1.0", weights="new")
+    path = target / "weights/weights.lock"
+    path.parent.mkdir(parents=True)
+    lock.write(path, {"an/Old": entry(1), "an/Own": entry(2)})
+    path.write_text(path.read_text().rstrip())
+    lock.write(bundle / "weights/weights.lock", {"an/Old": entry(3), "an/Added": entry(4), "an/Other": entry(5)})
+    write_sums(bundle)
+    result = install(bundle, commands, str(target))
+    assert result.returncode == 0, result.stderr
+    assert "Added to weights/weights.lock: an/Added, an/Other\n" in result.stdout
+    sizes = {repo: found.size for repo, found in lock.read(path).items()}
+    assert sizes == {"an/Old": 1, "an/Own": 2, "an/Added": 4, "an/Other": 5}
+    again = path.read_text()
+    assert "Added" not in install(bundle, commands, str(target)).stdout
+    assert path.read_text() == again
+
+
+@pytest.mark.parametrize("git", [False, True], ids=["unpacked", "clone"])
+def test_a_kit_is_packed_without_what_is_the_hosts_own(tmp_path: Path, git: bool) -> None:
+    clone = clone_into(tmp_path / "clone")
+    tracked = {str(path.relative_to(clone)) for path in clone.rglob("*") if path.is_file()}
+    own = ("weights/weights.lock", "docker/certificates/house.key", "docker/kubernetes/own/kustomization.yaml")
+    made = (".clients/node/x", ".env", ".installed", "out/x", "runtime/__pycache__/x.pyc")
+    for name in (*own, *made):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text("mine")
+    if git:
+        subprocess.run(["git", "init", "--quiet"], cwd=clone, check=True)
+        subprocess.run(["git", "add", "docker", "weights"], cwd=clone, check=True)
+    code = "import sys; from pathlib import Path; from runtime.ops import bundle; bundle.pack_kit(Path(sys.argv[1]))"
+    command = [sys.executable, "-B", "-c", code, str(tmp_path / "kit.tar")]
+    subprocess.run(command, cwd=clone, env=bare_environment(), check=True)
+    with tarfile.open(tmp_path / "kit.tar") as archive:
+        assert set(archive.getnames()) == tracked
+
+
 def test_a_python_that_has_gone_is_replaced(tmp_path: Path, commands: dict[str, str]) -> None:
     bundle, target = make_bundle(tmp_path / "bundle", "1.0"), tmp_path / "kit"
-    (target / ".venv/bin").mkdir(parents=True)
+    assert install(bundle, commands, str(target)).returncode == 0
+    (target / ".venv/installed").unlink()
+    (target / ".venv/bin/python").unlink()
     (target / ".venv/bin/python").symlink_to("/usr/bin/python3.9-that-was")
     result = install(bundle, commands, str(target))
     assert result.returncode == 0, result.stderr
     assert (target / ".venv/installed").is_file()
+
+
+def test_only_a_kit_or_what_was_put_there_for_one_may_be_there(tmp_path: Path, commands: dict[str, str]) -> None:
+    bundle, other = make_bundle(tmp_path / "bundle", "1.0", weights="new"), tmp_path / "app"
+    (other / ".venv/bin").mkdir(parents=True)
+    (other / "pyproject.toml").write_text('name = "app"\n')
+    (other / ".venv/bin/python").write_text("theirs")
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    (tmp_path / "file").write_text("x")
+    for target, reason in ((other, f"{other} holds something else, such as "), (tmp_path / "file", "is no directory")):
+        result = install(bundle, commands, str(target))
+        assert (result.returncode, reason in result.stderr) == (1, True), result.stderr
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+    prepared = tmp_path / "prepared"
+    (prepared / "weights/own").mkdir(parents=True)
+    (prepared / ".env").write_text("ASR_PORT=8001\n")
+    result = install(bundle, commands, str(prepared))
+    assert result.returncode == 0, result.stderr
+    assert "Kept: weights/own\n" in result.stdout
+    assert (prepared / ".env").read_text() == f"ASR_IMAGE={IMAGE.format('1.0')}\nASR_PORT=8001\n"
+    # As uninstall leaves it.
+    (prepared / ".installed").unlink()
+    (prepared / ".loaded-images").unlink()
+    assert install(bundle, commands, str(prepared)).returncode == 0
+
+
+def test_a_bundle_that_names_no_image_leaves_the_settings(tmp_path: Path, commands: dict[str, str]) -> None:
+    bundle, target = make_bundle(tmp_path / "bundle", "1.0"), tmp_path / "kit"
+    assert install(bundle, commands, str(target)).returncode == 0
+    before = (target / ".env").read_text()
+    (bundle / "settings.env").write_text("ASR_PROFILE=cpu\n")
+    write_sums(bundle)
+    result = install(bundle, commands, str(target))
+    assert result.returncode == 1
+    assert "settings.env names no ASR_IMAGE → have the bundle made again" in result.stderr
+    assert (target / ".env").read_text() == before
+    assert (tmp_path / "docker.log").read_text().count("load ") == 1
 
 
 def test_what_is_refused_touches_nothing(tmp_path: Path, commands: dict[str, str], signers: Path) -> None:

@@ -27,7 +27,9 @@ from runtime.ops.weights import verify
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time
 # At the project's root, and no part of the kit.
-MADE_HERE = {".venv", ".vllm", ".reference", ".env", ".installed", ".loaded-images", "out", "weights"}
+MADE_HERE = {".venv", ".vllm", ".reference", ".clients", ".env", ".installed", ".loaded-images", "out", "weights"}
+# Where operators put files of their own, which docker/install.sh leaves alone.
+OWN = ("docker/certificates", "docker/kubernetes/own")
 # What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
 
@@ -81,7 +83,7 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
 
 def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "Saving the image", lambda: commands.run(["docker", "save", "--output", str(part / "image.tar"), name])
-    yield "Packing the kit", lambda: _pack_kit(part / "kit.tar")
+    yield "Packing the kit", lambda: pack_kit(part / "kit.tar")
     if settings.model != DEMO:
         yield "Adding the weights", lambda: _add_weights(settings, part / "weights")
     yield "Fetching the wheels of the host's tools", lambda: _fetch_wheels(part / "wheels")
@@ -92,21 +94,26 @@ def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Cal
         yield "Signing", lambda: signing.sign(under_project(key), part / SUMS)
 
 
-def _pack_kit(target: Path) -> None:
-    """The files of a clone; of an unpacked bundle, which has no git, all but what was made there."""
+def pack_kit(target: Path) -> None:
+    """Write the kit's files into a tar: those of a clone, or of an unpacked bundle, which has no git, without what was
+    made there and what operators put there. Raises OSError where it cannot be written."""
     listing = commands.ask(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-    names = sorted(filter(None, listing.split("\0"))) or list(_kit_files())
+    names = sorted(filter(None, listing.split("\0"))) or list(_files())
     with tarfile.open(target, "w") as archive:
-        for name in names:
+        for name in filter(_is_kit, names):
             archive.add(PROJECT / name, arcname=name, recursive=False)
 
 
-def _kit_files() -> Iterator[str]:
+def _files() -> Iterator[str]:
     for path in sorted(PROJECT.rglob("*")):
-        relative = path.relative_to(PROJECT)
-        made = relative.parts[0] in MADE_HERE or "__pycache__" in relative.parts
-        if not made and (path.is_symlink() or path.is_file()):
-            yield str(relative)
+        if path.is_symlink() or path.is_file():
+            yield str(path.relative_to(PROJECT))
+
+
+def _is_kit(name: str) -> bool:
+    path = Path(name)
+    own = name != "docker/certificates/README.md" and any(map(path.is_relative_to, OWN))
+    return not own and path.parts[0] not in MADE_HERE and "__pycache__" not in path.parts
 
 
 def _add_weights(settings: Settings, target: Path) -> None:
