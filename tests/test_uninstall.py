@@ -1,16 +1,20 @@
 """`make uninstall`: what it lists, asks, removes and keeps. Docker is a stand-in; test_bundle.py has a real one."""
 
+import json
 import os
 import pty
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 from tree import bare_environment, clone_into
 
-# Of this clone: a container on port 8000, what is left of port 8001, and images. Of another: a container on port 8002.
+from runtime.ops.lifecycle.releases import Release
+
+# Of this clone: a container on port 8000, what is left of port 8001, and images. Of another: a container on port 8002,
+# and the image whose name both give.
 DOCKER = """\
 echo "$*" >> {log}
 case "$*" in
@@ -19,9 +23,11 @@ info*) {info} ;;
 'ps --all'*qwen3-asr-8000*) echo asr-8000 ;;
 'ps --all'*qwen3-asr-8002*) echo of-another ;;
 'network ls'*qwen3-asr-8000*) echo net-8000 ;;
-'volume ls'*qwen3-asr-800[12]*) echo volume-of-a-port ;;
+'volume ls'*qwen3-asr-800[123]*) echo volume-of-a-port ;;
 images*qwen3-asr.clone*) echo 'qwen3-asr-ascend:0.1.0-cpu-abc 1234'; echo '<none>:<none> 5678' ;;
-'image inspect'*qwen3-asr-ascend:loaded*) echo '{{"qwen3-asr.stack": "cpu"}}' ;;
+'image inspect'*qwen3-asr-ascend:loaded* | 'image inspect'*' asr:served') echo '{{"qwen3-asr.stack": "cpu"}}' ;;
+'image inspect'*qwen3-asr-ascend:[0-9]* | 'image inspect'*' asr:chosen')
+    echo '{{"qwen3-asr.stack": "cpu", "qwen3-asr.clone": "another"}}' ;;
 'image inspect'*prom/prometheus*) echo '{{}}' ;;
 'image inspect'*) exit 1 ;;
 'image rm 5678') echo 'image is being used by a stopped container' >&2; exit 1 ;;
@@ -70,12 +76,21 @@ def clone(tmp_path: Path) -> Clone:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("x")
     (path / ".env").write_text("ASR_PORT=8000\n")
+    # Two of them are the other clone's build, of which one was chosen by name.
+    served = {"qwen3-asr-ascend:0.1.0-cpu": {}, "asr:served": {}, "asr:chosen": {"ASR_IMAGE": "asr:chosen"}}
+    write_releases(path / "out/releases-8001.json", served)
+    (path / "out/releases-8002.json").write_text("{")
     (path / ".loaded-images").write_text("qwen3-asr-ascend:loaded\nqwen3-asr-ascend:loaded\nqwen3-asr-ascend:gone\n")
     (path / "docker/certificates/house.crt").write_text("mine")
     folder, log = tmp_path / "bin", tmp_path / "docker.log"
     folder.mkdir()
     write_docker(folder, log, "true")
     return Clone(path, bare_environment(PATH=f"{folder}:{os.environ['PATH']}"), log)
+
+
+def write_releases(path: Path, served: dict[str, dict[str, str]]) -> None:
+    """Put on record that images served, by name, with these settings."""
+    path.write_text(json.dumps([asdict(Release(name, "", "", [], given)) for name, given in served.items()]))
 
 
 def write_docker(folder: Path, log: Path, info: str) -> None:
@@ -104,6 +119,8 @@ def test_all_of_the_kit_goes_and_what_is_valuable_stays(clone: Clone) -> None:
         "image rm qwen3-asr-ascend:0.1.0-cpu-abc",
         "image rm 5678",
         "image rm qwen3-asr-ascend:loaded",
+        "image rm asr:served",
+        "image rm asr:chosen",
     ]
     kept = result.stdout.partition("Keeps:\n")[2].partition("Removed:")[0]
     for name in ("weights", ".env", "docker/certificates/house.crt"):
@@ -113,7 +130,21 @@ def test_all_of_the_kit_goes_and_what_is_valuable_stays(clone: Clone) -> None:
     # What could not be removed did not stop the rest.
     assert result.returncode == 1
     assert "Not removed: image 5678: docker image rm 5678: image is being used by a stopped container" in result.stderr
-    assert "1 of 9 could not be removed" in result.stderr
+    assert "1 of 11 could not be removed" in result.stderr
+
+
+def test_ports_and_images_are_on_record_where_the_output_is(clone: Clone, tmp_path: Path) -> None:
+    out = tmp_path / "output"
+    (out / "server-8003").mkdir(parents=True)
+    write_releases(out / "releases-8003.json", {"asr:served": {}})
+    with (clone.path / ".env").open("a") as file:
+        file.write(f"ASR_OUT_DIR={out}\n")
+    clone.uninstall("--yes")
+    asked = clone.asked()
+    assert "volume rm volume-of-a-port" in asked
+    assert "image rm asr:served" in asked
+    assert "image rm asr:chosen" not in asked
+    assert out.exists()
 
 
 def test_weights_and_settings_go_only_if_told(clone: Clone) -> None:
@@ -126,11 +157,12 @@ def test_weights_and_settings_go_only_if_told(clone: Clone) -> None:
 
 def test_where_docker_cannot_be_asked_what_may_still_run_keeps_its_files(clone: Clone, tmp_path: Path) -> None:
     write_docker(tmp_path / "bin", clone.log, "echo 'Cannot connect' >&2; exit 1")
-    result = clone.uninstall("--yes")
+    result = clone.uninstall("--yes", "--everything")
     assert result.returncode == 1
     assert "Not removed: what is in Docker: docker: the engine cannot be reached: Cannot connect" in result.stderr
     assert "Not removed: out: out: is left for what still runs" in result.stderr
-    assert clone.there() >= {"out", ".venv", "weights"}
+    assert "Not removed: weights: weights: is left for what still runs" in result.stderr
+    assert clone.there() >= {"out", ".venv", "weights", ".env"}
     assert ".loaded-images" not in clone.there()
 
 

@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from env.field import variable
 from env.loading import PROJECT, under_project
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.ops.lifecycle import commands, image, own_compose
+from runtime.ops.lifecycle import commands, image, own_compose, releases
+from runtime.ops.lifecycle.releases import Release
 from runtime.ops.process import record
 from runtime.ops.process.stop import stop
 
@@ -77,7 +80,7 @@ def remove(found: list[Part], *, say: Callable[[str], None]) -> list[str]:
     running = False
     for part in found:
         try:
-            if running and part.name in (OUT.name, ".venv"):
+            if running and part.name in (OUT.name, ".venv", *(path.name for path in VALUABLE)):
                 raise KitError(part.name, "is left for what still runs", "stop that, then again")
             part.remove()
             say(f"Removed: {part.name}")
@@ -101,7 +104,8 @@ def _of_docker(settings: Settings) -> Iterator[Part]:
     containers = dict(line.partition("\t")[::2] for line in told)
     for name in containers:
         yield Part(f"container {name}", partial(_remove_container, name), True)
-    ports = {str(settings.port), *(found[1] for path in OUT.glob("*") if (found := TRACE.fullmatch(path.name)))}
+    traces = under_project(settings.out_dir).glob("*")
+    ports = {str(settings.port), *(found[1] for path in traces if (found := TRACE.fullmatch(path.name)))}
     for project in sorted({*containers.values(), *(f"qwen3-asr-{port}" for port in ports)}):
         ours = [f"label={PROJECT_LABEL}={project}"]
         if set(_list(["ps", "--all"], ours)) - containers.keys():
@@ -110,12 +114,31 @@ def _of_docker(settings: Settings) -> Iterator[Part]:
             for name in _list([kind, "ls"], ours, "{{.Name}}"):
                 yield Part(f"{kind} {name}", partial(_docker, kind, "rm", name))
     built = _list(["images"], [f"label={image.CLONE_LABEL}={image.clone()}"], "{{.Repository}}:{{.Tag}} {{.ID}}")
-    loaded = LOADED.read_text(encoding="utf-8").split() if LOADED.is_file() else []
-    named = [name for name in (*loaded, image.image_name(settings)) if image.labels(name).get(image.STACK_LABEL)]
     # An image without a name is removed by its id.
     labelled = [identity if "<none>" in name else name for name, identity in (line.split() for line in built)]
-    for name in dict.fromkeys([*labelled, *named]):
+    for name in dict.fromkeys([*labelled, *_named(settings)]):
         yield Part(f"image {name}", partial(_docker, "image", "rm", name))
+
+
+def _named(settings: Settings) -> Iterator[str]:
+    """The kit's images that bundles brought, that the settings mean, and that served: without those that another clone
+    built, as each clone gives the same names, unless they were chosen here."""
+    loaded = LOADED.read_text(encoding="utf-8").split() if LOADED.is_file() else []
+    served = list(_releases(settings))
+    chosen = {*loaded, settings.image, *(each.image for each in served if variable("image") in each.settings)}
+    for name in (*loaded, image.image_name(settings), *(each.image for each in served)):
+        labels = image.labels(name)
+        ours = name in chosen or labels.get(image.CLONE_LABEL, "") in ("", image.clone())
+        if labels.get(image.STACK_LABEL) and ours:
+            yield name
+
+
+def _releases(settings: Settings) -> Iterator[Release]:
+    """What is on record of every port, as far as it can be read."""
+    for path in sorted(under_project(settings.out_dir).glob("releases-*.json")):
+        port = path.stem.partition("-")[2]
+        with suppress(KitError):
+            yield from releases.read(settings.model_copy(update={"port": port}))
 
 
 def _list(words: list[str], filters: list[str], form: str = "{{.Names}}") -> list[str]:
