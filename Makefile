@@ -84,10 +84,14 @@ host: $(VENV)/bin/python ## Create .venv and install what the host itself needs:
 	@$(BIN)/python env/install.py host
 
 # By label and lock, without .venv, which may be what is broken.
-clean: ## Remove .venv and what was written, unless a server runs
+clean: ## Remove .venv and out, with logs, reports and what rollback goes back to, unless a server runs
 	@running=$$(docker ps --format '{{.Label "com.docker.compose.project"}}' \
-		--filter 'label=com.docker.compose.project.working_dir=$(CURDIR)/docker' 2>/dev/null | sort -u); \
-	for project in $$running; do \
+		--filter 'label=com.docker.compose.project.working_dir=$(CURDIR)/docker' 2>/dev/null) || \
+	for deployed in $$(ls out/compose-*.json 2>/dev/null); do running=unknown; \
+		echo "make: whether the server of $$deployed runs is not known, as Docker cannot be asked → docker info tells" \
+			"why; if there is no such server: rm $$deployed" >&2; done; \
+	test "$$running" != unknown || exit 1; \
+	for project in $$(printf '%s\n' "$$running" | sort -u); do \
 		echo "make: $$project runs, which writes to out → ASR_PORT=$${project##*-} make down" >&2; done; \
 	for lock in $$(ls out/run/server-*.lock 2>/dev/null); do \
 		if grep -qs ":$$(stat -c %i $$lock) " /proc/locks; then port=$${lock##*-}; running=yes; \

@@ -146,3 +146,21 @@ def test_clean_refuses_while_a_server_runs(tmp_path: Path, fake: Fake) -> None:
         fake("docker", "exit 1")
         assert "8124" not in clean()
     assert clean() == ""
+
+
+def test_clean_refuses_where_docker_cannot_tell_what_runs(tmp_path: Path, fake: Fake) -> None:
+    fake("docker", "exit 1")
+    clone = tmp_path / "kit"
+    deployed = clone / "out" / "compose-8126.json"
+    deployed.parent.mkdir(parents=True)
+    deployed.touch()
+    shutil.copy(PROJECT / "Makefile", clone)
+    clean = ["make", "clean"]
+    refused = subprocess.run(clean, cwd=clone, capture_output=True, text=True, check=False, env=os.environ)
+    assert refused.returncode != 0
+    assert "out/compose-8126.json runs is not known" in refused.stderr
+    assert "if there is no such server: rm out/compose-8126.json" in refused.stderr
+    assert deployed.exists()
+    fake("docker", "exit 0")
+    subprocess.run(clean, cwd=clone, capture_output=True, check=True, env=os.environ)
+    assert not deployed.exists()
