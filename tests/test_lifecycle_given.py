@@ -48,6 +48,30 @@ def test_files_are_given_with_the_directories_where_others_may_take_their_place(
     assert bool(given.warnings(settings, (10001, 10001))) == found.alone
 
 
+@pytest.mark.parametrize(
+    ("beside", "alone"),
+    [
+        ("other.key", True),  # of another service
+        ("more/other.key", True),
+        ("tls.d/other.key", True),
+        ("tls.key", False),  # which is given too
+        ("tls.crt.new", False),
+        (".tls.crt.swp", False),
+        ("tls1.crt", False),
+        ("privkey2.pem", False),
+        ("..2026_01/tls.crt", False),
+    ],
+)
+def test_what_else_is_in_a_directory_is_not_given_with_it(open_directory: Path, beside: str, alone: bool) -> None:
+    for name in ("tls.crt", "tls.key", beside):
+        (open_directory / name).parent.mkdir(exist_ok=True)
+        (open_directory / name).touch()
+    names = {"ASR_TLS_CERT_FILE": "tls.crt", "ASR_TLS_KEY_FILE": "tls.key"}
+    settings = load_settings({name: str(open_directory / file) for name, file in names.items()})
+    assert [file.alone for file in given.given(settings, (10001, 10001)).values()] == [alone, alone]
+    assert len(given.warnings(settings, (10001, 10001))) == 2 * alone
+
+
 def test_a_directory_that_holds_more_is_not_given() -> None:
     with tempfile.NamedTemporaryFile() as file:
         settings = load_settings({"ASR_KEYS_FILE": file.name})

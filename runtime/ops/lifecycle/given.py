@@ -4,7 +4,8 @@ A file that is mounted alone stays the one that it was, whatever is put in its p
 mounted, those of links too, as far as they hold nothing but such files.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ FILES = ("keys_file", "admin_key_file", "tls_cert_file", "tls_key_file")  # sett
 TARGET = Path("/kit/given")  # below it the container has them by their paths on the host
 # These, and what is above them, hold more than the container may read.
 SHARED = (PROJECT, Path("/etc"), Path("/tmp"), Path("/var/tmp"))
+BESIDE = {"README", "cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"}  # what certbot keeps of one certificate
+VERSION = re.compile(r"-?\d+(?=\.\w+$)")  # cert2.pem, cert-1700000000.pem
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ def given_paths(settings: Settings) -> dict[str, Path]:
 
 def given(settings: Settings, owner: tuple[int, int]) -> dict[str, Given]:
     """The same as the container has them, whose user and group `owner` is."""
-    return {name: _place(path, owner) for name, path in given_paths(settings).items()}
+    paths = given_paths(settings)
+    names = {path.name for path in paths.values()}
+    return {name: _place(path, owner, names) for name, path in paths.items()}
 
 
 def warnings(settings: Settings, owner: tuple[int, int]) -> list[str]:
@@ -55,38 +60,54 @@ def warnings(settings: Settings, owner: tuple[int, int]) -> list[str]:
     ]
 
 
-def _place(path: Path, owner: tuple[int, int]) -> Given:
+def _place(path: Path, owner: tuple[int, int], given_names: Collection[str]) -> Given:
     directory, name = path.parent, Path(path.name)
     if directory.is_symlink():
         directory, name = directory.parent, directory.name / name
     directory = directory.resolve()
-    sources = set(_directories(directory, name)) if path.is_file() else set()
-    if not sources or any(_holds_more(source) or not _may_enter(source, owner) for source in sources):
+    sources, names = _way(directory, name) if path.is_file() else (set(), set())
+    known = {*given_names, *names, *BESIDE}
+    if not sources or any(not _may_enter(source, owner) or _holds_more(source, known) for source in sources):
         return Given(f"{TARGET}{path}", (path,), alone=True)
     sources = {source for source in sources if sources.isdisjoint(source.parents)}
     return Given(f"{TARGET}{directory / name}", tuple(sorted(sources)))
 
 
-def _directories(directory: Path, name: Path) -> Iterator[Path]:
-    """The directories of a file and of each link to it; none where a link is absolute, which leads elsewhere in the
-    container."""
-    found, todo = [directory], list(name.parts)
+def _way(directory: Path, name: Path) -> tuple[set[Path], set[str]]:
+    """The directories of a file and of each link to it, and the names on the way; none where a link is absolute, which
+    leads elsewhere in the container."""
+    sources, names, todo = set(), set(), list(name.parts)
     while todo:
         part = todo.pop(0)
+        names.add(part)
         step = directory / part
         if part != ".." and step.is_symlink():
             target = step.readlink()
             if target.is_absolute():
-                return
-            found.append(directory)
+                return set(), set()
+            sources.add(directory)
             todo[:0] = target.parts
         else:
             directory = directory.parent if part == ".." else step
-    yield from (*found, directory.parent)
+    return sources | {directory.parent}, names
 
 
-def _holds_more(directory: Path) -> bool:
-    return any(place == directory or directory in place.parents for place in (*SHARED, Path.home()))
+def _holds_more(directory: Path, known: Collection[str]) -> bool:
+    """Whether a directory has more than the files of these names, and what takes or took their places."""
+    if any(place == directory or directory in place.parents for place in (*SHARED, Path.home())):
+        return True
+    try:
+        return any(not _belongs(entry, known) for entry in directory.iterdir())
+    except OSError:
+        return True
+
+
+def _belongs(entry: Path, known: Collection[str]) -> bool:
+    if entry.name in known or entry.name.startswith(".."):  # Kubernetes' `..data`, and what that leads to
+        return True
+    name, versions = entry.name.lstrip("."), {VERSION.sub("", one) for one in known}
+    like = VERSION.sub("", name) in versions or name.startswith(tuple(f"{one}{mark}" for one in known for mark in ".~"))
+    return like and not entry.is_dir()
 
 
 def _may_enter(directory: Path, owner: tuple[int, int]) -> bool:
