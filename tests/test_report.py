@@ -29,10 +29,12 @@ from runtime.measure.report.evidence import Part, misfit, obtain
 from runtime.measure.report.facts import spot
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown
+from runtime.measure.report.sections.host import TITLES
 from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.where import Where
+from runtime.ops.doctor.checks import CHECKS
 from runtime.transcriber import Transcriber
 
 SECRETS = {
@@ -193,6 +195,10 @@ def test_the_simulated_npu_is_called_that(
     assert "speed and memory mean nothing for an NPU" in english
     assert "未使用真实 NPU" in chinese
     assert "Measured on" not in english
+
+
+def test_each_check_of_the_doctor_has_a_chinese_title() -> None:
+    assert list(TITLES) == [check.code for check in CHECKS]
 
 
 def test_ctrl_c_keeps_what_is_known(tmp_path: Path) -> None:
