@@ -124,7 +124,8 @@ def begun(tmp_path: Path) -> Iterator[Callable[[Path], tuple["subprocess.Popen[s
 
     def begin(path: Path) -> tuple["subprocess.Popen[str]", "subprocess.Popen[str]"]:
         variables = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
-        variables |= {"ASR_DEVICE": "cpu", "ASR_OUT_DIR": str(tmp_path / "out"), "ASR_MAX_BATCH": "1"}
+        variables |= {"ASR_PROFILE": "cpu", "ASR_DEVICE": "cpu", "ASR_OUT_DIR": str(tmp_path / "out")}
+        variables |= {"ASR_MAX_BATCH": "1"}
         command = [str(INVOKE), "accuracy", str(path)]
         task = subprocess.Popen(
             command, cwd=PROJECT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -228,7 +228,7 @@ def test_a_server_that_is_not_ready_leaves_the_part_absent(server: Served) -> No
 def test_a_server_that_is_killed_leaves_what_was_found_and_the_rest_absent(
     tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
-    environment = bare_environment(ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
+    environment = bare_environment(ASR_PROFILE="cpu", ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", SERVE],
         cwd=PROJECT,

@@ -56,7 +56,7 @@ def test_the_benchmark_of_attacks_runs_as_the_readme_has_it() -> None:
     done = subprocess.run(
         [sys.executable, *command.split()[1:], "--seconds", "1", "nothing", "forged table"],
         cwd=PROJECT,
-        env=bare_environment(),
+        env=bare_environment(ASR_PROFILE="cpu"),
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,7 @@ WAITING, AGAIN = "connections wait to be accepted", "connections are accepted ag
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A server that is a program of its own."""
-    environment = bare_environment(ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path / "out"))
+    environment = bare_environment(ASR_PROFILE="cpu", ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path / "out"))
     with subprocess.Popen(
         [sys.executable, "-c", SERVE],
         cwd=PROJECT,

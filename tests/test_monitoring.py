@@ -128,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server as operators start it."""
     port, out = str(free_port()), tmp_path_factory.mktemp("out")
     words = [sys.executable, "-m", "invoke", "serve"]
-    with process(words, "ready on", ASR_PORT=port, ASR_DEVICE="cpu", ASR_OUT_DIR=str(out)):
+    with process(words, "ready on", ASR_PORT=port, ASR_PROFILE="cpu", ASR_DEVICE="cpu", ASR_OUT_DIR=str(out)):
         yield f"http://127.0.0.1:{port}"
 
 

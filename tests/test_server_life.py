@@ -97,7 +97,7 @@ def test_what_is_not_done_in_time_is_told_so(
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A server as a process of its own, which has just begun."""
-    environment = bare_environment(ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
+    environment = bare_environment(ASR_PROFILE="cpu", ASR_DEVICE="cpu", ASR_OUT_DIR=str(tmp_path))
     command = ["sh", "-c", 'ulimit -S -n 256; exec "$0" -c "$1"', sys.executable, SERVE]
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

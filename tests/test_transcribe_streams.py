@@ -28,7 +28,7 @@ def shell(script: str, **variables: str) -> "subprocess.CompletedProcess[bytes]"
     return subprocess.run(
         ["bash", "-c", script],
         cwd=PROJECT,
-        env={**environment, "INVOKE": str(INVOKE), "ASR_DEVICE": "cpu", **variables},
+        env={**environment, "INVOKE": str(INVOKE), "ASR_PROFILE": "cpu", "ASR_DEVICE": "cpu", **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -47,7 +47,7 @@ def terminal(*words: str | Path) -> str:
     with subprocess.Popen(
         [INVOKE, *words],
         cwd=PROJECT,
-        env={**environment, "ASR_DEVICE": "cpu", "TERM": "xterm"},
+        env={**environment, "ASR_PROFILE": "cpu", "ASR_DEVICE": "cpu", "TERM": "xterm"},
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from engine import free_port
 from invoking import INVOKE
 from processes import LONG, await_end, kill, lines_until
 from serving import lines
+from tree import bare_environment
 from vllm_package import child, order
 
 from runtime.engines.vllm.child import Child
@@ -187,11 +187,14 @@ def test_one_alone_in_the_foreground(site: Path) -> None:
     interpreter, port = site / "python", free_port()
     interpreter.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} "$@"\n', encoding="utf-8")
     interpreter.chmod(0o755)
-    asr = {"ASR_DEVICE": "cpu", "ASR_VLLM_PYTHON": str(interpreter), "ASR_PORT": str(port), "ASR_VLLM_KEY": "hush"}
-    environment = {key: text for key, text in os.environ.items() if not key.startswith("ASR_")}
-    with subprocess.Popen(
-        [INVOKE, "vllm"], env={**environment, **asr}, cwd=PROJECT, stdout=subprocess.PIPE, text=True
-    ) as program:
+    environment = bare_environment(
+        ASR_PROFILE="cpu",
+        ASR_DEVICE="cpu",
+        ASR_VLLM_PYTHON=str(interpreter),
+        ASR_PORT=str(port),
+        ASR_VLLM_KEY="hush",
+    )
+    with subprocess.Popen([INVOKE, "vllm"], env=environment, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as program:
         told = list(lines_until(lines(program), "Application startup complete."))
         assert told[0] == f"vLLM on cpu serves demo, for ASR_VLLM_URL=http://HOST:{port} where ASR_MODEL is the same\n"
         answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=LONG).json()

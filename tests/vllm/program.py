@@ -110,6 +110,7 @@ def serving(python: Path, out: Path, **variables: str) -> Iterator[Program]:
     """`invoke serve` with the engine vllm, just begun; whatever is left of it in the end is killed, and a failure."""
     port = free_port()
     environment = bare_environment(
+        ASR_PROFILE="cpu",
         ASR_DEVICE="cpu",
         ASR_ENGINE="vllm",
         ASR_VLLM_PYTHON=str(python),

@@ -16,7 +16,7 @@ def test_smoke_in_the_python_of_vllm(python: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [python, "-m", "invoke", "smoke"],
         cwd=PROJECT,
-        env=bare_environment(ASR_DEVICE="cpu", ASR_ENGINE="vllm", ASR_OUT_DIR=str(tmp_path)),
+        env=bare_environment(ASR_PROFILE="cpu", ASR_DEVICE="cpu", ASR_ENGINE="vllm", ASR_OUT_DIR=str(tmp_path)),
         capture_output=True,
         text=True,
         check=False,
