@@ -31,6 +31,7 @@ from env.settings import Settings
 from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.ops.process import admin
+from runtime.server import credentials
 from runtime.server.access import read_access
 from runtime.transcriber import Transcriber
 
@@ -354,6 +355,22 @@ def test_a_broken_file_of_keys_is_refused_and_the_old_keys_stay(
     (refused,) = (line for line in record() if re.search(words, line))
     assert ALICE not in refused
     assert NEXT not in refused
+
+
+def test_whatever_is_raised_the_files_are_looked_at_again(
+    transcriber: Transcriber, tmp_path: Path, record: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    write(keys, f"alice:{ALICE}")
+    with served(transcriber, keys_file=keys) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(credentials, "known_keys", lambda _: [][NEXT])  # type: ignore[call-overload]
+            write(keys, f"alice:{NEXT}")
+            until(lambda: bool(record()))
+            assert answers(server, ALICE)[0] == 200
+        until(lambda: answers(server, NEXT)[0] == 200)
+    refused, _ = record()
+    assert re.fullmatch(rf"{keys}: TypeError in .*, line \d+; what was read before stays in use", refused)
 
 
 def test_the_admin_keys_file_is_read_again_and_read_by_admin_calls(transcriber: Transcriber, tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ class Access:
         return Caller(key.owner, per_minute, at_once, key.sessions or key.at_once or self.sessions)
 
 
-def read_access(settings: Settings) -> Access:
-    """Raises KitError where a key cannot be used, or it is not clear which ones count."""
+def known_keys(settings: Settings) -> tuple[Keys, Keys]:
+    """Those of callers, and the operators'. Raises KitError where a key cannot be used, or it is not clear which ones
+    count."""
     if settings.api_key and settings.keys_file:
         raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
     if settings.admin_key and settings.admin_key_file:
@@ -75,6 +76,12 @@ def read_access(settings: Settings) -> Access:
     if {key.digest for key in admin.known} & {key.digest for key in keys.known}:
         variable = operators.FILE_VARIABLE if settings.admin_key_file else operators.VARIABLE
         raise KitError(variable, "is a caller's key too", "openssl rand -hex 24 makes another")
+    return keys, admin
+
+
+def read_access(settings: Settings) -> Access:
+    """Raises KitError as `known_keys` does."""
+    keys, admin = known_keys(settings)
     origins = read_origins(settings.cors_origins)
     # A page that may ask anyway gains nothing by another name.
     hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)

@@ -3,6 +3,7 @@ in the log, and what was read before stays in use."""
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from queue import Empty, SimpleQueue
 from env.loading import under_project
 from env.settings import Settings
 from runtime.errors import KitError
-from runtime.server.access import read_access
+from runtime.server.access import known_keys, read_access
 from runtime.server.tls import Tls, read_tls
 
 EVERY = 2.0  # seconds between two looks at the files
@@ -99,11 +100,11 @@ class Credentials:
         return f"the certificate, valid until {expires:%Y-%m-%d %H:%M} UTC"
 
     def _read_keys(self) -> str:
-        found, access = read_access(self._settings), self.access
-        old, new = ({key.digest for key in keys.known} for keys in (access.keys, found.keys))
-        admin = ", another admin key" if found.admin != access.admin else ""
-        access.keys, access.admin = found.keys, found.admin
-        return f"keys: {len(new)} of callers, {len(new - old)} new, {len(old - new)} gone{admin}"
+        (keys, admin), access = known_keys(self._settings), self.access
+        old, new = ({key.digest for key in known.known} for known in (access.keys, keys))
+        changed = ", another admin key" if admin != access.admin else ""
+        access.keys, access.admin = keys, admin
+        return f"keys: {len(new)} of callers, {len(new - old)} new, {len(old - new)} gone{changed}"
 
 
 def _look(source: Source, *, asked: bool) -> None:
@@ -119,13 +120,20 @@ def _look(source: Source, *, asked: bool) -> None:
         return
     try:
         words = source.read()
-    except KitError as error:
-        if asked or str(error) != source.refusal:
-            source.refusal = str(error)
-            log.error("%s; what was read before stays in use", error)
+    except Exception as error:  # noqa: BLE001 - a thread that ended would never look again
+        refusal = str(error) if isinstance(error, KitError) else _unforeseen(source, error)
+        if asked or refusal != source.refusal:
+            source.refusal = refusal
+            log.error("%s; what was read before stays in use", refusal)
     else:
         source.used, source.refusal = stamps, ""
         log.info("read again: %s", words)
+
+
+def _unforeseen(source: Source, error: Exception) -> str:
+    """Without the error's words, which could quote a key."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{', '.join(map(str, source.files))}: {type(error).__name__} in {last.filename}, line {last.lineno}"
 
 
 def _given(*paths: Path | None) -> tuple[Path, ...]:
