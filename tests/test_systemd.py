@@ -124,6 +124,14 @@ def test_the_figures_of_the_unit_are_those_of_the_kit() -> None:
     assert set(host.NPU_DEVICES) < set(nodes)
 
 
+def test_cann_writes_as_much_as_in_the_container() -> None:
+    image = (PROJECT / "docker" / "Dockerfile").read_text(encoding="utf-8").partition("\nENV PATH=")[2]
+    (line,) = re.findall(r"^Environment=(.*)$", NPU.read_text(encoding="utf-8"), re.MULTILINE)
+    given = dict(word.split("=") for word in line.split())
+    assert given.keys() == set(re.findall(r"^ +(ASCEND_\w+)=", image, re.MULTILINE))
+    assert f"ASCEND_HOST_LOG_FILE_NUM={given['ASCEND_HOST_LOG_FILE_NUM']} " in image
+
+
 def test_the_settings_of_the_unit_can_be_set() -> None:
     given = re.findall(r"^#?(ASR_\w+)=(.*)$", ENVIRONMENT.read_text(encoding="utf-8"), re.MULTILINE)
     profiles = [value for name, value in given if name == "ASR_PROFILE"]
