@@ -1,6 +1,7 @@
 """The log of `invoke start` does not grow for ever, and nobody else reads it."""
 
 import ctypes
+import json
 import os
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from processes import LONG, port_of_its_own, start
 
 from env.settings import Settings
 from runtime.ops.process import record
+from runtime.ops.process.logs import tail
 from runtime.ops.process.rotation import COLLAPSE_RANGE, LIBC, aside, rotate
 from runtime.ops.process.stop import stop
 
@@ -77,6 +79,16 @@ def cuttable(tmp_path: Path) -> Path:
             pytest.skip("this file system cannot cut off the beginning of a file")
     trial.unlink()
     return tmp_path
+
+
+def test_each_line_of_a_log_that_is_cut_is_a_json_object(cuttable: Path) -> None:
+    log = cuttable / "server.log"
+    log.write_text("".join(f"{json.dumps({'event': number})}\n" for number in range(2000)))
+    assert rotate(log, most_bytes=1, files=2)
+    kept = [json.loads(line)["event"] for path in (aside(log, 1), log) for line in path.read_text().splitlines()]
+    assert kept == list(range(2000))
+    (first,) = tail(log, 1000)[:1]
+    assert first.startswith('{"event"')
 
 
 @pytest.mark.parametrize("most_bytes", [16 << 10, MIB])

@@ -45,7 +45,7 @@ def follow(log: Path, process: Process | None, lines: int) -> Iterator[str]:
             added = file.read()
             position += len(added)
             if put_aside and last:
-                _, found, behind = added.partition(b"\n" + last + b"\n")
+                _, found, behind = (b"\n" + added.lstrip(b" ")).partition(b"\n" + last + b"\n")
                 added = behind if found else added  # a log that is cut still has lines that were shown
             *whole, rest = (rest + added).split(b"\n")
             last = b"".join(whole[-1:]) or last
@@ -61,7 +61,8 @@ def _end(log: Path, start: int) -> tuple[bytes, int]:
             size = file.seek(0, 2)
             begin = max(start if start <= size else 0, size - MOST_BYTES)
             file.seek(begin)
-            return file.read(size - begin), size
+            data = file.read(size - begin)
+            return data if begin else data.lstrip(b" "), size  # a log that is cut begins with blanks
     except FileNotFoundError:
         raise KitError(str(log), "is not there: no server was started on this port", "invoke start") from None
     except OSError as error:

@@ -59,7 +59,8 @@ def _move(log: Path, files: int) -> None:
 
 def _cut(written: IO[bytes], copy: IO[bytes]) -> bool:
     """Take from the log what was copied, but for its last lines, which the copy gives up; returns whether that could be
-    done. Only whole blocks can be taken: blanks stand for what is left of a line that began in one."""
+    done. Only whole blocks can be taken: blanks stand for what is left of a line that began in one. They lead the next
+    line, which they leave an object where lines are JSON."""
     block = os.fstatvfs(written.fileno()).f_bsize
     copied = copy.tell()
     start = (copied - 1) // block * block
@@ -70,7 +71,7 @@ def _cut(written: IO[bytes], copy: IO[bytes]) -> bool:
         and end < copied
         and not LIBC.fallocate(written.fileno(), COLLAPSE_RANGE, ctypes.c_int64(0), ctypes.c_int64(start))
     ):
-        os.pwrite(written.fileno(), b" " * (len(line) - 1) + b"\n", 0)
+        os.pwrite(written.fileno(), b" " * len(line), 0)
         copy.truncate(end)
         return True
     written.seek(copied)
