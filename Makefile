@@ -24,7 +24,7 @@ endif
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-smoke: install ## Transcribe clips whose words are known: with the demo model on this machine, unless settings say otherwise
+smoke: install ## Transcribe clips whose words are known: with the demo model unless settings say otherwise; on an NPU host: ASR_PROFILE=cpu make smoke
 	@$(BIN)/invoke smoke
 
 up: host ## Check this host, have the image, start or replace the server, wait until it is ready; MONITORING=1 adds Grafana

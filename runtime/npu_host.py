@@ -54,7 +54,8 @@ def refusal(found: list[str], *, loaded: bool) -> KitError:
     return KitError(
         variable("profile"),
         f"is not set, and this is an NPU host ({', '.join(found)}){driver}; the demo model does not take its place",
-        f"{repair}invoke doctor; export ASR_PROFILE=…, see env/profiles; for the demo model: export ASR_PROFILE=cpu",
+        f"{repair}invoke doctor; export ASR_PROFILE=…, see env/profiles; for the demo model: export ASR_PROFILE=cpu, "
+        "or once: ASR_PROFILE=cpu make smoke",
     )
 
 
