@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import openai
 import pytest
 from benchmarks import small
-from engine import Host, free_port, stand_in_base
+from engine import Host, cloned
 from reporting import keep, made
 from serving import Served, served
-from tree import bare_environment, clone_into
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -27,7 +25,10 @@ from runtime.measure.report.record import Report
 from runtime.transcriber import Transcriber, open_transcriber
 
 PROJECT = Path(__file__).resolve().parent.parent
-ON_THE_IMAGE = {"test_bundle", "test_container", "test_container_upgrade", "test_container_watched", "test_image"}
+ON_THE_IMAGE = {
+    *("test_bundle", "test_image", "test_container"),
+    *("test_container_upgrade", "test_container_watched", "test_container_year"),
+}
 # Files that take minutes: they come first, so that at the end no core waits for one of them.
 LONG = {*ON_THE_IMAGE, "test_simulated_npu", "test_readme", "test_bench_versus", "test_bench_host_cost"}
 REFERENCE = PROJECT.parent / "shared" / "reference"
@@ -138,12 +139,7 @@ def speech(clips: list[Clip]) -> list[Clip]:
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     """A clone of the kit whose image stands on a base that needs no registry."""
-    base = stand_in_base()
-    clone = clone_into(tmp_path_factory.mktemp("host") / "kit")
-    if os.environ.get("PIP_CERT"):
-        shutil.copy(os.environ["PIP_CERT"], clone / "docker" / "certificates" / "house.crt")
-    port = free_port()
-    return Host(clone, bare_environment(ASR_BASE_IMAGE=base, ASR_PORT=str(port)), port)
+    return cloned(tmp_path_factory.mktemp("host") / "kit")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tree import bare_environment, clone_into
 
 BASE = "qwen3-asr-kit-test/bookworm:1"
 # As in python:3.11-slim-bookworm, whose place this takes: Python, pip, certificates.
@@ -44,6 +45,15 @@ class Host:
         (identity,) = self.containers("--filter", f"label=com.docker.compose.service={service}")
         (described,) = json.loads(docker("inspect", identity))
         return dict(described)
+
+
+def cloned(directory: Path) -> Host:
+    """A host whose clone builds its image on a base that needs no registry."""
+    base, port = stand_in_base(), free_port()
+    clone = clone_into(directory)
+    if os.environ.get("PIP_CERT"):
+        shutil.copy(os.environ["PIP_CERT"], clone / "docker" / "certificates" / "house.crt")
+    return Host(clone, bare_environment(ASR_BASE_IMAGE=base, ASR_PORT=str(port)), port)
 
 
 def free_port() -> int:

@@ -9,8 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 from tree import bare_environment, clone_into
 
+from env.settings import Settings
+from runtime.errors import KitError
+from runtime.ops.lifecycle import uninstall
 from runtime.ops.lifecycle.releases import Release
 
 # Of this clone: a container on port 8000, what is left of port 8001, and images. Of another: a container on port 8002,
@@ -181,3 +185,16 @@ def test_somebody_is_asked(clone: Clone, answer: str, code: int) -> None:
     assert process.returncode == code
     assert ("out" in clone.there()) == (answer != "y\n")
     assert (b"nothing was removed" in output) == (answer != "y\n")
+
+
+def test_a_service_of_systemd_is_its_operators_and_keeps_its_files(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uninstall, "UNITS", tmp_path)
+    unit = tmp_path / "qwen3-asr.service"
+    unit.write_text(f"[Service]\nExecStart={PROJECT}/.venv/bin/python -m invoke serve\n")
+    (tmp_path / "qwen3-asr-elsewhere.service").write_text("[Service]\nExecStart=/opt/other/.venv/bin/python\n")
+    (part,) = (part for part in uninstall.find(settings, everything=False) if "service" in part.name)
+    assert (part.name, part.runs) == (str(unit), True)
+    with pytest.raises(KitError, match=rf"sudo systemctl disable --now qwen3-asr.service && sudo rm {unit}"):
+        part.remove()

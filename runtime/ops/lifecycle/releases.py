@@ -15,6 +15,7 @@ from runtime.ops.lifecycle import host, image
 from runtime.ops.lifecycle.commands import ask, run
 
 KEPT = 3  # releases of a port, and images of this clone
+KEPT_TAG = "kept-"  # begins the name that is given to an image whose own means another by now
 SERVICE = "asr"
 WRITTEN = 1  # the place among compose's files of the one that the kit writes
 
@@ -112,7 +113,7 @@ def named(release: Release) -> Release:
     if image.identity(release.image) == release.image_id:
         return release
     digits = release.image_id.rpartition(":")[2][: image.SHORT]
-    name = f"{image.NAME}:kept-{digits}"
+    name = f"{image.NAME}:{KEPT_TAG}{digits}"
     image.tag(release.image_id, name)
     described = json.loads(release.files[WRITTEN])
     described["services"][SERVICE]["image"] = name

@@ -24,8 +24,10 @@ from runtime.ops.process.stop import stop
 PROJECT_LABEL = "com.docker.compose.project"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 OUT = PROJECT / "out"
-TRACE = re.compile(r"(?:compose|monitoring|server)-(\d+)(?:\.json)?")  # in out/: a port on which there was a server
+# In out/: a port on which there was a server.
+TRACE = re.compile(r"(?:compose|monitoring|releases|server)-(\d+)(?:\.json)?")
 LOADED = PROJECT / ".loaded-images"  # by docker/install.sh, a name a line
+UNITS = Path("/etc/systemd/system")  # to which docker/systemd has one copy its unit
 # The last one is what this process runs from.
 MADE = tuple(PROJECT / name for name in ("out", ".vllm", ".reference", ".clients", LOADED.name, ".installed", ".venv"))
 VALUABLE = (PROJECT / "weights", PROJECT / ".env")
@@ -46,6 +48,7 @@ def find(settings: Settings, *, everything: bool) -> list[Part]:
     found = [
         Part(f"server on port {each.port}, without container", partial(stop, each), True) for each in _started(settings)
     ]
+    found += _units()
     try:
         commands.check_engine()
         found += _of_docker(settings)
@@ -96,6 +99,14 @@ def _started(settings: Settings) -> Iterator[Settings]:
         port = path.stem.partition("-")[2]
         if port.isdigit() and record.is_held(path):
             yield settings.model_copy(update={"port": int(port)})
+
+
+def _units() -> Iterator[Part]:
+    """The services of systemd that run from here, which are an operator's own."""
+    for path in sorted(UNITS.glob("qwen3-asr*.service")):
+        if path.is_file() and str(PROJECT) in path.read_text(encoding="utf-8", errors="replace"):
+            advice = f"sudo systemctl disable --now {path.name} && sudo rm {path}"
+            yield Part(str(path), partial(_refuse, KitError(path.name, "is a service of systemd", advice)), True)
 
 
 def _of_docker(settings: Settings) -> Iterator[Part]:
