@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 from conftest import PROJECT
-from engine import Host, cloned, docker, layered
+from engine import Host, cloned, docker, layered, run
 from serving import PATIENCE, TRANSCRIPTIONS, bearer
 from test_server_credentials import Pki, renamed, until, write
 
 from env.field import variable
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import monitoring
-from runtime.ops.lifecycle.image import NAME
+from runtime.ops.lifecycle.image import CLONE_LABEL
 from runtime.ops.lifecycle.up import SERVES_AGAIN
 
 OLD, NEW = "sk-of-the-old-year", "sk-of-the-new-year"
@@ -154,8 +154,8 @@ def operator(tmp_path_factory: pytest.TempPathFactory, own: Path, pki: Pki) -> I
     lines = [f"{variable(name)}={own / path}" for name, path in files.items()]
     (host.clone / ".env").write_text("\n".join([*lines, f"{variable('spool_max_mib')}=16", f"{BATCH}=3", ""]))
     yield host
-    if host.containers():
-        host.make("down")
+    if (host.clone / "out").exists():
+        host.make("uninstall", YES="1")
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +277,10 @@ def test_a_server_that_crashes_again_and_again_comes_back(caller: Caller, operat
 
 
 def test_uninstalling_it_leaves_what_is_the_operators_own(caller: Caller, operator: Host, own: Path) -> None:
+    ask = "from runtime.ops.lifecycle import image; print(image.clone())"
+    told = run([".venv/bin/python", "-c", ask], cwd=operator.clone, environment=operator.environment)
+    built = ("images", "--quiet", "--filter", f"label={CLONE_LABEL}={told.stdout.strip()}")
+    assert docker(*built)
     with caller.watching() as seen:
         result = operator.make("uninstall", YES="1")
     assert result.returncode == 0, result.stdout
@@ -284,7 +288,7 @@ def test_uninstalling_it_leaves_what_is_the_operators_own(caller: Caller, operat
     assert end <= REPLACED
     assert (seen[0], seen[-1]) == (ANSWERED, REFUSED)
     assert operator.containers() == []
-    assert not docker("images", "--quiet", f"{NAME}:0.2.0-cpu*")
+    assert docker(*built) == ""
     assert not {".venv", "out"} & {path.name for path in operator.clone.iterdir()}
     assert (operator.clone / ".env").exists()
     assert {path.name for path in own.iterdir()} >= {"keys", "tls"}
