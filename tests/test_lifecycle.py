@@ -14,7 +14,7 @@ from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import commands, host, image, monitoring, profile
-from runtime.ops.lifecycle.up import COMPOSE
+from runtime.ops.lifecycle.compose_project import COMPOSE
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_up_waits_for_vllm(tmp_path: Path, fake: Fake, loading: StandIn, capfd: 
         *Runtimes*) echo '{{}}' ;;
         'image inspect'*) echo '{{"{image.STACK_LABEL}": "vllm"}}' ;;
         inspect*) echo '{json.dumps(RUNNING)}' ;;
-        *'ps --all'*) echo the-container ;;
+        *'ps --all'*) printf 'the-container\\tname\\tUp 1 second\\t\\n' ;;
         *) echo 2 ;;
         esac""",
     )

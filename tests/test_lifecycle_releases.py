@@ -100,13 +100,40 @@ def test_what_cannot_be_gone_back_to_is_named(settings: Settings, tmp_path: Path
         releases.before(settings)
 
 
-def test_a_record_that_cannot_be_understood_is_none(settings: Settings) -> None:
+def test_a_record_that_cannot_be_understood_is_told_and_left(
+    settings: Settings, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake("docker", labelled())
     assert releases.read(settings) == []
+    releases.keep(settings, release("a"))
     path = host.server_directory(settings).parent / "releases-8123.json"
-    path.parent.mkdir()
-    for text in ("{", "[1]", '[{"image": "a"}]'):
+    (entry,) = json.loads(path.read_text(encoding="utf-8"))
+    for text in ("{", "[1]", '[{"image": "a"}]', json.dumps([{**entry, "of_a_newer_kit": 1}])):
         path.write_text(text, encoding="utf-8")
-        assert releases.read(settings) == []
+        with pytest.raises(KitError, match=rf"is no record .* → mv {path} {path}\.old"):
+            releases.before(settings)
+        releases.keep(settings, release("b"))
+        assert path.read_text(encoding="utf-8") == text
+        assert f"Not on record for make rollback: {path}: is no record" in capsys.readouterr().err
+
+
+def test_what_is_too_old_is_left_where_a_record_cannot_be_read_or_docker_keeps_it(
+    settings: Settings, tmp_path: Path, fake: Fake, capfd: pytest.CaptureFixture[str]
+) -> None:
+    removed = tmp_path / "removed"
+    fake("docker", f"[ $1 = rmi ] && echo $2 >>{removed} && exit 1\n{labelled(**{image.CONTEXT_LABEL: 'f' * 64})}")
+    other = host.server_directory(settings).parent / "releases-8124.json"
+    other.parent.mkdir()
+    other.write_text("[1]", encoding="utf-8")
+    for name in ("a", "b", "c", "d"):
+        releases.keep(settings, release(name))
+    assert not removed.exists()
+    assert f"No image that is too old is removed: {other}: is no record" in capfd.readouterr().err
+    other.unlink()
+    releases.keep(settings, release("e"))
+    assert removed.read_text(encoding="utf-8") == "b\n"
+    assert "Not removed: docker rmi b: ended with exit code 1" in capfd.readouterr().err
+    assert [known.image for known in releases.read(settings)] == ["c", "d", "e"]
 
 
 def test_files_that_compose_refuses_leave_what_runs_described(

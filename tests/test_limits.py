@@ -18,9 +18,9 @@ from env.settings import Settings
 from runtime import audio, demo
 from runtime.audio import Limits
 from runtime.ops.lifecycle import limits
+from runtime.ops.lifecycle.compose_project import COMPOSE
 from runtime.ops.lifecycle.host import load
 from runtime.ops.lifecycle.limits import Load
-from runtime.ops.lifecycle.up import COMPOSE
 from runtime.server import service, uploads
 from runtime.transcriber import Transcriber
 

@@ -16,7 +16,7 @@ from env.loading import load_settings
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands, host, monitoring
-from runtime.ops.lifecycle.up import COMPOSE
+from runtime.ops.lifecycle.compose_project import COMPOSE
 
 DASHBOARD = monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json"
 # Of Grafana's list of units, packages/grafana-data/src/valueFormats/categories.ts.

@@ -19,6 +19,7 @@ from runtime.ops import support
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import OWN_FILE
 from runtime.ops.lifecycle import commands, host, own_compose, up
+from runtime.ops.lifecycle.compose_project import COMPOSE
 
 PAGES = {name: (PROJECT / "docker" / name).read_text("utf-8") for name in ("HARDENING.md", "HARDENING.zh-CN.md")}
 EXAMPLES = {name: re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for name, text in PAGES.items()}
@@ -130,7 +131,7 @@ def test_it_is_merged_behind_both_files_of_the_kit(own: Path, tmp_path: Path, fa
     settings = load_settings({"ASR_PROFILE": A2, "ASR_OUT_DIR": str(tmp_path / "out")})
     second = host.write_host_file(settings, root=an_a2(tmp_path / "root"))
     own.write_text(f"{OWN}    devices: [/dev/dvpp_cmdlist:/dev/dvpp_cmdlist:rw]\n    user: '7:7'\n", encoding="utf-8")
-    command = [commands.OLD_COMPOSE, *commands.files(up.COMPOSE, second, own), "config"]
+    command = [commands.OLD_COMPOSE, *commands.files(COMPOSE, second, own), "config"]
     merged = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     service = merged["services"]["asr"]
     assert (service["read_only"], service["user"]) == (False, "7:7")
@@ -141,7 +142,7 @@ def test_it_is_merged_behind_both_files_of_the_kit(own: Path, tmp_path: Path, fa
 def test_the_last_word_on_new_privileges_is_the_operators() -> None:
     """In the order that compose 1.29 sorts them in: with `no-new-privileges:true` of the kit it was the kit's."""
     check_engine()
-    kits = yaml.safe_load(up.COMPOSE.read_text("utf-8"))["services"]["asr"]["security_opt"]
+    kits = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["asr"]["security_opt"]
     both = sorted({*kits, "no-new-privileges:false"})
     for options, bound in ((kits, "1"), (both, "0")):
         words = [word for option in options for word in ("--security-opt", option)]

@@ -80,7 +80,8 @@ def rollback(_: Context) -> None:
     commands.check_engine()
     settings = _settings()
     release = releases.before(settings)
-    _check_up(releases.settings_of(release, settings))
+    # Its own compose file is on record, and not what is there by that name now.
+    _check_up(releases.settings_of(release, settings).model_copy(update={"compose_file": None}))
     with stages("Starting") as on_stage:
         lifecycle.roll_back(settings, release, on_stage=on_stage, say=_say)
     print(f"Ready: {release.title}   `make up` goes forward again, to what this clone and the settings are now")

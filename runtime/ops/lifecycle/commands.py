@@ -47,6 +47,23 @@ def ask(command: Sequence[str]) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
+def answer(command: Sequence[str], *, timeout: float) -> str:
+    """What a command prints. Raises DockerError where it cannot be run, fails, or takes longer than `timeout` seconds:
+    nothing, and not knowing, are two things."""
+    words = shlex.join(command[:2])
+    try:
+        result = subprocess.run(
+            command, cwd=PROJECT, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=timeout
+        )
+    except OSError as error:
+        raise DockerError(command[0], f"cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise DockerError(words, f"did not answer within {timeout:g} s", "sudo systemctl status docker") from None
+    if result.returncode:
+        raise DockerError(words, result.stderr.strip() or f"ended with exit code {result.returncode}")
+    return result.stdout
+
+
 def check_engine() -> None:
     """Raises DockerError where there is no docker, no engine behind it, or no right to use it."""
     if not shutil.which("docker"):

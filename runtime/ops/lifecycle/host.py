@@ -15,6 +15,7 @@ from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.hosts import in_url, own_names
 from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
+from runtime.npu_host import MANAGER, NPU_SMI
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
@@ -30,11 +31,10 @@ RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 
 # From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
 # that name, which breaks npu-smi on the host.
-NPU_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+NPU_DEVICES = (MANAGER, "/dev/devmm_svm", "/dev/hisi_hdc")
 NPU_MOUNTS = (
     "/usr/local/dcmi",
-    "/usr/local/bin/npu-smi",
-    "/usr/local/sbin/npu-smi",
+    *NPU_SMI,
     "/usr/local/Ascend/driver/lib64",
     "/usr/local/Ascend/driver/version.info",
     "/etc/ascend_install.info",

@@ -13,7 +13,7 @@ from env.loading import under_project
 from env.settings import Settings
 from runtime.directories import make_private
 from runtime.ops.lifecycle import commands
-from runtime.ops.lifecycle.readiness import SHORT
+from runtime.ops.lifecycle.image import SHORT
 
 MIB = 1 << 20
 LAST_LINES = 30.0  # seconds for the rest of a log, once its container has ended
@@ -49,7 +49,9 @@ def kept(settings: Settings, container: str) -> Iterator[None]:
         finally:
             gone = not _ask(container, "{{.Id}}")
             _end(following, at_once=not gone)
-            if gone:
+            if gone and (why := _refusal(path.with_suffix(".part"), following.returncode)):
+                _say(path, why)
+            elif gone:
                 _put_in_place(settings, path)
             path.with_suffix(".part").unlink(missing_ok=True)
 
@@ -74,6 +76,16 @@ def _end(following: "subprocess.Popen[bytes]", *, at_once: bool) -> None:
     except subprocess.TimeoutExpired:
         following.kill()
         following.wait()
+
+
+def _refusal(path: Path, exit_code: int) -> str:
+    """Why Docker showed nothing of the log, as with a logging driver that keeps it to itself: then all that it printed
+    is one line. Empty where it showed some."""
+    if exit_code <= 0:  # below: ended here, as it took too long
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first, more = file.readline().strip(), file.read(1)
+    return "" if more else first or f"docker logs ended with exit code {exit_code}"
 
 
 def _put_in_place(settings: Settings, path: Path) -> None:

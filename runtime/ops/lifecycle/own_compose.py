@@ -13,9 +13,9 @@ from env.loading import PROJECT, under_project
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands
+from runtime.ops.lifecycle.compose_project import COMPOSE
 
 VARIABLE = variable("compose_file")
-COMPOSE = PROJECT / "docker" / "compose.yaml"
 # Stands for the second compose file, which is not written before all is known to be well: images, which compose misses.
 SECOND = {"services": {name: {"image": "any"} for name in ("asr", "prometheus", "grafana")}}
 PRIVILEGED = re.compile(r"^\s+privileged: true$", re.MULTILINE)

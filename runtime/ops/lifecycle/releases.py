@@ -1,7 +1,9 @@
 """What served on a port before: the last images that became ready, each with the settings that it ran with last."""
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from runtime.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import host, image
 from runtime.ops.lifecycle.commands import ask, run
+from runtime.ops.lifecycle.compose_project import SERVICE
 
 KEPT = 3  # releases of a port, and images of this clone
 KEPT_TAG = "kept-"  # begins the name that is given to an image whose own means another by now
-SERVICE = "asr"
 WRITTEN = 1  # the place among compose's files of the one that the kit writes
 
 
@@ -54,27 +56,39 @@ def describe(settings: Settings, files: Iterable[Path], *, image_id: str = "") -
 
 
 def read(settings: Settings) -> list[Release]:
-    """The port's releases, the last one at the end."""
+    """The port's releases, the last one at the end. Raises KitError where their record cannot be read, or not be
+    understood, such as that of a newer kit."""
+    path = _record(settings)
     try:
-        return [Release(**entry) for entry in json.loads(_record(settings).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        known = [Release(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        if all(release.service for release in known):
+            return known
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise KitError(str(path), f"cannot be read: {error.strerror}", f"sudo chown $USER {path}") from None
+    except (ValueError, TypeError, LookupError):
+        pass
+    raise KitError(str(path), "is no record of releases that this version of the kit knows", f"mv {path} {path}.old")
 
 
 def keep(settings: Settings, *served: Release) -> None:
-    """Put on record that these became ready, in this order, and remove the images that are too old now. Raises KitError
-    where that cannot be written."""
-    latest = {release.image_id: release for release in served}
-    known = [*(entry for entry in read(settings) if entry.image_id not in latest), *latest.values()]
-    _write(settings, known[-KEPT:])
-    _prune(settings, [entry.image_id for entry in known[:-KEPT]])
+    """Put on record that these became ready, in this order, and remove the images that are too old now. What fails of
+    it is printed: they serve all the same."""
+    with _printing("Not on record for make rollback"):
+        latest = {release.image_id: release for release in served}
+        known = [*(entry for entry in read(settings) if entry.image_id not in latest), *latest.values()]
+        _write(settings, known[-KEPT:])
+        with _printing("No image that is too old is removed"):
+            _prune(settings, [entry.image_id for entry in known[:-KEPT]])
 
 
 def go_back(settings: Settings, release: Release) -> None:
-    """Put on record that a release serves again, and that those after it are given up."""
-    known = read(settings)
-    place = next(place for place, entry in enumerate(known) if entry.image_id == release.image_id)
-    _write(settings, [*known[:place], release])
+    """Put on record that a release serves again, and that those after it are given up. What fails of it is printed."""
+    with _printing("Not on record for make rollback"):
+        known = read(settings)
+        place = next(place for place, entry in enumerate(known) if entry.image_id == release.image_id)
+        _write(settings, [*known[:place], release])
 
 
 def before(settings: Settings) -> Release:
@@ -124,7 +138,9 @@ def named(release: Release) -> Release:
 
 def _prune(settings: Settings, dropped: list[str]) -> None:
     """Remove the images that fell off the record, and the older ones of this clone: all but the last three, those on
-    record for any port, and those that a container uses or that somebody has given another name."""
+    record for any port, and those that a container uses or that somebody has given another name. Raises KitError where
+    a record cannot be read."""
+    on_record = _on_record(settings)
     built = _lines(
         "docker", "images", "--no-trunc", "--quiet", "--filter", f"label={image.CLONE_LABEL}={image.clone()}"
     )
@@ -135,8 +151,9 @@ def _prune(settings: Settings, dropped: list[str]) -> None:
         ours = image.CONTEXT_LABEL in image.labels(identity) and all(
             name.startswith(image.NAME + ":") for name in names
         )
-        if ours and identity not in (*used, *_on_record(settings)):
-            run(["docker", "rmi", *(names or [identity])])
+        if ours and identity not in (*used, *on_record):
+            with _printing("Not removed"):  # another image may be built on it
+                run(["docker", "rmi", *(names or [identity])])
 
 
 def _given(settings: Settings) -> dict[str, str]:
@@ -147,6 +164,15 @@ def _given(settings: Settings) -> dict[str, str]:
             if key and environment.get(key) and not name.startswith("hub"):
                 found[key] = environment[key]
     return found
+
+
+@contextmanager
+def _printing(what: str) -> Iterator[None]:
+    """Print what fails on standard error: what is on record matters less than the server."""
+    try:
+        yield
+    except KitError as error:
+        print(f"{what}: {error}", file=sys.stderr)
 
 
 def _record(settings: Settings) -> Path:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,15 @@ from runtime.listen_address import ANY_IPV6, local_name
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose, releases
 from runtime.ops.lifecycle.commands import DockerError
+from runtime.ops.lifecycle.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
 from runtime.ops.lifecycle.image import PROXIES
-from runtime.ops.lifecycle.readiness import NotReadyError, await_ready, container_state
-from runtime.ops.lifecycle.releases import SERVICE, WRITTEN, Release
+from runtime.ops.lifecycle.readiness import START_PERIOD, NotReadyError, State, await_ready
+from runtime.ops.lifecycle.releases import WRITTEN, Release
 from runtime.ops.process import health, record
 
-COMPOSE = PROJECT / "docker" / "compose.yaml"
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before
 OTHER_PORTS = "for a port that is taken: ASR_PORT, or of what watches the server ASR_GRAFANA_PORT, ASR_PROMETHEUS_PORT"
-PROJECT_LABEL = "com.docker.compose.project"
 SERVES_AGAIN = 4  # exit code
 
 
@@ -58,27 +57,30 @@ def up(
     Nothing changes where they run already as the settings say, unless the server shall start `anew`. `say` is told from
     what to what it goes.
 
-    Raises KitError where settings contradict each other, or an image cannot be had: then what runs is as it was. Where
+    Raises KitError where settings contradict each other, an image cannot be had, or another clone of the kit has a
+    server on the port: then what runs is as it was. Where
     a container cannot start, or it ends before it is ready, what served before comes back and the error is
     ServesAgainError; where nothing did, the server is stopped, so that it does not start again and again.
     """
     alone.check(settings)
     commands.check_engine()
+    own_containers(settings)
     image.ensure(settings)
     image.check_stack(settings)
     if monitoring.wanted(settings):
         monitoring.prepare(settings)
     before = serving(settings)
-    with _unless_refused(host.host_file(settings)):
-        host.write_host_file(settings, root=root)
-        _check_files(settings)
-    after = releases.describe(settings, compose_files(settings))
-    say(_change(settings, before, after))
-    with _falling_back(settings, before, after, on_stage):
-        command = [*_up_command(before, after), *(["--force-recreate"] if anew else [])]
-        with kept_logs.kept(settings, container_id(settings)):
-            compose(settings, *command, SERVICE, advice=OTHER_PORTS)
-        _await(settings, after, on_stage)
+    with _on_disk(settings, before.release if before else None) as files:
+        with _unless_refused(host.host_file(settings)):
+            host.write_host_file(settings, root=root)
+            _check_files(settings)
+        after = releases.describe(settings, compose_files(settings))
+        say(_change(settings, before, after))
+        with _falling_back(settings, before, files, after, on_stage):
+            command = [*_up_command(before, after), *(["--force-recreate"] if anew else [])]
+            with kept_logs.kept(settings, container_id(settings)):
+                compose(settings, *command, SERVICE, advice=OTHER_PORTS)
+            _await(settings, after, on_stage)
     releases.keep(settings, *([before.release] if before else []), after)
     if monitoring.wanted(settings):
         compose(settings, "up", "--detach", "--remove-orphans", advice=OTHER_PORTS)
@@ -93,25 +95,29 @@ def roll_back(
 
     Raises ServesAgainError or another KitError where it does not become ready, as `up` does.
     """
+    own_containers(settings)
     before, release = serving(settings), releases.named(release)
     say(_change(settings, before, release))
-    with _falling_back(settings, before, release, on_stage):
-        _run(settings, release, _up_command(before, release))
+    with (
+        _on_disk(settings, release) as files,
+        _on_disk(settings, before.release if before else None) as earlier,
+        _falling_back(settings, before, earlier, release, on_stage),
+    ):
+        _run(settings, files, _up_command(before, release))
         _await(settings, release, on_stage)
     releases.go_back(settings, release)
 
 
 def down(settings: Settings) -> bool:
     """Drain the server, and remove the containers and their network, which Docker tells by their label; returns False
-    where there was none. What Prometheus has recorded is kept, and what `make rollback` goes back to."""
+    where there was none. What Prometheus has recorded is kept, and what `make rollback` goes back to. Raises KitError
+    where they are another clone's."""
     commands.check_engine()
-    ours = ["--filter", f"label={PROJECT_LABEL}={host.project_name(settings)}"]
-    found = commands.ask(["docker", "ps", "--all", "--format", "{{.Names}}", *ours]).split()
-    if found:
+    if found := [container.name for container in own_containers(settings)]:
         with kept_logs.kept(settings, container_id(settings)):
             commands.run(["docker", "stop", *found])
             commands.run(["docker", "rm", *found])
-    if networks := commands.ask(["docker", "network", "ls", "--format", "{{.Name}}", *ours]).split():
+    if networks := commands.ask(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
         commands.run(["docker", "network", "rm", *networks])
     monitoring.remove(settings)
     host.host_file(settings).unlink(missing_ok=True)
@@ -119,32 +125,32 @@ def down(settings: Settings) -> bool:
 
 
 def serving(settings: Settings) -> Serving | None:
-    """What serves on the port, as far as it can be run again: it has become ready, and its files are there."""
-    written, container = host.host_file(settings), container_id(settings)
-    if not container or not written.exists():
+    """What serves on the port, as far as it can be run again: it has become ready, and its files are there. What is not
+    on record is described by compose's files as they are now. Raises KitError where they cannot be read."""
+    written, container = _text(host.host_file(settings)), container_id(settings)
+    found = commands.ask(["docker", "inspect", "--type", "container", container]) if container else ""
+    if not found or written is None:
         return None
-    (entry,) = json.loads(commands.ask(["docker", "inspect", "--type", "container", container]))
-    state, image_id = container_state(container), str(entry["Image"])
-    last = next(reversed(releases.read(settings)), None)
-    known = last is not None and last.serves(image_id, written.read_text(encoding="utf-8"))
+    (entry,) = json.loads(found)
+    state, image_id, last = State.of(entry), str(entry["Image"]), None
+    with suppress(KitError):  # of which is told when the next release is put on record
+        last = next(reversed(releases.read(settings)), None)
+    known = last is not None and last.serves(image_id, written)
     if state.status != "running" or not (known or state.health == "healthy"):
         return None
-    variables = dict(line.partition("=")[::2] for line in entry["Config"]["Env"])
-    release = last if last and known else releases.describe(settings, compose_files(settings), image_id=image_id)
-    return Serving(release, {name: variables[name] for name in PROXIES if name in variables})
+    try:
+        release = last if last and known else releases.describe(settings, compose_files(settings), image_id=image_id)
+    except (OSError, ValueError, LookupError, TypeError):  # files that somebody has damaged since
+        return None
+    variables = dict(line.partition("=")[::2] for line in entry["Config"]["Env"] or [])
+    proxies = {name: variables[name] for name in PROXIES if name in variables}
+    return Serving(releases.named(release), proxies)
 
 
 def compose(settings: Settings, *words: str, advice: str = "") -> None:
     """Run a compose command on this host's server. Raises DockerError if there never was one, or if it fails: then with
     `advice`."""
     commands.run(_compose(settings, *words), advice=advice)
-
-
-def container_id(settings: Settings, service: str = SERVICE) -> str:
-    """The container of a service, running or not; empty if there is none."""
-    labels = {PROJECT_LABEL: host.project_name(settings), "com.docker.compose.service": service}
-    filters = [word for name, text in labels.items() for word in ("--filter", f"label={name}={text}")]
-    return commands.ask(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).partition("\n")[0]
 
 
 def compose_files(settings: Settings) -> list[Path]:
@@ -185,10 +191,20 @@ def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> lis
     return [*commands.compose(), *options, *words]
 
 
+def _text(path: Path) -> str | None:
+    """What a file says; None where it is not there. Raises KitError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KitError(str(path), f"cannot be read: {error.strerror}", f"sudo chown $USER {path}") from None
+
+
 @contextmanager
 def _unless_refused(written: Path) -> Iterator[None]:
     """Put a file back as it was where what is done with it fails."""
-    text = written.read_text(encoding="utf-8") if written.exists() else None
+    text = _text(written)
     try:
         yield
     except KitError:
@@ -206,43 +222,69 @@ def _check_files(settings: Settings) -> None:
 
 
 @contextmanager
+def _on_disk(settings: Settings, release: Release | None) -> Iterator[list[Path]]:
+    """Write a release's files beside that of the port: a disk that is full later does not keep it from being run.
+    Raises KitError where they cannot be written."""
+    if not release:
+        yield []
+        return
+    parent = host.host_file(settings).parent
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".part-", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise KitError(str(parent), f"cannot be written: {error.strerror}") from None
+    with folder as name:
+        files = [Path(name, f"{place}.yaml") for place in range(len(release.files))]
+        for path, text in zip(files, release.files, strict=True):
+            write_whole(path, text, mode=0o600)
+        yield files
+
+
+@contextmanager
 def _falling_back(
-    settings: Settings, before: Serving | None, after: Release, on_stage: Callable[[str], None]
+    settings: Settings,
+    before: Serving | None,
+    files: Sequence[Path],
+    after: Release,
+    on_stage: Callable[[str], None],
 ) -> Iterator[None]:
-    """Where what is started does not become ready, run what served before again, or stop where nothing did."""
+    """Where what is started does not become ready, run what served before again, by its `files`, or stop where nothing
+    did."""
     try:
         yield
-    except (DockerError, NotReadyError) as failed:
+    except KitError as failed:
         if not before:
             if isinstance(failed, NotReadyError):
                 compose(settings, "stop", SERVICE)
             raise
         on_stage(f"{after.title} did not become ready; back to {before.release.title}")
-        release = releases.named(before.release)
+        release = before.release
         try:
-            _run(settings, release, _up_command(None, release), environment={**os.environ, **before.proxies})
+            _run(settings, files, _up_command(None, release), environment={**os.environ, **before.proxies})
             _await(settings, release, on_stage)
-        except (DockerError, NotReadyError) as again:
-            compose(settings, "stop", SERVICE)
-            reason = f"{failed.reason}\n{release.title}, which served before, did not come back: {again.reason}"
-            raise NotReadyError(failed.subject, reason, again.advice) from None
+        except (KitError, OSError) as again:
+            with suppress(KitError):  # compose has said why
+                compose(settings, "stop", SERVICE)
+            why, advice = (again.reason, again.advice) if isinstance(again, KitError) else (str(again), "")
+            reason = f"{failed.reason}\n{release.title}, which served before, did not come back: {why}"
+            raise NotReadyError(failed.subject, reason, advice) from None
         releases.keep(settings, release)
         reason = f"did not become ready: {failed.reason}\n{release.title} serves again, with the settings that it had"
         raise ServesAgainError(after.title, reason, "correct what the log says, then make up") from None
 
 
 def _run(
-    settings: Settings, release: Release, command: Sequence[str], environment: Mapping[str, str] | None = None
+    settings: Settings, files: Sequence[Path], command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> None:
-    """Have compose run a release by its own files, which become those of the port."""
-    write_whole(host.host_file(settings), release.files[WRITTEN], mode=0o600)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f"{place}.yaml") for place in range(len(release.files))]
-        for path, text in zip(files, release.files, strict=True):
-            path.write_text(text, encoding="utf-8")
-        words = _compose(settings, *command, SERVICE, files=files)
-        with kept_logs.kept(settings, container_id(settings)):
-            commands.run(words, environment=environment, advice=OTHER_PORTS)
+    """Have compose run a release by its own files, of which the one that the kit writes becomes that of the port."""
+    written = host.host_file(settings)
+    try:
+        files[WRITTEN].replace(written)
+    except OSError as error:
+        raise KitError(str(written), f"cannot be replaced: {error.strerror}") from None
+    words = _compose(settings, *command, SERVICE, files=[*files[:WRITTEN], written, *files[WRITTEN + 1 :]])
+    with kept_logs.kept(settings, container_id(settings)):
+        commands.run(words, environment=environment, advice=OTHER_PORTS)
 
 
 def _up_command(before: Serving | None, after: Release) -> list[str]:
@@ -262,7 +304,8 @@ def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]
     published = str(service["ports"][0]).removesuffix(f"{settings.port}:{settings.port}").rstrip(":").strip("[]")
     scheme = "https" if variable("tls_cert_file") in service["environment"] else "http"
     address = f"{scheme}://{local_name(published or ANY_IPV6)}:{settings.port}"
-    await_ready(container, partial(ask, address), on_stage=on_stage)
+    start = str(service.get("healthcheck", {}).get("start_period", START_PERIOD))
+    await_ready(container, partial(ask, address), on_stage=on_stage, limit=float(start.removesuffix("s")))
     commands.run(["docker", "update", "--restart", ONCE_READY, container])
 
 

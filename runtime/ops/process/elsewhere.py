@@ -9,44 +9,15 @@ from pathlib import Path
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
-from runtime.ops.doctor.probes import run_command
 from runtime.ops.lifecycle import alone
-from runtime.ops.lifecycle.host import project_name
-from runtime.ops.lifecycle.up import SERVICE, url
+from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers
+from runtime.ops.lifecycle.up import url
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask, heard
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
 TIMEOUT = 2.0  # seconds for a server to say how it is
 PID = re.compile(r"\bpid (\d+)\b")
 UNIT = re.compile(r"/(qwen3-asr[\w@.\\-]*\.service)$", re.MULTILINE)  # in /proc/<pid>/cgroup
-
-
-@dataclass(frozen=True)
-class Container:
-    """The container of `make up`: `status` is as docker ps shows it, `Up 3 hours (healthy)`."""
-
-    id: str
-    name: str
-    status: str
-
-    @property
-    def running(self) -> bool:
-        """Whether it runs."""
-        return self.status.startswith("Up")
-
-    @property
-    def state(self) -> str:
-        """Where it does not run: restarting, stopped or failed."""
-        if self.status.startswith("Restarting"):
-            return "restarting"
-        return "stopped" if self.status.startswith(("Created", "Exited (0)")) else "failed"
-
-    def logs(self, lines: int, *, follow: bool) -> list[str]:
-        """The command that prints the end of its log."""
-        return ["docker", "logs", "--tail", str(lines), *(["--follow"] if follow else []), self.name]
-
-    def __str__(self) -> str:
-        return f"the container {self.name} of make up ({self.status})"
 
 
 @dataclass(frozen=True)
@@ -101,13 +72,9 @@ def refuse(settings: Settings, task: str) -> None:
 def container(settings: Settings) -> Container | None:
     """The container of `make up` for the settings' port, running or not; None where there is none, or Docker does not
     tell."""
-    labels = {"project": project_name(settings), "service": SERVICE}
-    filters = [word for key, name in labels.items() for word in ("--filter", f"label=com.docker.compose.{key}={name}")]
-    form = "{{.ID}}\t{{.Names}}\t{{.Status}}"
-    answer = run_command(["docker", "ps", "--all", *filters, "--format", form], seconds=DOCKER_TIMEOUT)
-    if answer.fault or not answer.output.strip():
-        return None
-    return Container(*answer.output.splitlines()[0].split("\t"))
+    with contextlib.suppress(KitError):
+        return next(iter(containers(settings, SERVICE, timeout=DOCKER_TIMEOUT)), None)
+    return None
 
 
 def unit(holder: str) -> str:
