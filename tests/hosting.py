@@ -1,5 +1,6 @@
 """Hosts for the tests of a container's life: commands that say what a test wants, and an Atlas 800 A2's files."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ def faking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(0o755)
 
-    commands.compose.cache_clear()
+    # Which compose there is, is asked once: not for the tests that come after.
+    monkeypatch.setattr(commands, "compose", functools.cache(commands.compose.__wrapped__))
     return make
 
 

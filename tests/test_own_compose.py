@@ -115,7 +115,7 @@ def test_a_support_bundle_has_it_without_secrets(own: Path, tmp_path: Path) -> N
 def test_compose_gets_it_last_and_a_server_is_stopped_without_it(
     own: Path, tmp_path: Path, fake: Fake, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake("docker", "echo 2")
+    fake("docker", 'case "$*" in "compose version"*) echo 2 ;; esac')
     settings = load_settings({"ASR_COMPOSE_FILE": str(own), "ASR_OUT_DIR": str(tmp_path / "out"), "ASR_PORT": "8123"})
     host.write_host_file(settings)
     up.compose(settings, "ps")
