@@ -34,7 +34,8 @@ def signs(root: Path | None = None) -> list[str]:
 def _is_npu(device: Path) -> bool:
     """Whether a device of the PCI bus is an NPU."""
     with contextlib.suppress(OSError):
-        vendor, kind, name = ((device / name).read_text().strip() for name in ("vendor", "class", "device"))
+        files = (device / name for name in ("vendor", "class", "device"))
+        vendor, kind, name = (file.read_text(encoding="ascii").strip() for file in files)
         return vendor == HUAWEI and kind.startswith(ACCELERATOR) and name.startswith(NPU_IDS)
     return False
 

@@ -142,13 +142,10 @@ def appends(url: str) -> str:
     """15 MiB of silence in one event; nobody waits until all of it is heard."""
     with session(url) as socket:
         socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA" * (5 << 20)}))
-        socket.send(json.dumps({"type": "input_audio_buffer.clear"}))
-        try:
-            while json.loads(socket.recv(timeout=5.0))["type"] != "input_audio_buffer.cleared":
-                pass
-        except TimeoutError:
-            return "hung up"
-    return "answered"
+        with contextlib.suppress(TimeoutError):
+            while True:
+                socket.recv(timeout=5.0)
+    return "hung up"
 
 
 def idle(url: str) -> int | str:

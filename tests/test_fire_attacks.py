@@ -17,8 +17,8 @@ from tree import bare_environment
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
-# Refused, answered with what is wrong, or closed; idle sessions are too many for one caller.
-ENDS = {400, 429, "answered", "closed", "nothing"}
+# Refused, answered with what is wrong, closed, or left in the middle; idle sessions are too many for one caller.
+ENDS = {400, 429, "answered", "closed", "hung up", "nothing"}
 
 
 @pytest.fixture(scope="module")

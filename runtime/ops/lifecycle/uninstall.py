@@ -17,12 +17,12 @@ from env.loading import PROJECT, under_project
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands, image, own_compose, releases
+from runtime.ops.lifecycle.compose_project import DIRECTORY_LABEL, PROJECT_LABEL
 from runtime.ops.lifecycle.releases import Release
 from runtime.ops.process import record
 from runtime.ops.process.stop import stop
 
 PROJECT_LABEL = "com.docker.compose.project"
-DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 OUT = PROJECT / "out"
 # In out/: a port on which there was a server.
 TRACE = re.compile(r"(?:compose|monitoring|releases|server)-(\d+)(?:\.json)?")
