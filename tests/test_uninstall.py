@@ -94,7 +94,8 @@ def clone(tmp_path: Path) -> Clone:
 
 def write_releases(path: Path, served: dict[str, dict[str, str]]) -> None:
     """Put on record that images served, by name, with these settings."""
-    path.write_text(json.dumps([asdict(Release(name, "", "", [], given)) for name, given in served.items()]))
+    files = ["", json.dumps({"services": {"asr": {"image": "any"}}})]
+    path.write_text(json.dumps([asdict(Release(name, "", "", files, given)) for name, given in served.items()]))
 
 
 def write_docker(folder: Path, log: Path, info: str) -> None:

@@ -22,7 +22,6 @@ from runtime.ops.lifecycle.releases import Release
 from runtime.ops.process import record
 from runtime.ops.process.stop import stop
 
-PROJECT_LABEL = "com.docker.compose.project"
 OUT = PROJECT / "out"
 # In out/: a port on which there was a server.
 TRACE = re.compile(r"(?:compose|monitoring|releases|server)-(\d+)(?:\.json)?")
