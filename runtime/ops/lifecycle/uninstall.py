@@ -82,7 +82,7 @@ def remove(found: list[Part], *, say: Callable[[str], None]) -> list[str]:
     running = False
     for part in found:
         try:
-            if running and part.name in (OUT.name, ".venv", *(path.name for path in VALUABLE)):
+            if running and part.name in (OUT.name, ".venv", LOADED.name, *(path.name for path in VALUABLE)):
                 raise KitError(part.name, "is left for what still runs", "stop that, then again")
             part.remove()
             say(f"Removed: {part.name}")
