@@ -141,8 +141,8 @@ def _prune(settings: Settings, dropped: list[str]) -> None:
     record for any port, and those that a container uses or that somebody has given another name. Raises KitError where
     a record cannot be read."""
     on_record = _on_record(settings)
-    built = _lines(
-        "docker", "images", "--no-trunc", "--quiet", "--filter", f"label={image.CLONE_LABEL}={image.clone()}"
+    built = _newest_first(
+        _lines("docker", "images", "--no-trunc", "--quiet", "--filter", f"label={image.CLONE_LABEL}={image.clone()}")
     )
     containers = _lines("docker", "ps", "--all", "--quiet")
     used = _lines("docker", "inspect", "--format", "{{.Image}}", *containers) if containers else []
@@ -191,6 +191,15 @@ def _on_record(settings: Settings) -> set[str]:
             release.image_id for release in read(settings.model_copy(update={"port": path.stem.partition("-")[2]}))
         }
     return found
+
+
+def _newest_first(identities: list[str]) -> list[str]:
+    """`docker images` sorts by whole seconds, in which several small images may be built."""
+    if not identities:
+        return []
+    created = _lines("docker", "image", "inspect", "--format", "{{.Created}} {{.Id}}", *identities)
+    by_time = sorted((line.split() for line in created), key=lambda entry: entry[0].rstrip("Z"), reverse=True)
+    return [identity for _, identity in by_time]
 
 
 def _lines(*command: str) -> list[str]:
