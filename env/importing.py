@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
-from runtime.device import AUTOLOAD
+pass
+import os
+import sys
+from pathlib import Path
+
+from env.loading import PROJECT
 
 PROJECT = Path(__file__).resolve().parent.parent
 END = "all imported"
@@ -82,3 +87,8 @@ def _reason(result: "subprocess.CompletedProcess[str]") -> str:
 def _is_public(module: str) -> bool:
     parts = module.split(".")
     return parts[0] not in ("test", "tests") and all(part.isidentifier() and part[0] != "_" for part in parts)
+
+
+# torch_npu registers itself as soon as torch is imported, and brings torch down with it where CANN is missing. The kit
+# imports it by hand, to say what is wrong.
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"

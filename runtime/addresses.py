@@ -8,7 +8,17 @@ from urllib.parse import urlsplit
 from env.field import variable
 from env.settings import Settings
 from runtime.errors import UsageError
-from runtime.fetch import shown
+
+pass
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from env.field import variable
+from env.settings import Settings
+from runtime.errors import UsageError
+from runtime.listen_address import local_name
 
 TRUST = "REQUESTS_CA_BUNDLE"  # the variable of the client that fetches weights, so that one names a house's authority
 PLACE = re.compile(r"([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.IGNORECASE)  # host, or an IPv6 address, and port
@@ -45,3 +55,18 @@ def _address(url: str) -> str:
         advice = f"put the key into {variable('vllm_key')}" if parts.username is not None else "http://host:port"
         raise UsageError(variable("vllm_url"), f"{shown(url)}: expected host and port, no more", advice)
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def url(settings: Settings) -> str:
+    """Where the server answers, as seen from this host."""
+    scheme = "https" if settings.tls_cert_file else "http"
+    return f"{scheme}://{local_name(settings.host)}:{settings.port}"
+
+
+def shown(url: str) -> str:
+    """The URL as errors and logs may show it: without credentials, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed URL"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "…" if parts.query else "", ""))

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from env.importing import AUTOLOAD
 from runtime.directories import make_private
 from runtime.errors import FaultError, KitError
 
-# torch_npu registers itself as soon as torch is imported, and brings torch down with it where CANN is missing. The kit
-# imports it by hand, to say what is wrong.
-AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
 PROCESS = Path("/proc/self")
 SIMULATION = "simulation"  # what tests ask of the stand-in for torch_npu; the real one has nothing of this name
@@ -249,3 +247,34 @@ def _use_failure(index: int, message: str) -> str:
     if "resources are busy" in message.lower():
         return f"npu:{index} is held by another process ({first}): see npu-smi info, or set ASR_DEVICE to another"
     return f"npu:{index} refused its first use ({first}): see npu-smi info -t health -i {index}"
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """Bytes that a process holds on a device before and after its cache was emptied, or would be, and what that gives
+    back."""
+
+    device: str
+    reserved_before: int
+    reserved_after: int
+    freed: int
+    dry_run: bool
+
+    def __str__(self) -> str:
+        done, later = ("would be freed", "then") if self.dry_run else ("freed", "now")
+        held = f"{_mib(self.reserved_before)} reserved before, {later} {_mib(self.reserved_after)}"
+        return f"{self.device}: {_mib(self.freed)} {done}; {held}"
+
+
+def empty(device: Device, *, dry_run: bool) -> Emptied:
+    """Empty this process's cache on a device."""
+    before = device.memory()
+    if dry_run:
+        unused = before.reserved - before.used if device.is_npu else 0
+        return Emptied(device.name, before.reserved, before.reserved - unused, unused, dry_run=True)
+    freed = device.empty_cache()
+    return Emptied(device.name, before.reserved, device.memory().reserved, freed, dry_run=False)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

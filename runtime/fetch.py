@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import IO, Any
-from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from runtime.addresses import shown
 from runtime.errors import KitError, UsageError
 from runtime.hosts import Address, in_url
 from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
@@ -87,13 +88,6 @@ def anywhere(_: Address) -> bool:
     return True
 
 
-def shown(url: str) -> str:
-    """The URL as errors and logs may show it: without credentials, query and fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "a malformed URL"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "…" if parts.query else "", ""))
 
 
 def fetch(

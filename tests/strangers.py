@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from runtime.fetch import FetchError, anywhere, fetch, shown
+from runtime.addresses import shown
+from runtime.fetch import FetchError, anywhere, fetch
 from runtime.hosts import Address
 
 Answer = Callable[["Handler"], None]

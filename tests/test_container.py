@@ -22,8 +22,8 @@ from env.stacks import load_stack
 from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import given
-from runtime.ops.lifecycle.image import version
 from runtime.ops.lifecycle.limits import PROCESSES
+from runtime.version import version
 
 UNPRIVILEGED = 10001
 WRITABLE = ("--tmpfs", "/kit/out")

@@ -21,11 +21,11 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from env.loading import SettingsError, load_settings
+from runtime.addresses import url
 from runtime.errors import KitError
 from runtime.listen_address import has_ipv6
 from runtime.ops.doctor import machine
 from runtime.ops.lifecycle import alone, host
-from runtime.ops.lifecycle.up import url
 from runtime.server.app import create_app
 from runtime.server.life import Life
 from runtime.server.listening import listening

@@ -12,6 +12,7 @@ from hosting import A2, Fake, an_a2, described, faking
 from env.loading import PROJECT, load_settings
 from env.settings import Settings
 from runtime.errors import KitError
+from runtime.ops.doctor import npu_smi
 from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import commands, host, image, monitoring, profile
 from runtime.ops.lifecycle.compose_project import COMPOSE
@@ -65,8 +66,8 @@ def test_an_npu_that_is_not_there_is_named(root: Path, tmp_path: Path, fake: Fak
 
 def test_a_range_that_runs_backwards_is_refused() -> None:
     with pytest.raises(KitError, match="3-1"):
-        host.numbers("3-1")
-    assert host.numbers("6,0-3,2") == [0, 1, 2, 3, 6]
+        npu_smi.numbers("3-1")
+    assert npu_smi.numbers("6,0-3,2") == [0, 1, 2, 3, 6]
 
 
 def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tree import clone_into
 
 from env.loading import load_settings
 from env.stacks import load_stack
+from runtime import version
 from runtime.errors import KitError
 from runtime.ops.lifecycle import image
 from runtime.ops.lifecycle.commands import DockerError
@@ -28,7 +29,7 @@ def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch
     assert f"BASE_IMAGE={load_stack('npu').image(A2)}" in command
     assert "STACK=npu" in command
     assert command[command.index("--target") + 1] == "npu"
-    assert command[command.index("--tag") + 1] == f"qwen3-asr-ascend:{image.version()}-{A2}"
+    assert command[command.index("--tag") + 1] == f"qwen3-asr-ascend:{version.version()}-{A2}"
     assert command[command.index("PIP_INDEX_URL") - 1] == "--build-arg"
     assert not any("mirror.example" in word for word in command)
 

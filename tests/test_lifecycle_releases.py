@@ -13,6 +13,7 @@ from hosting import Fake, faking
 
 from env.loading import load_settings
 from env.settings import Settings
+from runtime import version
 from runtime.errors import KitError
 from runtime.ops.lifecycle import host, image, releases, up
 from runtime.ops.lifecycle.releases import Release
@@ -54,7 +55,7 @@ def release(name: str, **service: Any) -> Release:
 )
 def test_an_image_is_called_by_version_and_commit(labels: dict[str, str], tag: str, title: str, fake: Fake) -> None:
     fake("docker", labelled(**{**labels, image.VERSION_LABEL: "0.2.0"}))
-    assert image.release_name(load_settings({})) == f"{image.NAME}:{tag.replace('0.1.0', image.version())}"
+    assert image.release_name(load_settings({})) == f"{image.NAME}:{tag.replace('0.1.0', version.version())}"
     assert image.title("whatever") == title
 
 

@@ -28,9 +28,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from env.settings import Settings
+from runtime.addresses import url
 from runtime.errors import KitError
 from runtime.measure.clips import Clip
-from runtime.ops.lifecycle.up import try_curl, url
+from runtime.ops.lifecycle.up import try_curl
 from runtime.ops.process import health
 from runtime.server.tls import read_tls
 from runtime.transcriber import Transcriber

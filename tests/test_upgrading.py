@@ -8,7 +8,7 @@ from test_readme import outline
 
 from runtime.ops import signing
 from runtime.ops.lifecycle import image, uninstall
-from runtime.ops.lifecycle.image import version
+from runtime.version import version
 
 FOLDER = PROJECT / "docker"
 CHANGELOG = (FOLDER / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from runtime import fetch, sandbox
+from runtime import addresses, fetch, sandbox
 from runtime.errors import KitError
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.timeline import Clock
@@ -100,7 +100,7 @@ def load(
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
             fetched(source, body, limits=limits)
-            return _load(body, fetch.shown(source), limits, cancellation)
+            return _load(body, addresses.shown(source), limits, cancellation)
     if isinstance(source, bytes):
         return _load(io.BytesIO(source), name, limits, cancellation)
     if not isinstance(source, str | Path):

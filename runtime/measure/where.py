@@ -11,6 +11,7 @@ from env import stacks
 from env.describe import MASK, describe
 from env.groups.model import EngineName
 from env.settings import Settings
+from runtime import version
 from runtime.device import Device, Silicon
 from runtime.errors import KitError
 from runtime.measure import random_weights
@@ -144,6 +145,6 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cores": os.cpu_count() or 0,
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "kit": image.version(),
+        "kit": version.version(),
         "commit": read_manifest(MANIFEST).commit if MANIFEST.is_file() else image.revision(),
     }

@@ -17,6 +17,7 @@ from env.loading import PROJECT, operator_environment, under_project
 from env.locking import lock_path
 from env.settings import DEMO, Settings
 from env.stacks import load_stack
+from runtime import version
 from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.ops import signing
@@ -53,7 +54,7 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
         raise BundleError(built, "is not on this host", "make build, or make pull")
     image.tag(built, name)
     verify.require(settings, on_bytes=lambda _: None)
-    bundle = directory / f"qwen3-asr-ascend-{image.version()}-{settings.profile}-{os.uname().machine}"
+    bundle = directory / f"qwen3-asr-ascend-{version.version()}-{settings.profile}-{os.uname().machine}"
     final = bundle.with_name(f"{bundle.name}.tar") if as_tar else bundle
     part = bundle.with_name(f".{bundle.name}.part")
     if final.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from env.loading import PROJECT, exports, under_project
 from env.settings import Settings
-from runtime.device import Device, open_device
+from runtime.device import Emptied, _mib, empty, open_device
 from runtime.errors import KitError, UsageError
 from runtime.ops import cann_log
 from runtime.ops.doctor.listening import listener
@@ -39,21 +39,6 @@ class Freed:
         return f"{self.where}: {_mib(self.size)} {done}, {self.files} files"
 
 
-@dataclass(frozen=True)
-class Emptied:
-    """Bytes that a process holds on a device before and after its cache was emptied, or would be, and what that gives
-    back."""
-
-    device: str
-    reserved_before: int
-    reserved_after: int
-    freed: int
-    dry_run: bool
-
-    def __str__(self) -> str:
-        done, later = ("would be freed", "then") if self.dry_run else ("freed", "now")
-        held = f"{_mib(self.reserved_before)} reserved before, {later} {_mib(self.reserved_after)}"
-        return f"{self.device}: {_mib(self.freed)} {done}; {held}"
 
 
 def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
@@ -129,14 +114,6 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
     return f"{empty(device, dry_run=dry_run)} (this process, as no server runs on port {settings.port})"
 
 
-def empty(device: Device, *, dry_run: bool) -> Emptied:
-    """Empty this process's cache on a device."""
-    before = device.memory()
-    if dry_run:
-        unused = before.reserved - before.used if device.is_npu else 0
-        return Emptied(device.name, before.reserved, before.reserved - unused, unused, dry_run=True)
-    freed = device.empty_cache()
-    return Emptied(device.name, before.reserved, device.memory().reserved, freed, dry_run=False)
 
 
 def _holds_more(directory: Path, settings: Settings) -> bool:
@@ -195,5 +172,3 @@ def _entries(path: Path) -> list[os.stat_result]:
     return [Path(folder, name).lstat() for folder, _, names in os.walk(path) for name in names]
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from env.loading import PROJECT
 from runtime.errors import KitError
-from runtime.ops.lifecycle.image import version
+from runtime.version import version
 
 MANIFEST = PROJECT / "manifest.json"
 

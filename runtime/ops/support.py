@@ -29,8 +29,8 @@ from runtime.ops.doctor import Finding, engine, examine_host, present
 from runtime.ops.doctor.machine import hostname
 from runtime.ops.doctor.probes import PATHS, RECORDS, Host, run_command, states_text, unheard
 from runtime.ops.doctor.redaction import known_secrets, redact
-from runtime.ops.lifecycle.image import version
 from runtime.ops.lifecycle.profile import host_settings
+from runtime.version import version
 
 SETTINGS = "settings.env"
 QUOTE, ESCAPED = "'", r"\'"

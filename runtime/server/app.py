@@ -2,7 +2,6 @@
 
 from fastapi import FastAPI
 
-from runtime.ops.lifecycle.image import version
 from runtime.server import admin, chat, docs, health, info, metrics, models, page, realtime, transcriptions
 from runtime.server.access import Access
 from runtime.server.errors import add_handlers
@@ -13,6 +12,7 @@ from runtime.server.journal import Journal
 from runtime.server.life import Life
 from runtime.server.origins import let_in
 from runtime.server.responses import answers
+from runtime.version import version
 
 MODULES = (health, transcriptions, chat, realtime, models, info, admin, metrics, docs, page)
 

@@ -19,12 +19,12 @@ from env.loading import under_project
 from env.settings import Settings
 from runtime.device import Memory
 from runtime.engines import Server
-from runtime.ops.lifecycle.image import version
 from runtime.server.info import memory
 from runtime.server.instruments import Metrics
 from runtime.server.life import Life
 from runtime.server.models import names
 from runtime.server.service import Service
+from runtime.version import version
 
 router = APIRouter(include_in_schema=False)
 

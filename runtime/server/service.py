@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from env.settings import Settings
 from runtime import audio, transcript
+from runtime.addresses import shown
 from runtime.audio import TooLongError
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.errors import KitError
-from runtime.fetch import shown
 from runtime.sandbox import Cancellation
 from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted

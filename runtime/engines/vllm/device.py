@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.device import Device, DeviceError, Memory, Silicon
-from runtime.ops.doctor.npu import report
-from runtime.ops.doctor.npu_smi import Chip, NpuSmiError
+from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, report
 from runtime.ops.doctor.probes import Host
 
 PROC = Path("/proc")

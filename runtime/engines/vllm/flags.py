@@ -25,9 +25,10 @@ from pathlib import Path
 
 from env.field import PREFIX, variable
 from env.groups.vllm import PROMPT_TOKENS, TOKENS_PER_SECOND, segment_tokens
+from env.importing import AUTOLOAD
 from env.loading import exports, under_project
 from env.settings import DEMO, Settings
-from runtime.device import AUTOLOAD, make_operator_cache
+from runtime.device import make_operator_cache
 from runtime.engines.vllm.launcher import DEVICE
 from runtime.engines.vllm.places import VISIBLE, Place, places
 from runtime.errors import UsageError

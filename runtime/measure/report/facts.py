@@ -18,8 +18,8 @@ from runtime.measure.where import Where, here
 from runtime.ops.doctor import examine_host
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version
-from runtime.ops.doctor.npu import report as npu_smi
 from runtime.ops.doctor.npu_smi import Report as NpuSmi
+from runtime.ops.doctor.npu_smi import report as npu_smi
 from runtime.ops.doctor.probes import Host, run_command
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.manifest import MANIFEST, read_manifest

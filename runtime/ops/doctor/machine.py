@@ -17,8 +17,8 @@ from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.listening import listener
 from runtime.ops.doctor.npu import used_nodes
+from runtime.ops.doctor.npu_smi import numbers
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
-from runtime.ops.lifecycle.host import numbers
 from runtime.ops.lifecycle.image import image_name
 from runtime.server.tls import read_tls
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from env.field import variable
 from env.loading import under_project
 from env.settings import DEMO
+from runtime.addresses import shown
 from runtime.checkpoint_files import check_texts
 from runtime.errors import KitError
-from runtime.fetch import shown
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer

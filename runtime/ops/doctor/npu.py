@@ -1,6 +1,5 @@
 """The NPUs, as npu-smi tells them: which, how healthy, how much of their memory is free."""
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,9 +8,8 @@ from runtime.errors import KitError
 from runtime.npu_host import NPU_SMI
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, worst
-from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, Report, parse, profile_for
-from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
-from runtime.ops.lifecycle.host import numbers
+from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, _command, numbers, profile_for, report
+from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 
 ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
 LOST = (
@@ -24,17 +22,6 @@ GOOD, BAD = {"OK"}, {"Alarm", "Critical"}  # Warning, UNKNOWN and NA lie between
 # for one clip, with 4,400 MB of safetensors on disk; batches take more.
 MARGIN = 2048
 
-# What npu-smi says where the driver does not let it in, and what that means.
-CAUSES = {
-    "-8020": (
-        "another container holds the NPU: outside privileged containers, one NPU goes to one container",
-        "docker ps, then stop the other container, or export ASR_NPUS=… to another NPU",
-    ),
-    "-8005": (
-        "the driver does not answer: it is not loaded, was upgraded without a reboot, or is closed to this user",
-        "sudo npu-smi info; if that works: sudo usermod -aG HwHiAiUser $USER, and log in again; if not: reboot",
-    ),
-}
 
 
 def presence(case: Case) -> Outcome:
@@ -206,18 +193,6 @@ def _why_not(case: Case) -> str:
         return f"{error.subject}: {error.reason}"
 
 
-def report(host: Host) -> Report:
-    """What `npu-smi info` tells. Raises NpuSmiError, with its famous failures decoded, where it fails."""
-    answer = host.run("npu-smi-info", [_command(host) or "npu-smi", "info"])
-    said = answer.output + answer.fault
-    for code, (cause, advice) in CAUSES.items():
-        if f"ret is {code}" in said:
-            raise NpuSmiError("npu-smi info", f"{cause} (ret is {code})", advice)
-    if answer.fault == NOT_FOUND:
-        raise NpuSmiError("npu-smi", f"is not on PATH, nor {' or '.join(NPU_SMI)}", "install the NPU driver")
-    if answer.fault:
-        raise NpuSmiError("npu-smi info", answer.fault, "type it, and see what it says")
-    return parse(answer.output)
 
 
 def signs(host: Host) -> list[str]:
@@ -225,10 +200,6 @@ def signs(host: Host) -> list[str]:
     return host.ask("npu-signs", lambda: Answer("".join(f"{sign}\n" for sign in npu_host.signs()))).output.splitlines()
 
 
-def _command(host: Host) -> str:
-    """Where npu-smi is; empty if it is not."""
-    found = host.ask("npu-smi-path", lambda: Answer(shutil.which("npu-smi") or ""))
-    return found.output.strip() or next((path for path in NPU_SMI if host.state(path).kind == "file"), "")
 
 
 def _names(chips: Iterable[Chip]) -> str:

@@ -13,10 +13,18 @@ and npu-smi's own source in CANN's driver repository.
 """
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runtime.errors import KitError
+from runtime.npu_host import NPU_SMI
+from runtime.ops.doctor.probes import NOT_FOUND, Answer, Host
+
+pass
+from env.field import variable
+from runtime.errors import KitError
+from runtime.npu_host import NPU_SMI
 
 # Names of more than one word; every other name is one.
 HEADING = re.compile(r"NPU ID|NPU Util\(%\)|Process (?:id in container|id|name|memory\(MB\))|\S+")
@@ -238,3 +246,47 @@ def _refusal(line: str, why: str) -> NpuSmiError:
     return NpuSmiError(
         "npu-smi info", f"{why}: {line!r}" if line else "printed nothing", "type it, and see what it says"
     )
+
+
+# What npu-smi says where the driver does not let it in, and what that means.
+CAUSES = {
+    "-8020": (
+        "another container holds the NPU: outside privileged containers, one NPU goes to one container",
+        "docker ps, then stop the other container, or export ASR_NPUS=… to another NPU",
+    ),
+    "-8005": (
+        "the driver does not answer: it is not loaded, was upgraded without a reboot, or is closed to this user",
+        "sudo npu-smi info; if that works: sudo usermod -aG HwHiAiUser $USER, and log in again; if not: reboot",
+    ),
+}
+
+
+def report(host: Host) -> Report:
+    """What `npu-smi info` tells. Raises NpuSmiError, with its famous failures decoded, where it fails."""
+    answer = host.run("npu-smi-info", [_command(host) or "npu-smi", "info"])
+    said = answer.output + answer.fault
+    for code, (cause, advice) in CAUSES.items():
+        if f"ret is {code}" in said:
+            raise NpuSmiError("npu-smi info", f"{cause} (ret is {code})", advice)
+    if answer.fault == NOT_FOUND:
+        raise NpuSmiError("npu-smi", f"is not on PATH, nor {' or '.join(NPU_SMI)}", "install the NPU driver")
+    if answer.fault:
+        raise NpuSmiError("npu-smi info", answer.fault, "type it, and see what it says")
+    return parse(answer.output)
+
+
+def _command(host: Host) -> str:
+    """Where npu-smi is; empty if it is not."""
+    found = host.ask("npu-smi-path", lambda: Answer(shutil.which("npu-smi") or ""))
+    return found.output.strip() or next((path for path in NPU_SMI if host.state(path).kind == "file"), "")
+
+
+def numbers(npus: str) -> list[int]:
+    """`0-3,6` → [0, 1, 2, 3, 6]. Raises KitError where a range runs backwards."""
+    found: set[int] = set()
+    for part in npus.split(","):
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            raise KitError(variable("npus"), f"{part!r} runs backwards", f"{last}-{first}")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)

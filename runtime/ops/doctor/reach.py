@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runtime import dns
-from runtime.addresses import authorities
-from runtime.fetch import shown
+from runtime.addresses import authorities, shown
 from runtime.ops.doctor.probes import Answer
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from env.settings import Settings
 from runtime.errors import UsageError
 from runtime.hosts import in_url, is_loopback
 from runtime.listen_address import is_open
+from runtime.ops.doctor import npu_smi
 from runtime.ops.lifecycle import host, monitoring
 from runtime.ops.process import health
 from runtime.ops.process.health import Health
@@ -33,7 +34,7 @@ def check(settings: Settings) -> None:
     if monitoring.wanted(settings):
         reason = "runs vLLM without the server that Prometheus and Grafana know"
         raise UsageError(ALONE, reason, "make down, then make up without MONITORING=1")
-    if len(host.numbers(settings.npus)) > 1 or (settings.vllm_replicas or 1) > 1:
+    if len(npu_smi.numbers(settings.npus)) > 1 or (settings.vllm_replicas or 1) > 1:
         asked = f"ASR_NPUS is {settings.npus}, ASR_VLLM_REPLICAS {settings.vllm_replicas or 'not set'}"
         reason = f"runs one vLLM on one NPU, and {asked}"
         raise UsageError(ALONE, reason, "make up for each NPU: ASR_NPUS=0 ASR_PORT=8101, ASR_NPUS=1 ASR_PORT=8102, …")

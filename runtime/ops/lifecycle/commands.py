@@ -95,3 +95,6 @@ def compose() -> tuple[str, ...]:
 def files(*paths: Path) -> list[str]:
     """Compose's options that name files."""
     return [word for path in paths for word in ("-f", str(path))]
+
+
+SHORT = 12  # digits of a commit, or of an image's id

@@ -16,6 +16,7 @@ from runtime.errors import KitError
 from runtime.hosts import in_url, own_names
 from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
 from runtime.npu_host import MANAGER, NPU_SMI
+from runtime.ops.doctor.npu_smi import numbers
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
@@ -253,15 +254,6 @@ def groups(settings: Settings, root: Path) -> list[str]:
     return [str(gid) for gid in sorted({node.stat().st_gid for node in nodes})]
 
 
-def numbers(npus: str) -> list[int]:
-    """`0-3,6` → [0, 1, 2, 3, 6]. Raises KitError where a range runs backwards."""
-    found: set[int] = set()
-    for part in npus.split(","):
-        first, _, last = part.partition("-")
-        if int(last or first) < int(first):
-            raise KitError(variable("npus"), f"{part!r} runs backwards", f"{last}-{first}")
-        found.update(range(int(first), int(last or first) + 1))
-    return sorted(found)
 
 
 def user(settings: Settings) -> tuple[int, int]:

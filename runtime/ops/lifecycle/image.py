@@ -12,9 +12,10 @@ from env.loading import PROJECT
 from env.settings import Settings
 from env.stacks import load_stack
 from runtime.errors import KitError
-from runtime.ops.lifecycle.commands import DockerError, ask, run
+from runtime.ops.lifecycle.commands import SHORT, DockerError, ask, run
 from runtime.ops.lifecycle.wheels import LOOPBACK, find_links
 from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
+from runtime.version import version
 
 NAME = "qwen3-asr-ascend"
 CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
@@ -22,7 +23,6 @@ STACK_LABEL = "qwen3-asr.stack"
 CLONE_LABEL = "qwen3-asr.clone"  # given at each build: which directory of which host an image was built from
 VERSION_LABEL = "org.opencontainers.image.version"
 REVISION_LABEL = "org.opencontainers.image.revision"
-SHORT = 12  # digits of a commit, or of an image's id
 # The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
 MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
 # What to do where something cannot be had, by what it is.
@@ -34,12 +34,6 @@ NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", *NO_PROXY)
 
 
-def version() -> str:
-    """The kit's version, of pyproject.toml."""
-    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
-    assert found
-    return found[1]
 
 
 def image_name(settings: Settings) -> str:

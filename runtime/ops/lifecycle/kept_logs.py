@@ -13,7 +13,7 @@ from env.loading import under_project
 from env.settings import Settings
 from runtime.directories import make_private
 from runtime.ops.lifecycle import commands
-from runtime.ops.lifecycle.image import SHORT
+from runtime.ops.lifecycle.commands import SHORT
 
 MIB = 1 << 20
 LAST_LINES = 30.0  # seconds for the rest of a log, once its container has ended

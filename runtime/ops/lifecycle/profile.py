@@ -4,8 +4,8 @@ from env.field import variable
 from env.loading import load_settings, operator_environment, profile_names
 from env.settings import Settings
 from runtime.npu_host import MANAGER, refusal
-from runtime.ops.doctor.npu import report, signs
-from runtime.ops.doctor.npu_smi import NpuSmiError, profile_for
+from runtime.ops.doctor.npu import signs
+from runtime.ops.doctor.npu_smi import NpuSmiError, profile_for, report
 from runtime.ops.doctor.probes import Host
 
 NO_NPU = "cpu"

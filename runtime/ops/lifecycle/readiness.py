@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.errors import KitError
 from runtime.ops.lifecycle import commands
-from runtime.ops.lifecycle.image import SHORT
+from runtime.ops.lifecycle.commands import SHORT
 from runtime.ops.process.health import Health
 
 EVERY = 0.5  # seconds between two looks

@@ -13,7 +13,7 @@ from env.loading import SettingsError, load_settings, operator_environment, unde
 from env.settings import Settings
 from runtime.errors import KitError
 from runtime.ops.files import write_whole
-from runtime.ops.lifecycle import host, image
+from runtime.ops.lifecycle import commands, host, image
 from runtime.ops.lifecycle.commands import ask, run
 from runtime.ops.lifecycle.compose_project import SERVICE
 
@@ -126,7 +126,7 @@ def named(release: Release) -> Release:
     """The release with a name that means its very image, which a tag that moved on does not."""
     if image.identity(release.image) == release.image_id:
         return release
-    digits = release.image_id.rpartition(":")[2][: image.SHORT]
+    digits = release.image_id.rpartition(":")[2][: commands.SHORT]
     name = f"{image.NAME}:{KEPT_TAG}{digits}"
     image.tag(release.image_id, name)
     described = json.loads(release.files[WRITTEN])

@@ -14,6 +14,7 @@ from env.field import variable
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime import demo
+from runtime.addresses import url
 from runtime.errors import KitError
 from runtime.listen_address import ANY_IPV6, local_name
 from runtime.ops.files import write_whole
@@ -158,10 +159,6 @@ def compose_files(settings: Settings) -> list[Path]:
     return [COMPOSE, host.host_file(settings), *own_compose.files(settings)]
 
 
-def url(settings: Settings) -> str:
-    """Where the server answers, as seen from this host."""
-    scheme = "https" if settings.tls_cert_file else "http"
-    return f"{scheme}://{local_name(settings.host)}:{settings.port}"
 
 
 def try_curl(settings: Settings) -> None:

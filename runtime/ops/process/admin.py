@@ -8,8 +8,8 @@ from typing import Any
 
 from env.loading import under_project
 from env.settings import Settings
+from runtime.addresses import url
 from runtime.errors import KitError
-from runtime.ops.lifecycle.up import url
 from runtime.ops.process.health import opener
 
 TIMEOUT = 10.0  # seconds for an answer; a device that is busy gives its memory back late

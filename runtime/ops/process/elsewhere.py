@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.settings import Settings
+from runtime.addresses import url
 from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle import alone
 from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers
-from runtime.ops.lifecycle.up import url
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask, heard
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are

@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,3 +100,14 @@ def ended(handle: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+def words(code: int) -> str:
+    """An exit code of subprocess in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name

@@ -10,11 +10,11 @@ from pathlib import Path
 from env.loading import PROJECT
 from env.settings import Settings
 from runtime import npu_host
+from runtime.addresses import url
 from runtime.directories import make_private
 from runtime.errors import KitError
 from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
-from runtime.ops.lifecycle.up import url
 from runtime.ops.process import elsewhere, record
 from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.health import ask

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from env.settings import Settings
+from runtime.addresses import url
 from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
-from runtime.ops.lifecycle.up import url
 from runtime.ops.process import admin, elsewhere, record
 from runtime.ops.process.elsewhere import Elsewhere
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask

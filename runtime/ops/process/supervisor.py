@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runtime.errors import KitError
 from runtime.ops.process.crashes import USUAL, Crashes, Policy
-from runtime.ops.process.identity import Process
+from runtime.ops.process.identity import Process, words
 from runtime.ops.process.record import Phase, Record
 from runtime.ops.process.rotation import remove_older, rotate
 
@@ -168,15 +168,6 @@ def line(form: str, level: str, event: str) -> str:
     return f"{timestamp} [{level}] {event} [{LOGGER}]"
 
 
-def words(code: int) -> str:
-    """An exit code of subprocess in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name
 
 
 def main(text: str) -> None:

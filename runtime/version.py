@@ -1,0 +1,13 @@
+"""The kit's version."""
+
+import re
+
+from env.loading import PROJECT
+
+
+def version() -> str:
+    """The kit's version, of pyproject.toml."""
+    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert found
+    return found[1]
