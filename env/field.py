@@ -1,11 +1,15 @@
 """How a setting is declared: a pydantic field with what an operator must know about it."""
 
-from typing import Any
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 
 PREFIX = "ASR_"
+
+WORDS: dict[Any, str] = {bool: "true, false", int: "whole number", float: "number", Path: "path"}
 
 
 def setting(
@@ -29,3 +33,27 @@ def note(field: FieldInfo, key: str) -> str:
     """What `setting` noted under `key`: "unit", "chinese", "exports" or "form"; empty if nothing."""
     notes = field.json_schema_extra
     return str(notes.get(key, "")) if isinstance(notes, dict) else ""
+
+
+def allowed(field: FieldInfo) -> str:
+    """Such as `auto, cpu, npu, npu:N` or `whole number 1 to 256`."""
+    notes = field.json_schema_extra
+    if isinstance(notes, dict) and notes.get("form"):
+        return str(notes["form"])
+    kind = _kind(field)
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    least = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
+    most = next((entry.le for entry in field.metadata if hasattr(entry, "le")), None)
+    return WORDS.get(kind, "text") + (f" {least} to {most}" if least is not None else "")
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the value must never be shown."""
+    return _kind(field) is SecretStr
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The field's type; that of `X | None` is X."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    return kinds[0] if NoneType in get_args(field.annotation) else field.annotation

@@ -1,4 +1,4 @@
-"""Every setting of the kit, in one class. `env.loading` finds the values, `env.groups` has them by subject."""
+"""Every setting of the kit, in one class. `env.sources` finds the values, `env.groups` has them by subject."""
 
 from pydantic import PrivateAttr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -6,13 +6,10 @@ from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from env.field import PREFIX
 from env.groups.access import AccessSettings
-from env.groups.container import ContainerSettings
-from env.groups.model import DEMO, EngineName, ModelSettings
-from env.groups.native import NativeSettings
-from env.groups.observing import ObservingSettings
-from env.groups.server import ServerSettings
+from env.groups.container import ContainerSettings, NativeSettings
+from env.groups.model import DEMO, EngineName, ModelSettings, WeightsSettings
+from env.groups.server import ObservingSettings, ServerSettings
 from env.groups.vllm import VllmSettings
-from env.groups.weights import WeightsSettings
 
 __all__ = ["DEMO", "Settings"]
 

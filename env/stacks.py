@@ -12,7 +12,7 @@ from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 if sys.version_info >= (3, 11):
     import tomllib

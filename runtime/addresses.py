@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
-from runtime.errors import UsageError
 
 pass
 import os
@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
-from runtime.errors import UsageError
 from runtime.listen_address import local_name
 
 TRUST = "REQUESTS_CA_BUNDLE"  # the variable of the client that fetches weights, so that one names a house's authority

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from env.errors import KitError
 from runtime.checkpoint_files import MODEL_TYPE, CheckpointError, check
 from runtime.device import Device, OutOfMemoryError, is_out_of_memory
-from runtime.errors import KitError
 from runtime.wording import Wording, read_wording
 
 

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 MODEL_TYPE = "qwen3_asr"
 REQUIRED = (

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from env.importing import AUTOLOAD
+from env.errors import FaultError, KitError
+from env.verify import AUTOLOAD
 from runtime.directories import make_private
-from runtime.errors import FaultError, KitError
 
 OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
 PROCESS = Path("/proc/self")

@@ -22,8 +22,8 @@ from http import HTTPStatus
 from typing import IO, Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from env.errors import KitError, UsageError
 from runtime.addresses import shown
-from runtime.errors import KitError, UsageError
 from runtime.hosts import Address, in_url
 from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
 

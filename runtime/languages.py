@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-from runtime.errors import UsageError
+from env.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
 from env.settings import DEMO, Settings
-from runtime.errors import KitError
 
 ROOT = Path("/")
 MANAGER = "/dev/davinci_manager"  # there on every host whose NPU driver is loaded

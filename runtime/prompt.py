@@ -3,8 +3,8 @@ after the assistant's header."""
 
 from dataclasses import dataclass
 
+from env.errors import UsageError
 from runtime import languages
-from runtime.errors import UsageError
 from runtime.wording import ASR_TEXT, Wording
 
 # Tokens: the most that Qwen3-ASR's authors name for a context; each segment's prompt has all of it.

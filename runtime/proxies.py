@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
-from runtime.errors import UsageError
+from env.errors import UsageError
 from runtime.hosts import in_url, is_loopback
 
 DEFAULT_PORTS = {"http": 80, "https": 443}

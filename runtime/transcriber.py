@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from env.errors import KitError
 from env.groups.vllm import HOTWORD_TOKENS, TOKENS_PER_SECOND, segment_tokens
-from env.loading import under_project
 from env.settings import DEMO, Settings
+from env.sources import under_project
 from runtime import audio, demo, npu_host, sandbox, segments, transcript, voice_activity
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples
 from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
-from runtime.errors import KitError
 from runtime.prompt import MOST_CONTEXT, Prompter
 from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Span, Transcript

@@ -2,7 +2,7 @@
 
 import re
 
-from env.loading import PROJECT
+from env.sources import PROJECT
 
 
 def version() -> str:

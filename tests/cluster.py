@@ -7,8 +7,8 @@ from pathlib import Path
 from conftest import PROJECT
 from kustomize import Resource, only
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 
 KUBERNETES = PROJECT / "docker" / "kubernetes"
 BUILDS = ("npu", "cpu", "npu with fetch-weights", "npu with copy-weights", "example")

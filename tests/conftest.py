@@ -16,8 +16,8 @@ from serving import Served, served
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime import npu_host
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.clips import Clip, bundled_clips

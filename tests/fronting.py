@@ -6,8 +6,8 @@ from time import monotonic
 from serving import PATIENCE
 from vllm_server import Fault, StandIn
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 
 
 def in_front_of(*servers: StandIn, **variables: str) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.ops.lifecycle import commands, host
 
 Fake = Callable[[str, str], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 from conftest import PROJECT
 from engine import free_port
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.ops.process import record
 from runtime.ops.process.crashes import USUAL, Policy
 from runtime.ops.process.health import ask

@@ -11,7 +11,7 @@ from browser import opened
 from recordings import joined
 from serving import served
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.measure.clips import bundled_clips
 from runtime.server.page import STATIC
 from runtime.transcriber import open_transcriber

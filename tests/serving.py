@@ -28,7 +28,7 @@ LOOK = 0.1  # seconds between looks at files of keys and certificates
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 # A server as a program of its own, which prints its port.
 SERVE = """
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.server.serve import serve
 
 settings = load_settings().model_copy(update={"port": 0})

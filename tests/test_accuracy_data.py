@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from env.errors import KitError, UsageError
 from runtime.audio import Limits, load
 from runtime.demo import CLIPS
-from runtime.errors import KitError, UsageError
 from runtime.measure.accuracy import DataSet
 from runtime.measure.accuracy.reading import read
 

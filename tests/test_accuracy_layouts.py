@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from env.errors import KitError, UsageError
 from runtime.audio import Limits, load
 from runtime.demo import CLIPS
-from runtime.errors import KitError, UsageError
 from runtime.measure.accuracy import DataSet
 from runtime.measure.accuracy.reading import read
 

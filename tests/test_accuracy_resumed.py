@@ -17,7 +17,7 @@ from invoke import Context
 from invoking import INVOKE
 from serving import PATIENCE, decoded, held, served
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure import records
 from runtime.measure.accuracy import ears, journal
 from runtime.measure.accuracy.journal import Outcome

@@ -16,9 +16,9 @@ from invoking import INVOKE, assert_refused, invoke
 from serving import PATIENCE, Served
 from simulated_npu import on_npu
 
-from env.loading import load_settings
+from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.errors import KitError, UsageError
+from env.sources import load_settings
 from runtime.measure import records
 from runtime.measure.bench import Plan
 from runtime.measure.bench.command import Failure, carry_out

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from audio_files import sndfile
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime import device
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, stages, throughput
 from runtime.measure.bench.clip import chosen
 from runtime.measure.bench.loading import opened

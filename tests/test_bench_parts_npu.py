@@ -5,7 +5,7 @@ from dataclasses import replace
 from simulated_npu import on_npu, stand_in
 from test_bench_parts import PLAN, absences, figures
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.measure.bench import Bench, Found, latency, memory, stages, throughput
 from runtime.measure.bench.loading import opened
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import times_as
 from PIL import Image
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.bench import Absent
 from runtime.measure.bench.panels import PLOTS, Which
 from runtime.measure.bench.plots import ON, figure_svg, write

@@ -10,7 +10,7 @@ import pytest
 from conftest import read_json
 from jsonschema import Draft202012Validator, ValidationError
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.measure import records
 from runtime.measure.bench.record import FIRST_VALIDATION, SCHEMA, Benchmark, read, schema
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from env.loading import load_settings
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.measure.bench import Absent, Bench, Found, Plan, child, host_cost, qwen, versus
 from runtime.measure.bench.arms import FIRST_VALIDATION, KIT, QWEN_ASR
 from runtime.measure.bench.child import Child, environment, order, started, without_kit

@@ -11,7 +11,7 @@ import pytest
 from fronting import in_front_of
 from vllm_server import StandIn, vllm_server
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime import device
 from runtime.measure import load, soak, speech, where
 from runtime.measure.bench import Absent, Bench, Found, Plan, both, child

@@ -8,9 +8,9 @@ import pytest
 from engine import free_port
 from simulated_npu import on_npu
 
-from env.loading import PROJECT, load_settings
+from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.errors import KitError, UsageError
+from env.sources import PROJECT, load_settings
 from runtime.ops import cache, cann_log
 from runtime.ops.process import admin, record
 from runtime.ops.weights.places import Place

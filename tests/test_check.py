@@ -1,4 +1,4 @@
-"""env/check.py, which has an image's build fail where a stack is not whole or does not load."""
+"""env/verify.py, which has an image's build fail where a stack is not whole or does not load."""
 
 import os
 import platform
@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from env.check import Problem, judge, pip_check, read_problem
-from env.importing import failed_imports, modules_of
+from env.errors import KitError
 from env.stacks import facts, load_stack
-from runtime.errors import KitError
+from env.verify import Problem, failed_imports, judge, modules_of, pip_check, read_problem
 
 
 def check(stack: str, *path: Path) -> "subprocess.CompletedProcess[str]":
     """The script as an image's build runs it, with further directories of packages."""
     return subprocess.run(
-        [sys.executable, str(PROJECT / "env/check.py"), stack],
+        [sys.executable, str(PROJECT / "env/verify.py"), stack],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
         capture_output=True,
         text=True,
@@ -183,7 +182,7 @@ def image_check(folder: Path, *, brings: tuple[str, ...] | None) -> "subprocess.
     assert str(beneath) in (folder / "docker/check-image").read_text(encoding="utf-8")
     modules.mkdir()
     (folder / "env").mkdir()
-    (folder / "env/check.py").write_text("import sys\nprint('checked', *sys.argv[1:])\n", encoding="utf-8")
+    (folder / "env/verify.py").write_text("import sys\nprint('checked', *sys.argv[1:])\n", encoding="utf-8")
     if brings is not None:
         venv.create(folder / "its-own", symlinks=True)
         beneath.symlink_to(folder / "its-own/bin/python")

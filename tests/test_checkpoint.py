@@ -129,7 +129,7 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
     the real one is."""
     import torch
 
-    from env.loading import load_settings
+    from env.sources import load_settings
     from runtime.measure.clips import bundled_clips
     from runtime.transcriber import open_transcriber
 

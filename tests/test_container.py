@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from test_server_credentials import Pki, swapped, tls, until
 
 from env.field import variable
-from env.loading import load_settings
+from env.sources import load_settings
 from env.stacks import load_stack
 from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip

@@ -17,7 +17,7 @@ from runtime.device import Device, DeviceError, is_out_of_memory, open_device
 OPEN = """
 import json, sys
 from runtime.device import open_device
-from runtime.errors import KitError
+from env.errors import KitError
 try:
     device = open_device(sys.argv[1], exports=json.loads(sys.argv[2]))
     print(json.dumps([device.name, device.reason]))

@@ -13,8 +13,8 @@ from conftest import PROJECT
 from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, nodes, take_away, write
 from invoke import Collection, Program
 
-from env.loading import load_settings
-from runtime.errors import UsageError
+from env.errors import UsageError
+from env.sources import load_settings
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import CHECKS, checks_table
 from runtime.tasks import care

@@ -8,7 +8,7 @@ import pytest
 from fake_hosts import answer, fault, kit_container, nodes, take_away, write
 from simulated_npu import environment
 
-from env.loading import load_settings
+from env.sources import load_settings
 from env.stacks import load_stack
 from runtime.ops.doctor import Finding, container, examine
 from runtime.ops.doctor.findings import Case, Outcome

@@ -23,7 +23,7 @@ from conftest import PROJECT
 from hub.copies import put, settings
 from test_doctor_probes import path, script
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.ops.doctor import engine, examine, examine_host, machine, model, npu
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host

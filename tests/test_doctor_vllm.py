@@ -12,8 +12,8 @@ from ailments_vllm import AILMENTS, CANN, inside
 from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, kit_container, vllm_container, vllm_told, write
 
 from env.field import note
-from env.loading import PROJECT, load_settings, profile_names
 from env.settings import Settings
+from env.sources import PROJECT, load_settings, profile_names
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host

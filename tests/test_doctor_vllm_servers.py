@@ -11,9 +11,9 @@ import pytest
 from test_doctor_live import free_port
 from vllm_server import StandIn, vllm_server
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.demo import CHECKPOINT
-from runtime.errors import KitError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm.servers import servers

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.audio import load
 from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Event, Observer, Utterance

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from simulated_npu import on_npu, stand_in
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.engines import Observer, Utterance
 from runtime.measure.clips import bundled_clips
 from runtime.transcriber import Request, Transcriber, open_transcriber

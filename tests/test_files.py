@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.files import write_whole
 
 

@@ -11,8 +11,8 @@ import pytest
 from engine import free_port
 from serving import PATIENCE, TRANSCRIPTIONS
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.measure.clips import Clip
 from runtime.ops.process import record
 from runtime.ops.process.crashes import Policy

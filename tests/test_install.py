@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from env import install, locking
+from env import install, locks
 from env.settings import Settings
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -75,7 +75,7 @@ def write_lock(
 ) -> None:
     """A lock for this machine."""
     machine = os.uname().machine
-    lines = [locking.GENERATED, f"# stack {stack}, {machine}, Python {python}, pins sha256:0", *header, "", wanted, ""]
+    lines = [locks.GENERATED, f"# stack {stack}, {machine}, Python {python}, pins sha256:0", *header, "", wanted, ""]
     (folder / f"locks/{stack}-{machine}.txt").write_text("\n".join(lines))
 
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import PROJECT
 from tree import bare_environment, clone_into
 
-from env.loading import load_settings
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.ops import signing
 from runtime.ops.weights import lock
 from runtime.ops.weights.lock import Entry

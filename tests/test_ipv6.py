@@ -20,9 +20,9 @@ from test_doctor_live import case
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from env.loading import SettingsError, load_settings
+from env.errors import KitError
+from env.sources import SettingsError, load_settings
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.listen_address import has_ipv6
 from runtime.ops.doctor import machine
 from runtime.ops.lifecycle import alone, host

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from engine import docker, stand_in_base
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.ops.lifecycle import kept_logs
 
 # Says at once how it was started, and when it is stopped, what it does then.

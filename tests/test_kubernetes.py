@@ -15,8 +15,8 @@ from cluster import BUILDS, COMPONENTS, KUBERNETES, OPERATOR, OVERLAYS, Build, f
 from kustomize import containers, only, pod_spec, server
 from test_readme import commands, outline
 
-from env.loading import PREFIX, load_settings
 from env.settings import Settings
+from env.sources import PREFIX, load_settings
 from runtime.ops.lifecycle.image import image_name
 
 # The oldest that the files are for (base/disruption.yaml says why), and the newest there is.

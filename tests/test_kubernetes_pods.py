@@ -9,7 +9,7 @@ from cluster import BUILDS, Build, folder_of, seconds, settings_of
 from conftest import PROJECT
 from kustomize import containers, initial, only, pod_spec, pods, server
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.ops.lifecycle.host import (
     AROUND_VLLM,
     DEFAULT_SHARED_MEMORY,

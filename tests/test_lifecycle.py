@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hosting import A2, Fake, an_a2, described, faking
 
-from env.loading import PROJECT, load_settings
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import PROJECT, load_settings
 from runtime.ops.doctor import npu_smi
 from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import commands, host, image, monitoring, profile

@@ -13,9 +13,9 @@ from hosting import A2, Fake, an_a2, described, faking
 from invoking import assert_refused, invoke
 from vllm_server import StandIn, vllm_server
 
-from env.loading import load_settings
+from env.errors import UsageError
+from env.sources import load_settings
 from runtime.engines.vllm import asking, flags, places
-from runtime.errors import UsageError
 from runtime.ops.lifecycle import alone, host, image, up
 from runtime.ops.process.health import Health
 from runtime.transcriber import Transcriber

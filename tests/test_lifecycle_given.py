@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.ops.lifecycle import given
 
 

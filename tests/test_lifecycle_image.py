@@ -11,10 +11,10 @@ from conftest import PROJECT
 from hosting import A2, faking
 from tree import clone_into
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from env.stacks import load_stack
 from runtime import version
-from runtime.errors import KitError
 from runtime.ops.lifecycle import image
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.weights import lock, manifest

@@ -11,10 +11,10 @@ import pytest
 from conftest import PROJECT
 from hosting import Fake, faking
 
-from env.loading import load_settings
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import load_settings
 from runtime import version
-from runtime.errors import KitError
 from runtime.ops.lifecycle import host, image, releases, up
 from runtime.ops.lifecycle.releases import Release
 from runtime.ops.process import record

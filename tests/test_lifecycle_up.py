@@ -15,8 +15,8 @@ from invoking import invoke
 from processes import await_ready as await_server
 from processes import port_of_its_own, stand_in
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.doctor.checks import OWN_FILE
 from runtime.ops.lifecycle import compose_project, host, kept_logs, readiness, releases, up
 from runtime.ops.lifecycle.commands import DockerError

@@ -13,8 +13,8 @@ from hosting import A2, described
 from kustomize import only, pod_spec, server
 from serving import held
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime import audio, demo
 from runtime.audio import Limits
 from runtime.ops.lifecycle import limits

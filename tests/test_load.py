@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from invoke import Exit, MockContext
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
-from runtime.errors import KitError
 from runtime.measure import load, waiting
 from runtime.measure.clips import Clip
 from runtime.measure.loopback import Client, Serving, serving

@@ -10,7 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from env import install, locking, resolver, stacks
+from env import install, stacks
+from env import locks as locking
+from env import locks as resolver
 from env.stacks import StackError, load_stack, stack_names
 
 LOCKS = [(name, machine) for name in stack_names() for machine in locking.MACHINES]

@@ -22,7 +22,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from tree import bare_environment
 from vllm_server import vllm_server
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import monitoring
 from runtime.transcriber import Transcriber, open_transcriber

@@ -12,9 +12,9 @@ import pytest
 from conftest import read_json
 from kustomize import load
 
-from env.loading import load_settings
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import load_settings
 from runtime.ops.lifecycle import commands, host, monitoring
 from runtime.ops.lifecycle.compose_project import COMPOSE
 

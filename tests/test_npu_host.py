@@ -7,9 +7,9 @@ from conftest import PROJECT
 from fake_hosts import answer, atlas_800_a2, nodes, take_away, write
 from invoking import assert_refused, invoke
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime import npu_host
-from runtime.errors import KitError
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import profile

@@ -13,8 +13,8 @@ from engine import check_engine, docker, stand_in_base
 from hosting import A2, Fake, an_a2, faking
 from test_support import texts, unpacked
 
-from env.loading import load_settings
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.ops import support
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import OWN_FILE

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from processes import await_end, kill, lines_until, log_of, port_of_its_own, processes, stand_in, start
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.process import present, record
 from runtime.ops.process.crashes import Policy
 from runtime.ops.process.logs import follow

@@ -13,8 +13,8 @@ import pytest
 from conftest import PROJECT
 from processes import LONG, log_of, port_of_its_own, processes, stand_in, start
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.process import present, record
 from runtime.ops.process.start import NotStartedError, StartInterruptedError
 from runtime.ops.process.start import start as start_process

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from processes import lines_until, log_of, port_of_its_own, processes, start
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.process import record
 from runtime.ops.process.identity import Process
 from runtime.ops.process.logs import follow

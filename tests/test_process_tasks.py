@@ -14,8 +14,8 @@ import pytest
 from conftest import PROJECT
 from engine import free_port
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.ops.process import record
 from runtime.ops.process.logs import follow
 from runtime.ops.process.start import start

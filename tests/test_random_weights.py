@@ -11,12 +11,12 @@ from conftest import read_json
 from invoking import assert_refused, invoke
 from safetensors.torch import load_file
 
-from env.loading import load_settings
+from env.errors import KitError, UsageError
+from env.sources import load_settings
 from runtime import checkpoint, checkpoint_files
 from runtime.audio import Audio
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
-from runtime.errors import KitError, UsageError
 from runtime.measure import random_weights, where
 from runtime.measure.random_weights import MARK, draw, write
 from runtime.measure.speech import joined

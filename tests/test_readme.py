@@ -15,13 +15,13 @@ from tree import bare_environment, clone_into
 
 import tasks
 from env.field import variable
-from env.loading import load_settings
+from env.reference import READMES, renewed
 from env.settings import Settings
+from env.sources import load_settings
 from runtime import demo
 from runtime.engines.vllm import flags
 from runtime.measure.bench.run import TABLE
 from runtime.measure.clips import Clip
-from runtime.ops.readme import READMES, renewed
 from runtime.transcriber import Transcriber
 
 SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure"

@@ -14,7 +14,7 @@ import trustme
 from proxying import dead_proxies, forget_proxies, proxying
 from serving import Served, held, served
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
 from runtime.measure.remote import KEY, Remote, ServerError

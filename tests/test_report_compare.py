@@ -9,7 +9,7 @@ from benchmarks import times_as
 from conftest import read_json
 from invoking import assert_refused, invoke
 
-from env.describe import Row
+from env.reference import Row
 from runtime.measure import records
 from runtime.measure.report.changes import shown
 from runtime.measure.report.record import Report

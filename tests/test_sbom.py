@@ -11,9 +11,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 from invoke import Context, Exit
 
 import runtime.ops
-from env.loading import load_settings
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import load_settings
 from runtime.ops.manifest import Manifest, Package, collect
 from runtime.ops.sbom import SPECIFICATION, image_manifest, render
 from runtime.ops.weights import lock

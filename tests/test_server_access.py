@@ -14,9 +14,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from env.loading import SettingsError, load_settings
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import SettingsError, load_settings
 from runtime.ops import support
 from runtime.ops.lifecycle import host
 from runtime.server.access import Access, read_access

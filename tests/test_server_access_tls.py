@@ -27,9 +27,9 @@ from serving import PATIENCE, Served, served
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.up import try_curl
 from runtime.ops.process import health

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 from serving import Served, decoded, held, loading, served
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.ops import cache
 from runtime.ops.process import present

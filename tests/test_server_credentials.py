@@ -27,8 +27,8 @@ from pydantic import SecretStr
 from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, decoded, held, served
 from talking import talking
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.ops.process import admin
 from runtime.server import credentials

@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from env.loading import SettingsError, load_settings
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import SettingsError, load_settings
 from runtime.measure.clips import Clip
 from runtime.server.access import read_access
 from runtime.server.app import create_app

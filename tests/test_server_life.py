@@ -20,9 +20,9 @@ from conftest import PROJECT
 from serving import PATIENCE, SERVE, TRANSCRIPTIONS, decoded, held, lines, loading, served
 from tree import bare_environment
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, decoded, hang_up_after_upload, held, served
 from transformers.utils import logging as library
 
+from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.errors import KitError, UsageError
 from runtime.measure.clips import Clip
 from runtime.ops.process import supervisor
 from runtime.ops.process.logs import last_errors

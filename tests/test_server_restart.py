@@ -10,8 +10,8 @@ from keeping import Device, Kept, keep
 from serving import PATIENCE, TRANSCRIPTIONS
 from simulated_npu import on_npu
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.measure.clips import Clip, bundled_clips
 from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from env.loading import SettingsError, load_settings
+from env.sources import SettingsError, load_settings
 from runtime import hosts
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import host

@@ -16,10 +16,10 @@ from talking import spoken, talking
 from test_server_metrics import read, value
 from vllm_server import LONGEST, StandIn, vllm_server
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.checkpoint_files import CheckpointError
 from runtime.demo import CHECKPOINT
-from runtime.errors import KitError
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
 from runtime.ops import batch, cache

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from env import loading as module
-from env.describe import MASK, describe, settings_table
+from env import sources as module
 from env.field import note, setting, variable
-from env.loading import PROJECT, SettingsError, exports, load_settings, profile_names, under_project
+from env.reference import MASK, describe, settings_table
 from env.settings import Settings
+from env.sources import PROJECT, SettingsError, exports, load_settings, profile_names, under_project
 
 ATLAS = ["atlas-300i-duo", "atlas-800-a2", "atlas-800-a3"]
 
@@ -260,7 +260,7 @@ def test_the_chinese_table_has_no_english_words_of_its_own() -> None:
 
 
 def test_importing_the_settings_reads_nothing() -> None:
-    command = [sys.executable, "-c", "import env.loading, env.describe"]
+    command = [sys.executable, "-c", "import env.sources, env.reference"]
     done = subprocess.run(
         command, cwd=PROJECT, env={"ASR_PROFILE": "none", "ASR_X": "1"}, capture_output=True, text=True
     )

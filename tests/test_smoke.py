@@ -11,8 +11,8 @@ import pytest
 from serving import HeldDecoding, HeldEngine
 from simulated_npu import on_npu
 
-from env.loading import load_settings
 from env.settings import DEMO
+from env.sources import load_settings
 from runtime.engines import Engine, EngineError, Utterance
 from runtime.measure import present, records
 from runtime.measure.clips import Clip

@@ -13,9 +13,9 @@ import requests
 from invoke import Context, Exit
 from serving import Served, held, served
 
+from env.errors import KitError
 from runtime import audio
 from runtime.audio import Limits
-from runtime.errors import KitError
 from runtime.measure import present, soak
 from runtime.measure.mixture import FORMATS, KINDS, SECONDS, Server, drawn, recordings
 from runtime.measure.soak import Report, Tally

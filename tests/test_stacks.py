@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from env import stacks
-from env.loading import profile_names, read_profile
+from env.sources import profile_names, read_profile
 from env.stacks import Pin, StackError, active_stack, compare, load_stack, severity, stack_names
 
 

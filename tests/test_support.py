@@ -13,8 +13,8 @@ from fake_hosts import SAMPLES
 from invoke import Collection, Program
 from test_doctor_probes import path, script
 
-from env.loading import load_settings
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.ops import support
 from runtime.ops.doctor import examine
 from runtime.ops.doctor.probes import Host

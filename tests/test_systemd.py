@@ -17,7 +17,7 @@ import pytest
 from conftest import PROJECT
 from serving import PATIENCE, SERVE
 
-from env.loading import load_settings, profile_names
+from env.sources import load_settings, profile_names
 from runtime.ops.lifecycle import host, limits
 from runtime.ops.process.supervisor import REFUSALS
 

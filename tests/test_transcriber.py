@@ -10,8 +10,8 @@ import pytest
 from fronting import until
 from simulated_npu import on_npu, stand_in
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime import segments
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, load
 from runtime.demo.vocabulary import HOTWORDS

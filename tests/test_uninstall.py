@@ -12,8 +12,8 @@ import pytest
 from conftest import PROJECT
 from tree import bare_environment, clone_into
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.lifecycle import uninstall
 from runtime.ops.lifecycle.releases import Release
 

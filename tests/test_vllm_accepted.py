@@ -6,7 +6,7 @@ import pytest
 from test_vllm_engine import connected
 from vllm_server import StandIn, vllm_server
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 

@@ -10,8 +10,8 @@ import trustme
 from test_vllm_engine import connected
 from vllm_server import StandIn, vllm_server
 
-from env.loading import load_settings
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
+from env.sources import load_settings
 from runtime.measure.clips import Clip
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import Host

@@ -15,11 +15,11 @@ from fake_hosts import write
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from env.loading import PROJECT, load_settings
+from env.errors import UsageError
+from env.sources import PROJECT, load_settings
 from env.stacks import compare, load_stack
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import flags, launcher
-from runtime.errors import UsageError
 from runtime.ops.doctor.findings import Case
 from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm import device, inside, installed, releases

@@ -20,9 +20,9 @@ from serving import lines
 from tree import bare_environment
 from vllm_package import child, order
 
+from env.errors import FaultError, KitError
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.logs import Reader
-from runtime.errors import FaultError, KitError
 from runtime.ops.process.identity import Process
 from runtime.server.signals import StoppedError
 

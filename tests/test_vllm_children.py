@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from vllm_server import LONGEST, StandIn, vllm_server
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.audio import load
 from runtime.engines import EngineError, Observer, Utterance
 from runtime.engines.vllm.launcher import MARK
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 

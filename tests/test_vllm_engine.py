@@ -10,9 +10,9 @@ import pytest
 from fronting import in_front_of
 from vllm_server import LONGEST, StandIn, vllm_server
 
+from env.errors import KitError
 from runtime.audio import load
 from runtime.engines import Event, Observer, Utterance
-from runtime.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from env.loading import PROJECT, load_settings
+from env.errors import KitError, UsageError
+from env.sources import PROJECT, load_settings
 from runtime.engines.vllm import flags, places
-from runtime.errors import KitError, UsageError
 
 WEIGHTS = Path("/weights/Qwen3-ASR-1.7B")
 

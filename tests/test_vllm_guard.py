@@ -12,9 +12,9 @@ import vllm_package
 from processes import LONG
 from vllm_package import child, distribute, launched
 
+from env.errors import FaultError, KitError
 from runtime.engines.vllm import places
 from runtime.engines.vllm.flags import Order
-from runtime.errors import FaultError, KitError
 
 HARM = "qwen-asr's class would take the place of vLLM's own"
 REGISTERS = """

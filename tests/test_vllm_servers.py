@@ -8,10 +8,10 @@ import pytest
 from test_vllm_engine import connected
 from vllm_server import LONGEST, StandIn, vllm_server
 
-from env.loading import load_settings
+from env.errors import FaultError, KitError
+from env.sources import load_settings
 from runtime.audio import load
 from runtime.engines import Engine, EngineError, Observer, Utterance
-from runtime.errors import FaultError, KitError
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 

@@ -29,7 +29,7 @@ from hub.orders import (
 )
 from hub.server import COMMIT, REPO, serving
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights import fetch as fetching
 from runtime.ops.weights import lock
 from runtime.ops.weights.hubs.answers import PIECE

@@ -9,8 +9,8 @@ from hub.faults import Corrupt, Say, Status
 from hub.orders import QUICK, held, known, lock_of, order, run, sha256
 from hub.server import COMMIT, REPO, Hub, serving
 
-from env.loading import load_settings
-from runtime.errors import UsageError
+from env.errors import UsageError
+from env.sources import load_settings
 from runtime.ops.weights import lock
 from runtime.ops.weights.clips import fetch_clips
 from runtime.ops.weights.facts import Clip, Facts, Model, load

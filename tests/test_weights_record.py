@@ -9,9 +9,9 @@ from hub.copies import cut, flip, put, settings
 from hub.orders import SHARD, known, needed, sha256, target
 from hub.server import REPO
 
+from env.errors import KitError
 from runtime.checkpoint_files import INDEX, CheckpointError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.errors import KitError
 from runtime.ops.weights import lock
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Record

@@ -11,8 +11,8 @@ from hub.faults import Say
 from hub.orders import SHARD, address, every_hub, known, order, refusal, run
 from hub.server import REPO, serving
 
-from env.loading import load_settings
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
+from env.sources import load_settings
 from runtime.ops.weights.facts import Facts
 from runtime.ops.weights.fetch import fetch
 from runtime.ops.weights.hubs import answers

@@ -8,7 +8,7 @@ from hub.faults import Cut, Redirect, Status
 from hub.orders import SHARD, address, every_hub, held, needed, order, refusal, run, sha256, target
 from hub.server import serving
 
-from runtime.errors import UsageError
+from env.errors import UsageError
 
 SECRET = "tell-nobody-4711"
 

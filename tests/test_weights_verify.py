@@ -14,9 +14,9 @@ from hub.copies import cut, flip, put, settings
 from hub.orders import SHARD, needed, target
 from hub.server import REPO
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.errors import KitError
 from runtime.ops.weights.report import verify_weights
 from runtime.ops.weights.verify import require, state
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from processes import LONG
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime import demo
 from runtime.engines.vllm import flags
 from runtime.engines.vllm.child import Child

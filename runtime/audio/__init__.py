@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from env.errors import KitError
 from runtime import addresses, fetch, sandbox
-from runtime.errors import KitError
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.timeline import Clock
 

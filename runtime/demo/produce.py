@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import CLIPS, HELD_OUT_SET
@@ -25,7 +26,6 @@ from runtime.demo.judge import Score
 from runtime.demo.speech import HELD_OUT, SAMPLE_RATE, draw_voice, speechless
 from runtime.demo.train import SEED, STEPS, UTTERANCES, train
 from runtime.demo.vocabulary import LANGUAGES, draw_sentence
-from runtime.errors import KitError
 from runtime.measure.clips import MANIFEST
 from runtime.progress import progress
 from runtime.transcriber import open_transcriber

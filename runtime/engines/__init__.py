@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from env.errors import FaultError
 from env.groups.model import EngineName
 from runtime.device import Device
-from runtime.errors import FaultError
 from runtime.wording import Wording
 
 if TYPE_CHECKING:

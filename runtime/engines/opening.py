@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from env.loading import exports
 from env.settings import Settings
+from env.sources import exports
 from runtime import checkpoint_files, device
 from runtime.engines import Engine, Observer
 

@@ -3,8 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+from env.errors import KitError
 from runtime.audio import SAMPLE_RATE, Samples
-from runtime.errors import KitError
 from runtime.live.tape import Tape, quietest
 from runtime.live.words import Words
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 FAREWELL = 10.0  # seconds for the process to end in once the pipe is closed
 

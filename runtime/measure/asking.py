@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import requests
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.remote import TRANSCRIPTIONS, Remote, ServerError
 from runtime.measure.speech import Recording
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.apart import Pipe, apart
 from runtime.measure.asking import Outcome, ask
 from runtime.measure.remote import Remote

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.server.app import create_app
 from runtime.server.life import Life
 from runtime.server.listening import listening

@@ -14,11 +14,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from env.loading import under_project
+from env.errors import KitError, UsageError
 from env.settings import DEMO, Settings
+from env.sources import under_project
 from runtime.checkpoint import backend
 from runtime.checkpoint_files import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE
-from runtime.errors import KitError, UsageError
 from runtime.ops.weights import facts
 
 MARK = "RANDOM_WEIGHTS"

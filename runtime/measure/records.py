@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.measure.where import Where
 from runtime.ops.files import write_whole
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.measure.where import Where, of_server
 from runtime.proxies import Proxy, find_proxy
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from env.errors import KitError
 from env.settings import DEMO, Settings
 from runtime.device import Device
 from runtime.engines import Observer
-from runtime.errors import KitError
 from runtime.measure.apart import Pipe, apart
 from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, serving

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from env import stacks
-from env.describe import MASK, describe
+from env.errors import KitError
 from env.groups.model import EngineName
+from env.reference import MASK, describe
 from env.settings import Settings
 from runtime import version
 from runtime.device import Device, Silicon
-from runtime.errors import KitError
 from runtime.measure import random_weights
 from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.errors import KitError, UsageError
 from runtime.formats import FORMATS
 from runtime.languages import resolve
 from runtime.loading import loading

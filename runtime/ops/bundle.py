@@ -10,16 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from env.allowed import is_secret
-from env.field import PREFIX, variable
+from env.errors import KitError
+from env.field import PREFIX, is_secret, variable
 from env.install import read_lock
-from env.loading import PROJECT, operator_environment, under_project
-from env.locking import lock_path
+from env.locks import lock_path
 from env.settings import DEMO, Settings
+from env.sources import PROJECT, operator_environment, under_project
 from env.stacks import load_stack
 from runtime import version
 from runtime.directories import make_private
-from runtime.errors import KitError
 from runtime.ops import signing
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.loading import PROJECT, exports, under_project
+from env.errors import KitError, UsageError
 from env.settings import Settings
+from env.sources import PROJECT, exports, under_project
 from runtime.device import Emptied, _mib, empty, open_device
-from runtime.errors import KitError, UsageError
 from runtime.ops import cann_log
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import admin, record

@@ -6,8 +6,8 @@ of the one before.
 
 from pathlib import Path
 
-from env.loading import under_project
 from env.settings import Settings
+from env.sources import under_project
 
 FOLDER = "cann-log"
 MOST = 256 << 20  # bytes of all files together that a start leaves

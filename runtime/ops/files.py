@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from env.errors import KitError
 from runtime.directories import make_private
-from runtime.errors import KitError
 
 
 def write_whole(path: Path, content: str, *, mode: int = 0o666) -> None:

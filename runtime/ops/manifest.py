@@ -16,8 +16,8 @@ from typing import Literal
 from dotenv import dotenv_values
 from packaging.utils import canonicalize_name
 
-from env.loading import PROJECT
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import PROJECT
 from runtime.version import version
 
 MANIFEST = PROJECT / "manifest.json"

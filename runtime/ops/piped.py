@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+from env.errors import KitError, UsageError
 from runtime import audio
 from runtime.audio import Audio, Limits
-from runtime.errors import KitError, UsageError
 from runtime.fetch import STORAGE_ADVICE
 
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")

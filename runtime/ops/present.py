@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from env.describe import Row
+from env.reference import Row
 from env.stacks import Difference
 from runtime.escaping import escaped
 

@@ -4,8 +4,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from runtime.errors import KitError
 
 NAMESPACE = "qwen3-asr-bundle"  # so that a signature for something else is none for a bundle
 VARIABLE = variable("bundle_key")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.escaping import escaped
 
 

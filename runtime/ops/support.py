@@ -19,12 +19,12 @@ from pathlib import Path
 from dotenv import dotenv_values
 from rich.console import Console
 
-from env.describe import MASK, describe
-from env.loading import load_settings, operator_environment, under_project
+from env.errors import KitError, UsageError
+from env.reference import MASK, describe
 from env.settings import Settings
+from env.sources import load_settings, operator_environment, under_project
 from env.stacks import active_stack, installed_versions
 from runtime.directories import make_private
-from runtime.errors import KitError, UsageError
 from runtime.ops.doctor import Finding, engine, examine_host, present
 from runtime.ops.doctor.machine import hostname
 from runtime.ops.doctor.probes import PATHS, RECORDS, Host, run_command, states_text, unheard

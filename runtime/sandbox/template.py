@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.sandbox import framing
 
 # A task gets a file, another that it writes, arguments, and what earns it seconds of CPU time. The modules that have

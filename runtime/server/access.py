@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from env.errors import KitError
 from env.groups.access import LEAST_LETTERS
-from env.loading import under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import under_project
 from runtime.hosts import network
 from runtime.server import operators
 from runtime.server.guesses import Guesses

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.server.errors import ApiError, from_kit
 from runtime.server.service import Service
 from runtime.transcriber import Request

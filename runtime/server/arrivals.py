@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
+from env.errors import KitError
 from runtime.engines import Decoded, Decoding, EngineError, Event, Utterance
-from runtime.errors import KitError
 from runtime.server.deltas import Deltas
 from runtime.server.errors import DecodingError, StoppingError
 from runtime.transcriber import Transcriber

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.server import strict_json
 
 KEYS = {"input_audio": "data", "audio_url": "url"}  # parts of a message that bring audio, and where they have it

@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from env.loading import under_project
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import under_project
 from runtime.server.access import known_keys, read_access
 from runtime.server.tls import Tls, read_tls
 

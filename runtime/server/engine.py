@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Observer
-from runtime.errors import FaultError, KitError
 from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell

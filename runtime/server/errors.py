@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from env.errors import KitError
 from runtime.audio import UnreadableError
 from runtime.engines import EngineError
-from runtime.errors import KitError
 from runtime.fetch import StorageError
 from runtime.languages import UnknownLanguageError
 from runtime.prompt import PromptError

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.server.errors import ApiError
 
 VARIABLE = "ASR_KEYS_FILE"

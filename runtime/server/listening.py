@@ -19,7 +19,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.hosts import in_url, plain
 from runtime.listen_address import ANY_IPV6, addresses
 from runtime.server.connections import BoundedWebSocket, PatientProtocol, Turns

@@ -15,8 +15,8 @@ from types import TracebackType
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from env.errors import UsageError
 from env.settings import Settings
-from runtime.errors import UsageError
 from runtime.escaping import escaped, escaped_json
 from runtime.server.entry import request_id
 

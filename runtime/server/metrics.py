@@ -15,8 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
-from env.loading import under_project
 from env.settings import Settings
+from env.sources import under_project
 from runtime.device import Memory
 from runtime.engines import Server
 from runtime.server.info import memory

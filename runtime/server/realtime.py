@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.server.answering import refused, shortened
 from runtime.server.entry import note_failure
 from runtime.server.errors import ApiError, RevokedError, StoppingError, from_kit

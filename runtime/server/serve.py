@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops import exposure
 from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.manifest import MANIFEST

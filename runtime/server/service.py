@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime import audio, transcript
 from runtime.addresses import shown
 from runtime.audio import TooLongError
 from runtime.engines import Decoded, Engine, EngineError, Utterance
-from runtime.errors import KitError
 from runtime.sandbox import Cancellation
 from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from env.loading import under_project
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import under_project
 
 CERTIFICATE, KEY = "ASR_TLS_CERT_FILE", "ASR_TLS_KEY_FILE"
 READABLE = "make it readable for the user that the server runs as"

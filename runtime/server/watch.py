@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 
+from env.errors import KitError
 from runtime.engines import EngineError, Observer
-from runtime.errors import KitError
 from runtime.measure.clips import bundled_clips
 from runtime.server.errors import DecodingError
 from runtime.server.service import Service

@@ -10,9 +10,9 @@ from invoke import Context, Exit, task
 from invoke.parser import Argument
 from invoke.tasks import Task
 
-from env.loading import load_settings, under_project
+from env.errors import UsageError
 from env.settings import DEMO, Settings
-from runtime.errors import UsageError
+from env.sources import load_settings, under_project
 from runtime.ops.variadic import Files
 from runtime.tasks.foreseeing import foreseeing
 

@@ -42,7 +42,7 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
 @foreseeing
 def support_bundle(_: Context, output: str = "") -> None:
     """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
-    from env.loading import under_project
+    from env.sources import under_project
     from runtime.ops import support
     from runtime.ops.doctor.probes import Host
     from runtime.progress import waiting

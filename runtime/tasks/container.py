@@ -5,8 +5,8 @@ import sys
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.tasks.foreseeing import foreseeing
 
 
@@ -112,7 +112,7 @@ def shell(_: Context) -> None:
 @foreseeing
 def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
     """Ask, then remove what the kit has put on this host, but not weights and settings."""
-    from runtime.errors import UsageError
+    from env.errors import UsageError
     from runtime.ops.doctor.probes import Host
     from runtime.ops.lifecycle import uninstall as removal
     from runtime.ops.support import settings_for

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from env.loading import under_project
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import under_project
 from runtime.tasks.foreseeing import foreseeing
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from invoke import Context, Exit
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.ops import stdio
 
 WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"

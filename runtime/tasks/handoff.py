@@ -13,7 +13,7 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def bundle(_: Context, output: str = "", tar: bool = False) -> None:
     """Write all that a host without internet needs: image, weights, kit, settings, tools, checksums, installer."""
-    from env.loading import under_project
+    from env.sources import under_project
     from runtime.ops import bundle as bundling
     from runtime.ops.lifecycle.profile import host_settings
 

@@ -2,8 +2,8 @@
 
 from invoke import Context, Exit, task
 
-from env import describe, locking, stacks
-from env.loading import load_settings
+from env import locks, reference, stacks
+from env.sources import load_settings
 from runtime.tasks.foreseeing import foreseeing
 
 
@@ -13,7 +13,7 @@ def config(_: Context) -> None:
     """Print every setting, its value and where it came from."""
     from runtime.ops import present
 
-    present.console().print(present.settings(describe.describe(load_settings())))
+    present.console().print(present.settings(reference.describe(load_settings())))
 
 
 @task(help={"stack": "npu, vllm, cpu, host or dev; default: the one that is installed"})
@@ -33,7 +33,7 @@ def versions(_: Context, stack: str = "") -> None:
 @foreseeing
 def lock(_: Context) -> None:
     """Resolve env/stacks.toml into the locks under env/locks (needs the package index and the dev stack)."""
-    for path in locking.write_locks():
+    for path in locks.write_locks():
         print(path.name)
 
 
@@ -41,7 +41,7 @@ def lock(_: Context) -> None:
 @foreseeing
 def readme(_: Context) -> None:
     """Write the tables that come from the settings and the stacks into README.md and README.zh-CN.md."""
-    from runtime.ops import readme as writer
+    from env import reference as writer
 
     for path in writer.refresh():
         print(f"{path.name} renewed")

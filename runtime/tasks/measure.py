@@ -6,8 +6,8 @@ from pathlib import Path
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings, under_project
-from runtime.errors import UsageError
+from env.errors import UsageError
+from env.sources import load_settings, under_project
 from runtime.tasks.foreseeing import foreseeing
 
 TIMES = 100  # that a lone clip is transcribed each way

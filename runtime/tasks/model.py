@@ -5,7 +5,7 @@ from pathlib import Path
 from invoke import Context, Exit, task
 from invoke.parser import Argument
 
-from env.loading import load_settings, under_project
+from env.sources import load_settings, under_project
 from runtime.ops.variadic import VariadicTask
 from runtime.tasks.foreseeing import foreseeing
 

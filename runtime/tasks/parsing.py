@@ -11,7 +11,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser import ParserContext
 from invoke.parser.parser import ParseMachine
 
-from runtime.errors import UsageError
+from env.errors import UsageError
 
 _handle = ParseMachine.handle
 

@@ -5,8 +5,8 @@ import sys
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from runtime.ops import stdio
 from runtime.tasks.foreseeing import foreseeing
 

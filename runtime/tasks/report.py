@@ -7,8 +7,8 @@ from invoke import Context, Exit, task
 from invoke.parser import Argument
 from invoke.tasks import Task
 
-from env.loading import load_settings, under_project
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
+from env.sources import load_settings, under_project
 from runtime.tasks.foreseeing import foreseeing
 
 INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C

@@ -7,8 +7,8 @@ import sys
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.tasks.foreseeing import foreseeing
 
 

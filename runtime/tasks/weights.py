@@ -4,7 +4,7 @@ import sys
 
 from invoke import Context, Exit, task
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.tasks.foreseeing import foreseeing
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from env.loading import load_settings
 from env.settings import Settings
+from env.sources import load_settings
 from hub.checkpoint import files
 from hub.orders import known, needed, target
 from hub.server import REPO

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from env.loading import load_settings
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import load_settings
 from hub.faults import LONGEST
 from hub.server import REPO, Hub
-from runtime.errors import KitError
 from runtime.ops.weights import lock
 from runtime.ops.weights.choice import is_needed
 from runtime.ops.weights.facts import Facts, Model

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import flags
 from runtime.measure.clips import Clip

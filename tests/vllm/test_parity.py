@@ -19,7 +19,7 @@ import pytest
 from conftest import PROJECT
 from sounds import Samples, long, originals, varied
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE
 from runtime.engines import Utterance
 from runtime.measure.clips import Clip

@@ -12,7 +12,7 @@ from serving import served
 from talking import Talk, spoken
 from websockets.sync.client import connect
 
-from env.loading import load_settings
+from env.sources import load_settings
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, open_transcriber

@@ -19,10 +19,10 @@ import numpy as np
 import soundfile
 from pydantic import SecretStr
 
+from env.errors import KitError
 from runtime.addresses import authorities
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.engines import Utterance
-from runtime.errors import KitError
 
 PATH = "/v1/chat/completions"
 FRAME = 160  # samples of a feature frame: preprocessor_config.json's hop_length

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import numpy as np
 
+from env.errors import KitError
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.addresses import HOW_TO_TRUST, UNTRUSTED
 from runtime.engines import Utterance
 from runtime.engines.vllm.asking import PATIENCE, SILENCE, ServerFault, ask, cure, fault, harmless
-from runtime.errors import KitError
 from runtime.prompt import Prompter
 from runtime.wording import Wording
 

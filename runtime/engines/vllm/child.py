@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from env.errors import FaultError, KitError
 from runtime.engines.vllm.flags import LOOPBACK, Order
 from runtime.engines.vllm.launcher import STARTER
 from runtime.engines.vllm.logs import Reader
-from runtime.errors import FaultError, KitError
 from runtime.ops.process import identity
 
 GRACE = 5.0  # seconds for a start that is given up to end by itself

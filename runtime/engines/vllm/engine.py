@@ -18,6 +18,7 @@ from functools import partial
 
 import httpx
 
+from env.errors import KitError
 from env.groups.model import EngineName
 from env.settings import Settings
 from runtime.device import Device
@@ -29,7 +30,6 @@ from runtime.engines.vllm.checking import needs
 from runtime.engines.vllm.reading import Reader
 from runtime.engines.vllm.servers import Server, none_ready, roomiest, troubles
 from runtime.engines.vllm.tending import Tender, cancel, end
-from runtime.errors import KitError
 from runtime.wording import Wording
 
 TRIES = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many

@@ -23,15 +23,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from env.errors import UsageError
 from env.field import PREFIX, variable
 from env.groups.vllm import PROMPT_TOKENS, TOKENS_PER_SECOND, segment_tokens
-from env.importing import AUTOLOAD
-from env.loading import exports, under_project
 from env.settings import DEMO, Settings
+from env.sources import exports, under_project
+from env.verify import AUTOLOAD
 from runtime.device import make_operator_cache
 from runtime.engines.vllm.launcher import DEVICE
 from runtime.engines.vllm.places import VISIBLE, Place, places
-from runtime.errors import UsageError
 
 HERE = Path(__file__).resolve().parent
 LAUNCHER, TEMPLATE = HERE / "launcher.py", HERE / "raw.jinja"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
 from runtime.engines.vllm.launcher import IMAGE
-from runtime.errors import UsageError
 from runtime.ops.doctor.npu_smi import numbers
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime import engines
 from runtime.addresses import vllm_servers
@@ -13,7 +14,6 @@ from runtime.engines.stream import Stream
 from runtime.engines.vllm.checking import Found
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.flags import Order
-from runtime.errors import FaultError, KitError
 
 log = logging.getLogger("runtime.engines.vllm")
 

@@ -10,12 +10,12 @@ from functools import partial
 
 import httpx
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.engines.vllm.asking import ServerFault
 from runtime.engines.vllm.checking import TRIED, Needs, UnfitError, examine, healthy
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.servers import Server
-from runtime.errors import KitError
 from runtime.ops.process.crashes import USUAL, Crashes
 
 LOOK_EVERY = 5.0  # seconds between looks at a server that is well

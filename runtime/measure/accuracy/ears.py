@@ -10,10 +10,10 @@ from pathlib import Path
 
 import soundfile
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime import audio
 from runtime.audio import SAMPLE_RATE, Audio, Limits
-from runtime.errors import KitError
 from runtime.measure import where
 from runtime.measure.accuracy import Item
 from runtime.measure.accuracy.ahead import ahead

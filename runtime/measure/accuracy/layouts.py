@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from runtime.errors import KitError, UsageError
+from env.errors import KitError, UsageError
 from runtime.measure.accuracy import Refused, manifest
 from runtime.measure.accuracy.entry import Entry, Listed
 from runtime.measure.accuracy.lines import lines

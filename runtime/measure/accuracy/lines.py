@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 LONGEST = 1 << 20  # bytes of a line; a transcript of hours stays below
 # First bytes → the encoding that they tell.

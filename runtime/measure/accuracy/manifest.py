@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.accuracy import Refused
 from runtime.measure.accuracy.entry import Entry, Listed, UnusableError
 from runtime.measure.accuracy.lines import Line, lines

@@ -17,8 +17,8 @@ from av.audio.stream import AudioStream
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from env.errors import KitError
 from runtime.audio import SAMPLE_RATE, Limits, Samples
-from runtime.errors import KitError
 from runtime.languages import code
 from runtime.measure.accuracy import Item
 from runtime.measure.accuracy.ears import sound

@@ -5,8 +5,8 @@ import json
 import stat
 from pathlib import Path
 
+from env.errors import KitError, UsageError
 from runtime import languages
-from runtime.errors import KitError, UsageError
 from runtime.languages import UnknownLanguageError
 from runtime.measure.accuracy import DataSet, Item, Refused, layouts, manifest
 from runtime.measure.accuracy.entry import Entry, UnusableError

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.accuracy import DataSet, Item, journal
 from runtime.measure.accuracy.journal import Basis, Journal, Outcome
 from runtime.measure.accuracy.published import published

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.figures import Figure
 from runtime.measure.where import Where
 from runtime.transcriber import Transcriber

@@ -21,11 +21,11 @@ from typing import Any, Protocol
 
 import soundfile
 
-from env.loading import load_settings
+from env.errors import KitError
+from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE, Audio
 from runtime.device import Device, open_device
 from runtime.engines import Decoded, Utterance
-from runtime.errors import KitError
 from runtime.measure.bench.child import READY, Done, Job, Order
 from runtime.transcriber import Request, open_transcriber
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.device import Device, is_out_of_memory
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Found
 
 Result = TypeVar("Result")

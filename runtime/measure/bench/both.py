@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from env.errors import KitError
 from env.groups.model import EngineName
 from runtime import audio
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.attempts import turns
 from runtime.measure.bench.child import lack_of_memory, weights

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from env.errors import KitError
 from env.field import note
-from env.loading import PROJECT
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.device import Silicon
-from runtime.errors import KitError
 from runtime.transcriber import Transcriber, model_directory
 
 PROGRAM = "runtime.measure.bench.arms"

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime import audio
 from runtime.audio import Limits
 from runtime.engines import Utterance
-from runtime.errors import KitError
 from runtime.measure.clips import bundled_clips
 from runtime.ops.weights import facts
 from runtime.ops.weights.places import place

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.clients import Clients, Level, clients
 from runtime.measure.figures import figure

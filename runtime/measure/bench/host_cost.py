@@ -13,8 +13,8 @@ from pathlib import Path
 
 import soundfile
 
+from env.errors import KitError
 from runtime.audio import SAMPLE_RATE
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.arms import KIT, QWEN_ASR
 from runtime.measure.bench.child import (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.errors import UsageError
+from env.errors import UsageError
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.comparing import Difference, apart
 from runtime.measure.where import Where

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.bench import Bench, Found
 from runtime.measure.bench.attempts import FAILURES, absent, cut_short, timed
 from runtime.measure.bench.clip import chosen, only

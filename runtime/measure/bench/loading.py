@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from env.loading import exports
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import exports
 from runtime import checkpoint_files
 from runtime.device import Device, keep_torch_npu_out, open_device, trim_heap
 from runtime.engines import Observer
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Found
 from runtime.measure.bench.attempts import FAILURES, absent, timed
 from runtime.measure.bench.clip import chosen

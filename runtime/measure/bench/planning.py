@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from env.errors import KitError, UsageError
 from env.settings import Settings
 from runtime.directories import make_private
-from runtime.errors import KitError, UsageError
 from runtime.measure.bench import Plan, judging
 from runtime.measure.bench.record import FILE, Benchmark, read
 from runtime.measure.bench.run import TABLE

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 
+from env.errors import KitError
 from runtime.device import Silicon
-from runtime.errors import KitError
 from runtime.measure.bench.drawing import GREY, Scene
 from runtime.measure.bench.panels import PLOTS, TITLES, Which
 from runtime.measure.bench.present import headline

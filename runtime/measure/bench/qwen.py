@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from env.loading import PROJECT
+from env.sources import PROJECT
 
 REFERENCE = PROJECT / ".reference"
 ALIGNER, READER = "nagisa", "librosa"

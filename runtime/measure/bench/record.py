@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure import records
 from runtime.measure.bench import Absent, Found, Plan
 from runtime.measure.figures import Figure

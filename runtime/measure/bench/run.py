@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.measure import where
 from runtime.measure.bench import Absent, Bench, Found, Plan
 from runtime.measure.bench.clip import chosen

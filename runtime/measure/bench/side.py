@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.measure import where
 from runtime.measure.apart import Pipe, apart
 from runtime.measure.loopback import ADDRESS, serving

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import soundfile
 
+from env.errors import KitError
 from runtime import audio
 from runtime.audio import SAMPLE_RATE, Audio
-from runtime.errors import KitError
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.arms import FIRST_VALIDATION, KIT, QWEN_ASR
 from runtime.measure.bench.attempts import turns

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.loading import PROJECT
+from env.sources import PROJECT
 from runtime.ops.lifecycle.commands import show
 from runtime.ops.process.identity import Process, ended
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.quantities import Words
 from runtime.measure.records import COMPLETE, Kind
 from runtime.measure.report import child

@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from env import stacks
-from env.describe import describe
+from env.errors import KitError
+from env.reference import describe
 from env.settings import DEMO, Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
-from runtime.errors import KitError
 from runtime.measure.report.record import Facts, File, Image, Weights
 from runtime.measure.where import Where, here
 from runtime.ops.doctor import examine_host

@@ -6,10 +6,10 @@ A process of its own: it opens the device, and gives it back by ending. A vLLM i
 import json
 from dataclasses import asdict
 
-from env.loading import exports, load_settings
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import exports, load_settings
 from runtime.device import Device, open_device
-from runtime.errors import KitError
 from runtime.measure.where import Where, here, of
 from runtime.transcriber import open_transcriber
 

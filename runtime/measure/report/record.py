@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from env.describe import Row
+from env.reference import Row
 from env.stacks import Difference
 from runtime.measure.accuracy.record import Accuracy
 from runtime.measure.bench.record import Benchmark

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from env.loading import under_project
 from env.settings import DEMO, Settings
+from env.sources import under_project
 from runtime.measure import records
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark

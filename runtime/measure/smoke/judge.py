@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.measure.clips import Clip
 from runtime.measure.scoring import error_rate
 from runtime.measure.smoke.hearing import Ask, Hearing

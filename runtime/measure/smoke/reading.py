@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
+from env.errors import KitError
 from runtime import languages
-from runtime.errors import KitError
 
 TIME = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([.,])(\d{3})")
 Kind = TypeVar("Kind")

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from env.errors import KitError
 from runtime.audio import SAMPLE_RATE
-from runtime.errors import KitError
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
 from runtime.measure.scoring import count

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.doctor.checks import CHECKS, Check
 from runtime.ops.doctor.findings import Case, Finding, Outcome, Place, Status
 from runtime.ops.doctor.probes import Host

@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any
 
-from env.loading import exports
+from env.sources import exports
 from env.stacks import compare, installed_version, load_stack
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host

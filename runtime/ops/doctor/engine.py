@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from env.loading import operator_environment
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import operator_environment
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
 from runtime.ops.doctor.redaction import known_secrets, redact

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import under_project
 from runtime.hosts import is_loopback
 from runtime.ops import exposure
 from runtime.ops.doctor import engine, model

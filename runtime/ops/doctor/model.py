@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import under_project
 from env.settings import DEMO
+from env.sources import under_project
 from runtime.addresses import shown
 from runtime.checkpoint_files import check_texts
-from runtime.errors import KitError
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from env.errors import KitError
 from runtime import npu_host
-from runtime.errors import KitError
 from runtime.npu_host import NPU_SMI
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, worst

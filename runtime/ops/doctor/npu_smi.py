@@ -17,13 +17,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.npu_host import NPU_SMI
 from runtime.ops.doctor.probes import NOT_FOUND, Answer, Host
 
 pass
+from env.errors import KitError
 from env.field import variable
-from runtime.errors import KitError
 from runtime.npu_host import NPU_SMI
 
 # Names of more than one word; every other name is one.

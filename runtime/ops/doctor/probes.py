@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from env.loading import PROJECT
-from runtime.errors import UsageError
+from env.errors import UsageError
+from env.sources import PROJECT
 
 RECORDS = "commands"
 PATHS = "paths.txt"  # in RECORDS: a line for each path whose state was asked for

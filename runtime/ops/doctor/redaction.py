@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from env.describe import MASK
+from env.reference import MASK
 from env.settings import Settings
 
 # Shorter values stand for themselves too often: masking "yes" everywhere would help nobody.

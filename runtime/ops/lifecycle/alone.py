@@ -3,9 +3,9 @@
 import contextlib
 from http.client import HTTPException
 
+from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
-from runtime.errors import UsageError
 from runtime.hosts import in_url, is_loopback
 from runtime.listen_address import is_open
 from runtime.ops.doctor import npu_smi

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from env.loading import PROJECT
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import PROJECT
 
 OLD_COMPOSE = "docker-compose"
 

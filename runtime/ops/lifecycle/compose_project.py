@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.loading import PROJECT
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import PROJECT
 from runtime.ops.lifecycle import commands
 from runtime.ops.lifecycle.host import project_name
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.field import variable
-from env.loading import PROJECT, under_project
 from env.settings import Settings
+from env.sources import PROJECT, under_project
 
 FILES = ("keys_file", "admin_key_file", "tls_cert_file", "tls_key_file")  # settings
 TARGET = Path("/kit/given")  # below it the container has them by their paths on the host

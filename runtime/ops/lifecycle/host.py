@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from env.errors import KitError
 from env.field import note, variable
-from env.loading import operator_environment, under_project
 from env.settings import DEMO, Settings
+from env.sources import operator_environment, under_project
 from runtime import demo
 from runtime.directories import make_private
-from runtime.errors import KitError
 from runtime.hosts import in_url, own_names
 from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
 from runtime.npu_host import MANAGER, NPU_SMI

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from env.loading import PROJECT
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from env.stacks import load_stack
-from runtime.errors import KitError
 from runtime.ops.lifecycle.commands import SHORT, DockerError, ask, run
 from runtime.ops.lifecycle.wheels import LOOPBACK, find_links
 from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from env.loading import under_project
 from env.settings import Settings
+from env.sources import under_project
 from runtime.directories import make_private
 from runtime.ops.lifecycle import commands
 from runtime.ops.lifecycle.commands import SHORT

@@ -11,10 +11,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import PROJECT, under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import PROJECT, under_project
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.readiness import EVERY, NotReadyError, container_state, tail

@@ -8,10 +8,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import PROJECT, under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import PROJECT, under_project
 from runtime.ops.lifecycle import commands
 from runtime.ops.lifecycle.compose_project import COMPOSE
 

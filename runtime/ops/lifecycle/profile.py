@@ -1,8 +1,8 @@
 """Which profile a host gets where the operator names none: the one that fits its NPUs."""
 
 from env.field import variable
-from env.loading import load_settings, operator_environment, profile_names
 from env.settings import Settings
+from env.sources import load_settings, operator_environment, profile_names
 from runtime.npu_host import MANAGER, refusal
 from runtime.ops.doctor.npu import signs
 from runtime.ops.doctor.npu_smi import NpuSmiError, profile_for, report

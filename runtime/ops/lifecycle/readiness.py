@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.lifecycle import commands
 from runtime.ops.lifecycle.commands import SHORT
 from runtime.ops.process.health import Health

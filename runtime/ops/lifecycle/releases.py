@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from env.errors import KitError
 from env.field import note, variable
-from env.loading import SettingsError, load_settings, operator_environment, under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import SettingsError, load_settings, operator_environment, under_project
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import commands, host, image
 from runtime.ops.lifecycle.commands import ask, run

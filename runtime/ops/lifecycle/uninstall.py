@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import PROJECT, under_project
 from env.settings import Settings
-from runtime.errors import KitError
+from env.sources import PROJECT, under_project
 from runtime.ops.lifecycle import commands, image, own_compose, releases
 from runtime.ops.lifecycle.compose_project import DIRECTORY_LABEL, PROJECT_LABEL
 from runtime.ops.lifecycle.releases import Release

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from env.errors import KitError
 from env.field import variable
-from env.loading import PROJECT
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime import demo
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.listen_address import ANY_IPV6, local_name
 from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose, releases

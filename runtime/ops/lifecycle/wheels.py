@@ -8,8 +8,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from env.loading import under_project
-from runtime.errors import KitError
+from env.errors import KitError
+from env.sources import under_project
 
 VARIABLE = "PIP_FIND_LINKS"
 LOOPBACK = "127.0.0.1"

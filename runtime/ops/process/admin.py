@@ -6,10 +6,10 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-from env.loading import under_project
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import under_project
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.ops.process.health import opener
 
 TIMEOUT = 10.0  # seconds for an answer; a device that is busy gives its memory back late

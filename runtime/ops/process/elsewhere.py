@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle import alone
 from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 STATE, SUSPENDED = 0, "Tt"  # as START says: by a signal, by a tracer
 START = 19  # of the fields after the command's name in /proc/<pid>/stat: start time; proc(5) counts it as field 22

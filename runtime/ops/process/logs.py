@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.process.identity import Process, ended
 
 MOST_BYTES = 4 << 20  # of a log's end that is looked at

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.process.crashes import Policy
 

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from env.loading import under_project
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import under_project
 from runtime.directories import make_private
-from runtime.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.process.identity import Process
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.loading import PROJECT
+from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime import npu_host
 from runtime.addresses import url
 from runtime.directories import make_private
-from runtime.errors import KitError
 from runtime.hosts import in_url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import elsewhere, record

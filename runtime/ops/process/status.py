@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from env.errors import KitError
 from env.settings import Settings
 from runtime.addresses import url
-from runtime.errors import KitError
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import admin, elsewhere, record
 from runtime.ops.process.elsewhere import Elsewhere

@@ -4,8 +4,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.process import record
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process, ended

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.process.crashes import USUAL, Crashes, Policy
 from runtime.ops.process.identity import Process, words
 from runtime.ops.process.record import Phase, Record

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import Remote, Source
 from runtime.ops.weights.manifest import Manifest, Record
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.choice import FACTS
 from runtime.ops.weights.facts import Clip
 from runtime.ops.weights.hubs import Body, Remote, Source

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from env.loading import PROJECT
+from env.sources import PROJECT
 from runtime.ops.weights.manifest import Manifest, Record, record_from
 
 if sys.version_info >= (3, 11):

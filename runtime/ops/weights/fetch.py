@@ -15,8 +15,8 @@ from threading import Event
 
 from rich.filesize import decimal
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops.weights import hubs, lock, verify
 from runtime.ops.weights.choice import FACTS, LOCK, Difference, absent, choose, differences
 from runtime.ops.weights.facts import Facts

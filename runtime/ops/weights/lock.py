@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.files import write_whole
 from runtime.ops.weights.manifest import Manifest, Record, record_from
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 
 PIECE = 1 << 20  # bytes a read
 OnBytes = Callable[[int], None]

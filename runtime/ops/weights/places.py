@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from env.loading import PROJECT, profile_names, read_profile, under_project
+from env.errors import UsageError
 from env.settings import DEMO, Settings
-from runtime.errors import UsageError
+from env.sources import PROJECT, profile_names, read_profile, under_project
 from runtime.ops.weights.facts import Facts
 
 WEIGHTS = "weights"  # under the project's root

@@ -7,8 +7,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from env.errors import KitError
 from env.settings import Settings
-from runtime.errors import KitError
 from runtime.ops import stdio
 from runtime.ops.present import console, table
 from runtime.ops.weights import facts, lock, verify

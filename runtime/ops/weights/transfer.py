@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import Opener, Remote
 from runtime.ops.weights.hubs.answers import NAME_TIMEOUT, NO_WAY, RangeError, TransientError, UnresolvedError
 from runtime.ops.weights.manifest import Digest, digest

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from env.errors import KitError
 from env.settings import DEMO, Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.errors import KitError
 from runtime.ops.weights import facts, lock
 from runtime.ops.weights.choice import FACTS, differences, is_needed
 from runtime.ops.weights.hubs import Remote

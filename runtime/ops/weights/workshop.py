@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import Remote
 from runtime.ops.weights.places import Place, shown
 

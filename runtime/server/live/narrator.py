@@ -5,10 +5,10 @@ import copy
 from collections import deque
 from dataclasses import dataclass
 
+from env.errors import KitError
 from runtime import languages, segments
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.engines import Decoded, EngineError, Utterance
-from runtime.errors import KitError
 from runtime.live.tape import Tape
 from runtime.live.turn import Turn
 from runtime.server.entry import Account, note_failure

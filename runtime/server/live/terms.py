@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.live.listener import Detection
 from runtime.prompt import is_unicode
 from runtime.server.answering import refused

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
-from env.describe import MASK
+from env.reference import MASK
 from env.settings import DEMO
 from runtime.measure.quantities import Words
 from runtime.measure.records import Head

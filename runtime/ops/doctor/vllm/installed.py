@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.field import variable
-from env.loading import under_project
+from env.sources import under_project
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer

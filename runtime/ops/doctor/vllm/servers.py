@@ -4,14 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from env.errors import UsageError
 from env.field import variable
 from env.groups.vllm import segment_tokens
-from env.loading import under_project
 from env.settings import DEMO, Settings
+from env.sources import under_project
 from runtime.addresses import HOW_TO_TRUST, UNTRUSTED, vllm_servers
 from runtime.checkpoint_files import CheckpointError, read_json
 from runtime.demo import CHECKPOINT
-from runtime.errors import UsageError
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer

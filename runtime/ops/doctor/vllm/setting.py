@@ -3,11 +3,11 @@
 import shlex
 from urllib.parse import urlsplit
 
+from env.errors import UsageError
 from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.addresses import vllm_servers
-from runtime.errors import UsageError
 from runtime.hosts import is_loopback
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together, used_nodes

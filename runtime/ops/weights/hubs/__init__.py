@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.errors import KitError, UsageError
 from runtime.ops.weights.facts import Facts
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Manifest

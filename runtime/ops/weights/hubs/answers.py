@@ -12,8 +12,8 @@ import requests
 import urllib3
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
+from env.errors import KitError
 from runtime import dns
-from runtime.errors import KitError
 from runtime.ops.weights.hubs import READ, Body, Remote, Source
 
 PIECE = 1 << 20  # bytes a read, at most

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
 from runtime.ops.weights.hubs.answers import CHECK, TransientError, refusal, told
 from runtime.ops.weights.hubs.mirror import opened

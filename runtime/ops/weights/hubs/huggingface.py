@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
 from runtime.ops.weights.hubs.answers import CHECK, body, headers, refusal, told
 

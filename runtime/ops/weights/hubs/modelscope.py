@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from runtime.errors import KitError
+from env.errors import KitError
 from runtime.ops.weights.hubs import Body, Listing, Remote, Source
 from runtime.ops.weights.hubs.answers import CHECK, body, failed, headers, refusal, told, untrusted
 

@@ -19,10 +19,9 @@ from typing import Any
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from env.allowed import allowed, is_secret
-from env.field import PREFIX, note, variable
+from env.errors import UsageError
+from env.field import PREFIX, allowed, is_secret, note, variable
 from env.settings import Settings
-from runtime.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROFILES = PROJECT / "env" / "profiles"
