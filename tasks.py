@@ -2,7 +2,7 @@
 
 from invoke import Collection
 
-from runtime.ops import stdio
+from runtime import stdio
 from runtime.tasks import (
     accuracy,
     care,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from env.errors import FaultError, KitError
 from env.verify import AUTOLOAD
-from runtime.directories import make_private
+from runtime.files import make_private
 
 OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
 PROCESS = Path("/proc/self")

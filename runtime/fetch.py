@@ -23,9 +23,8 @@ from typing import IO, Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from env.errors import KitError, UsageError
-from runtime.addresses import shown
-from runtime.hosts import Address, in_url
 from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
+from runtime.urls import Address, in_url, shown
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}

@@ -7,12 +7,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 LINE_EVERY = 5.0  # seconds between plain lines
 PATIENCE = 1.0  # seconds before a wait is worth a line
 SHARE = re.compile(r",? \d+ ?%")
+
+Advance = Callable[[int], None]
+
+PART_LINE_EVERY = 10.0  # seconds between lines about the same part, where output is no terminal
 
 
 class Bar:
@@ -149,3 +162,66 @@ def stages(title: str) -> Iterator[Callable[[str], None]]:
         yield show
     finally:
         status.stop()
+
+
+@contextmanager
+def meter(title: str, total: int, *, done: int = 0) -> Iterator[Advance]:
+    """Show how `title` comes towards `total` bytes, of which `done` need no more work. The function that is yielded
+    takes the bytes that were worked on; from any thread."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _byte_lines(console, title, total, done)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as display:
+        task = display.add_task(title, total=total, completed=done)
+        yield lambda count: display.advance(task, count)
+
+
+def _byte_lines(console: Console, title: str, total: int, done: int) -> Advance:
+    guard = threading.Lock()
+    told, before = time.monotonic(), done
+
+    def advance(count: int) -> None:
+        nonlocal done, told, before
+        with guard:
+            done += count
+            passed = time.monotonic() - told
+            if passed < LINE_EVERY:
+                return
+            speed = max(0.0, (done - before) / passed)
+            left = f", {(total - done) / speed:.0f} s left" if speed else ""
+            told, before = told + passed, done
+        line = f"{title}: {decimal(done)} of {decimal(total)}, {decimal(int(speed))}/s{left}"
+        console.print(line, highlight=False)
+
+    return advance
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Show on standard error what the function that is yielded is told: a line that changes on a terminal, and makes
+    room for others when it is told nothing; elsewhere lines now and then, and one whenever a part begins, which is what
+    stands before a colon."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False), console=console, transient=True, auto_refresh=False
+    ) as display:
+        line = display.add_task("")
+        yield lambda words: display.update(line, description=words, refresh=True)
+
+
+def _lines(console: Console) -> Callable[[str], None]:
+    part, told = "", 0.0
+
+    def show(words: str) -> None:
+        nonlocal part, told
+        begun = words.partition(":")[0]
+        if words and (begun != part or time.monotonic() - told >= PART_LINE_EVERY):
+            part, told = begun, time.monotonic()
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+    return show

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from env.errors import UsageError
-from runtime.hosts import in_url, is_loopback
+from runtime.urls import in_url, is_loopback
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

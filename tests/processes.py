@@ -13,12 +13,12 @@ from engine import free_port
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.ops.process import record
-from runtime.ops.process.crashes import USUAL, Policy
 from runtime.ops.process.health import ask
 from runtime.ops.process.identity import Process, ended
 from runtime.ops.process.start import Started
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.stop import stop
+from runtime.restart_policy import USUAL, Policy
 
 LONG = 60  # seconds after which what is awaited will never come
 

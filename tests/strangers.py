@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from runtime.addresses import shown
 from runtime.fetch import FetchError, anywhere, fetch
-from runtime.hosts import Address
+from runtime.urls import Address, shown
 
 Answer = Callable[["Handler"], None]
 

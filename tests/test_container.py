@@ -19,10 +19,10 @@ from test_server_credentials import Pki, swapped, tls, until
 from env.field import variable
 from env.sources import load_settings
 from env.stacks import load_stack
-from runtime.listen_address import has_ipv6
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import given
 from runtime.ops.lifecycle.limits import PROCESSES
+from runtime.urls import has_ipv6
 from runtime.version import version
 
 UNPRIVILEGED = 10001

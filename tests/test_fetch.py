@@ -8,9 +8,9 @@ import pytest
 from audio_files import made
 from strangers import Handler, get, refusal, self_signed, serving
 
-from runtime.addresses import shown
 from runtime.audio import AudioError, Limits, load
 from runtime.fetch import FetchError
+from runtime.urls import shown
 
 
 def test_the_body_comes_as_it_is() -> None:

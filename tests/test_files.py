@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from env.errors import KitError
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 
 
 def test_written_with_its_folders(tmp_path: Path) -> None:

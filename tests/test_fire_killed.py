@@ -15,9 +15,9 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.measure.clips import Clip
 from runtime.ops.process import record
-from runtime.ops.process.crashes import Policy
 from runtime.ops.process.start import start
 from runtime.ops.process.stop import stop
+from runtime.restart_policy import Policy
 
 CLIENTS = 8
 

@@ -22,14 +22,13 @@ from websockets.typing import Origin
 
 from env.errors import KitError
 from env.sources import SettingsError, load_settings
-from runtime.addresses import url
-from runtime.listen_address import has_ipv6
 from runtime.ops.doctor import machine
 from runtime.ops.lifecycle import alone, host
 from runtime.server.app import create_app
 from runtime.server.life import Life
 from runtime.server.listening import listening
 from runtime.transcriber import Transcriber
+from runtime.urls import has_ipv6, url
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6: ::1 cannot be listened on")
 LIVE = "/health/live"

@@ -10,7 +10,7 @@ from runtime.measure.bench import present as bench
 from runtime.measure.smoke.record import Check, Verdict
 from runtime.ops.doctor import present as doctor
 from runtime.ops.doctor.findings import Finding
-from runtime.ops.present import console, table
+from runtime.tables import console, table
 
 ORDER = "\x1b[2J\x9b2J\u202e[bold]text"
 SHOWN = r"\x1b[2J\x9b2J\u202e[bold]text"

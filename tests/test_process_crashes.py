@@ -13,12 +13,12 @@ from processes import await_end, kill, lines_until, log_of, port_of_its_own, pro
 from env.errors import KitError
 from env.settings import Settings
 from runtime.ops.process import present, record
-from runtime.ops.process.crashes import Policy
 from runtime.ops.process.logs import follow
 from runtime.ops.process.start import NotStartedError
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.status import status
 from runtime.ops.process.stop import stop
+from runtime.restart_policy import Policy
 
 
 @pytest.fixture

@@ -20,11 +20,10 @@ from simulated_npu import environment
 
 from env.settings import Settings
 from runtime.ops.process import record
-from runtime.ops.process.crashes import USUAL, Policy
-from runtime.ops.process.losses import Losses
 from runtime.ops.process.start import SERVE, NotStartedError
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.status import status
+from runtime.restart_policy import USUAL, Losses, Policy
 
 
 @pytest.fixture

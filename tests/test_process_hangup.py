@@ -18,9 +18,9 @@ from websockets.sync.client import connect
 
 from env.settings import Settings
 from runtime.measure.clips import Clip
-from runtime.ops.process.crashes import Policy
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.status import status
+from runtime.restart_policy import Policy
 
 
 @pytest.fixture

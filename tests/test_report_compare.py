@@ -13,7 +13,7 @@ from env.reference import Row
 from runtime.measure import records
 from runtime.measure.report.changes import shown
 from runtime.measure.report.record import Report
-from runtime.ops.present import console
+from runtime.tables import console
 
 
 def text(before: Report, after: Report) -> str:

@@ -29,12 +29,12 @@ from websockets.sync.client import connect
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.addresses import url
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.up import try_curl
 from runtime.ops.process import health
 from runtime.server.tls import read_tls
 from runtime.transcriber import Transcriber
+from runtime.urls import url
 
 Made = Callable[..., dict[str, Any]]  # settings
 

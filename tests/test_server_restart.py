@@ -13,9 +13,9 @@ from simulated_npu import on_npu
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.measure.clips import Clip, bundled_clips
-from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.supervisor import REFUSALS
+from runtime.restart_policy import Crashes, Policy
 from runtime.server.engine import EngineLostError
 
 AT_ONCE, NEVER = Policy(pause=0.0), Policy(pause=3600.0)

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from env.sources import SettingsError, load_settings
-from runtime import hosts
+from runtime import urls
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle import host
 from runtime.server import uploads
@@ -36,11 +36,11 @@ PAGE = "https://notes.example"
 @contextmanager
 def name_server(answer: Callable[[], str]) -> Iterator[None]:
     """It stands in for the house's, which knows this machine's domain."""
-    hosts.own_names.cache_clear()
+    urls.own_names.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getfqdn", answer)
         yield
-    hosts.own_names.cache_clear()
+    urls.own_names.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from vllm_server import LONGEST, StandIn, vllm_server
 
 from runtime.measure.clips import Clip, bundled_clips
 from runtime.ops.process import present
-from runtime.ops.process.crashes import Policy
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.status import status
+from runtime.restart_policy import Policy
 from runtime.transcriber import Transcriber, open_transcriber
 
 AT_ONCE, NEVER = Policy(pause=0.0), Policy(pause=3600.0)

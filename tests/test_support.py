@@ -18,7 +18,7 @@ from env.sources import load_settings
 from runtime.ops import support
 from runtime.ops.doctor import examine
 from runtime.ops.doctor.probes import Host
-from runtime.ops.doctor.redaction import MASK, redact
+from runtime.redaction import MASK, redact
 from runtime.tasks import care
 
 __all__ = ["path"]  # a fixture

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from env.errors import KitError
-from runtime import addresses, fetch, sandbox
+from runtime import fetch, sandbox, urls
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.timeline import Clock
 
@@ -100,7 +100,7 @@ def load(
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
             fetched(source, body, limits=limits)
-            return _load(body, addresses.shown(source), limits, cancellation)
+            return _load(body, urls.shown(source), limits, cancellation)
     if isinstance(source, bytes):
         return _load(io.BytesIO(source), name, limits, cancellation)
     if not isinstance(source, str | Path):

@@ -8,9 +8,9 @@ from rich.table import Table
 from runtime.measure.smoke.record import CHECKS, Check, Verdict
 from runtime.measure.soak import JUDGED, Report
 from runtime.measure.where import Where
-from runtime.ops.present import Mark, table
+from runtime.tables import Severity, table
 
-VERDICTS = {True: Mark("pass", "green"), False: Mark("FAIL", "bold red")}
+VERDICTS = {True: Severity("pass", "green"), False: Severity("FAIL", "bold red")}
 
 
 def verdicts(rows: Iterable[Verdict]) -> Table:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from env.errors import KitError, UsageError
+from runtime.files import write_whole
 from runtime.measure.where import Where
-from runtime.ops.files import write_whole
 
 COMPLETE = "complete"  # Head.ended of a run that did all it was asked to
 

@@ -9,15 +9,16 @@ from urllib.parse import urlsplit
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
+from runtime import stdio
+from runtime.files import write_whole
 from runtime.formats import FORMATS
 from runtime.languages import resolve
 from runtime.loading import loading
-from runtime.ops import piped, stdio
-from runtime.ops.files import write_whole
+from runtime.ops import piped
 from runtime.ops.piped import Piped
-from runtime.ops.stdio import OutputError
 from runtime.progress import progress
 from runtime.prompt import is_unicode
+from runtime.stdio import OutputError
 from runtime.transcriber import Failure, Request, Source
 from runtime.transcript import Transcript
 

@@ -18,7 +18,7 @@ from env.settings import DEMO, Settings
 from env.sources import PROJECT, operator_environment, under_project
 from env.stacks import load_stack
 from runtime import version
-from runtime.directories import make_private
+from runtime.files import make_private
 from runtime.ops import signing
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON

@@ -1,7 +1,7 @@
 """Whether others than this machine reach a server that asks for no key."""
 
 from env.settings import Settings
-from runtime.hosts import is_loopback
+from runtime.urls import is_loopback
 
 ADVICE = "set ASR_API_KEY or ASR_KEYS_FILE; or ASR_HOST=127.0.0.1, behind a proxy that knows its callers"
 

@@ -9,13 +9,13 @@ from env.errors import KitError
 from env.groups.access import LEAST_LETTERS
 from env.settings import Settings
 from env.sources import under_project
-from runtime.hosts import network
 from runtime.server import operators
 from runtime.server.guesses import Guesses
 from runtime.server.keys import Key, Keys, given_key, one_key, read_key, read_keys, unknown
 from runtime.server.origins import read_origins
 from runtime.server.quotas import Caller, share
 from runtime.server.rebinding import ANY, look_up_names, read_hosts
+from runtime.urls import network
 
 
 @dataclass

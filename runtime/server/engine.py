@@ -13,9 +13,9 @@ from env.settings import Settings
 from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Observer
 from runtime.ops.lifecycle.host import stop_seconds
-from runtime.ops.process.crashes import Crashes, Policy
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.supervisor import LOST
+from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd
 from runtime.server.life import Life
 from runtime.server.listening import Listener

@@ -9,9 +9,9 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.types import Scope
 
-from runtime.hosts import network
 from runtime.server.errors import ApiError
 from runtime.server.keys import Key, Keys, digest, given_key
+from runtime.urls import network
 
 MOST = RateLimitItemPerMinute(10)  # wrong keys of one address
 MOST_KNOWN = 10_000  # keys that were looked at, with the addresses that they came from

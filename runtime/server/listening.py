@@ -20,10 +20,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from env.errors import KitError
-from runtime.hosts import in_url, plain
-from runtime.listen_address import ANY_IPV6, addresses
 from runtime.server.connections import BoundedWebSocket, PatientProtocol, Turns
 from runtime.server.tls import Tls
+from runtime.urls import ANY_IPV6, addresses, in_url, plain
 
 BACKLOG = 2048  # connections that wait to be accepted
 # Bytes of a WebSocket's message. The most audio that realtime takes at once, 15 MiB, is 20 MiB in base64. More of it is

@@ -3,10 +3,10 @@
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from runtime.hosts import hostname, is_loopback
 from runtime.server.errors import ApiError
 from runtime.server.guesses import Guesses
 from runtime.server.keys import Keys, unknown
+from runtime.urls import hostname, is_loopback
 
 VARIABLE, FILE_VARIABLE = "ASR_ADMIN_KEY", "ASR_ADMIN_KEY_FILE"
 # What proxies add beside X-Forwarded-*: the standards' own (RFC 7239, RFC 9110), and those of nginx's examples, Envoy,

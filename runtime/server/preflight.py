@@ -10,7 +10,7 @@ from env.sources import under_project
 from env.stacks import active_stack, is_stack
 from runtime import npu_host
 from runtime.checkpoint_files import check_texts
-from runtime.directories import make_private
+from runtime.files import make_private
 from runtime.ops import cann_log
 from runtime.ops.lifecycle.image import cure
 from runtime.ops.weights import verify

@@ -12,8 +12,8 @@ from collections.abc import Container
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from runtime.hosts import hostname, is_loopback, own_names
 from runtime.server.errors import ApiError
+from runtime.urls import hostname, is_loopback, own_names
 
 log = logging.getLogger(__name__)
 

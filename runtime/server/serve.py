@@ -15,10 +15,9 @@ from runtime.ops import exposure
 from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.manifest import MANIFEST
 from runtime.ops.process import record
-from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.identity import Process
-from runtime.ops.process.losses import Losses, forget
+from runtime.restart_policy import USUAL, Losses, Policy, forget, times
 from runtime.server import logs, preflight, systemd
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials

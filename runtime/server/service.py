@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from env.errors import KitError
 from env.settings import Settings
 from runtime import audio, transcript
-from runtime.addresses import shown
 from runtime.audio import TooLongError
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.sandbox import Cancellation
@@ -30,6 +29,7 @@ from runtime.server.stored import Upload, most_in_memory
 from runtime.server.workers import Workers
 from runtime.transcriber import Prepared, Request, Transcriber, limits
 from runtime.transcript import Transcript
+from runtime.urls import shown
 
 # Requests whose audio is in memory, for each utterance of a batch: enough that the engine transformers finds company of
 # like length for each. The others wait with their audio as it came, most of it on disk.

@@ -19,7 +19,6 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from env.settings import Settings
 from runtime import sandbox
-from runtime.hosts import network
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
 from runtime.server import strict_json
 from runtime.server.answering import unless_gone
@@ -29,6 +28,7 @@ from runtime.server.life import life_of
 from runtime.server.service import Service
 from runtime.server.spool import SpooledFile, SpoolFullError
 from runtime.server.stored import Upload, most_in_memory
+from runtime.urls import network
 
 T = TypeVar("T")
 Open = Callable[[], SpooledFile]

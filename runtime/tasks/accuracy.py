@@ -72,8 +72,8 @@ def accuracy(
     from runtime.measure.accuracy import ears, journal, present
     from runtime.measure.accuracy.results import judge, write
     from runtime.measure.accuracy.run import INTERRUPTION, Ask, Listener, picked, run
-    from runtime.ops.present import console
     from runtime.progress import progress, waiting
+    from runtime.tables import console
 
     places = [place for place in data if place]
     if len(places) > 1:

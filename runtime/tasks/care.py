@@ -20,9 +20,9 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
     from runtime.ops.doctor import examine_host, present
     from runtime.ops.doctor.machine import hostname
     from runtime.ops.doctor.probes import Host
-    from runtime.ops.present import console
     from runtime.ops.support import settings_for
     from runtime.progress import waiting
+    from runtime.tables import console
 
     with waiting("Examining") as wait:
         host = Host(Path(root), on_wait=wait.step)

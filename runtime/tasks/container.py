@@ -173,8 +173,8 @@ def _check_up(settings: Settings) -> None:
     from runtime.ops.doctor import examine_host, present
     from runtime.ops.doctor.checks import OWN_FILE
     from runtime.ops.doctor.probes import Host
-    from runtime.ops.present import console
     from runtime.progress import waiting
+    from runtime.tables import console
 
     with waiting("Examining") as wait:
         found = examine_host(settings, Host(on_wait=wait.step), quick=True)

@@ -19,8 +19,8 @@ from runtime.tasks.foreseeing import foreseeing
 def sbom(_: Context, output: str = "", here: bool = False) -> None:
     """Print the software bill of materials (CycloneDX, JSON) of the image that the settings mean."""
     from env.stacks import active_stack
+    from runtime.files import write_whole
     from runtime.ops import manifest
-    from runtime.ops.files import write_whole
     from runtime.ops.lifecycle import image
     from runtime.ops.lifecycle.profile import host_settings
     from runtime.ops.weights import lock

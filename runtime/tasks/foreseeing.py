@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from invoke import Context, Exit
 
 from env.errors import KitError, UsageError
-from runtime.ops import stdio
+from runtime import stdio
 
 WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"
 Body = TypeVar("Body", bound=Callable[..., None])

@@ -11,20 +11,20 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def config(_: Context) -> None:
     """Print every setting, its value and where it came from."""
-    from runtime.ops import present
+    from runtime import tables
 
-    present.console().print(present.settings(reference.describe(load_settings())))
+    tables.console().print(tables.settings(reference.describe(load_settings())))
 
 
 @task(help={"stack": "npu, vllm, cpu, host or dev; default: the one that is installed"})
 @foreseeing
 def versions(_: Context, stack: str = "") -> None:
     """Print installed against pinned versions; exit code 1 on a difference that matters."""
-    from runtime.ops import present
+    from runtime import tables
 
     name = stack or stacks.active_stack()
     differences = stacks.compare(name)
-    present.console().print(present.differences(name, differences))
+    tables.console().print(tables.differences(name, differences))
     if any(difference.severity == "matters" for difference in differences):
         raise Exit(f"{name}: not the pinned stack → python env/install.py {name}", code=1)
 

@@ -83,9 +83,9 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     from runtime.measure import speech
     from runtime.measure import waiting as wait
     from runtime.measure.loopback import serving
-    from runtime.ops.present import console, table
     from runtime.progress import progress
     from runtime.progress import waiting as spinner
+    from runtime.tables import console, table
 
     least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1), ("--waiting", waiting, 0))
     for flag, value, lowest in least:
@@ -139,8 +139,8 @@ def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> 
     from runtime.measure import soak as measure
     from runtime.measure.loopback import ADDRESS, serving
     from runtime.measure.present import soaked
-    from runtime.ops.present import console
     from runtime.progress import progress, waiting
+    from runtime.tables import console
     from runtime.transcriber import open_transcriber
 
     for flag, wrong in (("--minutes", minutes <= 0), ("--clients", clients < 1)):

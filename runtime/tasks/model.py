@@ -33,8 +33,8 @@ def smoke(_: Context, url: str = "") -> None:
     from runtime.measure.smoke.cases import cases
     from runtime.measure.smoke.hearing import hearing
     from runtime.measure.smoke.record import FILE
-    from runtime.ops.present import console
     from runtime.progress import progress, waiting
+    from runtime.tables import console
 
     settings, clock, out = load_settings(), records.Clock(), console()
     title = f"Asking {url}" if url else f"Loading {settings.model}"

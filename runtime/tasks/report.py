@@ -58,7 +58,7 @@ def report(_: Context, lang: str = "en", fresh: bool = False, compare: list[str]
         raise KitError(
             "invoke report", reason, "python env/install.py cpu, or npu; in a container: make shell"
         ) from None
-    from runtime.ops.present import console
+    from runtime.tables import console
 
     if lang not in ("en", "zh"):
         raise UsageError("--lang", f"{lang!r} is neither en nor zh")

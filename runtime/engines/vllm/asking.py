@@ -20,9 +20,9 @@ import soundfile
 from pydantic import SecretStr
 
 from env.errors import KitError
-from runtime.addresses import authorities
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.engines import Utterance
+from runtime.urls import authorities
 
 PATH = "/v1/chat/completions"
 FRAME = 160  # samples of a feature frame: preprocessor_config.json's hop_length

@@ -12,10 +12,10 @@ import numpy as np
 from env.errors import KitError
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
-from runtime.addresses import HOW_TO_TRUST, UNTRUSTED
 from runtime.engines import Utterance
 from runtime.engines.vllm.asking import PATIENCE, SILENCE, ServerFault, ask, cure, fault, harmless
 from runtime.prompt import Prompter
+from runtime.urls import HOW_TO_TRUST, UNTRUSTED
 from runtime.wording import Wording
 
 TRIED = "0.18"  # of vLLM, with which all of this was tried

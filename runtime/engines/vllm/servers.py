@@ -9,11 +9,11 @@ from typing import Literal
 from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime import engines
-from runtime.addresses import vllm_servers
 from runtime.engines.stream import Stream
 from runtime.engines.vllm.checking import Found
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.flags import Order
+from runtime.urls import vllm_servers
 
 log = logging.getLogger("runtime.engines.vllm")
 

@@ -16,7 +16,7 @@ from runtime.engines.vllm.asking import ServerFault
 from runtime.engines.vllm.checking import TRIED, Needs, UnfitError, examine, healthy
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.servers import Server
-from runtime.ops.process.crashes import USUAL, Crashes
+from runtime.restart_policy import USUAL, Crashes
 
 LOOK_EVERY = 5.0  # seconds between looks at a server that is well
 LOOK_AGAIN = 0.5  # seconds before a second look at one that is not, or has not come yet

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from env.errors import KitError
-from runtime.directories import make_private
+from runtime.files import make_private
 from runtime.measure.accuracy import DataSet
 
 Basis = dict[str, str]  # what an outcome depends on, by name: data, model, settings

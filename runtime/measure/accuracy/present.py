@@ -13,7 +13,7 @@ from runtime.measure.accuracy.score import CONFIDENCE, LENGTHS, Bad, Identified,
 from runtime.measure.numbers import UNKNOWN, amount
 from runtime.measure.quantities import Language
 from runtime.measure.scoring import Step, Unit
-from runtime.ops.present import table
+from runtime.tables import table
 
 Say = Callable[[str, str], str]  # English and Chinese → the one that is wanted
 

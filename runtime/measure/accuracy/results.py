@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from env.settings import Settings
+from runtime.files import write_whole
 from runtime.measure import records
 from runtime.measure.accuracy.page import page
 from runtime.measure.accuracy.present import LABELS, markdown, percent
 from runtime.measure.accuracy.record import FILE, Accuracy
 from runtime.measure.accuracy.run import Ask
 from runtime.measure.quantities import Language
-from runtime.ops.files import write_whole
 from runtime.transcriber import limits
 
 DOCUMENT, PAGE = "accuracy.md", "worst.html"

@@ -7,18 +7,18 @@ from pathlib import Path
 from rich.console import Console
 
 from env.settings import Settings
+from runtime.files import write_whole
 from runtime.measure import records
 from runtime.measure.bench import judging, present, sizing
 from runtime.measure.bench.planning import Order
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.run import INTERRUPTED, Listener, run
-from runtime.measure.bench.telling import telling
 from runtime.measure.comparing import Difference, compare
 from runtime.measure.numbers import times
 from runtime.measure.present import ran_on
 from runtime.measure.where import Where
-from runtime.ops.files import write_whole
-from runtime.ops.present import console
+from runtime.progress import telling
+from runtime.tables import console
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.directories import make_private
+from runtime.files import make_private
 from runtime.measure.bench import Plan, judging
 from runtime.measure.bench.record import FILE, Benchmark, read
 from runtime.measure.bench.run import TABLE

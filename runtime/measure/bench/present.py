@@ -13,7 +13,7 @@ from runtime.measure.figures import Figure
 from runtime.measure.numbers import UNKNOWN, amount, times
 from runtime.measure.quantities import PARTS, Language, Words, part_of
 from runtime.measure.where import CALCULATING, Where
-from runtime.ops.present import table
+from runtime.tables import table
 
 SILICON: dict[Silicon, Words] = {
     "NPU": Words("an NPU", "NPU"),

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from env.errors import KitError
+from runtime.files import write_whole
 from runtime.measure import records
 from runtime.measure.bench import Absent, Found, Plan
 from runtime.measure.figures import Figure
 from runtime.measure.quantities import QUANTITIES, Quantity, part_of
 from runtime.measure.records import Form, Head
 from runtime.measure.where import Where
-from runtime.ops.files import write_whole
 
 BENCH = Form("bench", 2)
 FILE = "bench.json"  # its name

@@ -11,7 +11,7 @@ from runtime.measure.accuracy.score import Rate
 from runtime.measure.bench import present
 from runtime.measure.report.record import Report
 from runtime.measure.report.verdicts import QUESTIONS
-from runtime.ops.present import table
+from runtime.tables import table
 
 NONE = "–"
 BESIDE = "Error rates"

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from env.settings import DEMO, Settings
 from env.sources import under_project
+from runtime.files import write_whole
 from runtime.measure import records
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
@@ -21,8 +22,7 @@ from runtime.measure.report.record import FORM, Report
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.ops.doctor.probes import Host
-from runtime.ops.doctor.redaction import known_secrets, redact
-from runtime.ops.files import write_whole
+from runtime.redaction import known_secrets, redact
 
 FOLDER = "report"
 INTERRUPTED = "interrupted"

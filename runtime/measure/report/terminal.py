@@ -9,12 +9,12 @@ from runtime.measure.report.document import Say
 from runtime.measure.report.record import Report, Status
 from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS
-from runtime.ops.present import Mark, table
+from runtime.tables import Severity, table
 
-MARKS: dict[Status, Mark] = {
-    "pass": Mark("pass", "green"),
-    "fail": Mark("FAIL", "bold red"),
-    "not run": Mark("not run", "yellow"),
+MARKS: dict[Status, Severity] = {
+    "pass": Severity("pass", "green"),
+    "fail": Severity("FAIL", "bold red"),
+    "not run": Severity("not run", "yellow"),
 }
 
 

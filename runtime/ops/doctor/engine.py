@@ -11,10 +11,10 @@ from env.settings import Settings
 from env.sources import operator_environment
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
-from runtime.ops.doctor.redaction import known_secrets, redact
 from runtime.ops.lifecycle import own_compose
 from runtime.ops.lifecycle.host import RUNTIME
 from runtime.ops.lifecycle.image import STACK_LABEL
+from runtime.redaction import known_secrets, redact
 
 LOOPING = re.compile(r"Restarting|Dead|.*\(unhealthy\)")
 FAILED = re.compile(r"Exited \((?!0\))")

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.hosts import Address, plain
-from runtime.listen_address import ANY_IPV6, addresses
 from runtime.ops.doctor.probes import Answer
-from runtime.ops.doctor.redaction import redact
+from runtime.redaction import redact
+from runtime.urls import ANY_IPV6, Address, addresses, plain
 
 LISTENING = "0A"  # /proc/net/tcp, column st; include/net/tcp_states.h
 ANY = ipaddress.ip_address(ANY_IPV6)

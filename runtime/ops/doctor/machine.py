@@ -11,7 +11,6 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import under_project
-from runtime.hosts import is_loopback
 from runtime.ops import exposure
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
@@ -21,6 +20,7 @@ from runtime.ops.doctor.npu_smi import numbers
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle.image import image_name
 from runtime.server.tls import read_tls
+from runtime.urls import is_loopback
 
 ARCHITECTURES = ("aarch64", "x86_64")
 GIB = 2**30

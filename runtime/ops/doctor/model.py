@@ -8,12 +8,12 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import DEMO
 from env.sources import under_project
-from runtime.addresses import shown
 from runtime.checkpoint_files import check_texts
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer
 from runtime.ops.weights import facts, verify
+from runtime.urls import shown
 
 # Bytes of Qwen3-ASR-1.7B's files, rounded up: its two safetensors shards are about 4.4 GB.
 TYPICAL_SIZE = 4_700_000_000

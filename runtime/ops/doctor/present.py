@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from rich.table import Table
 from rich.text import Text
 
-from runtime.ops import present
+from runtime import tables
 from runtime.ops.doctor.findings import Finding, Status
 
 MARKS: dict[Status, Text] = {
@@ -20,7 +20,7 @@ MARKS: dict[Status, Text] = {
 
 def table(findings: Iterable[Finding]) -> Table:
     """Every finding: how bad, what was found, what to do."""
-    shown = present.table()
+    shown = tables.table()
     for column in ("", "Code", "Check"):
         shown.add_column(column, no_wrap=True)
     for column in ("Found", "To do"):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runtime import dns
-from runtime.addresses import authorities, shown
 from runtime.ops.doctor.probes import Answer
+from runtime.urls import authorities, shown
 
 if TYPE_CHECKING:
     import requests

@@ -6,12 +6,11 @@ from http.client import HTTPException
 from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
-from runtime.hosts import in_url, is_loopback
-from runtime.listen_address import is_open
 from runtime.ops.doctor import npu_smi
 from runtime.ops.lifecycle import host, monitoring
 from runtime.ops.process import health
 from runtime.ops.process.health import Health
+from runtime.urls import in_url, is_loopback, is_open
 
 ALONE = variable("vllm_alone")
 # What belongs to the API, and would be silently ignored. vLLM asks for a key of its own.

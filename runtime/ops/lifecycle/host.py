@@ -12,18 +12,16 @@ from env.field import note, variable
 from env.settings import DEMO, Settings
 from env.sources import operator_environment, under_project
 from runtime import demo
-from runtime.directories import make_private
-from runtime.hosts import in_url, own_names
-from runtime.listen_address import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6
+from runtime.files import make_private, write_whole
 from runtime.npu_host import MANAGER, NPU_SMI
 from runtime.ops.doctor.npu_smi import numbers
-from runtime.ops.files import write_whole
 from runtime.ops.lifecycle import limits, monitoring
 from runtime.ops.lifecycle.commands import ask
 from runtime.ops.lifecycle.given import FILES, given, given_paths
 from runtime.ops.lifecycle.image import PROXIES, release_name
 from runtime.ops.lifecycle.limits import Load
 from runtime.proxies import is_on_loopback
+from runtime.urls import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6, in_url, own_names
 
 KIT = Path("/kit")  # of docker/Dockerfile
 UNPRIVILEGED = 10001  # likewise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from env.settings import Settings
 from env.sources import under_project
-from runtime.directories import make_private
+from runtime.files import make_private
 from runtime.ops.lifecycle import commands
 from runtime.ops.lifecycle.commands import SHORT
 

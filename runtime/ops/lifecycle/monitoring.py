@@ -15,7 +15,7 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 from runtime.ops.lifecycle import commands, image
 from runtime.ops.lifecycle.readiness import EVERY, NotReadyError, container_state, tail
 

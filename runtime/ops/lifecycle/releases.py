@@ -12,7 +12,7 @@ from env.errors import KitError
 from env.field import note, variable
 from env.settings import Settings
 from env.sources import SettingsError, load_settings, operator_environment, under_project
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 from runtime.ops.lifecycle import commands, host, image
 from runtime.ops.lifecycle.commands import ask, run
 from runtime.ops.lifecycle.compose_project import SERVICE

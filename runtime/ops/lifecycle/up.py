@@ -15,9 +15,7 @@ from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT
 from runtime import demo
-from runtime.addresses import url
-from runtime.listen_address import ANY_IPV6, local_name
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose, releases
 from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.lifecycle.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
@@ -25,6 +23,7 @@ from runtime.ops.lifecycle.image import PROXIES
 from runtime.ops.lifecycle.readiness import START_PERIOD, NotReadyError, State, await_ready
 from runtime.ops.lifecycle.releases import WRITTEN, Release
 from runtime.ops.process import health, record
+from runtime.urls import ANY_IPV6, local_name, url
 
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before

@@ -9,8 +9,8 @@ from typing import Any
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import under_project
-from runtime.addresses import url
 from runtime.ops.process.health import opener
+from runtime.urls import url
 
 TIMEOUT = 10.0  # seconds for an answer; a device that is busy gives its memory back late
 

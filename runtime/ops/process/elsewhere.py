@@ -8,11 +8,11 @@ from pathlib import Path
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.addresses import url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.lifecycle import alone
 from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask, heard
+from runtime.urls import url
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
 TIMEOUT = 2.0  # seconds for a server to say how it is

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 from runtime.ops.process.identity import Process
 
 

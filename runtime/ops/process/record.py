@@ -14,8 +14,7 @@ from typing import Any, Literal
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import under_project
-from runtime.directories import make_private
-from runtime.ops.files import write_whole
+from runtime.files import make_private, write_whole
 from runtime.ops.process.identity import Process
 
 FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid

@@ -11,19 +11,17 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
 from runtime import npu_host
-from runtime.addresses import url
-from runtime.directories import make_private
-from runtime.hosts import in_url
+from runtime.files import make_private
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import elsewhere, record
-from runtime.ops.process.crashes import USUAL, Policy, times
 from runtime.ops.process.health import ask
 from runtime.ops.process.identity import check_handles, ended
 from runtime.ops.process.logs import tail
-from runtime.ops.process.losses import forget
 from runtime.ops.process.record import Place, Record
 from runtime.ops.process.stop import end
 from runtime.ops.process.supervisor import Order
+from runtime.restart_policy import USUAL, Policy, forget, times
+from runtime.urls import in_url, url
 
 SERVE = (sys.executable, "-m", "invoke", "serve")
 EVERY = 0.25  # seconds between two looks

@@ -6,13 +6,13 @@ from typing import Any
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.addresses import url
 from runtime.ops.doctor.listening import listener
 from runtime.ops.process import admin, elsewhere, record
 from runtime.ops.process.elsewhere import Elsewhere
 from runtime.ops.process.health import UNRESPONSIVE, Health, ask
 from runtime.ops.process.logs import last_errors
 from runtime.ops.process.record import Record
+from runtime.urls import url
 
 ERRORS = 5  # lines
 TIMEOUT = 2.0  # seconds to say whether it is ready: with Python's own start, a status takes 5 at most

@@ -18,10 +18,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.ops.process.crashes import USUAL, Crashes, Policy
 from runtime.ops.process.identity import Process, words
 from runtime.ops.process.record import Phase, Record
 from runtime.ops.process.rotation import remove_older, rotate
+from runtime.restart_policy import USUAL, Crashes, Policy
 
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 STOPS = {signal.SIGTERM, signal.SIGINT}

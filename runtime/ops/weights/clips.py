@@ -13,9 +13,9 @@ from runtime.ops.weights.hubs import Body, Remote, Source
 from runtime.ops.weights.hubs.answers import check_name
 from runtime.ops.weights.hubs.mirror import opened
 from runtime.ops.weights.manifest import digest
-from runtime.ops.weights.meter import meter
 from runtime.ops.weights.places import shown
 from runtime.ops.weights.transfer import Download, Patience, patiently
+from runtime.progress import meter
 
 PATIENCE = Patience(attempts=1)  # an intranet has no way to them, and nobody waits for them
 

@@ -25,11 +25,11 @@ from runtime.ops.weights.hubs import Hub, Listing, Remote
 from runtime.ops.weights.hubs.answers import check_name, other_contents
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Digest, Manifest, Record, digest
-from runtime.ops.weights.meter import Advance, meter
 from runtime.ops.weights.places import Place, place, shown
 from runtime.ops.weights.shards import check_whole
 from runtime.ops.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
 from runtime.ops.weights.workshop import Workshop, workshop
+from runtime.progress import Advance, meter
 
 MARGIN = 256 << 20  # bytes that stay free
 CHECKING = "Checking what is there"

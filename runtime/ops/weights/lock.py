@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from env.errors import KitError
-from runtime.ops.files import write_whole
+from runtime.files import write_whole
 from runtime.ops.weights.manifest import Manifest, Record, record_from
 
 if sys.version_info >= (3, 11):

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops import stdio
-from runtime.ops.present import console, table
+from runtime import stdio
 from runtime.ops.weights import facts, lock, verify
-from runtime.ops.weights.meter import meter
 from runtime.ops.weights.places import DEMO, place, shown
 from runtime.ops.weights.verify import Row
+from runtime.progress import meter
+from runtime.tables import console, table
 
 
 def verify_weights(settings: Settings, *, write_lock: bool) -> None:

@@ -9,7 +9,6 @@ from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import DEMO, Settings
 from env.sources import under_project
-from runtime.addresses import HOW_TO_TRUST, UNTRUSTED, vllm_servers
 from runtime.checkpoint_files import CheckpointError, read_json
 from runtime.demo import CHECKPOINT
 from runtime.ops.doctor.findings import Case, Outcome
@@ -17,6 +16,7 @@ from runtime.ops.doctor.npu import together
 from runtime.ops.doctor.probes import NOT_RECORDED, Answer
 from runtime.ops.doctor.reach import reach, session
 from runtime.ops.doctor.vllm import releases
+from runtime.urls import HOW_TO_TRUST, UNTRUSTED, vllm_servers
 
 PATIENCE = 10.0  # seconds for an answer
 # Any text that a template other than the raw one would put something around. Its first and last token are special ones:

@@ -7,11 +7,10 @@ from env.errors import UsageError
 from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
-from runtime.addresses import vllm_servers
-from runtime.hosts import is_loopback
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together, used_nodes
 from runtime.ops.doctor.vllm.installed import has_vllm, no_vllm
+from runtime.urls import is_loopback, vllm_servers
 
 ENGINE, STACK, URL = variable("engine"), variable("stack"), variable("vllm_url")
 

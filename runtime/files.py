@@ -5,7 +5,18 @@ import tempfile
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.directories import make_private
+
+MODE = 0o700  # transcripts, logs and records are for who runs the kit
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory, and those above it that are not there, for their owner alone; one that is there stays as it is.
+
+    Raises OSError.
+    """
+    if not directory.parent.exists():
+        make_private(directory.parent)
+    directory.mkdir(mode=MODE, exist_ok=True)
 
 
 def write_whole(path: Path, content: str, *, mode: int = 0o666) -> None:

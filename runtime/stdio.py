@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from env.errors import KitError
-from runtime.escaping import escaped
+from runtime.redaction import escaped
 
 
 class OutputError(KitError):

@@ -10,20 +10,20 @@ from rich.text import Text
 
 from env.reference import Row
 from env.stacks import Difference
-from runtime.escaping import escaped
+from runtime.redaction import escaped
 
 WIDTH = 160  # columns, where output goes to a file or pipe; rich would assume 80 and fold the texts
 
 
 @dataclass(frozen=True)
-class Mark:
+class Severity:
     """How a state is shown."""
 
     word: str
     style: str
 
 
-SEVERITIES = {"same": Mark("same", "green"), "harmless": Mark("harmless", "yellow"), "matters": Mark("MATTERS", "red")}
+SEVERITIES = {"same": Severity("same", "green"), "harmless": Severity("harmless", "yellow"), "matters": Severity("MATTERS", "red")}
 
 
 class _Console(Console):
