@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from env.sources import load_settings
-from runtime.ops.lifecycle import commands, host
+from runtime.host import docker
+from runtime.ops.lifecycle import host
 
 Fake = Callable[[str, str], None]
 A2 = "atlas-800-a2"
@@ -27,7 +28,7 @@ def faking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         path.chmod(0o755)
 
     # Which compose there is, is asked once: not for the tests that come after.
-    monkeypatch.setattr(commands, "compose", functools.cache(commands.compose.__wrapped__))
+    monkeypatch.setattr(docker, "compose", functools.cache(docker.compose.__wrapped__))
     return make
 
 

@@ -12,9 +12,9 @@ from engine import free_port
 
 from env.settings import Settings
 from env.sources import load_settings
+from runtime.host.local_client import ask_health
+from runtime.host.processes import Process, ended
 from runtime.ops.process import record
-from runtime.ops.process.health import ask
-from runtime.ops.process.identity import Process, ended
 from runtime.ops.process.start import Started
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.stop import stop
@@ -68,7 +68,7 @@ def await_end(process: Process) -> None:
 def await_ready(url: str) -> None:
     """Wait until the server at `url` is ready."""
     until = time.monotonic() + LONG
-    while ask(url).status != "ready":
+    while ask_health(url).status != "ready":
         assert time.monotonic() < until, f"{url} is not ready"
         time.sleep(0.05)
 

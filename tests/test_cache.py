@@ -11,8 +11,9 @@ from simulated_npu import on_npu
 from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import PROJECT, load_settings
+from runtime.host import local_client
 from runtime.ops import cache, cann_log
-from runtime.ops.process import admin, record
+from runtime.ops.process import record
 from runtime.ops.weights.places import Place
 from runtime.server import preflight
 
@@ -208,7 +209,7 @@ def test_the_cache_of_a_server_that_does_not_answer(tmp_path: Path, monkeypatch:
         record.take(lock)
         with pytest.raises(KitError, match=f"the server on port {settings.port}: does not answer.*invoke status"):
             cache.clear_device(settings, dry_run=False)
-    monkeypatch.setattr(admin, "TIMEOUT", 0.1)
+    monkeypatch.setattr(local_client, "TIMEOUT", 0.1)
     with (
         socket.create_server(("127.0.0.1", settings.port)),
         pytest.raises(KitError, match=f"{settings.port}/admin/cache: does not answer: timed out"),

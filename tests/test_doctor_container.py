@@ -10,9 +10,9 @@ from simulated_npu import environment
 
 from env.sources import load_settings
 from env.stacks import load_stack
+from runtime.host.probe import Host
 from runtime.ops.doctor import Finding, container, examine
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.probes import Host
 
 INSIDE = {"ASR_PROFILE": "atlas-800-a2"}  # what compose hands on
 INFO = "ascend_toolkit_install.info"

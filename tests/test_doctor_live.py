@@ -24,9 +24,9 @@ from hub.copies import put, settings
 from test_doctor_probes import path, script
 
 from env.sources import load_settings
+from runtime.host.probe import Host
 from runtime.ops.doctor import engine, examine, examine_host, machine, model, npu
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.reach import reach
 
 __all__ = ["path"]  # a fixture

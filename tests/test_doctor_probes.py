@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_hosts import answer, fault, write
 
-from runtime.ops.doctor.probes import Answer, Host, State, parse_states, states_text
+from runtime.host.probe import Answer, Host, State, parse_states, states_text
 
 
 def script(folder: Path, name: str, text: str) -> None:

@@ -14,9 +14,9 @@ from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, kit_containe
 from env.field import note
 from env.settings import Settings
 from env.sources import PROJECT, load_settings, profile_names
+from runtime.host.probe import Host
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm import installed
 
 OURS = {"Engine", "vLLM", "qwen-asr", "Audio for vLLM", "Graphs", "Model length", "Memory share"}

@@ -14,8 +14,8 @@ from vllm_server import StandIn, vllm_server
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.demo import CHECKPOINT
+from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm.servers import servers
 from runtime.transcriber import Transcriber, open_transcriber
 

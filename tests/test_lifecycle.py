@@ -12,9 +12,9 @@ from hosting import A2, Fake, an_a2, described, faking
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT, load_settings
-from runtime.ops.doctor import npu_smi
-from runtime.ops.doctor.probes import Host
-from runtime.ops.lifecycle import commands, host, image, monitoring, profile
+from runtime.host import docker, npu_smi
+from runtime.host.probe import Host
+from runtime.ops.lifecycle import host, image, monitoring, profile
 from runtime.ops.lifecycle.compose_project import COMPOSE
 
 
@@ -187,9 +187,9 @@ def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fak
 
 
 def test_compose_v1_accepts_both_files_together(second: Path) -> None:
-    if not commands.ask(["docker-compose", "version", "--short"]):
+    if not docker.ask(["docker-compose", "version", "--short"]):
         pytest.skip("docker-compose is not installed")
-    command = ["docker-compose", *commands.files(COMPOSE, second), "config", "--quiet"]
+    command = ["docker-compose", *docker.files(COMPOSE, second), "config", "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -241,7 +241,7 @@ def test_npus_that_no_profile_fits_ask_for_one(root: Path, reference: Path) -> N
 def test_no_docker_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KitError, match="docker: is not installed"):
-        commands.check_engine()
+        docker.check_engine()
 
 
 @pytest.mark.parametrize(
@@ -254,29 +254,29 @@ def test_no_docker_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def test_an_engine_that_cannot_be_reached_is_told(words: str, advice: str, fake: Fake) -> None:
     fake("docker", f"echo '{words}' >&2; exit 1")
     with pytest.raises(KitError, match=advice):
-        commands.check_engine()
+        docker.check_engine()
 
 
 def test_compose_v2_is_used_where_it_is_installed(fake: Fake) -> None:
     fake("docker", '[ "$1 $2" = "compose version" ] && echo 2.29.1')
-    assert commands.compose() == ("docker", "compose")
+    assert docker.compose() == ("docker", "compose")
 
 
 def test_compose_v1_is_used_where_there_is_no_other(fake: Fake) -> None:
     fake("docker", "exit 1")
     fake("docker-compose", "echo 1.29.2")
-    assert commands.compose() == ("docker-compose",)
+    assert docker.compose() == ("docker-compose",)
 
 
 def test_no_compose_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake("docker", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(KitError, match="docker-compose-plugin"):
-        commands.compose()
+        docker.compose()
 
 
 def test_what_is_run_is_shown_first(capfd: pytest.CaptureFixture[str]) -> None:
-    commands.run(["echo", "two words", str(PROJECT / "docker" / "compose.yaml")])
+    docker.run(["echo", "two words", str(PROJECT / "docker" / "compose.yaml")])
     shown = capfd.readouterr()
     assert shown.err.strip() == "$ echo 'two words' docker/compose.yaml"
     assert "two words" in shown.out
@@ -284,4 +284,4 @@ def test_what_is_run_is_shown_first(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_command_that_fails_is_told() -> None:
     with pytest.raises(KitError, match="exit code 3"):
-        commands.run(["sh", "-c", "exit 3"])
+        docker.run(["sh", "-c", "exit 3"])

@@ -16,8 +16,8 @@ from vllm_server import StandIn, vllm_server
 from env.errors import UsageError
 from env.sources import load_settings
 from runtime.engines.vllm import asking, flags, places
+from runtime.host.local_client import Health
 from runtime.ops.lifecycle import alone, host, image, up
-from runtime.ops.process.health import Health
 from runtime.transcriber import Transcriber
 
 ALONE = {"ASR_PROFILE": A2, "ASR_STACK": "vllm", "ASR_VLLM_ALONE": "yes"}

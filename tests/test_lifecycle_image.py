@@ -15,8 +15,8 @@ from env.errors import KitError
 from env.sources import load_settings
 from env.stacks import load_stack
 from runtime import version
+from runtime.host.docker import DockerError
 from runtime.ops.lifecycle import image
-from runtime.ops.lifecycle.commands import DockerError
 from runtime.ops.weights import lock, manifest
 from runtime.server import preflight
 

@@ -17,12 +17,12 @@ from processes import port_of_its_own, stand_in
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host import docker as readiness
+from runtime.host.docker import DockerError, NotReadyError
+from runtime.host.local_client import Health
 from runtime.ops.doctor.checks import OWN_FILE
-from runtime.ops.lifecycle import compose_project, host, kept_logs, readiness, releases, up
-from runtime.ops.lifecycle.commands import DockerError
-from runtime.ops.lifecycle.readiness import NotReadyError
+from runtime.ops.lifecycle import compose_project, host, kept_logs, releases, up
 from runtime.ops.process import elsewhere
-from runtime.ops.process.health import Health
 
 CONTAINER = "c" * 64
 RUNS = {"State": {"Status": "running", "ExitCode": 0}, "RestartCount": 0}

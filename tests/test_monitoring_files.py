@@ -15,7 +15,8 @@ from kustomize import load
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.ops.lifecycle import commands, host, monitoring
+from runtime.host import docker
+from runtime.ops.lifecycle import host, monitoring
 from runtime.ops.lifecycle.compose_project import COMPOSE
 
 DASHBOARD = monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json"
@@ -133,12 +134,12 @@ def test_what_cannot_be_written_is_named(watched: Settings, tmp_path: Path) -> N
 
 
 def test_nobody_but_this_host_reaches_them_and_they_may_do_nothing(watched: Settings, tmp_path: Path) -> None:
-    if not commands.ask(["docker-compose", "version", "--short"]):
+    if not docker.ask(["docker-compose", "version", "--short"]):
         pytest.skip("docker-compose is not installed")
     opened = watched.model_copy(update={"host": "0.0.0.0"})
     command = [
         "docker-compose",
-        *commands.files(COMPOSE, host.write_host_file(opened)),
+        *docker.files(COMPOSE, host.write_host_file(opened)),
         "--profile",
         monitoring.PROFILE,
     ]

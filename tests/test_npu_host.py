@@ -9,9 +9,9 @@ from invoking import assert_refused, invoke
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime import npu_host
+from runtime.host import npu_host
+from runtime.host.probe import Host
 from runtime.ops.doctor import Finding, examine
-from runtime.ops.doctor.probes import Host
 from runtime.ops.lifecycle import profile
 from runtime.server import preflight
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, Report, Usage, parse, profile_for
+from runtime.host.npu_smi import Chip, NpuSmiError, Process, Report, Usage, parse, profile_for
 
 SAMPLES = PROJECT / "tests" / "npu_smi"
 

@@ -15,10 +15,11 @@ from test_support import texts, unpacked
 
 from env.errors import KitError
 from env.sources import load_settings
+from runtime.host import docker as commands
 from runtime.ops import support
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import OWN_FILE
-from runtime.ops.lifecycle import commands, host, own_compose, up
+from runtime.ops.lifecycle import host, own_compose, up
 from runtime.ops.lifecycle.compose_project import COMPOSE
 
 PAGES = {name: (PROJECT / "docker" / name).read_text("utf-8") for name in ("HARDENING.md", "HARDENING.zh-CN.md")}

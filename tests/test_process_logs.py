@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from env.errors import KitError
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 from runtime.ops.process.logs import follow, last_errors, tail
 from runtime.ops.process.rotation import rotate
 

@@ -9,8 +9,8 @@ from processes import lines_until, log_of, port_of_its_own, processes, start
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host.processes import Process
 from runtime.ops.process import record
-from runtime.ops.process.identity import Process
 from runtime.ops.process.logs import follow
 from runtime.ops.process.status import status
 from runtime.ops.process.stop import stop

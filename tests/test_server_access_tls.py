@@ -29,10 +29,10 @@ from websockets.sync.client import connect
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host import local_client
+from runtime.host.tls import read_tls
 from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.up import try_curl
-from runtime.ops.process import health
-from runtime.server.tls import read_tls
 from runtime.transcriber import Transcriber
 from runtime.urls import url
 
@@ -128,7 +128,7 @@ def test_what_asks_the_server_itself_asks_over_https(transcriber: Transcriber, f
     with served(transcriber, **made) as server:
         settings = server.service.settings.model_copy(update={"port": server.listener.port})
         assert url(settings) == server.url
-        assert health.ask(url(settings)).status == "ready"
+        assert local_client.ask_health(url(settings)).status == "ready"
         environment = {"ASR_PORT": str(settings.port), "ASR_TLS_CERT_FILE": str(made["tls_cert_file"])}
         command = [sys.executable, "-I", "docker/healthcheck.py"]
         asked = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)

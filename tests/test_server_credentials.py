@@ -29,8 +29,8 @@ from talking import talking
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host import local_client
 from runtime.measure.clips import Clip
-from runtime.ops.process import admin
 from runtime.server import credentials
 from runtime.server.access import read_access
 from runtime.transcriber import Transcriber
@@ -378,17 +378,17 @@ def test_the_admin_keys_file_is_read_again_and_read_by_admin_calls(transcriber: 
     write(file, "first-admin-key")
     with served(transcriber, admin_key_file=file) as server:
         settings = server.service.settings.model_copy(update={"port": server.listener.port})
-        assert admin.call(settings, "GET", "/admin/status")
+        assert local_client.call(settings, "GET", "/admin/status")
         write(file, "second-admin-key")
         until(lambda: server.get("/admin/status", headers=bearer("first-admin-key")).status_code == 401)
-        assert admin.call(settings, "GET", "/admin/status")
+        assert local_client.call(settings, "GET", "/admin/status")
         file.write_text("short", encoding="utf-8")
         with pytest.raises(KitError, match="set ASR_ADMIN_KEY or ASR_ADMIN_KEY_FILE as for the server"):
-            admin.call(settings, "GET", "/admin/status")
+            local_client.call(settings, "GET", "/admin/status")
         assert server.get("/admin/status", headers=bearer("second-admin-key")).status_code == 200
         file.unlink()
         with pytest.raises(KitError, match=r"ASR_ADMIN_KEY_FILE: .* cannot be read"):
-            admin.call(settings, "GET", "/admin/status")
+            local_client.call(settings, "GET", "/admin/status")
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from tree import bare_environment
 from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
+from runtime.host.processes import Process
 from runtime.measure.clips import Clip
 from runtime.ops.process.farewell import Farewell
-from runtime.ops.process.identity import Process
 from runtime.server.app import create_app
 from runtime.server.engine import drain
 from runtime.server.life import Life

@@ -15,9 +15,9 @@ from test_doctor_probes import path, script
 
 from env.errors import KitError
 from env.sources import load_settings
+from runtime.host.probe import Host
 from runtime.ops import support
 from runtime.ops.doctor import examine
-from runtime.ops.doctor.probes import Host
 from runtime.redaction import MASK, redact
 from runtime.tasks import care
 

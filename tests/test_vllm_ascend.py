@@ -20,8 +20,8 @@ from env.sources import PROJECT, load_settings
 from env.stacks import compare, load_stack
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import flags, launcher
+from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Case
-from runtime.ops.doctor.probes import Host
 from runtime.ops.doctor.vllm import device, inside, installed, releases
 from runtime.ops.doctor.vllm.setting import length
 

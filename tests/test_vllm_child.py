@@ -23,7 +23,7 @@ from vllm_package import child, order
 from env.errors import FaultError, KitError
 from runtime.engines.vllm.child import Child
 from runtime.engines.vllm.logs import Reader
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 from runtime.server.signals import StoppedError
 
 STAGES = [

@@ -19,8 +19,9 @@ from env.sources import PROJECT, operator_environment, under_project
 from env.stacks import load_stack
 from runtime import version
 from runtime.files import make_private
+from runtime.host import docker
 from runtime.ops import signing
-from runtime.ops.lifecycle import commands, image
+from runtime.ops.lifecycle import image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON
 from runtime.ops.weights import verify
 
@@ -47,7 +48,7 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
     """
     if settings.bundle_key:
         signing.check(under_project(settings.bundle_key))
-    commands.check_engine()
+    docker.check_engine()
     built, name = image.image_name(settings), image.release_name(settings)
     if not image.labels(built):
         raise BundleError(built, "is not on this host", "make build, or make pull")
@@ -82,7 +83,7 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
 
 
 def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    yield "Saving the image", lambda: commands.run(["docker", "save", "--output", str(part / "image.tar"), name])
+    yield "Saving the image", lambda: docker.run(["docker", "save", "--output", str(part / "image.tar"), name])
     yield "Packing the kit", lambda: pack_kit(part / "kit.tar")
     if settings.model != DEMO:
         yield "Adding the weights", lambda: _add_weights(settings, part / "weights")
@@ -97,7 +98,7 @@ def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Cal
 def pack_kit(target: Path) -> None:
     """Write the kit's files into a tar: those of a clone, or of an unpacked bundle, which has no git, without what was
     made there and what operators put there. Raises OSError where it cannot be written."""
-    listing = commands.ask(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    listing = docker.ask(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
     names = sorted(filter(None, listing.split("\0"))) or list(_files())
     with tarfile.open(target, "w") as archive:
         for name in filter(_is_kit, names):

@@ -10,9 +10,10 @@ from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import PROJECT, exports, under_project
 from runtime.device import Emptied, _mib, empty, open_device
+from runtime.host import local_client
+from runtime.host.processes import listener
 from runtime.ops import cann_log
-from runtime.ops.doctor.listening import listener
-from runtime.ops.process import admin, record
+from runtime.ops.process import record
 from runtime.ops.weights import facts
 from runtime.ops.weights.places import Place, place, shown
 from runtime.ops.weights.workshop import Workshop, workshop
@@ -100,7 +101,7 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
     has the model in another process.
     """
     server = f"the server on port {settings.port}"
-    told = admin.call(settings, "GET" if dry_run else "POST", "/admin/cache")
+    told = local_client.call(settings, "GET" if dry_run else "POST", "/admin/cache")
     if told is not None:
         try:
             return f"{Emptied(**told)} ({server})"

@@ -13,7 +13,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from env.settings import Settings
-from runtime.ops.lifecycle.commands import DockerError, check_engine, show
+from runtime.host.docker import DockerError, check_engine, show
 from runtime.ops.lifecycle.host import KIT
 from runtime.ops.lifecycle.image import NAME, image_name, labels
 from runtime.ops.manifest import MANIFEST, Manifest, Package, parse_manifest

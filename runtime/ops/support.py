@@ -25,9 +25,9 @@ from env.settings import Settings
 from env.sources import load_settings, operator_environment, under_project
 from env.stacks import active_stack, installed_versions
 from runtime.files import make_private
+from runtime.host.probe import PATHS, RECORDS, Host, run_command, states_text, unheard
 from runtime.ops.doctor import Finding, engine, examine_host, present
 from runtime.ops.doctor.machine import hostname
-from runtime.ops.doctor.probes import PATHS, RECORDS, Host, run_command, states_text, unheard
 from runtime.ops.lifecycle.profile import host_settings
 from runtime.redaction import known_secrets, redact
 from runtime.version import version

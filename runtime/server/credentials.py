@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import under_project
+from runtime.host.tls import Tls, read_tls
 from runtime.server.access import known_keys, read_access
-from runtime.server.tls import Tls, read_tls
 
 EVERY = 2.0  # seconds between two looks at the files
 STILL_LOOKING = 1.0  # seconds for a look to end; a network's file system may keep it for ever

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 from prometheus_client.process_collector import ProcessCollector
 
 from runtime.engines import Observer
-from runtime.server.tls import Tls
+from runtime.host.tls import Tls
 
 # Bounds of buckets, in seconds unless told otherwise. They are closest where an answer of Qwen3-ASR-1.7B on an Ascend
 # 910B4 is expected: 0.73 s for a clip of 4.2 s (RTF 0.175), of which each of some 20 tokens is 0.03 s.

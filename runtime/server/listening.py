@@ -20,8 +20,8 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from env.errors import KitError
+from runtime.host.tls import Tls
 from runtime.server.connections import BoundedWebSocket, PatientProtocol, Turns
-from runtime.server.tls import Tls
 from runtime.urls import ANY_IPV6, addresses, in_url, plain
 
 BACKLOG = 2048  # connections that wait to be accepted

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host.processes import Process
 from runtime.ops import exposure
 from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.manifest import MANIFEST
 from runtime.ops.process import record
 from runtime.ops.process.farewell import Farewell
-from runtime.ops.process.identity import Process
 from runtime.restart_policy import USUAL, Losses, Policy, forget, times
 from runtime.server import logs, preflight, systemd
 from runtime.server.app import create_app

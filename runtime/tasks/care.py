@@ -17,9 +17,9 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False) -> None:
     """Examine the host, or the container that this runs in; exit code 1 if a check fails."""
+    from runtime.host.probe import Host
     from runtime.ops.doctor import examine_host, present
     from runtime.ops.doctor.machine import hostname
-    from runtime.ops.doctor.probes import Host
     from runtime.ops.support import settings_for
     from runtime.progress import waiting
     from runtime.tables import console
@@ -43,8 +43,8 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
 def support_bundle(_: Context, output: str = "") -> None:
     """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
     from env.sources import under_project
+    from runtime.host.probe import Host
     from runtime.ops import support
-    from runtime.ops.doctor.probes import Host
     from runtime.progress import waiting
 
     settings = support.settings_for(Host())

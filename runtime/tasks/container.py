@@ -14,9 +14,10 @@ from runtime.tasks.foreseeing import foreseeing
 @foreseeing
 def build(_: Context) -> None:
     """Build the image."""
-    from runtime.ops.lifecycle import commands, image
+    from runtime.host import docker
+    from runtime.ops.lifecycle import image
 
-    commands.check_engine()
+    docker.check_engine()
     image.build(_settings())
 
 
@@ -25,9 +26,10 @@ def build(_: Context) -> None:
 def pull(_: Context) -> None:
     """Pull the image that ASR_IMAGE names, or the base that the image is built on, and print what pins it."""
     from env.field import variable
-    from runtime.ops.lifecycle import commands, image
+    from runtime.host import docker
+    from runtime.ops.lifecycle import image
 
-    commands.check_engine()
+    docker.check_engine()
     settings = _settings()
     image.pull(settings)
     setting, name = ("image", settings.image) if settings.image else ("base_image", image.base_image(settings))
@@ -73,11 +75,12 @@ def restart(_: Context) -> None:
 @foreseeing
 def rollback(_: Context) -> None:
     """Go back to the image that served before, with the settings that it ran with."""
-    from runtime.ops.lifecycle import commands, releases
+    from runtime.host import docker
+    from runtime.ops.lifecycle import releases
     from runtime.ops.lifecycle import up as lifecycle
     from runtime.progress import stages
 
-    commands.check_engine()
+    docker.check_engine()
     settings = _settings()
     release = releases.before(settings)
     # Its own compose file is on record, and not what is there by that name now.
@@ -113,7 +116,7 @@ def shell(_: Context) -> None:
 def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
     """Ask, then remove what the kit has put on this host, but not weights and settings."""
     from env.errors import UsageError
-    from runtime.ops.doctor.probes import Host
+    from runtime.host.probe import Host
     from runtime.ops.lifecycle import uninstall as removal
     from runtime.ops.support import settings_for
 
@@ -170,9 +173,9 @@ def _up(settings: Settings, *, anew: bool = False) -> None:
 def _check_up(settings: Settings) -> None:
     """Print what the doctor finds amiss at a glance, and an operator's own compose file; go no further where it must
     not."""
+    from runtime.host.probe import Host
     from runtime.ops.doctor import examine_host, present
     from runtime.ops.doctor.checks import OWN_FILE
-    from runtime.ops.doctor.probes import Host
     from runtime.progress import waiting
     from runtime.tables import console
 
@@ -187,10 +190,10 @@ def _check_up(settings: Settings) -> None:
 
 
 def _compose(*words: str) -> None:
-    from runtime.ops.lifecycle import commands
+    from runtime.host import docker
     from runtime.ops.lifecycle import up as lifecycle
 
-    commands.check_engine()
+    docker.check_engine()
     lifecycle.compose(load_settings(), *words)
 
 

@@ -52,7 +52,7 @@ def status(_: Context, json: bool = False) -> None:
 @foreseeing
 def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     """Print the end of the server's log."""
-    from runtime.ops.lifecycle import commands
+    from runtime.host import docker
     from runtime.ops.process import elsewhere, record
     from runtime.ops.process import logs as reading
 
@@ -60,7 +60,7 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     spot = record.place(settings)
     if not record.is_held(spot.lock):
         if container := elsewhere.container(settings):
-            return commands.run(container.logs(lines, follow=follow))
+            return docker.run(container.logs(lines, follow=follow))
         elsewhere.refuse(settings, "logs")
     process = record.look(spot).process if follow else None
     try:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 
 PARENT, GROUP = 1, 2  # of the fields after the command's name in /proc/<pid>/stat, see proc(5)
 ENGINE = "VLLM::EngineCore"  # how vLLM names the process that has the model

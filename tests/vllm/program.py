@@ -18,7 +18,7 @@ from processes import kill
 from serving import PATIENCE, TRANSCRIPTIONS
 from tree import bare_environment
 
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 
 from .processes import group, vllms
 

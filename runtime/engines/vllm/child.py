@@ -20,7 +20,7 @@ from env.errors import FaultError, KitError
 from runtime.engines.vllm.flags import LOOPBACK, Order
 from runtime.engines.vllm.launcher import STARTER
 from runtime.engines.vllm.logs import Reader
-from runtime.ops.process import identity
+from runtime.host import processes
 
 GRACE = 5.0  # seconds for a start that is given up to end by itself
 LAST_STEPS = 2.0  # seconds for what the API server leaves behind to end by itself, before it is killed
@@ -154,7 +154,7 @@ class Child:
                 code = process.wait()
                 self._process = None
             reading.join(LAST_WORDS)
-            return identity.words(code)
+            return processes.words(code)
 
     def _read(self, lines: IO[str]) -> None:
         """Until all who could write have ended: what is not read would hold them up."""

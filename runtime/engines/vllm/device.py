@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.device import Device, DeviceError, Memory, Silicon
-from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, report
-from runtime.ops.doctor.probes import Host
+from runtime.host.npu_smi import Chip, NpuSmiError, report
+from runtime.host.probe import Host
 
 PROC = Path("/proc")
 SIZE = re.compile(r"^(Vm(?:RSS|HWM)):\s+(\d+) kB", re.MULTILINE)

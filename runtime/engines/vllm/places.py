@@ -9,7 +9,7 @@ from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
 from runtime.engines.vllm.launcher import IMAGE
-from runtime.ops.doctor.npu_smi import numbers
+from runtime.host.npu_smi import numbers
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0
 DEVICES = Path("/dev")

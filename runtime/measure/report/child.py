@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.sources import PROJECT
-from runtime.ops.lifecycle.commands import show
-from runtime.ops.process.identity import Process, ended
+from runtime.host.docker import show
+from runtime.host.processes import Process, ended
 
 INTERRUPTED = 130  # the exit code of a task that Ctrl-C ended
 DEADLINE = 60.0  # seconds for a task to write what it has once it is interrupted

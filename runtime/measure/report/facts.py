@@ -13,15 +13,16 @@ from env.reference import describe
 from env.settings import DEMO, Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.device import Device
+from runtime.host import docker
+from runtime.host.npu_smi import Report as NpuSmi
+from runtime.host.npu_smi import report as npu_smi
+from runtime.host.probe import Host, run_command
 from runtime.measure.report.record import Facts, File, Image, Weights
 from runtime.measure.where import Where, here
 from runtime.ops.doctor import examine_host
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version
-from runtime.ops.doctor.npu_smi import Report as NpuSmi
-from runtime.ops.doctor.npu_smi import report as npu_smi
-from runtime.ops.doctor.probes import Host, run_command
-from runtime.ops.lifecycle import commands, image
+from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
 from runtime.ops.weights import facts as known
 from runtime.ops.weights.manifest import digest
@@ -105,7 +106,7 @@ def _image(settings: Settings) -> Image:
             written=told.written,
         )
     name = image.image_name(settings)
-    text = commands.ask(["docker", "image", "inspect", "--format", "{{json .}}", name])
+    text = docker.ask(["docker", "image", "inspect", "--format", "{{json .}}", name])
     if not text:
         return Image(place="host", name=name)
     found: dict[str, Any] = json.loads(text)

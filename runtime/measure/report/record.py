@@ -5,13 +5,13 @@ from typing import Literal
 
 from env.reference import Row
 from env.stacks import Difference
+from runtime.host.npu_smi import Report as NpuSmi
 from runtime.measure.accuracy.record import Accuracy
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.quantities import Words
 from runtime.measure.records import Form, Head
 from runtime.measure.smoke.record import Smoke
 from runtime.ops.doctor.findings import Finding
-from runtime.ops.doctor.npu_smi import Report as NpuSmi
 
 FORM = Form("report", 2)
 

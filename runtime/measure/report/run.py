@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from env.settings import DEMO, Settings
 from env.sources import under_project
 from runtime.files import write_whole
+from runtime.host.probe import Host
 from runtime.measure import records
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
@@ -21,7 +22,6 @@ from runtime.measure.report.evidence import Obtained, Part
 from runtime.measure.report.record import FORM, Report
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
-from runtime.ops.doctor.probes import Host
 from runtime.redaction import known_secrets, redact
 
 FOLDER = "report"

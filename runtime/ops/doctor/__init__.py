@@ -4,9 +4,9 @@ from pathlib import Path
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host.probe import Host
 from runtime.ops.doctor.checks import CHECKS, Check
 from runtime.ops.doctor.findings import Case, Finding, Outcome, Place, Status
-from runtime.ops.doctor.probes import Host
 
 __all__ = ["Finding", "Status", "examine", "examine_host"]
 

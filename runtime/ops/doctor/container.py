@@ -8,8 +8,8 @@ from typing import Any
 
 from env.sources import exports
 from env.stacks import compare, installed_version, load_stack
+from runtime.host.probe import NOT_RECORDED, Answer, Host
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 
 # Where CANN is: from 8.5 in cann-<version>, before in ascend-toolkit/<version>. The file is the one that Huawei's
 # installation guide tells to look into.

@@ -4,11 +4,11 @@ import os
 import re
 
 from env.stacks import load_stack
+from runtime.host.probe import Answer, Host
 from runtime.ops.doctor import compatibility
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.doctor.npu import used_nodes
-from runtime.ops.doctor.probes import Answer, Host
 from runtime.ops.lifecycle.host import NPU_DEVICES, NPU_MOUNTS, user
 
 INSTALLED = "/etc/ascend_install.info"

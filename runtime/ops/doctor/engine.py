@@ -9,8 +9,8 @@ from typing import Any
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import operator_environment
+from runtime.host.probe import NOT_FOUND, NOT_RECORDED, Answer, Host
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
-from runtime.ops.doctor.probes import NOT_FOUND, NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle import own_compose
 from runtime.ops.lifecycle.host import RUNTIME
 from runtime.ops.lifecycle.image import STACK_LABEL

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from env.settings import DEMO, Settings
-from runtime.ops.doctor.probes import Host
+from runtime.host.probe import Host
 
 Status = Literal["pass", "warn", "fail"]
 Place = Literal["host", "container"]

@@ -11,15 +11,15 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import under_project
+from runtime.host.npu_smi import numbers
+from runtime.host.probe import NOT_RECORDED, Answer, Host
+from runtime.host.processes import listener
+from runtime.host.tls import read_tls
 from runtime.ops import exposure
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
-from runtime.ops.doctor.listening import listener
 from runtime.ops.doctor.npu import used_nodes
-from runtime.ops.doctor.npu_smi import numbers
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 from runtime.ops.lifecycle.image import image_name
-from runtime.server.tls import read_tls
 from runtime.urls import is_loopback
 
 ARCHITECTURES = ("aarch64", "x86_64")

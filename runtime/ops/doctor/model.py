@@ -9,9 +9,9 @@ from env.field import variable
 from env.settings import DEMO
 from env.sources import under_project
 from runtime.checkpoint_files import check_texts
+from runtime.host.probe import NOT_RECORDED, Answer
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer
 from runtime.ops.weights import facts, verify
 from runtime.urls import shown
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from env.errors import KitError
-from runtime import npu_host
-from runtime.npu_host import NPU_SMI
+from runtime.host import npu_host
+from runtime.host.npu_host import NPU_SMI
+from runtime.host.npu_smi import Chip, NpuSmiError, Process, _command, numbers, profile_for, report
+from runtime.host.probe import NOT_RECORDED, Answer, Host
 from runtime.ops.doctor import engine, model
 from runtime.ops.doctor.findings import Case, Outcome, worst
-from runtime.ops.doctor.npu_smi import Chip, NpuSmiError, Process, _command, numbers, profile_for, report
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer, Host
 
 ELSEWHERE = "the servers of ASR_VLLM_URL have the model"
 LOST = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runtime import dns
-from runtime.ops.doctor.probes import Answer
+from runtime.host.probe import Answer
 from runtime.urls import authorities, shown
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ from http.client import HTTPException
 from env.errors import UsageError
 from env.field import variable
 from env.settings import Settings
-from runtime.ops.doctor import npu_smi
+from runtime.host import local_client, npu_smi
+from runtime.host.local_client import Health
 from runtime.ops.lifecycle import host, monitoring
-from runtime.ops.process import health
-from runtime.ops.process.health import Health
 from runtime.urls import in_url, is_loopback, is_open
 
 ALONE = variable("vllm_alone")
@@ -43,7 +42,7 @@ def ask(url: str) -> Health:
     """The health of the vLLM at `url`, which is on this machine: ready, or loading."""
     with (
         contextlib.suppress(OSError, HTTPException),
-        health.opener().open(url + host.VLLM_HEALTH, timeout=health.TIMEOUT),
+        local_client.opener().open(url + host.VLLM_HEALTH, timeout=local_client.HEALTH_TIMEOUT),
     ):
         return Health("ready", "ready")
     return Health("starting", "loading")

@@ -6,7 +6,7 @@ from pathlib import Path
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
-from runtime.ops.lifecycle import commands
+from runtime.host import docker
 from runtime.ops.lifecycle.host import project_name
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
@@ -58,7 +58,7 @@ def containers(settings: Settings, service: str = "", *, timeout: float = TIMEOU
     """The containers of the port's project, or of one of its services, running or not. Raises DockerError where Docker
     does not tell within `timeout` seconds."""
     command = ["docker", "ps", "--all", "--no-trunc", "--format", FORM, *filters(settings, service)]
-    return [Container(*line.split("\t")) for line in commands.answer(command, timeout=timeout).splitlines()]
+    return [Container(*line.split("\t")) for line in docker.answer(command, timeout=timeout).splitlines()]
 
 
 def container_id(settings: Settings, service: str = SERVICE) -> str:

@@ -13,10 +13,10 @@ from env.settings import DEMO, Settings
 from env.sources import operator_environment, under_project
 from runtime import demo
 from runtime.files import make_private, write_whole
-from runtime.npu_host import MANAGER, NPU_SMI
-from runtime.ops.doctor.npu_smi import numbers
+from runtime.host.docker import ask
+from runtime.host.npu_host import MANAGER, NPU_SMI
+from runtime.host.npu_smi import numbers
 from runtime.ops.lifecycle import limits, monitoring
-from runtime.ops.lifecycle.commands import ask
 from runtime.ops.lifecycle.given import FILES, given, given_paths
 from runtime.ops.lifecycle.image import PROXIES, release_name
 from runtime.ops.lifecycle.limits import Load

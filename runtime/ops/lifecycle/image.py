@@ -12,7 +12,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
 from env.stacks import load_stack
-from runtime.ops.lifecycle.commands import SHORT, DockerError, ask, run
+from runtime.host.docker import SHORT, DockerError, ask, run
 from runtime.ops.lifecycle.wheels import LOOPBACK, find_links
 from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
 from runtime.version import version

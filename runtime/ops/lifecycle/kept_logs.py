@@ -12,8 +12,8 @@ from pathlib import Path
 from env.settings import Settings
 from env.sources import under_project
 from runtime.files import make_private
-from runtime.ops.lifecycle import commands
-from runtime.ops.lifecycle.commands import SHORT
+from runtime.host import docker
+from runtime.host.docker import SHORT
 
 MIB = 1 << 20
 LAST_LINES = 30.0  # seconds for the rest of a log, once its container has ended
@@ -57,7 +57,7 @@ def kept(settings: Settings, container: str) -> Iterator[None]:
 
 
 def _ask(container: str, form: str) -> str:
-    return commands.ask(["docker", "inspect", "--type", "container", "--format", form, container])
+    return docker.ask(["docker", "inspect", "--type", "container", "--format", form, container])
 
 
 def _begin(following: "subprocess.Popen[bytes]", output: int, *, ended: bool) -> None:

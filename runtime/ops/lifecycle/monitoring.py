@@ -16,8 +16,9 @@ from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
 from runtime.files import write_whole
-from runtime.ops.lifecycle import commands, image
-from runtime.ops.lifecycle.readiness import EVERY, NotReadyError, container_state, tail
+from runtime.host import docker
+from runtime.host.docker import EVERY, NotReadyError, container_state, tail
+from runtime.ops.lifecycle import image
 
 PROFILE = "monitoring"  # of docker/compose.yaml, whose services these are
 FILES = PROJECT / "docker" / "monitoring"
@@ -70,7 +71,7 @@ def prepare(settings: Settings) -> None:
     """Have the images, and write what both read. Raises KitError."""
     for name in (settings.prometheus_image, settings.grafana_image):
         if not image.labels(name):
-            commands.run(["docker", "pull", name], advice=OTHER_IMAGES)
+            docker.run(["docker", "pull", name], advice=OTHER_IMAGES)
     write(settings)
 
 

@@ -12,7 +12,7 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
-from runtime.ops.lifecycle import commands
+from runtime.host import docker
 from runtime.ops.lifecycle.compose_project import COMPOSE
 
 VARIABLE = variable("compose_file")
@@ -71,7 +71,7 @@ def _merge(own: Path) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as second:
         json.dump(SECOND, second)
         second.flush()
-        command = [*commands.compose(), *commands.files(COMPOSE, Path(second.name), own), "config"]
+        command = [*docker.compose(), *docker.files(COMPOSE, Path(second.name), own), "config"]
         try:
             result = subprocess.run(
                 command,

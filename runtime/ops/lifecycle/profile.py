@@ -3,10 +3,10 @@
 from env.field import variable
 from env.settings import Settings
 from env.sources import load_settings, operator_environment, profile_names
-from runtime.npu_host import MANAGER, refusal
+from runtime.host.npu_host import MANAGER, refusal
+from runtime.host.npu_smi import NpuSmiError, profile_for, report
+from runtime.host.probe import Host
 from runtime.ops.doctor.npu import signs
-from runtime.ops.doctor.npu_smi import NpuSmiError, profile_for, report
-from runtime.ops.doctor.probes import Host
 
 NO_NPU = "cpu"
 

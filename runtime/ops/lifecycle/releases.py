@@ -13,8 +13,9 @@ from env.field import note, variable
 from env.settings import Settings
 from env.sources import SettingsError, load_settings, operator_environment, under_project
 from runtime.files import write_whole
-from runtime.ops.lifecycle import commands, host, image
-from runtime.ops.lifecycle.commands import ask, run
+from runtime.host import docker
+from runtime.host.docker import ask, run
+from runtime.ops.lifecycle import host, image
 from runtime.ops.lifecycle.compose_project import SERVICE
 
 KEPT = 3  # releases of a port, and images of this clone
@@ -126,7 +127,7 @@ def named(release: Release) -> Release:
     """The release with a name that means its very image, which a tag that moved on does not."""
     if image.identity(release.image) == release.image_id:
         return release
-    digits = release.image_id.rpartition(":")[2][: commands.SHORT]
+    digits = release.image_id.rpartition(":")[2][: docker.SHORT]
     name = f"{image.NAME}:{KEPT_TAG}{digits}"
     image.tag(release.image_id, name)
     described = json.loads(release.files[WRITTEN])

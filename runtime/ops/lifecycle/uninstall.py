@@ -16,7 +16,8 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
-from runtime.ops.lifecycle import commands, image, own_compose, releases
+from runtime.host import docker
+from runtime.ops.lifecycle import image, own_compose, releases
 from runtime.ops.lifecycle.compose_project import DIRECTORY_LABEL, PROJECT_LABEL
 from runtime.ops.lifecycle.releases import Release
 from runtime.ops.process import record
@@ -49,7 +50,7 @@ def find(settings: Settings, *, everything: bool) -> list[Part]:
     ]
     found += _units()
     try:
-        commands.check_engine()
+        docker.check_engine()
         found += _of_docker(settings)
     except KitError as error:
         found.append(Part("what is in Docker", partial(_refuse, error), True))
@@ -153,7 +154,7 @@ def _releases(settings: Settings) -> Iterator[Release]:
 
 def _list(words: list[str], filters: list[str], form: str = "{{.Names}}") -> list[str]:
     options = [word for each in filters for word in ("--filter", each)]
-    return commands.ask(["docker", *words, *options, "--format", form]).splitlines()
+    return docker.ask(["docker", *words, *options, "--format", form]).splitlines()
 
 
 def _remove_container(name: str) -> None:

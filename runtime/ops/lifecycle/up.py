@@ -16,13 +16,13 @@ from env.settings import Settings
 from env.sources import PROJECT
 from runtime import demo
 from runtime.files import write_whole
-from runtime.ops.lifecycle import alone, commands, host, image, kept_logs, monitoring, own_compose, releases
-from runtime.ops.lifecycle.commands import DockerError
+from runtime.host import docker, local_client
+from runtime.host.docker import START_PERIOD, DockerError, NotReadyError, State, await_ready
+from runtime.ops.lifecycle import alone, host, image, kept_logs, monitoring, own_compose, releases
 from runtime.ops.lifecycle.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
 from runtime.ops.lifecycle.image import PROXIES
-from runtime.ops.lifecycle.readiness import START_PERIOD, NotReadyError, State, await_ready
 from runtime.ops.lifecycle.releases import WRITTEN, Release
-from runtime.ops.process import health, record
+from runtime.ops.process import record
 from runtime.urls import ANY_IPV6, local_name, url
 
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
@@ -63,7 +63,7 @@ def up(
     ServesAgainError; where nothing did, the server is stopped, so that it does not start again and again.
     """
     alone.check(settings)
-    commands.check_engine()
+    docker.check_engine()
     own_containers(settings)
     image.ensure(settings)
     image.check_stack(settings)
@@ -112,13 +112,13 @@ def down(settings: Settings) -> bool:
     """Drain the server, and remove the containers and their network, which Docker tells by their label; returns False
     where there was none. What Prometheus has recorded is kept, and what `make rollback` goes back to. Raises KitError
     where they are another clone's."""
-    commands.check_engine()
+    docker.check_engine()
     if found := [container.name for container in own_containers(settings)]:
         with kept_logs.kept(settings, container_id(settings)):
-            commands.run(["docker", "stop", *found])
-            commands.run(["docker", "rm", *found])
-    if networks := commands.ask(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
-        commands.run(["docker", "network", "rm", *networks])
+            docker.run(["docker", "stop", *found])
+            docker.run(["docker", "rm", *found])
+    if networks := docker.ask(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
+        docker.run(["docker", "network", "rm", *networks])
     monitoring.remove(settings)
     host.host_file(settings).unlink(missing_ok=True)
     return bool(found)
@@ -128,7 +128,7 @@ def serving(settings: Settings) -> Serving | None:
     """What serves on the port, as far as it can be run again: it has become ready, and its files are there. What is not
     on record is described by compose's files as they are now. Raises KitError where they cannot be read."""
     written, container = _text(host.host_file(settings)), container_id(settings)
-    found = commands.ask(["docker", "inspect", "--type", "container", container]) if container else ""
+    found = docker.ask(["docker", "inspect", "--type", "container", container]) if container else ""
     if not found or written is None:
         return None
     (entry,) = json.loads(found)
@@ -150,7 +150,7 @@ def serving(settings: Settings) -> Serving | None:
 def compose(settings: Settings, *words: str, advice: str = "") -> None:
     """Run a compose command on this host's server. Raises DockerError if there never was one, or if it fails: then with
     `advice`."""
-    commands.run(_compose(settings, *words), advice=advice)
+    docker.run(_compose(settings, *words), advice=advice)
 
 
 def compose_files(settings: Settings) -> list[Path]:
@@ -170,7 +170,7 @@ def try_curl(settings: Settings) -> None:
     else:
         command += ["--form", f"file=@{CLIP}", f"{url(settings)}/v1/audio/transcriptions"]
     if shutil.which("curl"):
-        commands.run(command)
+        docker.run(command)
         print()
 
 
@@ -179,12 +179,12 @@ def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> lis
     if not second.exists():
         advice = record.advice(settings) or "make up"
         raise DockerError(second.name, "is not there: no server was started on this port", advice)
-    options = ["--project-name", host.project_name(settings), *commands.files(*(files or compose_files(settings)))]
+    options = ["--project-name", host.project_name(settings), *docker.files(*(files or compose_files(settings)))]
     if files:
         options += ["--project-directory", str(COMPOSE.parent)]
     if monitoring.wanted(settings):
         options += ["--profile", monitoring.PROFILE]
-    return [*commands.compose(), *options, *words]
+    return [*docker.compose(), *options, *words]
 
 
 def _text(path: Path) -> str | None:
@@ -213,8 +213,8 @@ def _unless_refused(written: Path) -> Iterator[None]:
 
 def _check_files(settings: Settings) -> None:
     """Raises DockerError, after compose has said why, where it does not take its files."""
-    if not commands.ask(_compose(settings, "config", "--services")):
-        commands.run(_compose(settings, "config", "--quiet"))
+    if not docker.ask(_compose(settings, "config", "--services")):
+        docker.run(_compose(settings, "config", "--quiet"))
 
 
 @contextmanager
@@ -280,7 +280,7 @@ def _run(
         raise KitError(str(written), f"cannot be replaced: {error.strerror}") from None
     words = _compose(settings, *command, SERVICE, files=[*files[:WRITTEN], written, *files[WRITTEN + 1 :]])
     with kept_logs.kept(settings, container_id(settings)):
-        commands.run(words, environment=environment, advice=OTHER_PORTS)
+        docker.run(words, environment=environment, advice=OTHER_PORTS)
 
 
 def _up_command(before: Serving | None, after: Release) -> list[str]:
@@ -296,13 +296,13 @@ def _grace(release: Release) -> int:
 def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]) -> None:
     """Return when the port's container is ready as the release is; from then on it survives a reboot."""
     container, service = container_id(settings), release.service
-    ask = alone.ask if "command" in service else health.ask
+    ask = alone.ask if "command" in service else local_client.ask_health
     published = str(service["ports"][0]).removesuffix(f"{settings.port}:{settings.port}").rstrip(":").strip("[]")
     scheme = "https" if variable("tls_cert_file") in service["environment"] else "http"
     address = f"{scheme}://{local_name(published or ANY_IPV6)}:{settings.port}"
     start = str(service.get("healthcheck", {}).get("start_period", START_PERIOD))
     await_ready(container, partial(ask, address), on_stage=on_stage, limit=float(start.removesuffix("s")))
-    commands.run(["docker", "update", "--restart", ONCE_READY, container])
+    docker.run(["docker", "update", "--restart", ONCE_READY, container])
 
 
 def _change(settings: Settings, before: Serving | None, after: Release) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops.doctor.listening import listener
+from runtime.host.local_client import UNRESPONSIVE, Health, ask_health, heard
+from runtime.host.processes import listener
 from runtime.ops.lifecycle import alone
 from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers
-from runtime.ops.process.health import UNRESPONSIVE, Health, ask, heard
 from runtime.urls import url
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
@@ -46,7 +46,7 @@ def find(settings: Settings) -> Elsewhere | None:
     if found:
         health = None
         if found.running:
-            health = alone.ask(url(settings)) if settings.vllm_alone else ask(url(settings), timeout=TIMEOUT)
+            health = alone.ask(url(settings)) if settings.vllm_alone else ask_health(url(settings), timeout=TIMEOUT)
         return Elsewhere(str(found), health, "make down", "make restart", "make logs", found)
     holder = listener(settings.host, settings.port).output
     health = heard(url(settings), timeout=TIMEOUT) if holder else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.files import write_whole
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 
 
 @dataclass(frozen=True)

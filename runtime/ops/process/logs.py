@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.ops.process.identity import Process, ended
+from runtime.host.processes import Process, ended
 
 MOST_BYTES = 4 << 20  # of a log's end that is looked at
 EVERY = 0.25  # seconds between two looks at a log that is followed

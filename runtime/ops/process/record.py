@@ -15,7 +15,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import under_project
 from runtime.files import make_private, write_whole
-from runtime.ops.process.identity import Process
+from runtime.host.processes import Process
 
 FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 PATIENCE = 5.0  # seconds that a start may take to put its processes on record

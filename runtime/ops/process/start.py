@@ -10,12 +10,11 @@ from pathlib import Path
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
-from runtime import npu_host
 from runtime.files import make_private
-from runtime.ops.doctor.listening import listener
+from runtime.host import npu_host
+from runtime.host.local_client import ask_health
+from runtime.host.processes import check_handles, ended, listener
 from runtime.ops.process import elsewhere, record
-from runtime.ops.process.health import ask
-from runtime.ops.process.identity import check_handles, ended
 from runtime.ops.process.logs import tail
 from runtime.ops.process.record import Place, Record
 from runtime.ops.process.stop import end
@@ -139,7 +138,7 @@ def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None],
         raise KitError(f"the server on {last.url}", reason, "invoke stop waits for it, then invoke start")
     over = process is None
     while process and last and not over:
-        health = ask(last.url)
+        health = ask_health(last.url)
         last = Record.read(spot.record) or last
         if health.status == "ready" and last.server and last.phase == "running":
             return Started(last.url, last.server.pid, last.log, already)

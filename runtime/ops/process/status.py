@@ -6,10 +6,11 @@ from typing import Any
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops.doctor.listening import listener
-from runtime.ops.process import admin, elsewhere, record
+from runtime.host import local_client
+from runtime.host.local_client import UNRESPONSIVE, Health, ask_health
+from runtime.host.processes import listener
+from runtime.ops.process import elsewhere, record
 from runtime.ops.process.elsewhere import Elsewhere
-from runtime.ops.process.health import UNRESPONSIVE, Health, ask
 from runtime.ops.process.logs import last_errors
 from runtime.ops.process.record import Record
 from runtime.urls import url
@@ -85,7 +86,7 @@ def status(settings: Settings) -> Status:
         return Status("unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record")
     errors = tuple(last_errors(last.log, ERRORS, start=last.log_start))
     server = last.server if last.server and last.server.alive else None
-    health = ask(last.url, timeout=TIMEOUT) if server else Health(stage="")
+    health = ask_health(last.url, timeout=TIMEOUT) if server else Health(stage="")
     stage = health.stage
     if server and server.suspended:
         stage = f"{stage}: its process is suspended (SIGSTOP) → kill -CONT {server.pid}"
@@ -114,7 +115,7 @@ def _state(last: Record, health: Health) -> str:
 def _told(settings: Settings) -> dict[str, Any]:
     """What the server tells operators; nothing where it takes us for none."""
     try:
-        return admin.call(settings, "GET", "/admin/status", timeout=DETAILS_TIMEOUT) or {}
+        return local_client.call(settings, "GET", "/admin/status", timeout=DETAILS_TIMEOUT) or {}
     except KitError:
         return {}
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.host.processes import Process, ended
 from runtime.ops.process import record
 from runtime.ops.process.farewell import Farewell
-from runtime.ops.process.identity import Process, ended
 from runtime.ops.process.record import Place
 
 MARGIN = 5.0  # seconds that a server may take to end once it has drained for as long as it may

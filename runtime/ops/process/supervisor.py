@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.ops.process.identity import Process, words
+from runtime.host.processes import Process, words
 from runtime.ops.process.record import Phase, Record
 from runtime.ops.process.rotation import remove_older, rotate
 from runtime.restart_policy import USUAL, Crashes, Policy

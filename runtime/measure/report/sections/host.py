@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from env.settings import DEMO
+from runtime.host.npu_smi import Report as NpuSmi
+from runtime.host.npu_smi import Usage
 from runtime.measure.numbers import amount
 from runtime.measure.report.document import Block, Cell, Code, Mark, Paragraph, Say, Section, Table, Tone
 from runtime.measure.report.record import Report
 from runtime.ops.doctor.findings import Finding
-from runtime.ops.doctor.npu_smi import Report as NpuSmi
-from runtime.ops.doctor.npu_smi import Usage
 
 # The doctor's checks that are about the NPU and its software, by their codes.
 NPU_CHECKS = ("ASR-D12", *(f"ASR-D2{number}" for number in range(10)), "ASR-D40", "ASR-D42", "ASR-D43")

@@ -5,11 +5,11 @@ import re
 
 from env.field import variable
 from env.stacks import load_stack
+from runtime.host.npu_smi import Chip, profile_for
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import holders, known_chips, needed, room, together, used_nodes
-from runtime.ops.doctor.npu_smi import Chip, profile_for
 from runtime.ops.doctor.vllm.installed import another_image
 
 PROFILE_310P = "atlas-300i-duo"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from env.field import variable
 from env.sources import under_project
+from runtime.host.probe import NOT_RECORDED, Answer
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.findings import Case, Outcome, Status
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer
 from runtime.ops.doctor.vllm import inside, releases
 
 PATIENCE = 60.0  # seconds; a sitecustomize that imports qwen_asr, and with it vLLM, takes ten

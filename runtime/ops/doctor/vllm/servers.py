@@ -11,9 +11,9 @@ from env.settings import DEMO, Settings
 from env.sources import under_project
 from runtime.checkpoint_files import CheckpointError, read_json
 from runtime.demo import CHECKPOINT
+from runtime.host.probe import NOT_RECORDED, Answer
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together
-from runtime.ops.doctor.probes import NOT_RECORDED, Answer
 from runtime.ops.doctor.reach import reach, session
 from runtime.ops.doctor.vllm import releases
 from runtime.urls import HOW_TO_TRUST, UNTRUSTED, vllm_servers
