@@ -13,13 +13,14 @@ from env.errors import KitError
 from env.groups.vllm import HOTWORD_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.settings import DEMO, Settings
 from env.sources import under_project
-from runtime import audio, demo, sandbox, segments, transcript, voice_activity
-from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples
+from runtime import audio, demo, sandbox, transcript
+from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples, voice_activity
+from runtime.audio import segment as segments
+from runtime.audio.segment import Segment
 from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
 from runtime.host import npu_host
 from runtime.prompt import MOST_CONTEXT, Prompter
-from runtime.segments import Segment
 from runtime.transcript import Hypothesis, Span, Transcript
 from runtime.wording import ASR_TEXT, UNFINISHED, Wording
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from runtime.fetch import FetchError, anywhere, fetch
+from runtime.audio.download import FetchError, anywhere, fetch
 from runtime.urls import Address, shown
 
 Answer = Callable[["Handler"], None]

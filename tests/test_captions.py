@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime import voice_activity
-from runtime.audio import SAMPLE_RATE, Audio
+from runtime.audio import SAMPLE_RATE, Audio, voice_activity
 from runtime.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
 from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber

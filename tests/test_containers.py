@@ -11,9 +11,9 @@ import pytest
 from audio_files import RECIPES, ffmpeg, made, speechlike
 
 from runtime.audio import AudioError, Limits, TooLongError, load
-from runtime.containers import sound
-from runtime.endings import DamagedError
-from runtime.frames import frame_length
+from runtime.audio.frames import frame_length
+from runtime.audio.integrity import sound
+from runtime.audio.spans import DamagedError
 
 LIMITS = Limits()
 SECONDS = 1.5
@@ -377,12 +377,12 @@ TINY = {
 def test_more_packets_than_any_recorder_writes_are_refused(
     head: bytes, packet: bytes, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.endings.MOST_PACKETS", 20_000)
+    monkeypatch.setattr("runtime.audio.spans.MOST_PACKETS", 20_000)
     assert f"more than 20000 {what}" in damage(head + packet * 20_001)
 
 
 def test_more_tags_and_recordings_than_anybody_joins_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.endings.MOST_PACKETS", 20_000)
+    monkeypatch.setattr("runtime.audio.spans.MOST_PACKETS", 20_000)
     assert "more than 20000 tags" in damage(made("bare.mp3") + (b"ID3\3" + bytes(6)) * 20_001)
     assert "more than 10000 recordings" in refusal(EBML * 10_002)
 

@@ -9,7 +9,7 @@ from audio_files import made
 from strangers import Handler, get, refusal, self_signed, serving
 
 from runtime.audio import AudioError, Limits, load
-from runtime.fetch import FetchError
+from runtime.audio.download import FetchError
 from runtime.urls import shown
 
 

@@ -10,7 +10,7 @@ from proxying import closed_port, forget_proxies, proxying
 from strangers import Handler, Server, get, refusal, self_signed, serving
 
 from runtime import proxies
-from runtime.fetch import FetchError, is_public
+from runtime.audio.download import FetchError, is_public
 
 FAR = "files.invalid"  # a name that only the proxy knows
 CREDENTIALS = "Basic " + base64.b64encode(b"me:ses/ame").decode()

@@ -9,7 +9,7 @@ import pytest
 from strangers import ELSEWHERE, Answer, Handler, get, only_home, refusal, serving
 
 from env.settings import Settings
-from runtime.fetch import FetchError, is_public
+from runtime.audio.download import FetchError, is_public
 
 
 def test_private_addresses_are_refused_unasked() -> None:

@@ -6,7 +6,7 @@ import pytest
 from serving import Served, served
 from strangers import ELSEWHERE, Server, only_home, serving
 
-from runtime import fetch
+from runtime.audio import download
 from runtime.transcriber import Transcriber
 
 # Ways to write loopback or what else lies inside; {port} is that of a server that waits there.
@@ -92,7 +92,7 @@ def test_what_lies_inside_is_not_asked(server: Served, inside: Server, spelling:
 def test_redirects_do_not_lead_inside(
     server: Served, inside: Server, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "is_public", only_home)  # the only address that stands for the internet here
+    monkeypatch.setattr(download, "is_public", only_home)  # the only address that stands for the internet here
     location = target.replace("{inside}", f"{ELSEWHERE}:{inside.server_port}")
     with serving(lambda handler: handler.reply(status=302, Location=location)) as outside:
         answer = server.post(data={"url": outside.url})

@@ -7,7 +7,7 @@ import pytest
 from audio_files import speechlike
 
 from runtime.audio import SAMPLE_RATE, Samples
-from runtime.segments import Segment, cut, is_silent
+from runtime.audio.segment import Segment, cut, is_silent
 
 
 def noise(seconds: float, level: float = 0.3, seed: int = 0) -> Samples:

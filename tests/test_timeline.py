@@ -9,7 +9,7 @@ import pytest
 from audio_files import RECIPES, clicks, heard_clicks, made, sndfile, speechlike, timed
 
 from runtime.audio import SAMPLE_RATE, Audio, Limits, TooLongError, load
-from runtime.timeline import Timeline
+from runtime.audio.timeline import Timeline
 
 LIMITS = Limits()
 RATE = 48_000

@@ -12,8 +12,8 @@ from simulated_npu import on_npu, stand_in
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime import segments
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, load
+from runtime.audio import segment as segments
 from runtime.demo.vocabulary import HOTWORDS
 from runtime.device import OutOfMemoryError
 from runtime.engines import Utterance

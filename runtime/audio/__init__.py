@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from env.errors import KitError
-from runtime import fetch, sandbox, urls
+from runtime import sandbox, urls
+from runtime.audio import download
+from runtime.audio.timeline import Clock
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
-from runtime.timeline import Clock
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
 SAMPLE_BYTES = 4
@@ -110,14 +111,14 @@ def load(
 
 
 def fetched(url: str, into: IO[bytes], *, limits: Limits) -> None:
-    """Fetch what is at an http(s) URL, within the limits, into a file. Raises `runtime.fetch.FetchError`, and
-    `runtime.fetch.StorageError` where the file takes no more."""
-    fetch.fetch(
+    """Fetch what is at an http(s) URL, within the limits, into a file. Raises `runtime.audio.download.FetchError`, and
+    `runtime.audio.download.StorageError` where the file takes no more."""
+    download.fetch(
         url,
         into,
         seconds=limits.url_seconds,
         most_bytes=limits.url_bytes,
-        permitted=fetch.anywhere if limits.allow_private_urls else fetch.is_public,
+        permitted=download.anywhere if limits.allow_private_urls else download.is_public,
     )
 
 

@@ -23,10 +23,9 @@ import soxr
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from runtime import containers, frames
-from runtime.audio import FORMATS, SAMPLE_RATE, Audio, AudioError, Limits, Samples, TooLongError
-from runtime.endings import DamagedError, OverlongError
-from runtime.timeline import JUMP, Timeline
+from runtime.audio import FORMATS, SAMPLE_RATE, Audio, AudioError, Limits, Samples, TooLongError, frames, integrity
+from runtime.audio.spans import DamagedError, OverlongError
+from runtime.audio.timeline import JUMP, Timeline
 
 MOST_CHANNELS = 8
 
@@ -66,8 +65,8 @@ def decode(
         file.seek(0)
         if not file.read(1):
             raise AudioError(name, "is empty (0 bytes)")
-        own = containers.sound(file, longest_seconds=limits.longest_seconds + CODEC_PADDING)
-        in_parts = containers.is_in_parts(own)
+        own = integrity.sound(file, longest_seconds=limits.longest_seconds + CODEC_PADDING)
+        in_parts = integrity.is_in_parts(own)
         with _opened(own, name) as container:
             track = _track(container, name)
             timeline = _timeline(container, limits, in_parts=in_parts)

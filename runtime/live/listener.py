@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runtime.audio import SAMPLE_RATE
+from runtime.audio.voice_activity import ONSET, WINDOW, VoiceActivityDetector
 from runtime.live.tape import Resampler, Tape
 from runtime.live.turn import Turn
-from runtime.voice_activity import ONSET, WINDOW, VoiceActivityDetector
 
 
 @dataclass(frozen=True)

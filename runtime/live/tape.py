@@ -7,7 +7,7 @@ import numpy.typing as npt
 import soxr
 
 from runtime.audio import SAMPLE_RATE, Samples
-from runtime.segments import BLOCK, PAUSE
+from runtime.audio.segment import BLOCK, PAUSE
 
 SILENCE = 1e-12  # mean square, -120 dB of full scale: keeps the logarithm finite
 

@@ -14,7 +14,7 @@ from typing import IO
 from env.errors import KitError, UsageError
 from runtime import audio
 from runtime.audio import Audio, Limits
-from runtime.fetch import STORAGE_ADVICE
+from runtime.audio.download import STORAGE_ADVICE
 
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 NAME = "stdin"

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from env.errors import KitError
 from runtime.audio import UnreadableError
+from runtime.audio.download import StorageError
 from runtime.engines import EngineError
-from runtime.fetch import StorageError
 from runtime.languages import UnknownLanguageError
 from runtime.prompt import PromptError
 from runtime.server import entry

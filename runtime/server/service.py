@@ -16,9 +16,9 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime import audio, transcript
 from runtime.audio import TooLongError
+from runtime.audio.segment import Segment
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.sandbox import Cancellation
-from runtime.segments import Segment
 from runtime.server.arrivals import await_end, events_of, submitted
 from runtime.server.deltas import Deltas
 from runtime.server.entry import Account

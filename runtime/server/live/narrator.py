@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from env.errors import KitError
-from runtime import languages, segments
-from runtime.audio import SAMPLE_RATE, Samples
+from runtime import languages
+from runtime.audio import SAMPLE_RATE, Samples, segment
 from runtime.engines import Decoded, EngineError, Utterance
 from runtime.live.tape import Tape
 from runtime.live.turn import Turn
@@ -91,7 +91,7 @@ class Narrator:
             return False
         turn = self.turns[0]
         if turn.cuts:
-            if segments.is_silent(turn.cuts[0]):
+            if segment.is_silent(turn.cuts[0]):
                 await self._whole(turn, NOTHING)
             else:
                 self._submit(turn, turn.cuts[0], heard=None)
@@ -103,7 +103,7 @@ class Narrator:
             if grown - turn.heard < STEP * SAMPLE_RATE or self._is_busy():
                 return False
             turn.heard, samples = grown, self._tape.between(turn.open, self._tape.end)
-            if segments.is_silent(samples):
+            if segment.is_silent(samples):
                 return False
             self._submit(turn, samples, heard=grown)
         return True

@@ -12,9 +12,8 @@ from typing import IO
 
 import numpy as np
 
-from runtime.endings import DamagedError, cut, is_foreign, is_zero, read_at
-from runtime.frames import is_frame_row
-from runtime.stretches import joined_stretches
+from runtime.audio.frames import is_frame_row
+from runtime.audio.spans import DamagedError, cut, is_foreign, is_zero, joined_stretches, read_at
 
 MAGIC = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11", re.DOTALL)
 WAVE64 = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # how the GUID of every chunk but the first ends

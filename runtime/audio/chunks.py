@@ -7,7 +7,7 @@ import re
 import struct
 from typing import IO
 
-from runtime.endings import DamagedError, cut, packets_of, read_at
+from runtime.audio.spans import DamagedError, cut, packets_of, read_at
 
 # Stand where a writer to a pipe did not know the size, less a header: 0x7F000000 (sox), 0x7FFFFFFF, 0xFFFFFFFF.
 STREAMED = {0x7F, 0xFF}

@@ -3,10 +3,11 @@
 Editors append tags, phones and dash cameras atoms of their own, disks and tapes zeros; players ignore all of it.
 """
 
+import io
 import re
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 WINDOW = 1 << 16  # bytes read at once
 # Packets, tags, boxes, elements that are walked: 4 hours of sound in pieces of 20 ms (720,000) beside 60 pictures a
@@ -20,6 +21,11 @@ FOREIGN = re.compile(
     re.DOTALL,
 )
 TEXT = re.compile(rb"[\t\n\r -~]*\0*")
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Stretches = tuple[tuple[int, int], ...]  # start and length, in bytes
 
 
 class DamagedError(Exception):
@@ -110,3 +116,39 @@ def is_foreign(file: IO[bytes], start: int, size: int) -> bool:
     if not head.strip(b"\0"):
         return bool(read_at(file, max(0, start - 8), 8).strip(b"\0")) and is_zero(file, start, size)
     return bool(FOREIGN.match(head) or TEXT.fullmatch(head))
+
+
+def joined_stretches(file: IO[bytes], stretches: Stretches, *, header: bytes = b"") -> IO[bytes]:
+    """A seekable file of `header` and the stretches, none of which is copied."""
+    return io.BufferedReader(_JoinedStretches(file, stretches, header))
+
+
+class _JoinedStretches(io.RawIOBase):
+    def __init__(self, file: IO[bytes], stretches: Stretches, header: bytes) -> None:
+        self._parts: list[tuple[IO[bytes], int, int]] = [(io.BytesIO(header), 0, len(header))]
+        self._parts += [(file, start, length) for start, length in stretches]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: sum(length for _, _, length in self._parts)}
+        self._at = max(0, base[whence] + offset)
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        target = memoryview(buffer)
+        before = 0
+        for file, start, length in self._parts:
+            if self._at < before + length:
+                skip = self._at - before
+                data = read_at(file, start + skip, min(len(target), length - skip))
+                target[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            before += length
+        return 0

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Callable
 from typing import IO
 
-from runtime import chunks, frames, packets, wav
-from runtime.endings import DamagedError, cut, find, is_foreign, packets_of, read_at
-from runtime.stretches import joined_stretches
+from runtime.audio import chunks, frames, wav
+from runtime.audio import frames as packets
+from runtime.audio.spans import DamagedError, cut, find, is_foreign, joined_stretches, packets_of, read_at
 
 # Where the sound of a file of so many bytes ends. Raises DamagedError.
 Check = Callable[[IO[bytes], int], int]
@@ -25,7 +25,7 @@ HEAD = 2048  # bytes that tell what a file is
 def sound(file: IO[bytes], *, longest_seconds: float) -> IO[bytes]:
     """What FFmpeg shall read of a seekable file, at its start: the file itself, or as much of it as is its own.
 
-    Raises `runtime.endings.DamagedError` where something is missing, and `OverlongError` where the frames alone show
+    Raises `runtime.audio.spans.DamagedError` where something is missing, and `OverlongError` where the frames alone show
     that it lasts longer than `longest_seconds`; of others the decoded sound tells. Files of a kind that is not in
     CHECKS, and has no frames like those of mp3, are not judged.
     """
