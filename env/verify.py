@@ -31,7 +31,7 @@ import importlib, sys
 for name in sys.argv[1:]:
     print(name, flush=True)
     if name == "qwen_asr":
-        importlib.import_module("runtime.checkpoint").backend()
+        importlib.import_module("runtime.model.load").backend()
     else:
         importlib.import_module(name)
 print("{END}")

@@ -17,15 +17,14 @@ from runtime import audio, demo, sandbox, transcript
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples, voice_activity
 from runtime.audio import segment as segments
 from runtime.audio.segment import Segment
-from runtime.device import Device
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
 from runtime.host import npu_host
-from runtime.prompt import MOST_CONTEXT, Prompter
+from runtime.model.device import Device
+from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, Prompter, Wording
 from runtime.transcript import Hypothesis, Span, Transcript
-from runtime.wording import ASR_TEXT, UNFINISHED, Wording
 
 if TYPE_CHECKING:
-    from runtime.checkpoint import Loaded
+    from runtime.model.load import Loaded
 
 
 class Stored(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from runtime.languages import LANGUAGES, UNSPACED
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 
 # A unit of 1 to 20 characters, 20 times in a row or more, is a decoder that ran in circles (the bounds of qwen-asr
 # 0.0.6, inference/utils.py). One of them is kept.

@@ -15,7 +15,7 @@ import openai
 
 from runtime.engines import Decoded, Engine, Event, Status, Utterance
 from runtime.measure.clips import Clip
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
 from runtime.server.life import Life

@@ -20,7 +20,7 @@ from websockets.sync.connection import Connection
 from runtime.audio import SAMPLE_RATE
 from runtime.engines import Decoded, Engine, Utterance
 from runtime.measure.clips import Clip
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 from runtime.transcriber import Request, Transcriber
 
 PAUSE = 1.0  # seconds between utterances, enough for the server's voice activity

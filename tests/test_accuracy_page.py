@@ -13,7 +13,6 @@ from selenium.webdriver.common.keys import Keys as Key
 
 from env.settings import Settings
 from runtime.audio import Limits
-from runtime.device import Device
 from runtime.measure.accuracy import DataSet, Item, run
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.page import AROUND, LONGEST, page, pairs
@@ -23,6 +22,7 @@ from runtime.measure.clips import Clip
 from runtime.measure.quantities import Language
 from runtime.measure.scoring import count
 from runtime.measure.where import here
+from runtime.model.device import Device
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" & 'more'"
 GONE = "gone.wav"

@@ -13,7 +13,6 @@ from audio_files import sndfile
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime import device
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT
 from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, stages, throughput
@@ -21,6 +20,7 @@ from runtime.measure.bench.clip import chosen
 from runtime.measure.bench.loading import opened
 from runtime.measure.clips import Clip
 from runtime.measure.figures import Figure
+from runtime.model import device
 from runtime.transcriber import Transcriber
 
 PLAN = Plan(parts=(), runs=3, warmups=1, batches=(1, 2), lengths=(2.0, 4.0), minutes=(0.1,))

@@ -12,7 +12,6 @@ from fronting import in_front_of
 from vllm_server import StandIn, vllm_server
 
 from env.sources import load_settings
-from runtime import device
 from runtime.measure import load, soak, speech, where
 from runtime.measure.bench import Absent, Bench, Found, Plan, both, child
 from runtime.measure.bench.loading import opened
@@ -29,6 +28,7 @@ from runtime.measure.smoke.hearing import Model
 from runtime.measure.smoke.run import run as smoke
 from runtime.measure.smoke.run import steps
 from runtime.measure.where import Where
+from runtime.model import device
 from runtime.transcriber import Transcriber, open_transcriber
 
 PLAN = Plan(

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT, read_json
 
-from runtime import checkpoint_files
-from runtime.checkpoint import backend, load
-from runtime.checkpoint_files import INDEX, SINGLE, CheckpointError, check
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.device import Device
+from runtime.model import checkpoint
+from runtime.model.checkpoint import INDEX, SINGLE, CheckpointError, check
+from runtime.model.device import Device
+from runtime.model.load import backend, load
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_sharded_weights_load(copy: Path) -> None:
 
 def test_the_real_configuration_is_read_by_the_same_classes(reference: Path) -> None:
     config = backend().Qwen3ASRConfig.from_pretrained(reference / "configs" / "Qwen3-ASR-1.7B")
-    assert config.model_type == checkpoint_files.MODEL_TYPE
+    assert config.model_type == checkpoint.MODEL_TYPE
     assert config.thinker_config.text_config.num_hidden_layers == 28
 
 
@@ -116,7 +116,7 @@ def test_what_qwen_asr_insists_on_is_absent_here(package: str) -> None:
 
 def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
     script = (
-        "from runtime import checkpoint, demo; from runtime.device import Device\n"
+        "from runtime import checkpoint, demo; from runtime.model.device import Device\n"
         "checkpoint.load(demo.CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
         "try:\n    import qwen_asr\nexcept ModuleNotFoundError as error:\n    print('absent:', error.name)"
     )

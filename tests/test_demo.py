@@ -11,7 +11,6 @@ import torch
 from conftest import read_json
 
 from runtime.audio import Limits, load
-from runtime.checkpoint_files import SINGLE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import HELD_OUT_SET, blank, judge, produce
 from runtime.demo.learn import Lesson, Spoken, batches, encode
@@ -21,6 +20,7 @@ from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, MOST_WORDS, Sentence, d
 from runtime.measure.accuracy import heldout
 from runtime.measure.accuracy.reading import read
 from runtime.measure.clips import Clip
+from runtime.model.checkpoint import SINGLE
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
 

@@ -11,12 +11,12 @@ import pytest
 from conftest import PROJECT
 from simulated_npu import environment, on_npu, stand_in
 
-from runtime import device
-from runtime.device import Device, DeviceError, is_out_of_memory, open_device
+from runtime.model import device
+from runtime.model.device import Device, DeviceError, is_out_of_memory, open_device
 
 OPEN = """
 import json, sys
-from runtime.device import open_device
+from runtime.model.device import open_device
 from env.errors import KitError
 try:
     device = open_device(sys.argv[1], exports=json.loads(sys.argv[2]))

@@ -18,7 +18,7 @@ from runtime.engines.encoder import encode
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.qwen import Recognizer
 from runtime.measure.clips import Clip
-from runtime.prompt import Prompter
+from runtime.model.prompt import Prompter
 from runtime.transcriber import Transcriber
 from runtime.transcript import read
 

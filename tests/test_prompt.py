@@ -7,8 +7,7 @@ import pytest
 
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
-from runtime.prompt import Prompter, PromptError
-from runtime.wording import read_wording
+from runtime.model.prompt import Prompter, PromptError, read_wording
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
 

@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 
 from env.errors import KitError, UsageError
 from env.sources import load_settings
-from runtime import checkpoint, checkpoint_files
 from runtime.audio import Audio
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.device import Device
 from runtime.measure import random_weights, where
 from runtime.measure.random_weights import MARK, draw, write
 from runtime.measure.speech import joined
+from runtime.model import checkpoint as checkpoint_files
+from runtime.model import load
+from runtime.model.device import Device
 from runtime.ops.weights import facts
 from runtime.transcriber import open_transcriber
 
@@ -56,7 +57,7 @@ def test_it_loads_and_decodes_to_the_limit(tmp_path: Path) -> None:
 
 
 def test_weights_are_as_the_classes_begin_them(tmp_path: Path) -> None:
-    loaded = checkpoint.load(made(tmp_path / "random", "float32"), device=Device("cpu"), dtype="float32")
+    loaded = load.load(made(tmp_path / "random", "float32"), device=Device("cpu"), dtype="float32")
     thinker = loaded.model.thinker
     assert thinker.lm_head.weight is thinker.model.embed_tokens.weight
     for weight in (thinker.model.embed_tokens.weight, thinker.audio_tower.layers[0].fc1.weight):
@@ -80,7 +81,7 @@ def test_shards_hold_the_same_as_one_file(tmp_path: Path, monkeypatch: pytest.Mo
     parts = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
-    checkpoint.load(tmp_path / "parts", device=Device("cpu"), dtype="bfloat16")
+    load.load(tmp_path / "parts", device=Device("cpu"), dtype="bfloat16")
     mapped = read_json(tmp_path / "parts" / checkpoint_files.INDEX)["weight_map"]
     assert mapped["thinker.lm_head.weight"] != mapped["thinker.model.embed_tokens.weight"]
 

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from runtime.audio import SAMPLE_RATE
 from runtime.engines import Decoded, EngineError
 from runtime.measure.clips import Clip
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 from runtime.transcriber import Transcriber
 
 NOISE = np.random.default_rng(1).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float32)

@@ -18,10 +18,10 @@ from vllm_server import LONGEST, StandIn, vllm_server
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime.checkpoint_files import CheckpointError
 from runtime.demo import CHECKPOINT
 from runtime.formats import FORMATS
 from runtime.measure.clips import Clip
+from runtime.model.checkpoint import CheckpointError
 from runtime.ops import batch, cache
 from runtime.ops.process import present
 from runtime.ops.process.status import status

@@ -14,12 +14,12 @@ from simulated_npu import on_npu, stand_in
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_qwen3_asr_generates_what_the_cpu_generates(dtype: torch.dtype, tmp_path: Path) -> None:
     simulation = stand_in().simulation
-    from runtime import checkpoint
     from runtime.demo import blank
+    from runtime.model import load
 
     ids = blank.write_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(blank.configuration(ids, ["English", "Chinese"])))
-    backend = checkpoint.backend()
+    backend = load.backend()
     torch.manual_seed(5)
     blank_model = backend.Qwen3ASRForConditionalGeneration(backend.Qwen3ASRConfig.from_pretrained(tmp_path))
     with torch.no_grad():  # louder than the embedding, or it would say one word for ever

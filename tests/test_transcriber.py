@@ -15,11 +15,11 @@ from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, load
 from runtime.audio import segment as segments
 from runtime.demo.vocabulary import HOTWORDS
-from runtime.device import OutOfMemoryError
 from runtime.engines import Utterance
 from runtime.engines.transformers import TransformersEngine
 from runtime.languages import UnknownLanguageError
 from runtime.measure.clips import Clip
+from runtime.model.device import OutOfMemoryError
 from runtime.transcriber import Failure, Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript
 

@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.live.words import Words, agreed
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 
 ENGLISH = f"language English{ASR_TEXT}"
 

@@ -10,14 +10,13 @@ from hub.orders import SHARD, known, needed, sha256, target
 from hub.server import REPO
 
 from env.errors import KitError
-from runtime.checkpoint_files import INDEX, CheckpointError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
+from runtime.model.checkpoint import INDEX, CheckpointError, check_whole
 from runtime.ops.weights import lock
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Record
 from runtime.ops.weights.places import Place
 from runtime.ops.weights.report import verify_weights
-from runtime.ops.weights.shards import check_whole
 from runtime.ops.weights.verify import record_by_hand, state
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from runtime.checkpoint import backend
-from runtime.checkpoint_files import CheckpointError
 from runtime.demo import CHECKPOINT
-from runtime.prompt import Prompter
-from runtime.wording import read_wording
+from runtime.model.checkpoint import CheckpointError
+from runtime.model.load import backend
+from runtime.model.prompt import Prompter, read_wording
 
 TEXTS = (
     "",

@@ -15,9 +15,9 @@ import numpy as np
 import soundfile
 from transformers import AutoProcessor
 
-from runtime.checkpoint import backend
 from runtime.demo import CHECKPOINT
 from runtime.engines import Utterance
+from runtime.model.load import backend
 
 if TYPE_CHECKING:
     from vllm_server import Fault, StandIn

@@ -17,11 +17,12 @@ from torch import nn
 from torch.nn import utils
 from torch.optim.lr_scheduler import OneCycleLR
 
-from runtime import checkpoint, checkpoint_files
 from runtime.demo import blank
 from runtime.demo.learn import PHONEME_WEIGHT, WORD_WEIGHT, Clip, Lesson, Spoken, batches
 from runtime.demo.speech import TRAINING, Conditions, draw_voice, recorded, speak
 from runtime.demo.vocabulary import LANGUAGES, MOST_WORDS, draw_sentence
+from runtime.model import checkpoint as checkpoint_files
+from runtime.model import load
 
 SEED = 20_260_122
 UTTERANCES = 36_000  # spoken once; each is heard six or seven times, never twice under the same conditions
@@ -83,7 +84,7 @@ def train(directory: Path) -> Iterator[Progress]:
             corpus.append(spoken)
             yield Progress("speak", len(corpus), UTTERANCES)
     blank.write(directory)
-    backend = checkpoint.backend()
+    backend = load.backend()
     model = backend.Qwen3ASRForConditionalGeneration(backend.Qwen3ASRConfig.from_pretrained(directory)).float()
     initialise(model)
     lesson = Lesson(model, backend.Qwen3ASRProcessor.from_pretrained(directory, fix_mistral_regex=True))

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from env.errors import FaultError
 from env.groups.model import EngineName
-from runtime.device import Device
-from runtime.wording import Wording
+from runtime.model.device import Device
+from runtime.model.prompt import Wording
 
 if TYPE_CHECKING:
-    from runtime.checkpoint import Loaded
+    from runtime.model.load import Loaded
 
 
 @dataclass(frozen=True)

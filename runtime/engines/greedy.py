@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
-from runtime.checkpoint import Loaded
 from runtime.engines import Utterance
 from runtime.engines.encoder import encode
+from runtime.model.load import Loaded
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from env.settings import Settings
 from env.sources import exports
-from runtime import checkpoint_files, device
 from runtime.engines import Engine, Observer
+from runtime.model import checkpoint as checkpoint_files
+from runtime.model import device
 
 
 def create(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
@@ -21,11 +22,11 @@ def create(settings: Settings, directory: Path, observers: Sequence[Observer]) -
         return opening.create(settings, directory, observers)
     checkpoint_files.check(directory)  # before the device, which takes seconds to open
     where = device.open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
-    from runtime import checkpoint  # torch, which the device must precede
     from runtime.engines.transformers import TransformersEngine
+    from runtime.model import load  # torch, which the device must precede
 
     return TransformersEngine(
-        checkpoint.load(directory, device=where, dtype=settings.dtype),
+        load.load(directory, device=where, dtype=settings.dtype),
         max_batch=settings.max_batch,
         batch_audio_seconds=settings.batch_audio_seconds,
         batch_wait_seconds=settings.batch_wait_ms / 1000,

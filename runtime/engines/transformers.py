@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import torch
 
 from env.groups.model import EngineName
-from runtime.checkpoint import Loaded
-from runtime.device import OutOfMemoryError, is_out_of_memory
 from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, greedy
 from runtime.engines.greedy import Token
 from runtime.engines.scheduling import Bounds, Place, Queue
 from runtime.engines.stream import Stream
+from runtime.model.device import OutOfMemoryError, is_out_of_memory
+from runtime.model.load import Loaded
 
 log = logging.getLogger(__name__)
 

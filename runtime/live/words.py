@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from runtime import transcript
 from runtime.languages import UNSPACED
-from runtime.prompt import ASR_TEXT
+from runtime.model.prompt import ASR_TEXT
 from runtime.transcript import Hypothesis, Segment, Transcript
 
 NOTHING = Hypothesis(None, "")

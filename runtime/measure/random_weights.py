@@ -17,8 +17,8 @@ from typing import Any
 from env.errors import KitError, UsageError
 from env.settings import DEMO, Settings
 from env.sources import under_project
-from runtime.checkpoint import backend
-from runtime.checkpoint_files import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE
+from runtime.model.checkpoint import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE
+from runtime.model.load import backend
 from runtime.ops.weights import facts
 
 MARK = "RANDOM_WEIGHTS"

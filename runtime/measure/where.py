@@ -13,8 +13,8 @@ from env.groups.model import EngineName
 from env.reference import MASK, describe
 from env.settings import Settings
 from runtime import version
-from runtime.device import Device, Silicon
 from runtime.measure import random_weights
+from runtime.model.device import Device, Silicon
 from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
 from runtime.ops.weights.revision import revision

@@ -9,9 +9,9 @@ from pathlib import Path
 from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import PROJECT, exports, under_project
-from runtime.device import Emptied, _mib, empty, open_device
 from runtime.host import local_client
 from runtime.host.processes import listener
+from runtime.model.device import Emptied, empty, mib, open_device
 from runtime.ops import cann_log
 from runtime.ops.process import record
 from runtime.ops.weights import facts
@@ -37,7 +37,7 @@ class Freed:
 
     def __str__(self) -> str:
         done = "would be freed" if self.dry else "freed"
-        return f"{self.where}: {_mib(self.size)} {done}, {self.files} files"
+        return f"{self.where}: {mib(self.size)} {done}, {self.files} files"
 
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from env.errors import UsageError
-from runtime.device import empty
+from runtime.model.device import empty
 from runtime.server import logs, strict_json
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import transcript
+from runtime.model.prompt import ASR_TEXT, UNFINISHED
 from runtime.transcript import Segment
-from runtime.wording import ASR_TEXT, UNFINISHED
 
 
 class Deltas:

@@ -10,8 +10,8 @@ from time import monotonic
 
 from env.errors import FaultError, KitError
 from env.settings import Settings
-from runtime.checkpoint import Loaded
 from runtime.engines import EngineError, Observer
+from runtime.model.load import Loaded
 from runtime.ops.lifecycle.host import stop_seconds
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.supervisor import LOST

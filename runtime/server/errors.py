@@ -16,7 +16,7 @@ from runtime.audio import UnreadableError
 from runtime.audio.download import StorageError
 from runtime.engines import EngineError
 from runtime.languages import UnknownLanguageError
-from runtime.prompt import PromptError
+from runtime.model.prompt import PromptError
 from runtime.server import entry
 
 RETRY_AFTER = {"Retry-After": "5"}  # seconds

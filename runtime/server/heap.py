@@ -4,7 +4,7 @@ import itertools
 
 from starlette.concurrency import run_in_threadpool
 
-from runtime.device import trim_heap
+from runtime.model.device import trim_heap
 
 # Bodies and sessions between two times. Of 500 uploads that wait, glibc keeps 100 MiB and more of what parsing them
 # took, and 3 to 6 MiB of each session in which somebody spoke; to give it back takes a millisecond or a few.

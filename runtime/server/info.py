@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from runtime.device import Device, DeviceError, Memory
+from runtime.model.device import Device, DeviceError, Memory
 from runtime.ops.weights.revision import revision
 from runtime.server.life import life_of
 from runtime.server.models import names

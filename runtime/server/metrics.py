@@ -17,8 +17,8 @@ from starlette.requests import HTTPConnection
 
 from env.settings import Settings
 from env.sources import under_project
-from runtime.device import Memory
 from runtime.engines import Server
+from runtime.model.device import Memory
 from runtime.server.info import memory
 from runtime.server.instruments import Metrics
 from runtime.server.life import Life

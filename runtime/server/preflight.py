@@ -8,9 +8,9 @@ from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import under_project
 from env.stacks import active_stack, is_stack
-from runtime.checkpoint_files import check_texts
 from runtime.files import make_private
 from runtime.host import npu_host
+from runtime.model.checkpoint import check_texts
 from runtime.ops import cann_log
 from runtime.ops.lifecycle.image import cure
 from runtime.ops.weights import verify

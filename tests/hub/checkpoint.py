@@ -4,7 +4,7 @@ import json
 import random
 import struct
 
-from runtime.checkpoint_files import INDEX, MODEL_TYPE, REQUIRED
+from runtime.model.checkpoint import INDEX, MODEL_TYPE, REQUIRED
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 NEEDLESS = {

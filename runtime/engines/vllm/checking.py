@@ -14,9 +14,8 @@ from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.engines import Utterance
 from runtime.engines.vllm.asking import PATIENCE, SILENCE, ServerFault, ask, cure, fault, harmless
-from runtime.prompt import Prompter
+from runtime.model.prompt import Prompter, Wording
 from runtime.urls import HOW_TO_TRUST, UNTRUSTED
-from runtime.wording import Wording
 
 TRIED = "0.18"  # of vLLM, with which all of this was tried
 AUDIO_PAD = "<|audio_pad|>"  # in the prompt, what vLLM replaces by the audio

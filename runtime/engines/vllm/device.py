@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.device import Device, DeviceError, Memory, Silicon
 from runtime.host.npu_smi import Chip, NpuSmiError, report
 from runtime.host.probe import Host
+from runtime.model.device import Device, DeviceError, Memory, Silicon
 
 PROC = Path("/proc")
 SIZE = re.compile(r"^(Vm(?:RSS|HWM)):\s+(\d+) kB", re.MULTILINE)

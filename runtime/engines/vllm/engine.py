@@ -21,7 +21,6 @@ import httpx
 from env.errors import KitError
 from env.groups.model import EngineName
 from env.settings import Settings
-from runtime.device import Device
 from runtime.engines import Decoded, EngineError, Observer, Status, Utterance
 from runtime.engines.scheduling import Bounds, Place, Queue
 from runtime.engines.stream import Stream
@@ -30,7 +29,8 @@ from runtime.engines.vllm.checking import needs
 from runtime.engines.vllm.reading import Reader
 from runtime.engines.vllm.servers import Server, none_ready, roomiest, troubles
 from runtime.engines.vllm.tending import Tender, cancel, end
-from runtime.wording import Wording
+from runtime.model.device import Device
+from runtime.model.prompt import Wording
 
 TRIES = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many
 ENCODERS = 4  # threads in which audio is written into requests

@@ -29,9 +29,9 @@ from env.groups.vllm import PROMPT_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.settings import DEMO, Settings
 from env.sources import exports, under_project
 from env.verify import AUTOLOAD
-from runtime.device import make_operator_cache
 from runtime.engines.vllm.launcher import DEVICE
 from runtime.engines.vllm.places import VISIBLE, Place, places
+from runtime.model.device import make_operator_cache
 
 HERE = Path(__file__).resolve().parent
 LAUNCHER, TEMPLATE = HERE / "launcher.py", HERE / "raw.jinja"

@@ -10,7 +10,7 @@ from runtime.engines.vllm import flags
 from runtime.engines.vllm.device import Children, Elsewhere
 from runtime.engines.vllm.engine import VllmEngine
 from runtime.engines.vllm.servers import elsewhere, groups, on_npus, packages, started, versions
-from runtime.wording import read_wording
+from runtime.model.prompt import read_wording
 
 
 def create(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from runtime.engines import Observer
 from runtime.engines.stream import Stream
-from runtime.wording import Wording
+from runtime.model.prompt import Wording
 
 
 class Reader:

@@ -24,9 +24,9 @@ import soundfile
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE, Audio
-from runtime.device import Device, open_device
 from runtime.engines import Decoded, Utterance
 from runtime.measure.bench.child import READY, Done, Job, Order
+from runtime.model.device import Device, open_device
 from runtime.transcriber import Request, open_transcriber
 
 KIT, QWEN_ASR, FIRST_VALIDATION = "kit", "qwen-asr", "first-validation"

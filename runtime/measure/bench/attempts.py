@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.device import Device, is_out_of_memory
 from runtime.measure.bench import Absent, Found
+from runtime.model.device import Device, is_out_of_memory
 
 Result = TypeVar("Result")
 Size = TypeVar("Size", int, float)

@@ -19,7 +19,7 @@ from env.errors import KitError
 from env.field import note
 from env.settings import Settings
 from env.sources import PROJECT
-from runtime.device import Silicon
+from runtime.model.device import Silicon
 from runtime.transcriber import Transcriber, model_directory
 
 PROGRAM = "runtime.measure.bench.arms"

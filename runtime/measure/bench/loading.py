@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import exports
-from runtime import checkpoint_files
-from runtime.device import Device, keep_torch_npu_out, open_device, trim_heap
 from runtime.engines import Observer
 from runtime.measure.bench import Absent, Found
 from runtime.measure.bench.attempts import FAILURES, absent, timed
 from runtime.measure.bench.clip import chosen
 from runtime.measure.figures import figure
+from runtime.model import checkpoint as checkpoint_files
+from runtime.model.device import Device, keep_torch_npu_out, open_device, trim_heap
 from runtime.transcriber import Transcriber, model_directory, open_transcriber
 
 WEIGHTS = "*.safetensors"
@@ -72,9 +72,9 @@ def _prepared(settings: Settings) -> Device | None:
         return None
     checkpoint_files.check(model_directory(settings))  # before the device, which takes seconds to open
     device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
-    from runtime import checkpoint  # torch, which the device must precede
+    from runtime.model import load  # torch, which the device must precede
 
-    checkpoint.backend()
+    load.backend()
     return device
 
 

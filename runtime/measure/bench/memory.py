@@ -6,7 +6,6 @@ Both count the weights. On a CPU, device and host are the same: this process.
 import gc
 from collections.abc import Iterator, Sequence
 
-from runtime.device import Device, trim_heap
 from runtime.engines import Utterance
 from runtime.measure.bench import Absent, Bench, Found
 from runtime.measure.bench.attempts import ascending
@@ -14,6 +13,7 @@ from runtime.measure.bench.clip import chosen, utterance
 from runtime.measure.bench.throughput import together
 from runtime.measure.figures import figure
 from runtime.measure.speech import joined
+from runtime.model.device import Device, trim_heap
 from runtime.transcriber import Transcriber
 
 ELSEWHERE = "vLLM takes its share of the memory when it starts, whatever it is given later"

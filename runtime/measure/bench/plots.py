@@ -12,12 +12,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 
 from env.errors import KitError
-from runtime.device import Silicon
 from runtime.measure.bench.drawing import GREY, Scene
 from runtime.measure.bench.panels import PLOTS, TITLES, Which
 from runtime.measure.bench.present import headline
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.quantities import Language, Words
+from runtime.model.device import Silicon
 
 PANEL = (5.6, 4.0)  # inches
 LEAST = 1.4  # panels, that a picture is wide

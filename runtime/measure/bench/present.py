@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from runtime.device import Silicon
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.comparing import Difference, apart, compare
 from runtime.measure.figures import Figure
 from runtime.measure.numbers import UNKNOWN, amount, times
 from runtime.measure.quantities import PARTS, Language, Words, part_of
 from runtime.measure.where import CALCULATING, Where
+from runtime.model.device import Silicon
 from runtime.tables import table
 
 SILICON: dict[Silicon, Words] = {

@@ -12,13 +12,13 @@ from env.errors import KitError
 from env.reference import describe
 from env.settings import DEMO, Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.device import Device
 from runtime.host import docker
 from runtime.host.npu_smi import Report as NpuSmi
 from runtime.host.npu_smi import report as npu_smi
 from runtime.host.probe import Host, run_command
 from runtime.measure.report.record import Facts, File, Image, Weights
 from runtime.measure.where import Where, here
+from runtime.model.device import Device
 from runtime.ops.doctor import examine_host
 from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import exports, load_settings
-from runtime.device import Device, open_device
 from runtime.measure.where import Where, here, of
+from runtime.model.device import Device, open_device
 from runtime.transcriber import open_transcriber
 
 

@@ -8,8 +8,8 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import DEMO
 from env.sources import under_project
-from runtime.checkpoint_files import check_texts
 from runtime.host.probe import NOT_RECORDED, Answer
+from runtime.model.checkpoint import check_texts
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
 from runtime.ops.weights import facts, verify

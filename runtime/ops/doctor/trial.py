@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from env.errors import KitError
-from runtime.device import open_device
+from runtime.model.device import open_device
 
 SIZE = 256  # rows and columns
 # Largest difference from the CPU's product, as a part of it (Frobenius norm). What the formats' mantissas of 8, 11 and

@@ -17,6 +17,7 @@ from rich.filesize import decimal
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.model.checkpoint import check_whole
 from runtime.ops.weights import hubs, lock, verify
 from runtime.ops.weights.choice import FACTS, LOCK, Difference, absent, choose, differences
 from runtime.ops.weights.facts import Facts
@@ -26,7 +27,6 @@ from runtime.ops.weights.hubs.answers import check_name, other_contents
 from runtime.ops.weights.lock import Entry
 from runtime.ops.weights.manifest import Digest, Manifest, Record, digest
 from runtime.ops.weights.places import Place, place, shown
-from runtime.ops.weights.shards import check_whole
 from runtime.ops.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
 from runtime.ops.weights.workshop import Workshop, workshop
 from runtime.progress import Advance, meter

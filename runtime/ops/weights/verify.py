@@ -8,13 +8,13 @@ from pathlib import Path
 from env.errors import KitError
 from env.settings import DEMO, Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
+from runtime.model.checkpoint import check_whole
 from runtime.ops.weights import facts, lock
 from runtime.ops.weights.choice import FACTS, differences, is_needed
 from runtime.ops.weights.hubs import Remote
 from runtime.ops.weights.lock import BY_HAND, Entry
 from runtime.ops.weights.manifest import Manifest, OnBytes, Record, digest, unheard
 from runtime.ops.weights.places import Place, place, shown
-from runtime.ops.weights.shards import check_whole
 
 FETCH = "invoke fetch-weights"
 TRUST = "invoke verify-weights --write-lock"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from env.errors import KitError
 from runtime.live.listener import Detection
-from runtime.prompt import is_unicode
+from runtime.model.prompt import is_unicode
 from runtime.server.answering import refused
 from runtime.server.errors import ApiError, from_kit
 from runtime.server.live.config import Config, Format

@@ -9,9 +9,9 @@ from env.field import variable
 from env.groups.vllm import segment_tokens
 from env.settings import DEMO, Settings
 from env.sources import under_project
-from runtime.checkpoint_files import CheckpointError, read_json
 from runtime.demo import CHECKPOINT
 from runtime.host.probe import NOT_RECORDED, Answer
+from runtime.model.checkpoint import CheckpointError, read_json
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.npu import together
 from runtime.ops.doctor.reach import reach, session

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from env.errors import KitError
-from runtime.checkpoint_files import MODEL_TYPE, CheckpointError, check
-from runtime.device import Device, OutOfMemoryError, is_out_of_memory
-from runtime.wording import Wording, read_wording
+from runtime.model.checkpoint import MODEL_TYPE, CheckpointError, check
+from runtime.model.device import Device, OutOfMemoryError, is_out_of_memory
+from runtime.model.prompt import Wording, read_wording
 
 
 @dataclass(frozen=True)

@@ -262,8 +262,8 @@ class Emptied:
 
     def __str__(self) -> str:
         done, later = ("would be freed", "then") if self.dry_run else ("freed", "now")
-        held = f"{_mib(self.reserved_before)} reserved before, {later} {_mib(self.reserved_after)}"
-        return f"{self.device}: {_mib(self.freed)} {done}; {held}"
+        held = f"{mib(self.reserved_before)} reserved before, {later} {mib(self.reserved_after)}"
+        return f"{self.device}: {mib(self.freed)} {done}; {held}"
 
 
 def empty(device: Device, *, dry_run: bool) -> Emptied:
@@ -276,5 +276,5 @@ def empty(device: Device, *, dry_run: bool) -> Emptied:
     return Emptied(device.name, before.reserved, device.memory().reserved, freed, dry_run=False)
 
 
-def _mib(size: int) -> str:
+def mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"

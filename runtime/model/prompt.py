@@ -1,0 +1,134 @@
+"""What the model is asked: its own chat template, with the context in the system turn and the language, if forced,
+after the assistant's header."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from env.errors import UsageError
+from runtime import languages
+from runtime.model import checkpoint
+
+ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
+UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
+
+# Tokens: the most that Qwen3-ASR's authors name for a context; each segment's prompt has all of it.
+MOST_CONTEXT = 10_000
+LONGEST_CONTEXT = 1_000_000  # characters: what is longer is not even counted in tokens
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name, and
+    `positions` the most tokens that it takes at once, prompt, audio and answer together."""
+
+    tokenizer: Any
+    chat_template: str
+    languages: tuple[str, ...]
+    end_tokens: tuple[int, ...]
+    pad_token: int
+    positions: int
+
+    @cached_property
+    def _control(self) -> frozenset[int]:
+        """Tokens that are no text and no special ones either, such as `<think>`: all added ones but the tag."""
+        return frozenset(number for name, number in self.tokenizer.added_tokens_encoder.items() if name != ASR_TEXT)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The raw output that tokens stand for, also while more of them may come: text, and the tag before it."""
+        heard = [token for token in tokens if token not in self._control]
+        return str(self.tokenizer.decode(heard, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def read_wording(directory: Path) -> Wording:
+    """The wording of the checkpoint in a directory, whose weights need not be there.
+
+    Raises CheckpointError where a file that it is read from is missing or broken.
+    """
+    config = checkpoint.check_texts(directory)
+    from transformers import AutoTokenizer
+
+    # fix_mistral_regex: as qwen-asr loads it; without, transformers warns about a fault this tokenizer does not have
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            directory, fix_mistral_regex=True, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        reason = f"tokenizer_config.json, vocab.json and merges.txt make no tokenizer ({type(error).__name__})"
+        raise checkpoint.CheckpointError(str(directory), reason, "fetch the weights again") from None
+    generation = checkpoint.read_json(directory / "generation_config.json")
+    ends = generation.get("eos_token_id", tokenizer.eos_token_id)
+    return Wording(
+        tokenizer=tokenizer,
+        chat_template=checkpoint.chat_template(directory),
+        languages=tuple(config.get("support_languages") or ()),
+        end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
+        pad_token=generation.get("pad_token_id", tokenizer.pad_token_id),
+        positions=_positions(directory, config),
+    )
+
+
+def _positions(directory: Path, config: Mapping[str, Any]) -> int:
+    try:
+        return int(config["thinker_config"]["text_config"]["max_position_embeddings"])
+    except (LookupError, TypeError, ValueError):
+        reason = "config.json has no max_position_embeddings in thinker_config.text_config"
+        raise checkpoint.CheckpointError(str(directory), reason, "fetch the weights again") from None
+
+
+class PromptError(UsageError):
+    """The context cannot be put into a prompt."""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be encoded in UTF-8, as a tokenizer does: it holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Writes prompts for one checkpoint: its template, its languages, its special tokens; with contexts of at most
+    `context_tokens`."""
+
+    wording: Wording
+    context_tokens: int = MOST_CONTEXT
+
+    def language(self, name: str | None) -> str | None:
+        """The English name of the language to force, or None for automatic, see `runtime.languages.resolve`.
+
+        Raises UnknownLanguageError where the checkpoint has no such language.
+        """
+        return languages.resolve(name, supported=self.wording.languages)
+
+    def write(self, *, context: str = "", language: str | None = None) -> str:
+        """The prompt of one utterance; `language` is a name that `language()` returned.
+
+        Raises PromptError where the context is too long, or holds one of the model's control tokens, which would end
+        the system turn.
+        """
+        if len(context) > LONGEST_CONTEXT:
+            raise _too_long(f"{len(context)} characters", f"{LONGEST_CONTEXT} characters")
+        count = len(self.wording.tokenizer(context, verbose=False)["input_ids"])
+        if count > self.context_tokens:
+            raise _too_long(f"{count} tokens", str(self.context_tokens))
+        for token in self.wording.tokenizer.added_tokens_encoder:
+            if token in context:
+                raise PromptError("context", f"holds {token!r}, which the model reads as a command", "leave it out")
+        messages = [
+            {"role": "system", "content": context},
+            {"role": "user", "content": [{"type": "audio", "audio": ""}]},
+        ]
+        prompt: str = self.wording.tokenizer.apply_chat_template(
+            messages, chat_template=self.wording.chat_template, add_generation_prompt=True, tokenize=False
+        )
+        return prompt + f"language {language}{ASR_TEXT}" if language else prompt
+
+
+def _too_long(found: str, limit: str) -> PromptError:
+    return PromptError("context", f"holds {found}, the limit is {limit}", "give fewer hotwords, or a shorter passage")
