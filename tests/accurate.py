@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
+from runtime.demo import Clip
 from runtime.measure.accuracy import DataSet, ears
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.record import Accuracy
 from runtime.measure.accuracy.run import Ask, Listener, run
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
 

@@ -30,7 +30,7 @@ from serving import PATIENCE, SERVE, TRANSCRIPTIONS
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from runtime.measure.clips import bundled_clips
+from runtime.demo import bundled_clips
 from runtime.server.strict_json import MOST_COMMAS
 
 PROJECT = Path(__file__).resolve().parent.parent

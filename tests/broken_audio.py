@@ -13,7 +13,7 @@ import numpy as np
 from audio_files import RECIPES, ffmpeg
 
 from runtime.audio import SAMPLE_RATE, Limits, load
-from runtime.measure.clips import bundled_clips
+from runtime.demo import bundled_clips
 
 Chance = random.Random
 Break = Callable[[bytes, Chance], bytes]

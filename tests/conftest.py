@@ -18,9 +18,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from env.settings import Settings
 from env.sources import load_settings
+from runtime.demo import Clip, bundled_clips
 from runtime.host import npu_host
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.clips import Clip, bundled_clips
 from runtime.measure.report.record import Report
 from runtime.transcriber import Transcriber, open_transcriber
 

@@ -6,7 +6,7 @@ import numpy as np
 from audio_files import sndfile
 
 from runtime.audio import SAMPLE_RATE, Samples
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 
 

@@ -4,12 +4,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from env.settings import Settings
+from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.accuracy import DataSet, Item, ears
 from runtime.measure.accuracy.run import Ask, Listener
 from runtime.measure.accuracy.run import run as score
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.clips import Clip
 from runtime.measure.records import Clock
 from runtime.measure.report import run
 from runtime.measure.report.record import Report

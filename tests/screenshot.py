@@ -12,7 +12,7 @@ from recordings import joined
 from serving import served
 
 from env.sources import load_settings
-from runtime.measure.clips import bundled_clips
+from runtime.demo import bundled_clips
 from runtime.server.page import STATIC
 from runtime.transcriber import open_transcriber
 

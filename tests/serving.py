@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import openai
 
+from runtime.demo import Clip
 from runtime.engines import Decoded, Engine, Event, Status, Utterance
-from runtime.measure.clips import Clip
 from runtime.model.prompt import ASR_TEXT
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials

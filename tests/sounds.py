@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 
 Samples = npt.NDArray[np.float32]

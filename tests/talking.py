@@ -18,8 +18,8 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.engines import Decoded, Engine, Utterance
-from runtime.measure.clips import Clip
 from runtime.model.prompt import ASR_TEXT
 from runtime.transcriber import Request, Transcriber
 

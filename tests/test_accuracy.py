@@ -20,12 +20,12 @@ from serving import served
 
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE, Audio, Limits
+from runtime.demo import Clip
 from runtime.measure.accuracy import DataSet, Item, ears, heldout
 from runtime.measure.accuracy.ahead import SECONDS, ahead
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.reading import read
 from runtime.measure.accuracy.run import Ask, Listener, picked, run
-from runtime.measure.clips import Clip
 from runtime.tasks.accuracy import accuracy
 from runtime.transcriber import Source, Transcriber
 from tasks import namespace

@@ -13,12 +13,12 @@ from selenium.webdriver.common.keys import Keys as Key
 
 from env.settings import Settings
 from runtime.audio import Limits
+from runtime.demo import Clip
 from runtime.measure.accuracy import DataSet, Item, run
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.page import AROUND, LONGEST, page, pairs
 from runtime.measure.accuracy.record import Accuracy
 from runtime.measure.accuracy.run import Ask, Ears, Listener
-from runtime.measure.clips import Clip
 from runtime.measure.quantities import Language
 from runtime.measure.scoring import count
 from runtime.measure.where import here

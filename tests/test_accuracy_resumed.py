@@ -18,13 +18,13 @@ from invoking import INVOKE
 from serving import PATIENCE, decoded, held, served
 
 from env.errors import KitError
+from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.accuracy import ears, journal
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.reading import read
 from runtime.measure.accuracy.record import ACCURACY, Accuracy
 from runtime.measure.accuracy.run import Ask, Listener, run
-from runtime.measure.clips import Clip
 from runtime.tasks.accuracy import accuracy
 from runtime.transcriber import Transcriber
 

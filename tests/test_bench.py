@@ -19,6 +19,7 @@ from simulated_npu import on_npu
 from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import load_settings
+from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.bench import Plan
 from runtime.measure.bench.command import Failure, carry_out
@@ -26,7 +27,6 @@ from runtime.measure.bench.planning import FULL, QUICK, Order, order, plan
 from runtime.measure.bench.present import markdown
 from runtime.measure.bench.record import Benchmark, read
 from runtime.measure.bench.run import TABLE, Listener, run
-from runtime.measure.clips import Clip
 from runtime.measure.quantities import PARTS
 
 LATENCY = replace(SMALL, parts=("latency",), runs=6)

@@ -14,11 +14,10 @@ from audio_files import sndfile
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE
-from runtime.demo import CHECKPOINT
+from runtime.demo import CHECKPOINT, Clip
 from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, stages, throughput
 from runtime.measure.bench.clip import chosen
 from runtime.measure.bench.loading import opened
-from runtime.measure.clips import Clip
 from runtime.measure.figures import Figure
 from runtime.model import device
 from runtime.transcriber import Transcriber

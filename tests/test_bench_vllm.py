@@ -12,13 +12,13 @@ from fronting import in_front_of
 from vllm_server import StandIn, vllm_server
 
 from env.sources import load_settings
+from runtime.demo import Clip
 from runtime.measure import load, soak, speech, where
 from runtime.measure.bench import Absent, Bench, Found, Plan, both, child
 from runtime.measure.bench.loading import opened
 from runtime.measure.bench.present import grids
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.run import TABLE, Listener, run
-from runtime.measure.clips import Clip
 from runtime.measure.figures import Figure
 from runtime.measure.loopback import serving
 from runtime.measure.present import ran_on

@@ -12,7 +12,7 @@ import pytest
 from engine import Host, free_port, run, unavailable
 
 from runtime import demo
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 OWN = {"ASR_MODEL": "weights/own", "ASR_HUB_REPO": "somebody/own"}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.audio import SAMPLE_RATE, Audio, voice_activity
 from runtime.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Hypothesis, Segment, Span, Transcript, joined
 

@@ -130,7 +130,7 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
     import torch
 
     from env.sources import load_settings
-    from runtime.measure.clips import bundled_clips
+    from runtime.demo import bundled_clips
     from runtime.transcriber import open_transcriber
 
     shutil.copytree(reference / "tokenizer", tmp_path, dirs_exist_ok=True)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from serving import Served, served
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 
 KEY = "sk-of-an-application"

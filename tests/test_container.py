@@ -19,7 +19,7 @@ from test_server_credentials import Pki, swapped, tls, until
 from env.field import variable
 from env.sources import load_settings
 from env.stacks import load_stack
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.lifecycle import given
 from runtime.ops.lifecycle.limits import PROCESSES
 from runtime.urls import has_ipv6

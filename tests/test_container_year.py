@@ -19,7 +19,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, bearer
 from test_server_credentials import Pki, renamed, until, write
 
 from env.field import variable
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.lifecycle import monitoring
 from runtime.ops.lifecycle.image import CLONE_LABEL
 from runtime.ops.lifecycle.up import SERVES_AGAIN

@@ -12,14 +12,22 @@ from conftest import read_json
 
 from runtime.audio import Limits, load
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.demo import HELD_OUT_SET, blank, judge, produce
-from runtime.demo.learn import Lesson, Spoken, batches, encode
-from runtime.demo.speech import HELD_OUT, TRAINING
-from runtime.demo.train import utterance
-from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, MOST_WORDS, Sentence, draw_sentence, words_of
+from runtime.demo import HELD_OUT_SET, Clip
+from runtime.demo_recipe import evaluate, initial_checkpoint, train
+from runtime.demo_recipe.losses import Lesson, Spoken, batches, encode
+from runtime.demo_recipe.synthesis import (
+    HELD_OUT,
+    HOTWORDS,
+    LANGUAGES,
+    MOST_WORDS,
+    TRAINING,
+    Sentence,
+    draw_sentence,
+    words_of,
+)
+from runtime.demo_recipe.train import utterance
 from runtime.measure.accuracy import heldout
 from runtime.measure.accuracy.reading import read
-from runtime.measure.clips import Clip
 from runtime.model.checkpoint import SINGLE
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
@@ -52,17 +60,17 @@ def test_nothing_held_out_occurs_in_training() -> None:
 
 
 def test_the_files_are_those_the_recipe_writes(tmp_path: Path) -> None:
-    blank.write(tmp_path)
+    initial_checkpoint.write(tmp_path)
     written = {file.name for file in tmp_path.iterdir()}
-    assert written | {SINGLE, produce.CARD, produce.SCORE} == {file.name for file in DEMO_CHECKPOINT.iterdir()}
+    assert written | {SINGLE, train.CARD, train.SCORE} == {file.name for file in DEMO_CHECKPOINT.iterdir()}
     for name in written:
         assert (tmp_path / name).read_bytes() == (DEMO_CHECKPOINT / name).read_bytes()
 
 
 def test_the_special_tokens_are_those_of_the_real_tokenizer(reference: Path) -> None:
     real = read_json(reference / "tokenizer" / "tokenizer_config.json")["added_tokens_decoder"]
-    assert {entry["content"]: entry["special"] for entry in real.values()} == blank.SPECIAL_TOKENS
-    assert [real[key]["content"] for key in sorted(real, key=int)] == list(blank.SPECIAL_TOKENS)
+    assert {entry["content"]: entry["special"] for entry in real.values()} == initial_checkpoint.SPECIAL_TOKENS
+    assert [real[key]["content"] for key in sorted(real, key=int)] == list(initial_checkpoint.SPECIAL_TOKENS)
 
 
 def test_features_are_made_as_for_the_real_model(reference: Path) -> None:
@@ -89,18 +97,18 @@ def test_the_held_out_set_is_small_and_whole() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
     assert {Path(str(item.source)) for item in data.items} == set(folder.glob("*.opus"))
     assert (data.layout, data.plain, data.refused) == ("demo", True, ())
-    assert [item.language for item in data.items] == [one for one in LANGUAGES for _ in range(produce.HELD_OUT_EACH)]
+    assert [item.language for item in data.items] == [one for one in LANGUAGES for _ in range(train.HELD_OUT_EACH)]
 
 
 def test_the_card_states_the_score_and_the_warning() -> None:
-    score = read_json(DEMO_CHECKPOINT / produce.SCORE)
-    card = (DEMO_CHECKPOINT / produce.CARD).read_text(encoding="utf-8")
-    assert card == produce.card(score)
+    score = read_json(DEMO_CHECKPOINT / train.SCORE)
+    card = (DEMO_CHECKPOINT / train.CARD).read_text(encoding="utf-8")
+    assert card == train.card(score)
     assert "not a recogniser to use" in card
 
 
 def test_the_score_is_as_good_as_promised() -> None:
-    score = read_json(DEMO_CHECKPOINT / produce.SCORE)
+    score = read_json(DEMO_CHECKPOINT / train.SCORE)
     assert score["utterances"] >= 500
     assert all(rate <= 0.03 for rate in score["error_rates"].values())
     assert score["language_accuracy"] >= 0.99
@@ -110,7 +118,7 @@ def test_the_score_is_as_good_as_promised() -> None:
 @needs_espeak
 def test_held_out_speech_is_heard_as_the_card_says(transcriber: Transcriber) -> None:
     for language in LANGUAGES:
-        spoken = [judge.utterance(index, language) for index in range(0, judge.UTTERANCES, 10)]
+        spoken = [evaluate.utterance(index, language) for index in range(0, evaluate.UTTERANCES, 10)]
         heard = [o for o in transcriber.transcribe_all(Request(s) for _, s in spoken) if isinstance(o, Transcript)]
         measure = jiwer.cer if language == "Chinese" else jiwer.wer
         rate = measure([sentence.text for sentence, _ in spoken], [transcript.text for transcript in heard])
@@ -120,7 +128,7 @@ def test_held_out_speech_is_heard_as_the_card_says(transcriber: Transcriber) -> 
 
 @needs_espeak
 def test_the_bundled_clips_are_those_the_recipe_writes(clips: list[Clip], tmp_path: Path) -> None:
-    produce.write_clips(tmp_path)
+    train.write_clips(tmp_path)
     names = {clip.path.name for clip in clips} | {"clips.json"}
     assert {file.name for file in tmp_path.iterdir()} == names
     assert read_json(tmp_path / "clips.json") == read_json(clips[0].path.parent / "clips.json")
@@ -128,9 +136,9 @@ def test_the_bundled_clips_are_those_the_recipe_writes(clips: list[Clip], tmp_pa
 
 @needs_espeak
 def test_the_held_out_set_is_what_the_recipe_writes(tmp_path: Path) -> None:
-    produce.write_held_out(tmp_path / HELD_OUT_SET.name, each=2)
+    train.write_held_out(tmp_path / HELD_OUT_SET.name, each=2)
     kept = HELD_OUT_SET.read_text(encoding="utf-8").splitlines()
-    each = produce.HELD_OUT_EACH
+    each = train.HELD_OUT_EACH
     assert (tmp_path / HELD_OUT_SET.name).read_text(encoding="utf-8").splitlines() == [*kept[:2], *kept[each:][:2]]
     for path in sorted(tmp_path.glob("*.opus")):
         again, bundled = (
@@ -148,7 +156,7 @@ def test_the_speaker_of_a_held_out_utterance_is_the_voice_that_is_heard(
     (tmp_path / "espeak-ng").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
     (tmp_path / "espeak-ng").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    produce.write_held_out(tmp_path / HELD_OUT_SET.name, each=1)
+    train.write_held_out(tmp_path / HELD_OUT_SET.name, each=1)
     spoken = log.read_text(encoding="utf-8").splitlines()
     assert len(spoken) == len(LANGUAGES)
     for line, item in zip(spoken, read(tmp_path / HELD_OUT_SET.name).items, strict=True):

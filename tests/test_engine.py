@@ -12,10 +12,10 @@ import pytest
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.audio import load
+from runtime.demo import Clip
 from runtime.engines import EngineError, Event, Observer, Utterance
 from runtime.engines.stream import Stream
 from runtime.engines.transformers import TransformersEngine
-from runtime.measure.clips import Clip
 from runtime.model.load import Loaded
 from runtime.transcriber import Transcriber, limits, open_transcriber
 

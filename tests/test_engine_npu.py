@@ -6,8 +6,8 @@ import pytest
 from simulated_npu import on_npu, stand_in
 
 from env.sources import load_settings
+from runtime.demo import bundled_clips
 from runtime.engines import Observer, Utterance
-from runtime.measure.clips import bundled_clips
 from runtime.transcriber import Request, Transcriber, open_transcriber
 
 NPU = {"ASR_DEVICE": "npu:0", "ASR_MAX_BATCH": "8"}

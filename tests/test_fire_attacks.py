@@ -14,7 +14,7 @@ from fronting import until
 from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, served
 from tree import bare_environment
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 
 # Refused, answered with what is wrong, closed, or left in the middle; idle sessions are too many for one caller.

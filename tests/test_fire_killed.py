@@ -13,7 +13,7 @@ from serving import PATIENCE, TRANSCRIPTIONS
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.process import record
 from runtime.ops.process.start import start
 from runtime.ops.process.stop import stop

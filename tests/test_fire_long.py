@@ -11,7 +11,7 @@ from audio_files import sndfile
 from serving import PATIENCE, TRANSCRIPTIONS, HeldDecoding, decoded, held, served
 
 from runtime.audio import SAMPLE_RATE, Limits, load
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server.service import LONG, long_files
 from runtime.transcriber import Transcriber
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server import connections
 from runtime.transcriber import Transcriber
 

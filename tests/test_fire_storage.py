@@ -15,7 +15,7 @@ from fronting import until
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from strangers import serving
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server.spool import Spool
 from runtime.transcriber import Transcriber
 

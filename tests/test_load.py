@@ -11,8 +11,8 @@ from invoke import Exit, MockContext
 from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.measure import load, waiting
-from runtime.measure.clips import Clip
 from runtime.measure.loopback import Client, Serving, serving
 from runtime.measure.speech import PAUSE, joined, lengths, recordings
 from runtime.tasks import measure

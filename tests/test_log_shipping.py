@@ -25,7 +25,7 @@ from test_readme import commands, outline
 
 from env.field import variable
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 FOLDER = PROJECT / "docker" / "logging"
 READMES = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}

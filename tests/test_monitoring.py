@@ -23,7 +23,7 @@ from tree import bare_environment
 from vllm_server import vllm_server
 
 from env.sources import load_settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.lifecycle import monitoring
 from runtime.transcriber import Transcriber, open_transcriber
 

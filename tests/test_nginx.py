@@ -27,7 +27,7 @@ from websockets.typing import Origin
 
 from env.field import variable
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 
 FOLDER = PROJECT / "docker" / "nginx"

@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys as Key
 from selenium.webdriver.support.select import Select
 from serving import Served, served
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 
 

@@ -9,8 +9,8 @@ from relay import relay
 from selenium.webdriver.common.keys import Keys as Key
 from serving import Served, held, loading, served
 
+from runtime.demo import Clip
 from runtime.engines import EngineError
-from runtime.measure.clips import Clip
 from runtime.server.service import Service
 from runtime.transcriber import Transcriber
 

@@ -13,11 +13,11 @@ from sounds import Samples, originals, varied
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
+from runtime.demo import Clip
 from runtime.engines import Utterance
 from runtime.engines.encoder import encode
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.qwen import Recognizer
-from runtime.measure.clips import Clip
 from runtime.model.prompt import Prompter
 from runtime.transcriber import Transcriber
 from runtime.transcript import read

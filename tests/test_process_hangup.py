@@ -17,7 +17,7 @@ from test_server_credentials import ALICE, BOB, Pki, tls, until, write
 from websockets.sync.client import connect
 
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.process.start import start as start_process
 from runtime.ops.process.status import status
 from runtime.restart_policy import Policy

@@ -5,7 +5,7 @@ from pathlib import Path
 from invoking import invoke
 from proxying import closed_port, dead_proxies
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 
 def test_the_kit_reaches_itself_past_every_proxy(speech: list[Clip], tmp_path: Path) -> None:

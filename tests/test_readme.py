@@ -19,9 +19,9 @@ from env.reference import READMES, renewed
 from env.settings import Settings
 from env.sources import load_settings
 from runtime import demo
+from runtime.demo import Clip
 from runtime.engines.vllm import flags
 from runtime.measure.bench.run import TABLE
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
 SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure"

@@ -15,8 +15,8 @@ from proxying import dead_proxies, forget_proxies, proxying
 from serving import Served, held, served
 
 from env.errors import KitError, UsageError
+from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.clips import Clip
 from runtime.measure.remote import KEY, Remote, ServerError
 from runtime.transcriber import Transcriber
 

@@ -21,7 +21,7 @@ from fronting import until
 
 from runtime import sandbox
 from runtime.audio import AudioError, Limits, UnreadableError, load
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.sandbox import Bounds, Cancellation, CancelledError, ExceededError
 from runtime.sandbox.pool import KEPT, PROJECT, SLOW_PLACES
 

@@ -29,9 +29,9 @@ from websockets.sync.client import connect
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.demo import Clip
 from runtime.host import local_client
 from runtime.host.tls import read_tls
-from runtime.measure.clips import Clip
 from runtime.ops.lifecycle.up import try_curl
 from runtime.transcriber import Transcriber
 from runtime.urls import url

@@ -11,7 +11,7 @@ from serving import Served, decoded, held, loading, served
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops import cache
 from runtime.ops.process import present
 from runtime.ops.process.status import status

@@ -18,7 +18,7 @@ from attacks import helpers
 from fronting import until
 from serving import PATIENCE, Served, decoded, held, served
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server import uploads
 from runtime.server.chat_body import KEYS
 from runtime.server.uploads import bounds

@@ -29,8 +29,8 @@ from talking import talking
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.demo import Clip
 from runtime.host import local_client
-from runtime.measure.clips import Clip
 from runtime.server import credentials
 from runtime.server.access import read_access
 from runtime.transcriber import Transcriber

@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import SettingsError, load_settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server.access import read_access
 from runtime.server.app import create_app
 from runtime.server.keys import read_keys

@@ -23,8 +23,8 @@ from tree import bare_environment
 from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.host.processes import Process
-from runtime.measure.clips import Clip
 from runtime.ops.process.farewell import Farewell
 from runtime.server.app import create_app
 from runtime.server.engine import drain

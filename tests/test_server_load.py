@@ -13,8 +13,8 @@ import openai
 import pytest
 from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_upload, held, served
 
+from runtime.demo import Clip
 from runtime.engines import Decoded, EngineError
-from runtime.measure.clips import Clip
 from runtime.model.device import OutOfMemoryError
 from runtime.server.service import AHEAD, FETCHERS, desks, long_files
 from runtime.transcriber import Transcriber

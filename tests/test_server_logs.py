@@ -21,7 +21,7 @@ from transformers.utils import logging as library
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.process import supervisor
 from runtime.ops.process.logs import last_errors
 from runtime.server import logs, transcriptions

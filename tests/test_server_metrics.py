@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from env.settings import Settings
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.model.device import Device, Memory
 from runtime.server.app import create_app
 from runtime.server.instruments import Metrics

@@ -12,7 +12,7 @@ from serving import Served, held, served
 from talking import PAUSE, TRANSCRIPTION, CountingEngine, pcm, spoken, talking
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 
 SESSION = {

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server.listening import MESSAGE
 from runtime.transcriber import Transcriber
 

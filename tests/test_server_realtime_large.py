@@ -16,7 +16,7 @@ from serving import PATIENCE, HeldEngine, Served, decoded, held, served
 from talking import TRANSCRIPTION, CountingEngine, Talk, talking
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.sandbox import Cancellation
 from runtime.server.live.messages import MOST_AUDIO
 from runtime.server.service import READERS

@@ -14,8 +14,8 @@ from talking import TRANSCRIPTION, Talk, spoken, talking
 from websockets.exceptions import ConnectionClosed
 
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.engines import Decoded, EngineError
-from runtime.measure.clips import Clip
 from runtime.model.prompt import ASR_TEXT
 from runtime.transcriber import Transcriber
 

@@ -10,7 +10,7 @@ import pytest
 from serving import PATIENCE, Served
 from talking import TRANSCRIPTION, Samples, Talk, pcm, spoken, talking
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.server.live import g711
 from runtime.server.live.config import Config
 from runtime.transcriber import Request, Transcriber

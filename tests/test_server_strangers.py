@@ -18,7 +18,7 @@ from websockets.typing import Origin, Subprotocol
 
 from env.sources import SettingsError, load_settings
 from runtime import urls
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.ops.lifecycle import host
 from runtime.server import uploads
 from runtime.server.access import Access

@@ -8,7 +8,7 @@ import pytest
 from recordings import joined
 from serving import Served, served
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 
 

@@ -18,8 +18,8 @@ from recordings import joined, wav
 from serving import TRANSCRIPTIONS, Served, served
 
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.clips import Clip
 from runtime.server.stored import IN_MEMORY
 from runtime.server.transcriptions import POSSIBLE
 from runtime.transcriber import Request, Transcriber

@@ -18,9 +18,8 @@ from vllm_server import LONGEST, StandIn, vllm_server
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime.demo import CHECKPOINT
+from runtime.demo import CHECKPOINT, Clip
 from runtime.formats import FORMATS
-from runtime.measure.clips import Clip
 from runtime.model.checkpoint import CheckpointError
 from runtime.ops import batch, cache
 from runtime.ops.process import present

@@ -14,7 +14,7 @@ from serving import PATIENCE, Served, served
 from test_server_metrics import read, value
 from vllm_server import LONGEST, StandIn, vllm_server
 
-from runtime.measure.clips import Clip, bundled_clips
+from runtime.demo import Clip, bundled_clips
 from runtime.ops.process import present
 from runtime.ops.process.farewell import Farewell
 from runtime.ops.process.status import status

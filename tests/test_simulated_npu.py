@@ -14,11 +14,11 @@ from simulated_npu import on_npu, stand_in
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_qwen3_asr_generates_what_the_cpu_generates(dtype: torch.dtype, tmp_path: Path) -> None:
     simulation = stand_in().simulation
-    from runtime.demo import blank
+    from runtime.demo_recipe import initial_checkpoint
     from runtime.model import load
 
-    ids = blank.write_tokenizer(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(blank.configuration(ids, ["English", "Chinese"])))
+    ids = initial_checkpoint.write_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(initial_checkpoint.configuration(ids, ["English", "Chinese"])))
     backend = load.backend()
     torch.manual_seed(5)
     blank_model = backend.Qwen3ASRForConditionalGeneration(backend.Qwen3ASRConfig.from_pretrained(tmp_path))

@@ -13,9 +13,9 @@ from simulated_npu import on_npu
 
 from env.settings import DEMO
 from env.sources import load_settings
+from runtime.demo import Clip
 from runtime.engines import Engine, EngineError, Utterance
 from runtime.measure import present, records
-from runtime.measure.clips import Clip
 from runtime.measure.smoke.cases import Cases, cases
 from runtime.measure.smoke.hearing import Ask, Hearing, Model
 from runtime.measure.smoke.record import CHECKS, SMOKE, Outcome, Smoke
@@ -226,7 +226,7 @@ def test_a_harmful_context_is_noticed(model: Model, clips: list[Clip]) -> None:
 
 @on_npu
 def test_the_record_tells_the_simulated_npu_from_a_real_one() -> None:
-    from runtime.measure.clips import bundled_clips
+    from runtime.demo import bundled_clips
 
     settings = load_settings({"ASR_DEVICE": "npu:0", "ASR_DTYPE": "bfloat16"})
     with open_transcriber(settings) as opened:

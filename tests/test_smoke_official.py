@@ -11,9 +11,8 @@ from hub.server import REPO, serving
 from invoke import Context, Exit
 from test_smoke import failures, smoked
 
-from runtime.demo import CHECKPOINT
+from runtime.demo import CHECKPOINT, Clip
 from runtime.measure import records
-from runtime.measure.clips import Clip
 from runtime.measure.smoke.cases import official
 from runtime.measure.smoke.hearing import Model
 from runtime.measure.smoke.record import SMOKE, Smoke

@@ -17,8 +17,8 @@ from invoking import INVOKE
 from pydantic import SecretStr
 from serving import Served, held, served
 
+from runtime.demo import Clip
 from runtime.measure import records
-from runtime.measure.clips import Clip
 from runtime.measure.remote import KEY
 from runtime.measure.smoke.cases import Cases
 from runtime.measure.smoke.hearing import Ask, hearing

@@ -17,7 +17,7 @@ from invoking import INVOKE, assert_refused, invoke
 
 from env.settings import Settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 
 def test_every_task_is_listed_with_a_line_of_help() -> None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT
 from invoking import INVOKE, assert_refused, invoke
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 FULL = Path("/dev/full")
 NO_SPACE = "standard output: cannot be written: No space left on device"

@@ -14,11 +14,11 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE, Audio, AudioError, load
 from runtime.audio import segment as segments
-from runtime.demo.vocabulary import HOTWORDS
+from runtime.demo import Clip
+from runtime.demo_recipe.synthesis import HOTWORDS
 from runtime.engines import Utterance
 from runtime.engines.transformers import TransformersEngine
 from runtime.languages import UnknownLanguageError
-from runtime.measure.clips import Clip
 from runtime.model.device import OutOfMemoryError
 from runtime.transcriber import Failure, Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript
@@ -204,7 +204,7 @@ NPU = {"ASR_DEVICE": "npu:0", "ASR_DTYPE": "bfloat16", "ASR_MAX_BATCH": "8"}
 
 @on_npu
 def test_on_the_simulated_npu_in_bf16_the_text_is_the_cpus() -> None:
-    from runtime.measure.clips import bundled_clips
+    from runtime.demo import bundled_clips
 
     with open_transcriber(load_settings(NPU)) as transcriber:
         assert transcriber.device.name == "npu:0"
@@ -216,7 +216,7 @@ def test_on_the_simulated_npu_in_bf16_the_text_is_the_cpus() -> None:
 
 @on_npu
 def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
-    from runtime.measure.clips import bundled_clips
+    from runtime.demo import bundled_clips
 
     simulation = stand_in().simulation
     with open_transcriber(load_settings(NPU)) as transcriber:
@@ -245,7 +245,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
 
 @on_npu
 def test_a_clip_that_does_not_fit_alone_is_told_with_the_sizes() -> None:
-    from runtime.measure.clips import bundled_clips
+    from runtime.demo import bundled_clips
 
     clip = bundled_clips()[0]
     with open_transcriber(load_settings(NPU)) as transcriber:

@@ -7,7 +7,7 @@ from test_vllm_engine import connected
 from vllm_server import StandIn, vllm_server
 
 from env.errors import KitError
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 
 KEY = "top-secret-key"

@@ -12,8 +12,8 @@ from vllm_server import StandIn, vllm_server
 
 from env.errors import KitError, UsageError
 from env.sources import load_settings
+from runtime.demo import Clip
 from runtime.host.probe import Host
-from runtime.measure.clips import Clip
 from runtime.ops.doctor.findings import Case, Outcome
 from runtime.ops.doctor.vllm.servers import servers
 from runtime.ops.doctor.vllm.setting import engine

@@ -14,9 +14,9 @@ from vllm_server import LONGEST, StandIn, vllm_server
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.audio import load
+from runtime.demo import Clip
 from runtime.engines import EngineError, Observer, Utterance
 from runtime.engines.vllm.launcher import MARK
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
 FACTS = {"device": "cpu", "vllm": "0.18.0"}

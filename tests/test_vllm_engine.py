@@ -12,8 +12,8 @@ from vllm_server import LONGEST, StandIn, vllm_server
 
 from env.errors import KitError
 from runtime.audio import load
+from runtime.demo import Clip
 from runtime.engines import Event, Observer, Utterance
-from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript
 

@@ -11,8 +11,8 @@ from vllm_server import LONGEST, StandIn, vllm_server
 from env.errors import FaultError, KitError
 from env.sources import load_settings
 from runtime.audio import load
+from runtime.demo import Clip
 from runtime.engines import Engine, EngineError, Observer, Utterance
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
 

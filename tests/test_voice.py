@@ -5,11 +5,11 @@ import pytest
 from talking import Samples, pcm, spoken
 
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.live.listener import Detection, Listener
 from runtime.live.tape import Resampler, Tape, quietest
 from runtime.live.turn import Turn
 from runtime.live.words import Words
-from runtime.measure.clips import Clip
 from runtime.transcriber import Request, Transcriber
 
 USUAL = Detection(threshold=0.5, padding_seconds=0.3, silence_seconds=0.5)

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime import audio
 from runtime.audio import SAMPLE_RATE, Limits, Samples
-from runtime.measure.clips import bundled_clips
+from runtime.demo import bundled_clips
 
 SHORTEST, LONGEST = 1.0, 20.0  # seconds
 PAUSE = 0.4  # seconds after each clip

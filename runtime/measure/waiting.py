@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from env.errors import KitError
 from env.settings import DEMO, Settings
+from runtime.demo import bundled_clips
 from runtime.engines import Observer
 from runtime.measure.apart import Pipe, apart
-from runtime.measure.clips import bundled_clips
 from runtime.measure.loopback import Client, serving
 from runtime.model.device import Device
 from runtime.server.serve import allow_files

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextvars import Context
 
 from env.errors import KitError
+from runtime.demo import bundled_clips
 from runtime.engines import EngineError, Observer
-from runtime.measure.clips import bundled_clips
 from runtime.server.errors import DecodingError
 from runtime.server.service import Service
 from runtime.transcriber import Request, Transcriber

@@ -89,6 +89,6 @@ def transcribe(
 @foreseeing
 def train_demo(_: Context, output: str = "") -> None:
     """Train the embedded demo model from nothing, judge it and write its card (two hours on two cores)."""
-    from runtime.demo.produce import produce
+    from runtime.demo_recipe.train import produce
 
     produce(Path(output) if output else None, load_settings())

@@ -22,7 +22,7 @@ from talking import pcm, spoken
 from tree import bare_environment
 
 from runtime.audio import SAMPLE_RATE
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber
 
 CLIENTS = PROJECT / ".clients"

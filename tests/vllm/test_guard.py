@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from env.sources import load_settings
-from runtime.demo import CHECKPOINT
+from runtime.demo import CHECKPOINT, Clip
 from runtime.engines.vllm import flags
-from runtime.measure.clips import Clip
 
 from .program import START, serving
 

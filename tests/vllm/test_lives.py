@@ -9,8 +9,8 @@ import pytest
 from processes import await_end, kill
 from recordings import joined
 
+from runtime.demo import Clip
 from runtime.host.processes import Process
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber
 
 from .loads import Outcome, under_load

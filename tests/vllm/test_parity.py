@@ -21,8 +21,8 @@ from sounds import Samples, long, originals, varied
 
 from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.engines import Utterance
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, open_transcriber
 from runtime.transcript import read
 

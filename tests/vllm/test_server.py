@@ -13,8 +13,8 @@ from talking import Talk, spoken
 from websockets.sync.client import connect
 
 from env.sources import load_settings
+from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.clips import Clip
 from runtime.transcriber import Transcriber, open_transcriber
 
 from .program import Program

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from invoking import invoke
 
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 
 from .program import Program
 

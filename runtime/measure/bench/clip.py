@@ -6,8 +6,8 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime import audio
 from runtime.audio import Limits
+from runtime.demo import bundled_clips
 from runtime.engines import Utterance
-from runtime.measure.clips import bundled_clips
 from runtime.ops.weights import facts
 from runtime.ops.weights.places import place
 from runtime.transcriber import Prepared, Request, Transcriber

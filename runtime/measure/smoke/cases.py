@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.settings import DEMO, Settings
-from runtime.measure.clips import Clip, bundled_clips
+from runtime.demo import Clip, bundled_clips
 from runtime.measure.smoke.record import Verdict
 from runtime.ops.weights import clips as official_clips
 from runtime.ops.weights import facts

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from env.errors import KitError
-from runtime.measure.clips import Clip
+from runtime.demo import Clip
 from runtime.measure.scoring import error_rate
 from runtime.measure.smoke.hearing import Ask, Hearing
 from runtime.measure.smoke.reading import Document, read

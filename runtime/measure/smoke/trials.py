@@ -10,8 +10,8 @@ from functools import partial
 
 from env.errors import KitError
 from runtime.audio import SAMPLE_RATE
+from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.clips import Clip
 from runtime.measure.scoring import count
 from runtime.measure.smoke.hearing import Ask
 from runtime.measure.smoke.judge import Ears, asked, difference

@@ -10,8 +10,19 @@ import numpy as np
 from env.errors import KitError
 from runtime import languages
 from runtime.audio import Audio
-from runtime.demo.speech import HELD_OUT, add_noise, draw_voice, place, speak, speechless
-from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, Sentence, draw_context, draw_sentence
+from runtime.demo_recipe.synthesis import (
+    HELD_OUT,
+    HOTWORDS,
+    LANGUAGES,
+    Sentence,
+    add_noise,
+    draw_context,
+    draw_sentence,
+    draw_voice,
+    place,
+    speak,
+    speechless,
+)
 from runtime.transcriber import Failure, Request, Transcriber
 from runtime.transcript import Transcript
 

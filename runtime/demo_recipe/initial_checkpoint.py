@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, words_of
+from runtime.demo_recipe.synthesis import HOTWORDS, LANGUAGES, words_of
 
 # The special tokens of Qwen3-ASR's own tokenizer, in its order; True where decoding leaves the token out.
 SPECIAL_TOKENS = {

@@ -17,9 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.demo import speech
-from runtime.demo.speech import ACCENTS, SAMPLE_RATE, Conditions, Samples, add_noise, narrow, place, speechless
-from runtime.demo.vocabulary import HOTWORDS, LANGUAGES, Sentence, draw_context, words_of
+from runtime.demo_recipe import synthesis
+from runtime.demo_recipe.synthesis import (
+    ACCENTS,
+    HOTWORDS,
+    LANGUAGES,
+    SAMPLE_RATE,
+    Conditions,
+    Samples,
+    Sentence,
+    add_noise,
+    draw_context,
+    narrow,
+    place,
+    speechless,
+    words_of,
+)
 
 SPEECHLESS_SHARE = 0.07  # of all clips
 WORD_WEIGHT, PHONEME_WEIGHT = 0.3, 0.5  # of the CTC losses, beside 1 for the answer's
@@ -71,7 +84,7 @@ def disturb(
         samples = narrow(samples, noise_rng)
     if rng.random() < 0.7:
         samples = add_noise(samples, rng.choice(conditions.noises), rng.uniform(*conditions.snr), noise_rng)
-    phonemes = tuple(phone for word in sentence.words for phone in speech.phonemes(word, ACCENTS[sentence.language][0]))
+    phonemes = tuple(phone for word in sentence.words for phone in synthesis.phonemes(word, ACCENTS[sentence.language][0]))
     return Clip(samples, sentence.language, context, replace(sentence, context=context).text, phonemes)
 
 
@@ -282,6 +295,6 @@ def known_phonemes() -> list[str]:
             phone
             for language in LANGUAGES
             for word in words_of(language)
-            for phone in speech.phonemes(word, ACCENTS[language][0])
+            for phone in synthesis.phonemes(word, ACCENTS[language][0])
         }
     )
