@@ -17,10 +17,11 @@ from runtime import audio, demo, sandbox, transcript
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples, voice_activity
 from runtime.audio import segment as segments
 from runtime.audio.segment import Segment
-from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, opening
+from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, factory
 from runtime.host import npu_host
 from runtime.model.device import Device
 from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, Prompter, Wording
+from runtime.progress import waiting
 from runtime.transcript import Hypothesis, Span, Transcript
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) 
     """
     npu_host.check_demo(settings)
     sandbox.warm_up()
-    engine = opening.create(settings, model_directory(settings), observers)
+    engine = factory.create_engine(settings, model_directory(settings), observers)
     try:
         engine.start()
         yield Transcriber(settings, engine)
@@ -318,3 +319,25 @@ def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) 
         engine.stop(drain=False)
         raise
     engine.stop()
+
+
+class Stages(Observer):
+    """Passes on how far an engine is that starts."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def starting(self, stage: str) -> None:
+        """It is so far."""
+        self._tell(stage)
+
+
+@contextmanager
+def loading(settings: Settings) -> Iterator[Transcriber]:
+    """`open_transcriber`, which shows on standard error how far it is until the transcriber is there."""
+    with (
+        waiting(f"Loading {settings.model}") as wait,
+        open_transcriber(settings, observers=[Stages(wait.tell)]) as transcriber,
+    ):
+        wait()
+        yield transcriber

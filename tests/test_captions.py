@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.audio import SAMPLE_RATE, Audio, voice_activity
-from runtime.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
 from runtime.demo import Clip
+from runtime.formats.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Hypothesis, Segment, Span, Transcript, joined
 

@@ -15,7 +15,9 @@ from vllm_server import StandIn, vllm_server
 
 from env.errors import UsageError
 from env.sources import load_settings
-from runtime.engines.vllm import asking, flags, places
+from runtime.engines.vllm import client
+from runtime.engines.vllm import command as flags
+from runtime.engines.vllm import command as places
 from runtime.host.local_client import Health
 from runtime.ops.lifecycle import alone, host, image, up
 from runtime.transcriber import Transcriber
@@ -82,7 +84,7 @@ def test_the_server_is_the_images_own_command(root: Path, tmp_path: Path) -> Non
 def test_docker_waits_longer_than_the_engine(own: dict[str, str], root: Path, tmp_path: Path) -> None:
     healthcheck = described(root, tmp_path, ASR_PROFILE=A2, ASR_VLLM_START_SECONDS="1234.5", **own)["healthcheck"]
     assert healthcheck == {"start_period": f"{1235 + host.AROUND_VLLM}s"}
-    assert host.AROUND_VLLM > asking.SILENCE + 4.7e9 / 50e6
+    assert host.AROUND_VLLM > client.SILENCE + 4.7e9 / 50e6
 
 
 def test_another_engine_starts_as_the_image_says(root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import Clip
 from runtime.engines import Utterance
-from runtime.engines.encoder import encode
+from runtime.engines.decode import encode
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.qwen import Recognizer
 from runtime.model.prompt import Prompter

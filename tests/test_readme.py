@@ -20,7 +20,7 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime import demo
 from runtime.demo import Clip
-from runtime.engines.vllm import flags
+from runtime.engines.vllm import command as flags
 from runtime.measure.bench.run import TABLE
 from runtime.transcriber import Transcriber
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from runtime.engines.scheduling import Bounds, Place, Queue
+from runtime.engines.batching import Bounds, Place, Queue
 
 
 def queue(together: int = 4, padded: float = math.inf, wait: float = 0.0) -> Queue[str]:

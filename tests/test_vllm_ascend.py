@@ -19,7 +19,7 @@ from env.errors import UsageError
 from env.sources import PROJECT, load_settings
 from env.stacks import compare, load_stack
 from runtime.demo import CHECKPOINT
-from runtime.engines.vllm import flags, launcher
+from runtime.engines.vllm import command, launcher
 from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Case
 from runtime.ops.doctor.vllm import device, inside, installed, releases
@@ -49,15 +49,15 @@ STUBS = {
 }
 
 
-def orders(folder: Path, profile: str, **variables: str) -> list[flags.Order]:
+def orders(folder: Path, profile: str, **variables: str) -> list[command.Order]:
     """What the kit would start on such a host."""
     settings = {"ASR_PROFILE": profile, "ASR_STACK": "vllm", "ASR_OP_CACHE_DIR": str(folder / "op-cache")}
-    return flags.orders(load_settings(settings | variables), folder)
+    return command.orders(load_settings(settings | variables), folder)
 
 
-def passed(order: flags.Order) -> dict[str, str]:
+def passed(order: command.Order) -> dict[str, str]:
     """The flags and their values, empty where there is none, that the launcher hands on to vLLM."""
-    words = list(order.command[order.command.index(str(flags.LAUNCHER)) + 1 :])
+    words = list(order.command[order.command.index(str(command.LAUNCHER)) + 1 :])
     pairs = zip(words, [*words[1:], ""], strict=True)
     return {word: "" if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
 
@@ -168,7 +168,7 @@ def test_no_flag_and_no_variable_is_unknown_to_vllm(profile: str, tmp_path: Path
         order = orders(tmp_path, profile, ASR_VLLM_EAGER=eager)[0]
         assert set(passed(order)) <= set(FACTS["parser"]["flags"])
         assert {name for name in order.environment if name.startswith("VLLM_")} <= set(FACTS["variables"]["names"])
-    assert set(flags.OWN) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
+    assert set(command.OWN) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
 
 
 def test_prompts_are_handed_through_as_they_are(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from tree import bare_environment
 from vllm_package import child, order
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm.child import Child
-from runtime.engines.vllm.logs import Reader
+from runtime.engines.vllm.log_parser import Reader
+from runtime.engines.vllm.process import Child
 from runtime.host.processes import Process
 from runtime.server.signals import StoppedError
 
@@ -40,8 +40,8 @@ STAGES = [
 # A program that starts a child and waits to be killed.
 STARTER = """
 import json, sys, time
-from runtime.engines.vllm.child import Child
-from runtime.engines.vllm.flags import Order
+from runtime.engines.vllm.process import Child
+from runtime.engines.vllm.command import Order
 
 child = Child(Order(**json.load(sys.stdin)), tell=lambda _: None, on_end=lambda _: None)
 child.start(60)

@@ -9,7 +9,7 @@ import pytest
 
 from env.errors import KitError, UsageError
 from env.sources import PROJECT, load_settings
-from runtime.engines.vllm import flags, places
+from runtime.engines.vllm import command
 
 WEIGHTS = Path("/weights/Qwen3-ASR-1.7B")
 
@@ -17,8 +17,8 @@ WEIGHTS = Path("/weights/Qwen3-ASR-1.7B")
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host without NPUs, outside a container."""
-    monkeypatch.setattr(places, "DEVICES", tmp_path)
-    for name in (places.VISIBLE, places.IMAGE):
+    monkeypatch.setattr(command, "DEVICES", tmp_path)
+    for name in (command.VISIBLE, command.IMAGE):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -30,25 +30,25 @@ def give(host: Path, count: int) -> None:
     (host / "davinci_manager").touch()
 
 
-def orders(**variables: str) -> list[flags.Order]:
+def orders(**variables: str) -> list[command.Order]:
     settings = load_settings({f"ASR_{name}": text for name, text in variables.items()})
-    return flags.orders(settings, WEIGHTS)
+    return command.orders(settings, WEIGHTS)
 
 
-def value(order: flags.Order, flag: str) -> str:
+def value(order: command.Order, flag: str) -> str:
     """What a flag is given."""
     return order.command[order.command.index(flag) + 1]
 
 
 def visible(**variables: str) -> list[tuple[str, str | None]]:
     """The names of the servers, and the NPUs that CANN is told to show them."""
-    return [(order.name, order.environment.get(places.VISIBLE)) for order in orders(**variables)]
+    return [(order.name, order.environment.get(command.VISIBLE)) for order in orders(**variables)]
 
 
 def test_one_server_on_a_cpu() -> None:
     (order,) = orders(MODEL="weights/Mine", VLLM_PYTHON=sys.executable, DRAIN_SECONDS="12.5", VLLM_MAX_SEQS="16")
     assert order.name == "vLLM on cpu"
-    assert order.command[:2] == (sys.executable, str(flags.LAUNCHER))
+    assert order.command[:2] == (sys.executable, str(command.LAUNCHER))
     assert value(order, "--host") == "127.0.0.1"
     assert value(order, "--port") == str(order.port)
     assert value(order, "--model") == str(WEIGHTS)
@@ -95,7 +95,7 @@ def test_each_npu_that_is_given_gets_a_server(host: Path, monkeypatch: pytest.Mo
     assert visible(NPUS="2-3,6") == [("vLLM on npu:2", "2"), ("vLLM on npu:3", "3"), ("vLLM on npu:6", "6")]
     assert visible(NPUS="2-3,6", VLLM_REPLICAS="2") == [("vLLM on npu:2", "2"), ("vLLM on npu:3", "3")]
     assert visible(NPUS="2-3,6", DEVICE="npu:5") == [("vLLM on npu:5", "5")]
-    monkeypatch.setenv(places.VISIBLE, "4,7")  # CANN counts these from 0, and so does the kit
+    monkeypatch.setenv(command.VISIBLE, "4,7")  # CANN counts these from 0, and so does the kit
     assert visible(NPUS="0-7") == [("vLLM on npu:0", "4"), ("vLLM on npu:1", "7")]
     assert visible(DEVICE="npu:1") == [("vLLM on npu:1", "7")]
     with pytest.raises(UsageError, match=r"npu:2, as ASCEND_RT_VISIBLE_DEVICES=4,7 leaves 2"):
@@ -105,7 +105,7 @@ def test_each_npu_that_is_given_gets_a_server(host: Path, monkeypatch: pytest.Mo
 
 def test_a_container_uses_all_npus_that_it_has(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give(host, 2)
-    monkeypatch.setenv(places.IMAGE, "1")
+    monkeypatch.setenv(command.IMAGE, "1")
     assert visible(DEVICE="npu") == [("vLLM on npu:0", "0"), ("vLLM on npu:1", "1")]
 
 
@@ -162,9 +162,9 @@ def test_a_lone_server_listens_where_the_kit_would_and_asks_for_the_key(host: Pa
     settings = load_settings(
         {"ASR_NPUS": "0-1", "ASR_VLLM_REPLICAS": "2", "ASR_HOST": "0.0.0.0", "ASR_PORT": "8123", "ASR_VLLM_KEY": "hush"}
     )
-    order = flags.lone(settings, WEIGHTS)
+    order = command.lone(settings, WEIGHTS)
     assert (value(order, "--host"), value(order, "--port"), order.port) == ("0.0.0.0", "8123", 8123)
     assert order.environment["VLLM_API_KEY"] == "hush"
-    assert order.environment[places.VISIBLE] == "0"
+    assert order.environment[command.VISIBLE] == "0"
     assert "hush" not in " ".join(order.command)
     assert "hush" not in repr(order)

@@ -13,8 +13,8 @@ from processes import LONG
 from vllm_package import child, distribute, launched
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm import places
-from runtime.engines.vllm.flags import Order
+from runtime.engines.vllm import command as places
+from runtime.engines.vllm.command import Order
 
 HARM = "qwen-asr's class would take the place of vLLM's own"
 REGISTERS = """

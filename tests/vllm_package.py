@@ -12,9 +12,9 @@ from processes import LONG
 
 from env.sources import load_settings
 from runtime import demo
-from runtime.engines.vllm import flags
-from runtime.engines.vllm.child import Child
-from runtime.engines.vllm.flags import Order
+from runtime.engines.vllm import command
+from runtime.engines.vllm.command import Order
+from runtime.engines.vllm.process import Child
 
 LOG = """
 (APIServer pid=7) INFO 11-23 08:39:57 [utils.py:297]  version 0.18.0
@@ -156,7 +156,7 @@ class Heard:
 def order(site: Path, behaviour: str = "ready") -> Order:
     """To start what `write` has laid there."""
     settings = load_settings({"ASR_DEVICE": "cpu", "ASR_ENGINE": "vllm", "ASR_DRAIN_SECONDS": "7"})
-    (made,) = flags.orders(settings, demo.CHECKPOINT)
+    (made,) = command.orders(settings, demo.CHECKPOINT)
     return replace(made, environment={**made.environment, "PYTHONPATH": str(site), "STAND_IN": behaviour})
 
 

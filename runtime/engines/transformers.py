@@ -1,5 +1,5 @@
 """The transformers engine: utterances wait in a queue; a worker thread takes what it shall decode together, see
-runtime/engines/scheduling.py, and decodes it as one batch, see runtime/engines/greedy.py.
+runtime/engines/batching.py, and decodes it as one batch, see runtime/engines/decode.py.
 
 Whole batches today: a batch ends when its longest answer ends.
 """
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 
 from env.groups.model import EngineName
-from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, greedy
-from runtime.engines.greedy import Token
-from runtime.engines.scheduling import Bounds, Place, Queue
+from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, decode
+from runtime.engines.batching import Bounds, Place, Queue
+from runtime.engines.decode import Token
 from runtime.engines.stream import Stream
 from runtime.model.device import OutOfMemoryError, is_out_of_memory
 from runtime.model.load import Loaded
@@ -154,7 +154,7 @@ def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence
     """Decode a batch to its end; a row that has ended is answered, however long the others go on. Raises what the model
     raises, after which rows that have not ended are without an answer."""
     rows = [_Row(stream, loaded) for stream in batch]
-    steps = greedy.decode(loaded, [stream.utterance for stream in batch])
+    steps = decode.decode(loaded, [stream.utterance for stream in batch])
     told = [observer.prefilled for observer in observers]
     while not all(stream.ended for stream in batch):
         began = time.monotonic()

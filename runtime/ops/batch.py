@@ -13,13 +13,12 @@ from runtime import stdio
 from runtime.files import write_whole
 from runtime.formats import FORMATS
 from runtime.languages import resolve
-from runtime.loading import loading
 from runtime.model.prompt import is_unicode
 from runtime.ops import piped
 from runtime.ops.piped import Piped
 from runtime.progress import progress
 from runtime.stdio import OutputError
-from runtime.transcriber import Failure, Request, Source
+from runtime.transcriber import Failure, Request, Source, loading
 from runtime.transcript import Transcript
 
 

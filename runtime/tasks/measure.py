@@ -78,7 +78,6 @@ def bench(
 @foreseeing
 def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
     """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
-    from runtime.loading import loading
     from runtime.measure import load as measure
     from runtime.measure import speech
     from runtime.measure import waiting as wait
@@ -86,6 +85,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     from runtime.progress import progress
     from runtime.progress import waiting as spinner
     from runtime.tables import console, table
+    from runtime.transcriber import loading
 
     least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1), ("--waiting", waiting, 0))
     for flag, value, lowest in least:

@@ -38,7 +38,7 @@ def vllm(_: Context) -> None:
     from runtime.progress import waiting
 
     try:
-        from runtime.engines.vllm import flags
+        from runtime.engines.vllm import command
         from runtime.server import preflight
         from runtime.transcriber import model_directory
     except ModuleNotFoundError as error:
@@ -46,7 +46,7 @@ def vllm(_: Context) -> None:
         advice = "ASR_VLLM_ALONE=true make up runs it in a container; here: python env/install.py cpu"
         raise KitError("invoke vllm", reason, advice) from None
     settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None, "vllm_alone": False})
-    order = flags.lone(settings, model_directory(settings))
+    order = command.lone(settings, model_directory(settings))
     with waiting("Verifying weights"):
         preflight.check(settings, on_bytes=lambda _: None)
     where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"

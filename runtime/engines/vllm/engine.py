@@ -22,13 +22,10 @@ from env.errors import KitError
 from env.groups.model import EngineName
 from env.settings import Settings
 from runtime.engines import Decoded, EngineError, Observer, Status, Utterance
-from runtime.engines.scheduling import Bounds, Place, Queue
+from runtime.engines.batching import Bounds, Place, Queue
 from runtime.engines.stream import Stream
-from runtime.engines.vllm.asking import ServerFault, ask, connect, cure
-from runtime.engines.vllm.checking import needs
-from runtime.engines.vllm.reading import Reader
-from runtime.engines.vllm.servers import Server, none_ready, roomiest, troubles
-from runtime.engines.vllm.tending import Tender, cancel, end
+from runtime.engines.vllm.client import ServerFault, ask, connect, cure, needs
+from runtime.engines.vllm.replica import Server, Tender, cancel, end, none_ready, roomiest, troubles
 from runtime.model.device import Device
 from runtime.model.prompt import Wording
 
@@ -36,6 +33,28 @@ TRIES = 3  # of an utterance, where servers fail: one that brings them down shal
 ENCODERS = 4  # threads in which audio is written into requests
 
 log = logging.getLogger("runtime.engines.vllm")
+
+
+class Reader:
+    """Reads the tokens of a stream, as they come, and tells observers how long each took."""
+
+    def __init__(self, stream: Stream, wording: Wording, observers: Sequence[Observer], since: float) -> None:
+        self.tokens: list[int] = []
+        self._stream, self._ends, self._observers, self._since = stream, wording.end_tokens, observers, since
+        self._told = [observer.prefilled for observer in observers]
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Several that come together have taken the same time each. End tokens are none of the answer."""
+        now = time.monotonic()
+        each = (now - self._since) / len(tokens)
+        self._since = now
+        for token in tokens:
+            for tell in self._told:
+                tell(each)
+            self._told = [observer.stepped for observer in self._observers]
+            if token not in self._ends:
+                self.tokens.append(token)
+                self._stream.push_token(len(self.tokens), token)
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.engines import Decoded, greedy
+from runtime.engines import Decoded, decode
 from runtime.measure.bench import Absent, Found
 from runtime.measure.bench.clip import only
 from runtime.measure.figures import figure
@@ -42,11 +42,11 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     prepared = transcriber.prepare(Request(file))
     utterance = only(prepared)
     lap()
-    inputs = greedy.features(loaded, [utterance])
+    inputs = decode.features(loaded, [utterance])
     lap()
-    embedded = greedy.embed(loaded, inputs)
+    embedded = decode.embed(loaded, inputs)
     lap()
-    rows = greedy.prefill(loaded, embedded)
+    rows = decode.prefill(loaded, embedded)
     tokens = [token.id for token in rows.read()]
     lap()
     while tokens[-1] not in loaded.wording.end_tokens and len(tokens) < utterance.max_new_tokens:

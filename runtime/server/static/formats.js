@@ -1,4 +1,4 @@
-// A transcript as a file, in the same form as the server's own (runtime/formats.py).
+// A transcript as a file, in the same form as the server's own (runtime/formats/__init__.py).
 
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 

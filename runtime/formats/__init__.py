@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import languages
-from runtime.captions import Caption, captions
+from runtime.formats.captions import Caption, captions
 from runtime.transcript import Transcript
 
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import IO
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm.flags import LOOPBACK, Order
+from runtime.engines.vllm.command import LOOPBACK, Order
 from runtime.engines.vllm.launcher import STARTER
-from runtime.engines.vllm.logs import Reader
+from runtime.engines.vllm.log_parser import Reader
 from runtime.host import processes
 
 GRACE = 5.0  # seconds for a start that is given up to end by itself

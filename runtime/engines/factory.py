@@ -1,0 +1,60 @@
+"""The engine vllm, from the settings."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from env.settings import Settings
+from env.sources import exports
+from runtime.engines import Engine, Observer
+from runtime.engines.vllm import command
+from runtime.engines.vllm.device import Children, Elsewhere
+from runtime.engines.vllm.engine import VllmEngine
+from runtime.engines.vllm.replica import elsewhere, groups, on_npus, packages, started, versions
+from runtime.model import checkpoint as checkpoint_files
+from runtime.model import device
+from runtime.model.prompt import read_wording
+
+
+def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
+    """An engine whose servers decode with the checkpoint in a directory, not started; `observers` will hear it.
+
+    Raises KitError where the checkpoint is not whole, UsageError where a setting of the servers cannot be used.
+    """
+    wording = read_wording(directory)
+    device: Elsewhere
+    if servers := elsewhere(settings):
+        device = Elsewhere("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
+        return VllmEngine(settings, wording, servers, device, observers)
+    servers = started(command.orders(settings, directory))
+    device = Children(
+        ", ".join(server.name.removeprefix("vLLM on ") for server in servers),
+        told=partial(versions, servers),
+        packages=partial(packages, servers),
+        groups=partial(groups, servers),
+        npus=partial(on_npus, servers),
+    )
+    return VllmEngine(settings, wording, servers, device, observers)
+
+
+def create_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
+    """An engine for the checkpoint in a directory, not started; `observers` will hear it.
+
+    Raises KitError where the checkpoint is not whole, or the device cannot be used.
+    """
+    if settings.engine_name == "vllm":
+        device.keep_torch_npu_out()  # the tokenizer's package imports torch
+
+        return create_vllm_engine(settings, directory, observers)
+    checkpoint_files.check(directory)  # before the device, which takes seconds to open
+    where = device.open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
+    from runtime.engines.transformers import TransformersEngine
+    from runtime.model import load  # torch, which the device must precede
+
+    return TransformersEngine(
+        load.load(directory, device=where, dtype=settings.dtype),
+        max_batch=settings.max_batch,
+        batch_audio_seconds=settings.batch_audio_seconds,
+        batch_wait_seconds=settings.batch_wait_ms / 1000,
+        observers=observers,
+    )
