@@ -122,7 +122,7 @@ if [[ -d $bundle/weights ]]; then
       mv "$target/weights/.$name.part" "$target/weights/$name"
     fi
   done
-  # A lock that was kept does not know the models that were added: their tables, as runtime/ops/weights/lock.py writes.
+  # A lock that was kept does not know the models that were added: their tables, as runtime/weights/lockfile.py writes.
   lock=weights/weights.lock
   tables=$(awk 'FILENAME == ARGV[1] { known[$0]; next } /^\[models\./ { wanted = !($0 in known) } wanted' \
     "$target/$lock" "$bundle/$lock")

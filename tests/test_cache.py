@@ -14,8 +14,8 @@ from env.sources import PROJECT, load_settings
 from runtime.host import local_client
 from runtime.ops import cache, cann_log
 from runtime.ops.process import record
-from runtime.ops.weights.places import Place
 from runtime.server import preflight
+from runtime.weights.catalog import Place
 
 MIB = 2**20
 
@@ -133,7 +133,7 @@ def test_weights_that_were_to_be_replaced_come_back(tmp_path: Path) -> None:
 
 
 def test_downloads_where_a_fetch_is_at_work(tmp_path: Path) -> None:
-    from runtime.ops.weights.workshop import workshop
+    from runtime.weights.staging import workshop
 
     settings = make_settings(tmp_path)
     directory = tmp_path / "weights" / "Qwen3-ASR-1.7B"

@@ -15,9 +15,8 @@ from tree import bare_environment, clone_into
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.ops import signing
-from runtime.ops.weights import lock
-from runtime.ops.weights.lock import Entry
-from runtime.ops.weights.manifest import Record
+from runtime.weights import lockfile
+from runtime.weights.lockfile import Entry, Record
 
 IMAGE = "qwen3-asr-ascend:{}-cpu"
 # Instead of the real one, which needs the wheels of some thirty packages.
@@ -165,14 +164,14 @@ def test_a_lock_that_stays_is_told_of_models_that_are_added(tmp_path: Path, comm
     target, bundle = tmp_path / "kit", make_bundle(tmp_path / "bundle", "1.0", weights="new")
     path = target / "weights/weights.lock"
     path.parent.mkdir(parents=True)
-    lock.write(path, {"an/Old": entry(1), "an/Own": entry(2)})
+    lockfile.write(path, {"an/Old": entry(1), "an/Own": entry(2)})
     path.write_text(path.read_text().rstrip())
-    lock.write(bundle / "weights/weights.lock", {"an/Old": entry(3), "an/Added": entry(4), "an/Other": entry(5)})
+    lockfile.write(bundle / "weights/weights.lock", {"an/Old": entry(3), "an/Added": entry(4), "an/Other": entry(5)})
     write_sums(bundle)
     result = install(bundle, commands, str(target))
     assert result.returncode == 0, result.stderr
     assert "Added to weights/weights.lock: an/Added, an/Other\n" in result.stdout
-    sizes = {repo: found.size for repo, found in lock.read(path).items()}
+    sizes = {repo: found.size for repo, found in lockfile.read(path).items()}
     assert sizes == {"an/Old": 1, "an/Own": 2, "an/Added": 4, "an/Other": 5}
     again = path.read_text()
     assert "Added" not in install(bundle, commands, str(target)).stdout

@@ -17,8 +17,8 @@ from env.stacks import load_stack
 from runtime import version
 from runtime.host.docker import DockerError
 from runtime.ops.lifecycle import image
-from runtime.ops.weights import lock, manifest
 from runtime.server import preflight
+from runtime.weights import lockfile
 
 
 def test_a_build_gets_everything_from_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,9 +148,9 @@ def test_weights_that_were_fetched_make_no_other_revision(tmp_path: Path) -> Non
     git("add", "--all")
     git("commit", "--quiet", "--message", "a clone")
     commit = git("rev-parse", "HEAD")
-    entry = lock.Entry("modelscope", files={"config.json": manifest.Record(2, "0" * 64)})
+    entry = lockfile.Entry("modelscope", files={"config.json": lockfile.Record(2, "0" * 64)})
     (folder / "weights").mkdir()
-    lock.write(folder / "weights" / "weights.lock", {"Qwen/Qwen3-ASR-1.7B": entry})
+    lockfile.write(folder / "weights" / "weights.lock", {"Qwen/Qwen3-ASR-1.7B": entry})
     assert git("status", "--porcelain") == "?? weights/"
     assert revision() == commit
     for path in ("runtime/new.py", "docker/Dockerfile"):

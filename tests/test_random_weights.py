@@ -21,8 +21,8 @@ from runtime.measure.speech import joined
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model import load
 from runtime.model.device import Device
-from runtime.ops.weights import facts
 from runtime.transcriber import open_transcriber
+from runtime.weights import catalog
 
 TINY_SHARD = 1 << 20  # bytes
 
@@ -37,7 +37,7 @@ def made(output: Path, dtype: str = "bfloat16") -> Path:
 def test_the_real_shapes(reference: Path, size: str, tensors: int) -> None:
     config = reference / "configs" / f"Qwen3-ASR-{size}"
     blueprint = draw(config, reference / "tokenizer", dtype="bfloat16")
-    files = facts.load().models[f"Qwen/Qwen3-ASR-{size}"].files
+    files = catalog.load().models[f"Qwen/Qwen3-ASR-{size}"].files
     published = sum(record.size for name, record in files.items() if name.endswith(".safetensors"))
     assert blueprint.tensors == tensors
     assert published - 200_000 < blueprint.size < published  # their headers say where each tensor lies

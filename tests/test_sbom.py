@@ -16,9 +16,9 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.ops.manifest import Manifest, Package, collect
 from runtime.ops.sbom import SPECIFICATION, image_manifest, render
-from runtime.ops.weights import lock
-from runtime.ops.weights.manifest import Record
 from runtime.tasks import evidence
+from runtime.weights import lockfile
+from runtime.weights.lockfile import Record
 
 IMAGE = "registry.example.com:5000/speech/asr:1.2-cpu"
 
@@ -149,8 +149,8 @@ def test_the_system_python_and_cann_are_in_it(here: Manifest) -> None:
 def test_the_weights_are_in_it_file_by_file(here: Manifest, tmp_path: Path) -> None:
     path = tmp_path / "weights.lock"
     files = {"config.json": Record(7, "0a" * 32), "model.safetensors": Record(8, "0b" * 32)}
-    lock.write(path, {"Qwen/Qwen3-ASR-1.7B": lock.Entry("modelscope", revision="master", commit="c0ffee", files=files)})
-    text = render(replace(here, python_packages=(), os_packages=()), weights=lock.read(path))
+    lockfile.write(path, {"Qwen/Qwen3-ASR-1.7B": lockfile.Entry("modelscope", revision="master", commit="c0ffee", files=files)})
+    text = render(replace(here, python_packages=(), os_packages=()), weights=lockfile.read(path))
     assert JsonStrictValidator(SPECIFICATION).validate_str(text) is None
     (model,) = [entry for entry in components(text).values() if entry["type"] == "machine-learning-model"]
     assert (model["name"], model["version"]) == ("Qwen/Qwen3-ASR-1.7B", "c0ffee")

@@ -17,10 +17,10 @@ from runtime.measure.smoke.cases import official
 from runtime.measure.smoke.hearing import Model
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.where import here
-from runtime.ops.weights import facts
-from runtime.ops.weights.manifest import Record, digest
 from runtime.tasks import model as tasks
 from runtime.transcriber import Transcriber
+from runtime.weights import catalog
+from runtime.weights.lockfile import Record, digest
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def model(transcriber: Transcriber) -> Model:
 
 
 @pytest.fixture
-def known(speech: list[Clip]) -> Iterator[tuple[facts.Clip, ...]]:
+def known(speech: list[Clip]) -> Iterator[tuple[catalog.Clip, ...]]:
     """Two clips on a stand-in for the internet, of which it has one."""
     here = {clip.language: clip for clip in speech}
     with serving({"asr_en.wav": here["English"].path.read_bytes()}) as hub:
         hub.faults = [Status("asr_zh", times=9, status=404)]
         yield tuple(
-            facts.Clip(
+            catalog.Clip(
                 name, f"{hub.url}/{REPO}/{name}", sums(clip.path), str(clip.language), f"{clip.text.capitalize()}."
             )
             for name, clip in (("asr_en.wav", here["English"]), ("asr_zh.wav", here["Chinese"]))
@@ -49,7 +49,7 @@ def sums(path: Path) -> Record:
 
 
 def test_official_clips_are_fetched_and_judged_by_error_rate(
-    model: Model, known: tuple[facts.Clip, ...], tmp_path: Path
+    model: Model, known: tuple[catalog.Clip, ...], tmp_path: Path
 ) -> None:
     found = smoked(model, official(known[:1], tmp_path))
     assert failures(found) == []
@@ -59,7 +59,7 @@ def test_official_clips_are_fetched_and_judged_by_error_rate(
 
 
 def test_official_clips_that_are_not_to_be_had_fail_in_words(
-    model: Model, known: tuple[facts.Clip, ...], tmp_path: Path
+    model: Model, known: tuple[catalog.Clip, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "asr_zh.wav").write_bytes(b"<html>")
     found = smoked(model, official(known[1:], tmp_path))

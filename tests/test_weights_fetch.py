@@ -30,10 +30,10 @@ from hub.orders import (
 from hub.server import COMMIT, REPO, serving
 
 from env.errors import KitError
-from runtime.ops.weights import fetch as fetching
-from runtime.ops.weights import lock
-from runtime.ops.weights.hubs.answers import PIECE
-from runtime.ops.weights.verify import require
+from runtime.weights import fetch as fetching
+from runtime.weights import lockfile
+from runtime.weights.hubs.http import PIECE
+from runtime.weights.verify import require
 
 # What is there already
 
@@ -178,10 +178,10 @@ def test_deleting_the_entry_accepts_other_weights(tmp_path: Path) -> None:
     with serving(files()) as hub:
         run(order(tmp_path, hub, "modelscope"), hub)
         hub.files.update(files(seed=1))
-        lock.write(tmp_path / "weights.lock", {"tests/Other": lock_of(tmp_path)})
+        lockfile.write(tmp_path / "weights.lock", {"tests/Other": lock_of(tmp_path)})
         run(order(tmp_path, hub, "modelscope"), hub)
     assert held(target(tmp_path)) == needed(hub.files)
-    assert set(lock.read(tmp_path / "weights.lock")) == {REPO, "tests/Other"}
+    assert set(lockfile.read(tmp_path / "weights.lock")) == {REPO, "tests/Other"}
 
 
 def test_a_hub_that_does_not_have_what_the_kit_knows(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hub.faults import Corrupt, Cut, IgnoreRange, Status
 from hub.orders import QUICK, SHARD, address, every_hub, held, needed, order, refusal, run, sha256, target
 from hub.server import COMMIT, REPO, serving
 
-from runtime.ops.weights import lock
-from runtime.ops.weights.hubs.answers import PIECE
+from runtime.weights import lockfile
+from runtime.weights.hubs.http import PIECE
 
 LISTING = {"modelscope": "/repo/files", "huggingface": "/api/models/", "git-lfs": "/info/refs", "http": "config.json"}
 
@@ -19,7 +19,7 @@ def test_a_repository_is_fetched_whole(kind: str, tmp_path: Path, capsys: pytest
     with serving(files()) as hub:
         run(order(tmp_path, hub, kind), hub)
     assert held(target(tmp_path)) == needed(hub.files)
-    entry = lock.read(tmp_path / "weights.lock")[REPO]
+    entry = lockfile.read(tmp_path / "weights.lock")[REPO]
     assert (entry.hub, entry.endpoint) == (kind, hub.url)
     assert {name: record.sha256 for name, record in entry.files.items()} == {
         name: sha256(content) for name, content in needed(hub.files).items()
@@ -36,7 +36,7 @@ def test_a_repository_is_fetched_whole(kind: str, tmp_path: Path, capsys: pytest
 def test_a_revision_may_be_asked_for(kind: str, revision: str, commit: str | None, tmp_path: Path) -> None:
     with serving(files()) as hub:
         run(order(tmp_path, hub, kind, ASR_HUB_REVISION=revision), hub)
-    entry = lock.read(tmp_path / "weights.lock")[REPO]
+    entry = lockfile.read(tmp_path / "weights.lock")[REPO]
     assert entry.revision == revision
     assert entry.commit == commit or (commit is None and len(entry.commit) == 40)
 

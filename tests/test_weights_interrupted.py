@@ -15,7 +15,7 @@ from hub.faults import Corrupt, Cut, Hold
 from hub.orders import NAME, SHARD, held, needed, order, refusal, run, target
 from hub.server import REPO, Hub, serving
 
-from runtime.ops.weights.hubs.answers import PIECE
+from runtime.weights.hubs.http import PIECE
 
 INVOKE = Path(sys.executable).parent / "invoke"
 SECRET = "tell-nobody-4711"

@@ -11,12 +11,11 @@ from hub.server import COMMIT, REPO, Hub, serving
 
 from env.errors import UsageError
 from env.sources import load_settings
-from runtime.ops.weights import lock
-from runtime.ops.weights.clips import fetch_clips
-from runtime.ops.weights.facts import Clip, Facts, Model, load
-from runtime.ops.weights.hubs import source
-from runtime.ops.weights.manifest import Record
-from runtime.ops.weights.places import place, usage
+from runtime.weights import lockfile
+from runtime.weights.catalog import Clip, Facts, Model, load, place, usage
+from runtime.weights.clips import fetch_clips
+from runtime.weights.hubs import source
+from runtime.weights.lockfile import Record
 
 # Which weights, and from where
 
@@ -61,17 +60,17 @@ REPO_17 = "Qwen/Qwen3-ASR-1.7B"
     [
         ({"ASR_HUB": "huggingface"}, None, "7278e1e70fe206f11671096ffdd38061171dd6e5"),
         ({"ASR_HUB": "git-lfs", "ASR_HUB_ENDPOINT": "https://example.org/"}, None, ""),
-        ({"ASR_HUB": "huggingface"}, lock.Entry("huggingface", revision="main", commit="abc"), "abc"),
+        ({"ASR_HUB": "huggingface"}, lockfile.Entry("huggingface", revision="main", commit="abc"), "abc"),
         (
             {"ASR_HUB": "huggingface"},
-            lock.Entry("modelscope", revision="v9"),
+            lockfile.Entry("modelscope", revision="v9"),
             "7278e1e70fe206f11671096ffdd38061171dd6e5",
         ),
-        ({"ASR_HUB": "huggingface", "ASR_HUB_REVISION": "v2"}, lock.Entry("huggingface", revision="main"), "v2"),
+        ({"ASR_HUB": "huggingface", "ASR_HUB_REVISION": "v2"}, lockfile.Entry("huggingface", revision="main"), "v2"),
     ],
 )
 def test_the_revision_is_the_one_asked_for_or_recorded_or_pinned(
-    variables: dict[str, str], entry: lock.Entry | None, revision: str
+    variables: dict[str, str], entry: lockfile.Entry | None, revision: str
 ) -> None:
     found = source(load_settings(variables), load(), REPO_17, entry)
     assert found.revision == revision

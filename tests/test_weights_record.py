@@ -12,12 +12,10 @@ from hub.server import REPO
 from env.errors import KitError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.model.checkpoint import INDEX, CheckpointError, check_whole
-from runtime.ops.weights import lock
-from runtime.ops.weights.lock import Entry
-from runtime.ops.weights.manifest import Record
-from runtime.ops.weights.places import Place
-from runtime.ops.weights.report import verify_weights
-from runtime.ops.weights.verify import record_by_hand, state
+from runtime.weights import lockfile
+from runtime.weights.catalog import Place
+from runtime.weights.lockfile import Entry, Record
+from runtime.weights.verify import record_by_hand, state, verify_weights
 
 
 @pytest.fixture
@@ -40,8 +38,8 @@ def test_weights_copied_by_hand_are_recorded_as_found(
     (weights / "README.md").touch()
     verify_weights(settings(tmp_path), write_lock=True)
     assert "trusted as they were found" in capsys.readouterr().out
-    entry = lock.read(tmp_path / "weights.lock")[REPO]
-    assert entry.hub == lock.BY_HAND
+    entry = lockfile.read(tmp_path / "weights.lock")[REPO]
+    assert entry.hub == lockfile.BY_HAND
     assert {name: record.sha256 for name, record in entry.files.items()} == {
         name: sha256(content) for name, content in needed(files()).items()
     }
@@ -106,17 +104,17 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
         ),
         REPO: Entry("modelscope", files={"b.json": Record(2, "b" * 64), "a.json": Record(3, "c" * 64)}),
     }
-    lock.write(tmp_path / "weights.lock", entries)
-    assert lock.read(tmp_path / "weights.lock") == entries
+    lockfile.write(tmp_path / "weights.lock", entries)
+    assert lockfile.read(tmp_path / "weights.lock") == entries
     text = (tmp_path / "weights.lock").read_text()
     assert text.startswith("# ")
     assert text.index('"a.json" = { size = 3,') < text.index('"b.json" = { size = 2,')
 
 
 def test_no_lock_is_an_empty_one(tmp_path: Path) -> None:
-    assert lock.read(tmp_path / "weights.lock") == {}
+    assert lockfile.read(tmp_path / "weights.lock") == {}
 
 
 def test_a_lock_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="cannot be read: Is a directory"):
-        lock.read(tmp_path)
+        lockfile.read(tmp_path)

@@ -13,10 +13,10 @@ from hub.server import REPO, serving
 
 from env.errors import KitError, UsageError
 from env.sources import load_settings
-from runtime.ops.weights.facts import Facts
-from runtime.ops.weights.fetch import fetch
-from runtime.ops.weights.hubs import answers
-from runtime.ops.weights.transfer import Patience
+from runtime.weights.catalog import Facts
+from runtime.weights.fetch import fetch
+from runtime.weights.hubs import http
+from runtime.weights.transfer import Patience
 
 
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_name_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.
     _no_proxies(monkeypatch)
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60))
-    monkeypatch.setattr(answers, "NAME_TIMEOUT", 0.3)
+    monkeypatch.setattr(http, "NAME_TIMEOUT", 0.3)
     settings = load_settings(
         {"ASR_MODEL": str(tmp_path / "weights" / "Tiny"), "ASR_HUB_ENDPOINT": "http://hub.example"}
     )

@@ -17,8 +17,7 @@ from hub.server import REPO
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.ops.weights.report import verify_weights
-from runtime.ops.weights.verify import require, state
+from runtime.weights.verify import require, state, verify_weights
 
 INVOKE = Path(sys.executable).parent / "invoke"
 

@@ -19,7 +19,7 @@ from env.settings import DEMO, Settings
 from env.sources import under_project
 from runtime.model.checkpoint import CHAT_TEMPLATES, INDEX, MODEL_TYPE, REQUIRED, SINGLE
 from runtime.model.load import backend
-from runtime.ops.weights import facts
+from runtime.weights import catalog
 
 MARK = "RANDOM_WEIGHTS"
 DTYPES = ("bfloat16", "float16", "float32")
@@ -151,7 +151,7 @@ def _shards(sizes: dict[str, int]) -> Iterator[tuple[str, ...]]:
 def _check_output(output: Path, size: int) -> None:
     if output.exists():
         raise UsageError(str(output), "exists already", "name another --output, or remove it")
-    published = {repo.partition("/")[2] for repo in facts.load().models}
+    published = {repo.partition("/")[2] for repo in catalog.load().models}
     if output.name in published:
         raise UsageError(str(output), "has the name of the published model", f"name it random-{output.name}")
     existing = next(folder for folder in output.absolute().parents if folder.exists())

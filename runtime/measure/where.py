@@ -17,7 +17,7 @@ from runtime.measure import random_weights
 from runtime.model.device import Device, Silicon
 from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
-from runtime.ops.weights.revision import revision
+from runtime.weights.catalog import revision
 
 CALCULATING = ("vllm", "vllm-ascend", "torch", "torch-npu", "transformers")  # packages that results depend on
 

@@ -23,7 +23,7 @@ from runtime.host import docker
 from runtime.ops import signing
 from runtime.ops.lifecycle import image
 from runtime.ops.lifecycle.host import NOT_HANDED_ON
-from runtime.ops.weights import verify
+from runtime.weights import verify
 
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time

@@ -14,13 +14,13 @@ from runtime.host.processes import listener
 from runtime.model.device import Emptied, empty, mib, open_device
 from runtime.ops import cann_log
 from runtime.ops.process import record
-from runtime.ops.weights import facts
-from runtime.ops.weights.places import Place, place, shown
-from runtime.ops.weights.workshop import Workshop, workshop
+from runtime.weights import catalog
+from runtime.weights.catalog import Place, place, shown
+from runtime.weights.staging import Workshop, workshop
 
 # What the hubs' own clients keep in a directory that they download into: huggingface-hub, modelscope.
 CLIENTS = (".cache/huggingface", "._____temp")
-LOCK = "lock"  # in .fetching: not removed, runtime/ops/weights/workshop.py says why
+LOCK = "lock"  # in .fetching: not removed, runtime/weights/staging.py says why
 KIT = ("docker", "env", "runtime", "tests", ".git", ".venv", ".vllm")  # at the project's root
 AS_OWNER = "as the user who owns it, or with sudo"
 FEWEST_PARTS = 3  # of a directory to be emptied: / and /usr never are
@@ -68,7 +68,7 @@ def clear_downloads(settings: Settings, *, dry_run: bool) -> Freed:
 
     Weights that a fetch was about to replace come back first. Raises KitError where a fetch is at work.
     """
-    spot = place(settings, facts.load())
+    spot = place(settings, catalog.load())
     where = f"{shown(spot.fetching)}, {shown(spot.directory.parent)}/*/{{{','.join(CLIENTS)}}}"
     if dry_run or not spot.fetching.is_dir():
         return _clear(where, _leftovers(spot), dry_run=dry_run)
@@ -124,7 +124,7 @@ def _holds_more(directory: Path, settings: Settings) -> bool:
         Path.home(),
         Path.cwd(),
         under_project(settings.out_dir).resolve(),
-        place(settings, facts.load()).directory,
+        place(settings, catalog.load()).directory,
     )
     kit = any(directory.is_relative_to(PROJECT / name) for name in KIT)
     return len(directory.parts) < FEWEST_PARTS or kit or any(path.is_relative_to(directory) for path in above)

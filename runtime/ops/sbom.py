@@ -17,7 +17,7 @@ from runtime.host.docker import DockerError, check_engine, show
 from runtime.ops.lifecycle.host import KIT
 from runtime.ops.lifecycle.image import NAME, image_name, labels
 from runtime.ops.manifest import MANIFEST, Manifest, Package, parse_manifest
-from runtime.ops.weights.lock import Entry
+from runtime.weights.lockfile import Entry
 
 # Not the newest, 1.7: what reads a bill of materials lags behind what writes it.
 SPECIFICATION = SchemaVersion.V1_6

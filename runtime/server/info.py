@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from runtime.model.device import Device, DeviceError, Memory
-from runtime.ops.weights.revision import revision
 from runtime.server.life import life_of
 from runtime.server.models import names
 from runtime.server.service import Service
+from runtime.weights.catalog import revision
 
 router = APIRouter(prefix="/v1", tags=["model"])
 

@@ -13,8 +13,8 @@ from runtime.host import npu_host
 from runtime.model.checkpoint import check_texts
 from runtime.ops import cann_log
 from runtime.ops.lifecycle.image import cure
-from runtime.ops.weights import verify
 from runtime.transcriber import model_directory
+from runtime.weights import verify
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ def sbom(_: Context, output: str = "", here: bool = False) -> None:
     from runtime.ops import manifest
     from runtime.ops.lifecycle import image
     from runtime.ops.lifecycle.profile import host_settings
-    from runtime.ops.weights import lock
+    from runtime.weights import lockfile
 
     try:
         from runtime.ops import sbom as bill
@@ -31,7 +31,7 @@ def sbom(_: Context, output: str = "", here: bool = False) -> None:
         reason = f"needs {error.name}, which is not installed"
         raise KitError("invoke sbom", reason, "python env/install.py host") from None
     settings = host_settings()
-    weights = lock.read(under_project(settings.weights_lock))
+    weights = lockfile.read(under_project(settings.weights_lock))
     if here:
         found = manifest.collect(stack=active_stack(), commit=image.revision())
         text = bill.render(found, weights=weights)

@@ -7,8 +7,8 @@ from env.sources import load_settings
 from hub.checkpoint import files
 from hub.orders import known, needed, target
 from hub.server import REPO
-from runtime.ops.weights import lock
-from runtime.ops.weights.lock import Entry
+from runtime.weights import lockfile
+from runtime.weights.lockfile import Entry
 
 
 def put(folder: Path) -> Path:
@@ -18,7 +18,7 @@ def put(folder: Path) -> Path:
     for name, content in needed(files()).items():
         (directory / name).write_bytes(content)
     records = known(files()).models[REPO].files
-    lock.write(folder / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)})
+    lockfile.write(folder / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)})
     return directory
 
 

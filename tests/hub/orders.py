@@ -12,12 +12,12 @@ from env.settings import Settings
 from env.sources import load_settings
 from hub.faults import LONGEST
 from hub.server import REPO, Hub
-from runtime.ops.weights import lock
-from runtime.ops.weights.choice import is_needed
-from runtime.ops.weights.facts import Facts, Model
-from runtime.ops.weights.fetch import fetch
-from runtime.ops.weights.manifest import Record
-from runtime.ops.weights.transfer import Patience
+from runtime.weights import lockfile
+from runtime.weights.catalog import Facts, Model
+from runtime.weights.fetch import fetch
+from runtime.weights.lockfile import Record
+from runtime.weights.transfer import Patience
+from runtime.weights.verify import is_needed
 
 KINDS = ("modelscope", "huggingface", "git-lfs", "http")
 every_hub = pytest.mark.parametrize("kind", KINDS)
@@ -92,6 +92,6 @@ def refusal(settings: Settings, hub: Hub, *, facts: Facts | None = None) -> KitE
     return caught.value
 
 
-def lock_of(folder: Path) -> lock.Entry:
+def lock_of(folder: Path) -> lockfile.Entry:
     """What the lock says of the hub's model."""
-    return lock.read(folder / "weights.lock")[REPO]
+    return lockfile.read(folder / "weights.lock")[REPO]

@@ -8,9 +8,9 @@ from runtime import audio
 from runtime.audio import Limits
 from runtime.demo import bundled_clips
 from runtime.engines import Utterance
-from runtime.ops.weights import facts
-from runtime.ops.weights.places import place
 from runtime.transcriber import Prepared, Request, Transcriber
+from runtime.weights import catalog
+from runtime.weights.catalog import place
 
 OFFICIAL = "asr_zh.wav"  # of env/weights.toml; the first validation timed it
 SECONDS = 4.2  # its length
@@ -20,7 +20,7 @@ def chosen(settings: Settings, wanted: Path | None = None) -> Path:
     """The clip wanted, else the official one of 4.2 s if it was fetched, else the bundled one of about its length."""
     if wanted:
         return wanted
-    official = place(settings, facts.load()).clips / OFFICIAL
+    official = place(settings, catalog.load()).clips / OFFICIAL
     if official.is_file():
         return official
     spoken = [clip.path for clip in bundled_clips() if clip.language]

@@ -24,10 +24,9 @@ from runtime.ops.doctor.container import cann_version
 from runtime.ops.doctor.driver import driver_version
 from runtime.ops.lifecycle import image
 from runtime.ops.manifest import MANIFEST, read_manifest
-from runtime.ops.weights import facts as known
-from runtime.ops.weights.manifest import digest
-from runtime.ops.weights.places import place
-from runtime.ops.weights.revision import recorded
+from runtime.weights import catalog as known
+from runtime.weights.catalog import place, recorded
+from runtime.weights.lockfile import digest
 
 FIRST_USE = 180.0  # seconds to open a device, as the doctor allows
 

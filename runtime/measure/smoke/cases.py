@@ -6,9 +6,9 @@ from pathlib import Path
 from env.settings import DEMO, Settings
 from runtime.demo import Clip, bundled_clips
 from runtime.measure.smoke.record import Verdict
-from runtime.ops.weights import clips as official_clips
-from runtime.ops.weights import facts
-from runtime.ops.weights.places import place, shown
+from runtime.weights import catalog
+from runtime.weights import clips as official_clips
+from runtime.weights.catalog import place, shown
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ def cases(settings: Settings, model: str) -> Cases:
     if model == DEMO:
         clips = tuple(bundled_clips())
         return Cases(clips, (), clips)
-    known = facts.load()
+    known = catalog.load()
     return official(known.clips, place(settings, known).clips)
 
 
-def official(clips: tuple[facts.Clip, ...], directory: Path) -> Cases:
+def official(clips: tuple[catalog.Clip, ...], directory: Path) -> Cases:
     """The official clips. Without them, the checks hear bundled speech, of which they do not compare the words with
     anything but itself."""
     fault = official_clips.fetch_clips(clips, directory)
@@ -42,7 +42,7 @@ def official(clips: tuple[facts.Clip, ...], directory: Path) -> Cases:
     return Cases(judged, missing, judged or tuple(speech))
 
 
-def _missing(clip: facts.Clip, directory: Path, fault: str) -> Verdict:
+def _missing(clip: catalog.Clip, directory: Path, fault: str) -> Verdict:
     where = f"fetch {clip.url} and put it into {shown(directory)} ({clip.record}), or invoke fetch-weights"
     return Verdict(
         clip.name, 0.0, clip.language, None, clip.text, "", 1.0, 0.0, f"is not there, and not to be had: {fault}", where

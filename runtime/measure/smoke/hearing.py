@@ -11,8 +11,8 @@ from env.settings import DEMO, Settings
 from runtime import formats
 from runtime.measure.remote import KEY, TRANSCRIPTIONS, Remote
 from runtime.measure.where import Where, of
-from runtime.ops.weights.places import shown
 from runtime.transcriber import Transcriber, open_transcriber
+from runtime.weights.catalog import shown
 
 PATIENCE = 120.0  # seconds for an answer of a server, which is ready and has warmed up
 

@@ -12,8 +12,8 @@ from runtime.host.probe import NOT_RECORDED, Answer
 from runtime.model.checkpoint import check_texts
 from runtime.ops.doctor import reach
 from runtime.ops.doctor.findings import Case, Outcome, Status
-from runtime.ops.weights import facts, verify
 from runtime.urls import shown
+from runtime.weights import catalog, verify
 
 # Bytes of Qwen3-ASR-1.7B's files, rounded up: its two safetensors shards are about 4.4 GB.
 TYPICAL_SIZE = 4_700_000_000
@@ -52,7 +52,7 @@ def hub(case: Case) -> Outcome | None:
     """The hub or its mirror answers. Only a warning where the weights are there already."""
     if not case.wants_weights:
         return None
-    endpoint = case.settings.hub_endpoint or facts.load().hubs.get(case.settings.hub, "")
+    endpoint = case.settings.hub_endpoint or catalog.load().hubs.get(case.settings.hub, "")
     state = _state(case)
     worse: Status = "warn" if state and not state.faults else "fail"
     name = variable("hub_endpoint")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import requests
 
 from env.errors import KitError
-from runtime.ops.weights.hubs import Body, Listing, Remote, Source
-from runtime.ops.weights.hubs.answers import CHECK, body, failed, headers, refusal, told, untrusted
+from runtime.weights.hubs import Body, Listing, Remote, Source
+from runtime.weights.hubs.http import CHECK, body, failed, headers, refusal, told, untrusted
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi

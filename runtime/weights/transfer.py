@@ -9,9 +9,9 @@ from threading import Event
 from typing import TypeVar
 
 from env.errors import KitError
-from runtime.ops.weights.hubs import Opener, Remote
-from runtime.ops.weights.hubs.answers import NAME_TIMEOUT, NO_WAY, RangeError, TransientError, UnresolvedError
-from runtime.ops.weights.manifest import Digest, digest
+from runtime.weights.hubs import Opener, Remote
+from runtime.weights.hubs.http import NAME_TIMEOUT, NO_WAY, RangeError, TransientError, UnresolvedError
+from runtime.weights.lockfile import Digest, digest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,18 +18,16 @@ from rich.filesize import decimal
 from env.errors import KitError
 from env.settings import Settings
 from runtime.model.checkpoint import check_whole
-from runtime.ops.weights import hubs, lock, verify
-from runtime.ops.weights.choice import FACTS, LOCK, Difference, absent, choose, differences
-from runtime.ops.weights.facts import Facts
-from runtime.ops.weights.facts import load as load_facts
-from runtime.ops.weights.hubs import Hub, Listing, Remote
-from runtime.ops.weights.hubs.answers import check_name, other_contents
-from runtime.ops.weights.lock import Entry
-from runtime.ops.weights.manifest import Digest, Manifest, Record, digest
-from runtime.ops.weights.places import Place, place, shown
-from runtime.ops.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
-from runtime.ops.weights.workshop import Workshop, workshop
 from runtime.progress import Advance, meter
+from runtime.weights import hubs, lockfile, verify
+from runtime.weights.catalog import Facts, Place, place, shown
+from runtime.weights.catalog import load as load_facts
+from runtime.weights.hubs import Hub, Listing, Remote
+from runtime.weights.hubs.http import check_name, other_contents
+from runtime.weights.lockfile import Digest, Entry, Manifest, Record, digest
+from runtime.weights.staging import Workshop, workshop
+from runtime.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
+from runtime.weights.verify import FACTS, LOCK, Difference, absent, choose, differences
 
 MARGIN = 256 << 20  # bytes that stay free
 CHECKING = "Checking what is there"
@@ -42,7 +40,7 @@ def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience 
     """
     facts = facts or load_facts()
     spot = place(settings, facts)
-    entry = lock.read(spot.lock).get(spot.repo)
+    entry = lockfile.read(spot.lock).get(spot.repo)
     sound: Manifest | None = None
     asked = settings.hub_revision
     if entry is not None and asked in (None, entry.revision, entry.commit) and spot.directory.is_dir():
@@ -224,7 +222,7 @@ class _Run:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         source = self.source
         entry = Entry(source.hub, source.endpoint, source.revision, listing.commit, date, records)
-        lock.write(self.spot.lock, {**lock.read(self.spot.lock), self.spot.repo: entry})
+        lockfile.write(self.spot.lock, {**lockfile.read(self.spot.lock), self.spot.repo: entry})
         print(f"Recorded in {shown(self.spot.lock)}")
 
 

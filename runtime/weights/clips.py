@@ -7,15 +7,13 @@ from threading import Event
 from urllib.parse import urlsplit
 
 from env.errors import KitError
-from runtime.ops.weights.choice import FACTS
-from runtime.ops.weights.facts import Clip
-from runtime.ops.weights.hubs import Body, Remote, Source
-from runtime.ops.weights.hubs.answers import check_name
-from runtime.ops.weights.hubs.mirror import opened
-from runtime.ops.weights.manifest import digest
-from runtime.ops.weights.places import shown
-from runtime.ops.weights.transfer import Download, Patience, patiently
 from runtime.progress import meter
+from runtime.weights.catalog import Clip, shown
+from runtime.weights.hubs import Body, Remote, Source
+from runtime.weights.hubs.http import check_name, opened
+from runtime.weights.lockfile import digest
+from runtime.weights.transfer import Download, Patience, patiently
+from runtime.weights.verify import FACTS
 
 PATIENCE = Patience(attempts=1)  # an intranet has no way to them, and nobody waits for them
 

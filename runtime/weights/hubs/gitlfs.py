@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 import requests
 
 from env.errors import KitError
-from runtime.ops.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
-from runtime.ops.weights.hubs.answers import CHECK, TransientError, refusal, told
-from runtime.ops.weights.hubs.mirror import opened
-from runtime.ops.weights.manifest import Digest
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.hubs.http import CHECK, TransientError, opened, refusal, told
+from runtime.weights.lockfile import Digest
 
 if TYPE_CHECKING:
     from dulwich.repo import MemoryRepo

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
@@ -14,7 +14,8 @@ from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select
 
 from env.errors import KitError
 from runtime import dns
-from runtime.ops.weights.hubs import READ, Body, Remote, Source
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.lockfile import Manifest
 
 PIECE = 1 << 20  # bytes a read, at most
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -193,3 +194,34 @@ def _seconds(retry_after: str | float | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds())
+
+
+class Mirror:
+    """A folder on a web server."""
+
+    def __init__(self, source: Source, manifest: Manifest) -> None:
+        self.source, self._manifest = source, manifest
+
+    def files(self) -> Listing:
+        """What the manifest says: a web server does not list."""
+        records = self._manifest.items()
+        return Listing("", tuple(Remote(name, record.size, sha256=record.sha256) for name, record in records))
+
+    @contextmanager
+    def open(self, file: Remote, start: int) -> Iterator[Body]:
+        """The file's bytes."""
+        url = f"{self.source.endpoint}/{self.source.repo}/{quote(file.name)}"
+        known = {"Authorization": f"Bearer {self.source.secret}"} if self.source.secret else {}
+        with opened(self.source, url, file, start, **known) as found:
+            yield found
+
+
+@contextmanager
+def opened(source: Source, url: str, file: Remote, start: int, **more: str) -> Iterator[Body]:
+    """The bytes of `file` from `start` on, as a plain GET of `url` answers; `more` headers may hold a secret, which is
+    not sent on to another host."""
+    sent = headers(start, **{"User-Agent": LIBRARY, **more})
+    with told(source):
+        response = requests.get(url, headers=sent, stream=True, timeout=TIMEOUT)
+    with closing(response):
+        yield body(source, response, file, start)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from env.errors import KitError
-from runtime.ops.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
-from runtime.ops.weights.hubs.answers import CHECK, body, headers, refusal, told
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.hubs.http import CHECK, body, headers, refusal, told
 
 
 class HuggingFace:

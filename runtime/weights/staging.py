@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.ops.weights.hubs import Remote
-from runtime.ops.weights.places import Place, shown
+from runtime.weights.catalog import Place, shown
+from runtime.weights.hubs import Remote
 
 
 @dataclass(frozen=True)

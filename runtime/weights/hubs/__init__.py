@@ -19,9 +19,8 @@ from pydantic import SecretStr
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.ops.weights.facts import Facts
-from runtime.ops.weights.lock import Entry
-from runtime.ops.weights.manifest import Manifest
+from runtime.weights.catalog import Facts
+from runtime.weights.lockfile import Entry, Manifest
 
 CLIENTS = {"huggingface": "huggingface_hub", "modelscope": "modelscope_hub", "git-lfs": "dulwich"}
 TOKEN = re.compile(r"[!-~]+")
@@ -127,18 +126,18 @@ def connect(source: Source, *, manifest: Manifest, scratch: Path) -> Hub:
             package.replace("_", "-"), f"is not installed, and ASR_HUB={source.hub} needs it", "make install"
         )
     if source.hub == "huggingface":
-        from runtime.ops.weights.hubs.huggingface import HuggingFace
+        from runtime.weights.hubs.huggingface import HuggingFace
 
         return HuggingFace(source)
     if source.hub == "modelscope":
-        from runtime.ops.weights.hubs.modelscope import ModelScope
+        from runtime.weights.hubs.modelscope import ModelScope
 
         return ModelScope(source, scratch)
     if source.hub == "git-lfs":
-        from runtime.ops.weights.hubs.gitlfs import GitLfs
+        from runtime.weights.hubs.gitlfs import GitLfs
 
         return GitLfs(source)
-    from runtime.ops.weights.hubs.mirror import Mirror
+    from runtime.weights.hubs.http import Mirror
 
     if not manifest:
         reason = "plain files cannot be listed, and neither weights.lock nor env/weights.toml says which there are"
