@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C
 bundle=$(cd "$(dirname "$0")" && pwd)
 usage="./install.sh [--signers FILE] [DIRECTORY]"
-namespace=qwen3-asr-bundle # of runtime/ops/signing.py
+namespace=qwen3-asr-bundle # of runtime/ops/bundle.py
 image_line='^[[:space:]]*(export[[:space:]]+)?ASR_IMAGE[[:space:]]*='
 
 fail() {

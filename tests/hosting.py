@@ -10,7 +10,7 @@ import pytest
 
 from env.sources import load_settings
 from runtime.host import docker
-from runtime.ops.lifecycle import host
+from runtime.ops.deploy import override
 
 Fake = Callable[[str, str], None]
 A2 = "atlas-800-a2"
@@ -51,5 +51,5 @@ def an_a2(folder: Path) -> Path:
 def described(root: Path, tmp_path: Path, **variables: str) -> dict[str, Any]:
     """The service of the second compose file."""
     environment = {"ASR_OUT_DIR": str(tmp_path / "out"), **variables}
-    service = host.describe(load_settings(environment), root=root, environment=environment)["services"]["asr"]
+    service = override.describe(load_settings(environment), root=root, environment=environment)["services"]["asr"]
     return dict(service)

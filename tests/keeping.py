@@ -15,7 +15,7 @@ import torch
 from serving import PATIENCE, TRANSCRIPTIONS
 
 from env.settings import Settings
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.state import Farewell
 from runtime.restart_policy import Policy
 from runtime.server.app import create_app
 from runtime.server.engine import Keeper

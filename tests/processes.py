@@ -14,10 +14,9 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.host.local_client import ask_health
 from runtime.host.processes import Process, ended
-from runtime.ops.process import record
-from runtime.ops.process.start import Started
-from runtime.ops.process.start import start as start_process
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process.control import Started, stop
+from runtime.ops.process.control import start as start_process
 from runtime.restart_policy import USUAL, Policy
 
 LONG = 60  # seconds after which what is awaited will never come
@@ -30,7 +29,7 @@ def port_of_its_own(tmp_path: Path) -> Iterator[Settings]:
     made = load_settings(variables)
     yield made
     stop(made, now=True, grace=0)
-    assert not record.is_held(record.place(made).lock)
+    assert not state.is_held(state.place(made).lock)
 
 
 def start(settings: Settings, behaviour: str = "ready", *, policy: Policy = USUAL) -> Started:
@@ -45,7 +44,7 @@ def stand_in(behaviour: str) -> list[str]:
 
 def processes(settings: Settings) -> tuple[Process, Process]:
     """The supervisor and the server on record."""
-    found = record.look(record.place(settings)).record
+    found = state.look(state.place(settings)).record
     assert found
     assert found.server
     return found.supervisor, found.server
@@ -75,7 +74,7 @@ def await_ready(url: str) -> None:
 
 def log_of(settings: Settings) -> str:
     """The server's log."""
-    return record.place(settings).log.read_text(encoding="utf-8")
+    return state.place(settings).log.read_text(encoding="utf-8")
 
 
 def lines_until(lines: Iterator[str], word: str) -> Iterator[str]:

@@ -12,8 +12,9 @@ from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import PROJECT, load_settings
 from runtime.host import local_client
-from runtime.ops import cache, cann_log
-from runtime.ops.process import record
+from runtime.ops import cache
+from runtime.ops import cache as cann_log
+from runtime.ops.process import state
 from runtime.server import preflight
 from runtime.weights.catalog import Place
 
@@ -90,8 +91,8 @@ def test_operators_in_a_file(tmp_path: Path) -> None:
 def test_operators_of_a_running_server_stay(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     kept = put(tmp_path / "operators" / "op.o")
-    with record.opened_lock(record.place(settings)) as lock:
-        record.take(lock)
+    with state.opened_lock(state.place(settings)) as lock:
+        state.take(lock)
         with pytest.raises(KitError, match=f"may be in use by the server on port {settings.port}"):
             cache.clear_operators(settings, dry_run=False)
         assert cache.clear_operators(settings, dry_run=True).size == MIB
@@ -205,8 +206,8 @@ def test_the_cache_of_this_process(tmp_path: Path) -> None:
 
 def test_the_cache_of_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tmp_path)
-    with record.opened_lock(record.place(settings)) as lock:
-        record.take(lock)
+    with state.opened_lock(state.place(settings)) as lock:
+        state.take(lock)
         with pytest.raises(KitError, match=f"the server on port {settings.port}: does not answer.*invoke status"):
             cache.clear_device(settings, dry_run=False)
     monkeypatch.setattr(local_client, "TIMEOUT", 0.1)

@@ -20,8 +20,8 @@ from env.field import variable
 from env.sources import load_settings
 from env.stacks import load_stack
 from runtime.demo import Clip
-from runtime.ops.lifecycle import given
-from runtime.ops.lifecycle.limits import PROCESSES
+from runtime.ops.deploy import mounts
+from runtime.ops.deploy.limits import PROCESSES
 from runtime.urls import has_ipv6
 from runtime.version import version
 
@@ -188,7 +188,7 @@ def test_as_pid_1_it_survives_sighup_and_sees_a_renewed_certificate(image: str) 
         pki.issue(live / "..first", days=40)
         swapped(Path("..first"), live)
         settings = load_settings({f"ASR_{key.upper()}": str(path) for key, path in tls(live).items()})
-        files = given.given(settings, (UNPRIVILEGED, UNPRIVILEGED))
+        files = mounts.given(settings, (UNPRIVILEGED, UNPRIVILEGED))
         options = [f"--env={variable(key)}={file.path}" for key, file in files.items()]
         options += [f"--volume={mount}" for mount in {mount for file in files.values() for mount in file.mounts}]
         options += ["--network=none", "--read-only", "--tmpfs=/tmp", *WRITABLE]

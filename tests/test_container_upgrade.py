@@ -9,8 +9,8 @@ import pytest
 from engine import Host, docker, layered, run
 
 from env.field import variable
-from runtime.ops.lifecycle.image import CLONE_LABEL, NAME, VERSION_LABEL
-from runtime.ops.lifecycle.up import SERVES_AGAIN
+from runtime.ops.deploy.compose import SERVES_AGAIN
+from runtime.ops.deploy.image import CLONE_LABEL, NAME, VERSION_LABEL
 
 BATCH = variable("max_batch")
 STABLE = "qwen3-asr-kit-test/upgrade:stable"  # as a registry's tag that moves on

@@ -20,9 +20,9 @@ from test_server_credentials import Pki, renamed, until, write
 
 from env.field import variable
 from runtime.demo import Clip
-from runtime.ops.lifecycle import monitoring
-from runtime.ops.lifecycle.image import CLONE_LABEL
-from runtime.ops.lifecycle.up import SERVES_AGAIN
+from runtime.ops.deploy import monitoring
+from runtime.ops.deploy.compose import SERVES_AGAIN
+from runtime.ops.deploy.image import CLONE_LABEL
 
 OLD, NEW = "sk-of-the-old-year", "sk-of-the-new-year"
 BATCH = variable("max_batch")

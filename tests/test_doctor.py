@@ -296,7 +296,7 @@ def test_a_root_that_is_none_is_wrong_usage(tmp_path: Path, capsys: pytest.Captu
 def test_a_host_needs_nothing_of_the_model() -> None:
     """It has the host stack alone: neither torch nor what reads audio."""
     heavy = "torch numpy transformers soundfile av soxr jiwer".split()
-    script = "import sys, runtime.ops.doctor, runtime.ops.doctor.present, runtime.ops.support, runtime.tasks.care\n"
+    script = "import sys, runtime.ops.doctor, runtime.ops.doctor.checks, runtime.ops.support_bundle, runtime.tasks.care\n"
     script += f"print(sorted(set({heavy}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

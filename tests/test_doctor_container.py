@@ -11,7 +11,7 @@ from simulated_npu import environment
 from env.sources import load_settings
 from env.stacks import load_stack
 from runtime.host.probe import Host
-from runtime.ops.doctor import Finding, container, examine
+from runtime.ops.doctor import Finding, docker, examine
 from runtime.ops.doctor.findings import Case, Outcome
 
 INSIDE = {"ASR_PROFILE": "atlas-800-a2"}  # what compose hands on
@@ -137,7 +137,7 @@ def tried(monkeypatch: pytest.MonkeyPatch, failure: str | None = None) -> tuple[
     for name, value in environment(failure).items():
         monkeypatch.setenv(name, value)
     case = Case(Host(), load_settings({"ASR_DEVICE": "npu", "ASR_DTYPE": "bfloat16"}), False, "container")
-    return container.torch_npu(case), container.calculation(case)
+    return docker.torch_npu(case), docker.calculation(case)
 
 
 def test_the_npu_calculates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +172,14 @@ def test_native_code_that_ends_the_process(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path, "torch_npu/__init__.py", "import os\nprint('terminate called', flush=True)\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     case = Case(Host(), load_settings({"ASR_DEVICE": "npu"}), False, "container")
-    outcome = container.torch_npu(case)
+    outcome = docker.torch_npu(case)
     assert outcome.status == "fail"
     assert "importing torch_npu: ended by SIGABRT" in outcome.evidence
 
 
 def test_the_packages_of_this_python() -> None:
     case = Case(Host(), load_settings({}), False, "container")
-    assert container.packages(case).status == "pass"
+    assert docker.packages(case).status == "pass"
 
 
 def test_nodes_that_are_closed_to_the_containers_user(root: Path) -> None:

@@ -25,9 +25,10 @@ from test_doctor_probes import path, script
 
 from env.sources import load_settings
 from runtime.host.probe import Host
-from runtime.ops.doctor import engine, examine, examine_host, machine, model, npu
+from runtime.ops.doctor import docker, examine, examine_host, machine, npu
+from runtime.ops.doctor import weights as model
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.reach import reach
+from runtime.ops.doctor.weights import reach
 
 __all__ = ["path"]  # a fixture
 
@@ -57,16 +58,16 @@ def test_npu_smi_that_fails(path: Path) -> None:
 def test_docker_and_compose_on_path(path: Path) -> None:
     script(path, "docker", f"[ \"$1\" = info ] && echo '{fake_hosts.info()}'")
     script(path, "docker-compose", "echo 1.29.2")
-    assert engine.docker_engine(case()).evidence == "24.0.7, data in /var/lib/docker"
-    assert engine.compose(case()).evidence == "docker-compose 1.29.2"
+    assert docker.docker_engine(case()).evidence == "24.0.7, data in /var/lib/docker"
+    assert docker.compose(case()).evidence == "docker-compose 1.29.2"
     script(path, "docker", '[ "$1" = compose ] && echo v2.3.3')
-    assert engine.compose(case()).evidence == "docker compose v2.3.3"
-    assert engine.containers(case().host) == []
+    assert docker.compose(case()).evidence == "docker compose v2.3.3"
+    assert docker.containers(case().host) == []
 
 
 def test_docker_that_is_not_for_this_user(path: Path) -> None:
     script(path, "docker", "echo permission denied while trying to connect to the Docker daemon socket >&2; exit 1")
-    assert "usermod -aG docker" in engine.docker_engine(case(ASR_PROFILE="atlas-800-a2")).fix
+    assert "usermod -aG docker" in docker.docker_engine(case(ASR_PROFILE="atlas-800-a2")).fix
 
 
 def test_this_machine_passes_with_the_demo_model() -> None:

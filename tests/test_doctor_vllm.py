@@ -15,9 +15,8 @@ from env.field import note
 from env.settings import Settings
 from env.sources import PROJECT, load_settings, profile_names
 from runtime.host.probe import Host
-from runtime.ops.doctor import Finding, examine
+from runtime.ops.doctor import Finding, examine, vllm_packages
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.vllm import installed
 
 OURS = {"Engine", "vLLM", "qwen-asr", "Audio for vLLM", "Graphs", "Model length", "Memory share"}
 VLLM = {"ASR_PROFILE": "atlas-800-a2", "ASR_STACK": "vllm"}
@@ -256,7 +255,7 @@ def test_an_interpreter_that_lacks_what_audio_is_read_with(tmp_path: Path) -> No
 
 def test_this_interpreter_is_asked_where_no_other_is_named() -> None:
     case = Case(Host(), load_settings({"ASR_ENGINE": "vllm"}), False, "container")
-    told = installed.versions(case)
-    assert told == Outcome("fail", f"{sys.executable} has no vLLM", installed.no_vllm())
-    assert installed.trap(case) is None
-    assert installed.audio(case) is None
+    told = vllm_packages.versions(case)
+    assert told == Outcome("fail", f"{sys.executable} has no vLLM", vllm_packages.no_vllm())
+    assert vllm_packages.trap(case) is None
+    assert vllm_packages.audio(case) is None

@@ -16,7 +16,7 @@ from env.sources import load_settings
 from runtime.demo import CHECKPOINT
 from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.vllm.servers import servers
+from runtime.ops.doctor.vllm import servers
 from runtime.transcriber import Transcriber, open_transcriber
 
 TEXTS = (".json", ".txt")

@@ -14,9 +14,8 @@ from serving import PATIENCE, TRANSCRIPTIONS
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.demo import Clip
-from runtime.ops.process import record
-from runtime.ops.process.start import start
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process.control import start, stop
 from runtime.restart_policy import Policy
 
 CLIENTS = 8
@@ -66,7 +65,7 @@ def test_a_killed_server_gives_whole_answers_or_none_and_comes_back(
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(ask) for _ in range(CLIENTS)]
         busy.wait(PATIENCE)
-        found = record.look(record.place(settings)).record
+        found = state.look(state.place(settings)).record
         assert found
         assert found.server
         with found.server.handle() as handle:
@@ -81,5 +80,5 @@ def test_a_killed_server_gives_whole_answers_or_none_and_comes_back(
     assert again.pid != first.pid
     assert httpx.post(url, files={"file": large}, timeout=PATIENCE).json()["text"] == clip.text
     assert stop(settings)
-    assert not record.is_held(record.place(settings).lock)
+    assert not state.is_held(state.place(settings).lock)
     assert list(attic.glob("tmp*")) == []  # torch may leave a directory

@@ -13,8 +13,8 @@ import pytest
 from engine import Host, docker, layered, stand_in_base
 
 from env.stacks import load_stack
-from runtime.ops.doctor.vllm.inside import AUDIO
-from runtime.ops.lifecycle.wheels import find_links
+from runtime.ops.deploy.image import find_links
+from runtime.ops.doctor.vllm_probe import AUDIO
 
 MACHINE = os.uname().machine
 A2 = {"ASR_PROFILE": "atlas-800-a2"}

@@ -14,7 +14,7 @@ from tree import bare_environment, clone_into
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime.ops import signing
+from runtime.ops import bundle as signing
 from runtime.weights import lockfile
 from runtime.weights.lockfile import Entry, Record
 

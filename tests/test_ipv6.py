@@ -22,8 +22,8 @@ from websockets.typing import Origin
 
 from env.errors import KitError
 from env.sources import SettingsError, load_settings
+from runtime.ops.deploy import override, standalone
 from runtime.ops.doctor import machine
-from runtime.ops.lifecycle import alone, host
 from runtime.server.app import create_app
 from runtime.server.life import Life
 from runtime.server.listening import listening
@@ -162,21 +162,21 @@ def test_a_session_over_ipv6_of_the_servers_own_page(transcriber: Transcriber) -
 def test_what_is_made_of_it(address: str, place: str, published: list[str]) -> None:
     settings = load_settings({"ASR_HOST": address, "ASR_PORT": "8123"})
     assert url(settings) == f"http://{place}:8123"
-    assert host.describe(settings, root=Path("/"), environment={})["services"]["asr"]["ports"] == published
+    assert override.describe(settings, root=Path("/"), environment={})["services"]["asr"]["ports"] == published
 
 
 def test_in_its_container_the_server_listens_on_both_families_and_a_vllm_on_the_one_that_there_always_is() -> None:
     for variables, inside in (({}, "::"), ({"ASR_VLLM_ALONE": "true", "ASR_STACK": "vllm"}, "0.0.0.0")):
         settings = load_settings({"ASR_HOST": "localhost", **variables})
-        assert host.handed_on(settings, {})["ASR_HOST"] == inside
+        assert override.handed_on(settings, {})["ASR_HOST"] == inside
 
 
 def test_vllm_alone_is_named_by_an_address_that_others_can_use() -> None:
-    assert alone.address(load_settings({"ASR_HOST": "::"})).endswith("http://HOST:8000")
-    assert alone.address(load_settings({"ASR_HOST": "2001:db8::1"})).endswith("http://[2001:db8::1]:8000")
-    assert not alone.warning(load_settings({"ASR_HOST": "::1"}))
-    assert not alone.warning(load_settings({"ASR_HOST": "localhost"}))
-    assert "listens on ::" in alone.warning(load_settings({"ASR_HOST": "::"}))
+    assert standalone.address(load_settings({"ASR_HOST": "::"})).endswith("http://HOST:8000")
+    assert standalone.address(load_settings({"ASR_HOST": "2001:db8::1"})).endswith("http://[2001:db8::1]:8000")
+    assert not standalone.warning(load_settings({"ASR_HOST": "::1"}))
+    assert not standalone.warning(load_settings({"ASR_HOST": "localhost"}))
+    assert "listens on ::" in standalone.warning(load_settings({"ASR_HOST": "::"}))
 
 
 @needs_ipv6

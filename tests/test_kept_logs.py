@@ -9,7 +9,7 @@ from engine import docker, stand_in_base
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.ops.lifecycle import kept_logs
+from runtime.ops.deploy import container_logs
 
 # Says at once how it was started, and when it is stopped, what it does then.
 SCRIPT = "trap 'echo draining; exit 0' TERM; echo ready; seq 300000 300999 >&2; while :; do sleep 0.1; done"
@@ -41,7 +41,7 @@ def logs(tmp_path: Path) -> list[Path]:
 
 def test_a_removed_containers_log_is_kept_to_its_last_line(start: Callable[..., str], tmp_path: Path) -> None:
     container = start()
-    with kept_logs.kept(settings_for(tmp_path), container):
+    with container_logs.kept(settings_for(tmp_path), container):
         docker("stop", container)
         docker("rm", container)
     (path,) = logs(tmp_path)
@@ -55,9 +55,9 @@ def test_a_removed_containers_log_is_kept_to_its_last_line(start: Callable[..., 
 
 def test_that_of_one_that_stays_is_left_to_docker(start: Callable[..., str], tmp_path: Path) -> None:
     container = start()
-    with kept_logs.kept(settings_for(tmp_path), container):
+    with container_logs.kept(settings_for(tmp_path), container):
         pass
-    with kept_logs.kept(settings_for(tmp_path), ""):
+    with container_logs.kept(settings_for(tmp_path), ""):
         pass
     assert logs(tmp_path) == []
 
@@ -67,7 +67,7 @@ def test_number_and_size_are_bounded(start: Callable[..., str], tmp_path: Path) 
     for _ in range(2):
         container = start("seq 1000000 1200000")  # 1.5 MiB
         docker("wait", container)
-        with kept_logs.kept(settings, container):
+        with container_logs.kept(settings, container):
             docker("rm", container)
     (path,) = logs(tmp_path)
     assert path.name == f"container-8123-{container[:12]}.log"
@@ -82,13 +82,13 @@ def test_a_disk_that_cannot_be_written_hinders_nothing(
 ) -> None:
     (tmp_path / "out").write_text("no directory")
     container = start("echo ready")
-    with kept_logs.kept(settings_for(tmp_path), container):
+    with container_logs.kept(settings_for(tmp_path), container):
         docker("rm", "--force", container)
     assert "the container's log is not kept: Not a directory" in capsys.readouterr().err
 
 
 def test_a_server_that_cannot_be_stopped_is_still_told(start: Callable[..., str], tmp_path: Path) -> None:
     container = start()
-    with pytest.raises(ValueError, match="compose failed"), kept_logs.kept(settings_for(tmp_path), container):
+    with pytest.raises(ValueError, match="compose failed"), container_logs.kept(settings_for(tmp_path), container):
         raise ValueError("compose failed")
     assert logs(tmp_path) == []

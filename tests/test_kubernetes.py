@@ -17,7 +17,7 @@ from test_readme import commands, outline
 
 from env.settings import Settings
 from env.sources import PREFIX, load_settings
-from runtime.ops.lifecycle.image import image_name
+from runtime.ops.deploy.image import image_name
 
 # The oldest that the files are for (base/disruption.yaml says why), and the newest there is.
 VERSIONS = ("1.26", kubernetes_validate.latest_version())

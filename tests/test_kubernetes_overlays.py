@@ -15,7 +15,7 @@ from kustomize import Resource, only
 from test_readme import commands, outline
 from tree import clone_into
 
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.deploy import monitoring
 
 RULES = monitoring.FILES / "prometheus" / "rules.yml"
 

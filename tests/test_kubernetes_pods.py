@@ -10,14 +10,7 @@ from conftest import PROJECT
 from kustomize import containers, initial, only, pod_spec, pods, server
 
 from env.sources import load_settings
-from runtime.ops.lifecycle.host import (
-    AROUND_VLLM,
-    DEFAULT_SHARED_MEMORY,
-    KIT,
-    LAST_STEPS,
-    LAST_STEPS_OF_VLLM,
-    user,
-)
+from runtime.ops.deploy.override import AROUND_VLLM, DEFAULT_SHARED_MEMORY, KIT, LAST_STEPS, LAST_STEPS_OF_VLLM, user
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from env.settings import Settings
 from env.sources import PROJECT, load_settings
 from runtime.host import docker, npu_smi
 from runtime.host.probe import Host
-from runtime.ops.lifecycle import host, image, monitoring, profile
-from runtime.ops.lifecycle.compose_project import COMPOSE
+from runtime.ops.deploy import compose as profile
+from runtime.ops.deploy import image, monitoring, override
+from runtime.ops.deploy.compose_project import COMPOSE
 
 
 @pytest.fixture
@@ -119,8 +120,8 @@ def test_vllm_is_set_up_in_the_container_by_its_own_python_and_has_longer_to_end
 def test_every_setting_is_handed_on_or_known_to_be_the_hosts() -> None:
     """A new setting reaches the container unless it is listed."""
     environment = {"ASR_HUB": "http", "ASR_JIT_COMPILE": "true"}
-    found = host.handed_on(load_settings(environment), environment)
-    assert set(Settings.model_fields) >= host.NOT_HANDED_ON
+    found = override.handed_on(load_settings(environment), environment)
+    assert set(Settings.model_fields) >= override.NOT_HANDED_ON
     assert "ASR_JIT_COMPILE" in found
     assert "ASR_HUB" not in found
 
@@ -136,7 +137,7 @@ def test_a_proxy_on_the_hosts_loopback_is_not_for_the_container(tmp_path: Path) 
     proxies = {"HTTP_PROXY": "127.0.0.1:7890", "https_proxy": "socks5://localhost:7890", "NO_PROXY": "127.0.0.1"}
     service = described(tmp_path, tmp_path, **proxies)
     assert service["environment"].keys() & set(image.PROXIES) == {"NO_PROXY"}
-    assert host.proxies_out_of_reach(proxies) == ["HTTP_PROXY", "https_proxy"]
+    assert override.proxies_out_of_reach(proxies) == ["HTTP_PROXY", "https_proxy"]
 
 
 def test_weights_and_their_lock_are_mounted_read_only(root: Path, tmp_path: Path, fake: Fake) -> None:
@@ -161,8 +162,8 @@ def test_compiled_operators_are_kept_and_shared_by_the_servers_of_a_host(
 
 def test_the_directory_that_the_container_writes_to_is_open_to_its_user(tmp_path: Path) -> None:
     settings = load_settings({"ASR_OUT_DIR": str(tmp_path), "ASR_UID": "4321", "ASR_GID": "1234"})
-    path = host.write_host_file(settings)
-    directory = host.server_directory(settings)
+    path = override.write_host_file(settings)
+    directory = override.server_directory(settings)
     if os.geteuid() == 0:
         assert (directory.stat().st_uid, directory.stat().st_gid) == (4321, 1234)
     else:
@@ -180,7 +181,7 @@ def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fak
     environment = {"ASR_PROFILE": profile, "ASR_OUT_DIR": str(tmp_path), **proxies}
     if vllm:
         environment |= {"ASR_STACK": "vllm", "ASR_VLLM_ALONE": str(vllm.endswith("alone"))}
-    service = host.describe(load_settings(environment), root=root, environment=environment)
+    service = override.describe(load_settings(environment), root=root, environment=environment)
     path = tmp_path / "second.json"
     path.write_text(json.dumps(service), encoding="utf-8")
     return path

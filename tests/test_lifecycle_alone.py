@@ -19,7 +19,7 @@ from runtime.engines.vllm import client
 from runtime.engines.vllm import command as flags
 from runtime.engines.vllm import command as places
 from runtime.host.local_client import Health
-from runtime.ops.lifecycle import alone, host, image, up
+from runtime.ops.deploy import compose, image, override, standalone
 from runtime.transcriber import Transcriber
 
 ALONE = {"ASR_PROFILE": A2, "ASR_STACK": "vllm", "ASR_VLLM_ALONE": "yes"}
@@ -61,7 +61,7 @@ def test_the_container_runs_vllm_and_asks_it_whether_it_is_ready(root: Path, tmp
     assert service["devices"][0] == "/dev/davinci1:/dev/davinci1"
     assert service["environment"]["ASR_VLLM_KEY"] == "hush"
     kind, program, *arguments = service["healthcheck"]["test"]
-    assert (kind, PROJECT / Path(program).relative_to(host.KIT)) == ("CMD", PROJECT / "docker" / "bin" / "healthcheck")
+    assert (kind, PROJECT / Path(program).relative_to(override.KIT)) == ("CMD", PROJECT / "docker" / "bin" / "healthcheck")
     assert healthcheck(loading, *arguments) == 1
     loading.health = 200
     assert healthcheck(loading, *arguments) == 0
@@ -70,7 +70,7 @@ def test_the_container_runs_vllm_and_asks_it_whether_it_is_ready(root: Path, tmp
 
 def test_the_health_check_hands_its_path_on(fake: Fake) -> None:
     fake("python3", 'echo "$@"')
-    command = [str(PROJECT / "docker" / "bin" / "healthcheck"), host.VLLM_HEALTH]
+    command = [str(PROJECT / "docker" / "bin" / "healthcheck"), override.VLLM_HEALTH]
     assert subprocess.check_output(command, text=True) == "-I /kit/docker/healthcheck.py /health\n"
 
 
@@ -83,8 +83,8 @@ def test_the_server_is_the_images_own_command(root: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("own", [{"ASR_STACK": "vllm"}, {"ASR_ENGINE": "vllm", "ASR_VLLM_URL": "http://10.0.0.7:8101"}])
 def test_docker_waits_longer_than_the_engine(own: dict[str, str], root: Path, tmp_path: Path) -> None:
     healthcheck = described(root, tmp_path, ASR_PROFILE=A2, ASR_VLLM_START_SECONDS="1234.5", **own)["healthcheck"]
-    assert healthcheck == {"start_period": f"{1235 + host.AROUND_VLLM}s"}
-    assert host.AROUND_VLLM > client.SILENCE + 4.7e9 / 50e6
+    assert healthcheck == {"start_period": f"{1235 + override.AROUND_VLLM}s"}
+    assert override.AROUND_VLLM > client.SILENCE + 4.7e9 / 50e6
 
 
 def test_another_engine_starts_as_the_image_says(root: Path, tmp_path: Path) -> None:
@@ -112,19 +112,19 @@ def test_up_waits_for_vllm(tmp_path: Path, fake: Fake, loading: StandIn, capfd: 
         stages.append(stage)
         loading.health = 200
 
-    assert up.up(settings, on_stage=hear, say=said.append, root=an_a2(tmp_path / "root")) == loading.url
+    assert compose.up(settings, on_stage=hear, say=said.append, root=an_a2(tmp_path / "root")) == loading.url
     assert stages == ["loading", "ready"]
     assert "docker update --restart unless-stopped the-container" in capfd.readouterr().err
 
 
 def test_nobody_there_is_no_vllm_that_is_ready() -> None:
-    assert alone.ask("http://127.0.0.1:1") == Health("starting", "loading")
+    assert standalone.ask_vllm("http://127.0.0.1:1") == Health("starting", "loading")
 
 
 def refusal(tmp_path: Path, **variables: str) -> str:
     """Why `make up` refuses, before it asks Docker anything."""
     with pytest.raises(UsageError) as caught:
-        up.up(load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None, say=print)
+        compose.up(load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None, say=print)
     return str(caught.value)
 
 
@@ -159,9 +159,9 @@ def test_who_watched_a_server_before_is_named_too(tmp_path: Path) -> None:
 )
 def test_its_address_is_told(variables: dict[str, str], address: str, warns: bool) -> None:
     settings = load_settings({**ALONE, **variables})
-    assert alone.address(settings) == f"ASR_ENGINE=vllm ASR_VLLM_URL={address}"
-    assert bool(alone.warning(settings)) == warns
-    assert "hush" not in alone.address(settings)
+    assert standalone.address(settings) == f"ASR_ENGINE=vllm ASR_VLLM_URL={address}"
+    assert bool(standalone.warning(settings)) == warns
+    assert "hush" not in standalone.address(settings)
 
 
 def test_in_a_container_with_one_npu_it_takes_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

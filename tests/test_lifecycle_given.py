@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from env.sources import load_settings
-from runtime.ops.lifecycle import given
+from runtime.ops.deploy import mounts
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def test_files_are_given_with_the_directories_where_others_may_take_their_place(
     for link, target in links.items():
         (base / link).symlink_to(target.format(base))
     settings = load_settings({"ASR_TLS_CERT_FILE": str(base / named)})
-    found = given.given(settings, (10001, 10001))["tls_cert_file"]
+    found = mounts.given(settings, (10001, 10001))["tls_cert_file"]
     assert found.path == f"/kit/given{base / named}"
     assert found.alone == (mounted is None)
     sources = [base / name for name in mounted] if mounted else [base / named]
     assert found.mounts == [f"{source}:/kit/given{source}:ro" for source in sources]
-    assert bool(given.warnings(settings, (10001, 10001))) == found.alone
+    assert bool(mounts.warnings(settings, (10001, 10001))) == found.alone
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_what_else_is_in_a_directory_is_not_given_with_it(open_directory: Path, 
         (open_directory / name).touch()
     names = {"ASR_TLS_CERT_FILE": "tls.crt", "ASR_TLS_KEY_FILE": "tls.key"}
     settings = load_settings({name: str(open_directory / file) for name, file in names.items()})
-    assert [file.alone for file in given.given(settings, (10001, 10001)).values()] == [alone, alone]
-    assert len(given.warnings(settings, (10001, 10001))) == 2 * alone
+    assert [file.alone for file in mounts.given(settings, (10001, 10001)).values()] == [alone, alone]
+    assert len(mounts.warnings(settings, (10001, 10001))) == 2 * alone
 
 
 def test_a_directory_that_holds_more_is_not_given() -> None:
     with tempfile.NamedTemporaryFile() as file:
         settings = load_settings({"ASR_KEYS_FILE": file.name})
-        assert given.given(settings, (0, 0))["keys_file"].sources == (Path(file.name),)
-        (warning,) = given.warnings(settings, (0, 0))
+        assert mounts.given(settings, (0, 0))["keys_file"].sources == (Path(file.name),)
+        (warning,) = mounts.warnings(settings, (0, 0))
         assert "is mounted alone" in warning

@@ -16,7 +16,7 @@ from env.sources import load_settings
 from env.stacks import load_stack
 from runtime import version
 from runtime.host.docker import DockerError
-from runtime.ops.lifecycle import image
+from runtime.ops.deploy import image
 from runtime.server import preflight
 from runtime.weights import lockfile
 

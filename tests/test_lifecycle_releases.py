@@ -15,9 +15,9 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
 from runtime import version
-from runtime.ops.lifecycle import host, image, releases, up
-from runtime.ops.lifecycle.releases import Release
-from runtime.ops.process import record
+from runtime.ops.deploy import compose, image, override, releases
+from runtime.ops.deploy.releases import Release
+from runtime.ops.process import state
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -76,7 +76,7 @@ def test_three_releases_are_on_record_each_with_its_last_settings(settings: Sett
         ("c", "2g"),
     ]
     assert releases.before(settings).image == "d"
-    (path,) = (host.server_directory(settings).parent).glob("releases-*")
+    (path,) = (override.server_directory(settings).parent).glob("releases-*")
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -85,7 +85,7 @@ def test_where_the_last_start_never_became_ready_the_last_that_did_is_gone_back_
 ) -> None:
     fake("docker", labelled())
     releases.keep(settings, release("a"), release("b"))
-    host.write_host_file(settings)
+    override.write_host_file(settings)
     assert releases.before(settings).image == "b"
 
 
@@ -107,7 +107,7 @@ def test_a_record_that_cannot_be_understood_is_told_and_left(
     fake("docker", labelled())
     assert releases.read(settings) == []
     releases.keep(settings, release("a"))
-    path = host.server_directory(settings).parent / "releases-8123.json"
+    path = override.server_directory(settings).parent / "releases-8123.json"
     (entry,) = json.loads(path.read_text(encoding="utf-8"))
     for text in ("{", "[1]", '[{"image": "a"}]', json.dumps([{**entry, "of_a_newer_kit": 1}])):
         path.write_text(text, encoding="utf-8")
@@ -123,7 +123,7 @@ def test_what_is_too_old_is_left_where_a_record_cannot_be_read_or_docker_keeps_i
 ) -> None:
     removed = tmp_path / "removed"
     fake("docker", f"[ $1 = rmi ] && echo $2 >>{removed} && exit 1\n{labelled(**{image.CONTEXT_LABEL: 'f' * 64})}")
-    other = host.server_directory(settings).parent / "releases-8124.json"
+    other = override.server_directory(settings).parent / "releases-8124.json"
     other.parent.mkdir()
     other.write_text("[1]", encoding="utf-8")
     for name in ("a", "b", "c", "d"):
@@ -141,7 +141,7 @@ def test_files_that_compose_refuses_leave_what_runs_described(
     settings: Settings, fake: Fake, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake("docker", 'case "$*" in *config*) exit 15 ;; "compose version"*) echo 2 ;; *Labels*) echo "{}" ;; esac')
-    written = host.write_host_file(settings)
+    written = override.write_host_file(settings)
     written.write_text("as it was", encoding="utf-8")
     wanted = settings.model_copy(update={"image": "an/image:1"})
     fake(
@@ -149,7 +149,7 @@ def test_files_that_compose_refuses_leave_what_runs_described(
         """case "$*" in *config*) exit 15 ;; "compose version"*) echo 2 ;; *Labels*) echo '{"a": "b"}' ;; esac""",
     )
     with pytest.raises(KitError, match="exit code 15"):
-        up.up(wanted, on_stage=print, say=print)
+        compose.up(wanted, on_stage=print, say=print)
     assert written.read_text(encoding="utf-8") == "as it was"
     assert "config --quiet" in capfd.readouterr().err
 
@@ -159,15 +159,15 @@ def test_clean_refuses_while_a_server_runs(tmp_path: Path, fake: Fake) -> None:
     clone = tmp_path / "kit"
     clone.mkdir()
     shutil.copy(PROJECT / "Makefile", clone)
-    spot = record.place(load_settings({"ASR_OUT_DIR": str(clone / "out"), "ASR_PORT": "8125"}))
+    spot = state.place(load_settings({"ASR_OUT_DIR": str(clone / "out"), "ASR_PORT": "8125"}))
 
     def clean() -> str:
         done = subprocess.run(["make", "clean"], cwd=clone, capture_output=True, text=True, check=False, env=os.environ)
         assert (done.returncode == 0) != spot.lock.exists()
         return done.stderr
 
-    with record.opened_lock(spot) as descriptor:
-        assert record.take(descriptor)
+    with state.opened_lock(spot) as descriptor:
+        assert state.take(descriptor)
         told = clean()
         assert "qwen3-asr-8124 runs, which writes to out → ASR_PORT=8124 make down" in told
         assert "out/run/server-8125.lock is held by a server → ASR_PORT=8125 .venv/bin/invoke stop" in told

@@ -20,8 +20,8 @@ from env.settings import Settings
 from runtime.host import docker as readiness
 from runtime.host.docker import DockerError, NotReadyError
 from runtime.host.local_client import Health
+from runtime.ops.deploy import compose, compose_project, container_logs, override, releases
 from runtime.ops.doctor.checks import OWN_FILE
-from runtime.ops.lifecycle import compose_project, host, kept_logs, releases, up
 from runtime.ops.process import elsewhere
 
 CONTAINER = "c" * 64
@@ -83,8 +83,8 @@ def docker(state: Path, directory: object = "", *, second: dict[str, Any] = HEAL
 
 def put_on_record(settings: Settings, **given: str) -> None:
     """Two releases, of which the last one serves."""
-    written = host.write_host_file(settings)
-    described = releases.describe(settings, up.compose_files(settings), image_id="sha256:first")
+    written = override.write_host_file(settings)
+    described = releases.describe(settings, compose.compose_files(settings), image_id="sha256:first")
     for image_id in ("sha256:first", "sha256:old"):
         kept = {**vars(described), "image_id": image_id, "image": image_id, "title": image_id, "settings": given}
         releases.keep(settings, releases.Release(**kept))
@@ -98,11 +98,11 @@ def test_another_clones_server_is_left_alone(settings: Settings, tmp_path: Path,
     put_on_record(settings)
     words = rf"is the server of {clone} → ASR_PORT={settings.port} make -C {clone} down, or another ASR_PORT here"
     with pytest.raises(KitError, match=words):
-        up.down(settings)
+        compose.down(settings)
     with pytest.raises(KitError, match=words):
-        up.up(settings, on_stage=print, say=print)
+        compose.up(settings, on_stage=print, say=print)
     with pytest.raises(KitError, match=words):
-        up.roll_back(settings, releases.before(settings), on_stage=print, say=print)
+        compose.roll_back(settings, releases.before(settings), on_stage=print, say=print)
     assert list((tmp_path / "state").iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_a_clones_own_is_removed_even_where_the_clone_was_moved(
     directory: object, settings: Settings, tmp_path: Path, fake: Fake
 ) -> None:
     fake("docker", docker(tmp_path / "state", directory))
-    assert up.down(settings)
+    assert compose.down(settings)
     assert {path.name for path in (tmp_path / "state").iterdir()} == {"stop", "rm"}
 
 
@@ -120,7 +120,7 @@ def test_what_served_comes_back_where_the_disk_is_full_by_then(
     settings: Settings, tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake("docker", docker(tmp_path / "state"))
-    written = host.write_host_file(settings)
+    written = override.write_host_file(settings)
     before = written.read_text(encoding="utf-8")
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -128,8 +128,8 @@ def test_what_served_comes_back_where_the_disk_is_full_by_then(
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))  # no file takes another byte
 
     try:
-        with pytest.raises(up.ServesAgainError, match="no luck today"):
-            up.up(settings.model_copy(update={"drain_seconds": 5.0}), on_stage=lambda _: None, say=fill)
+        with pytest.raises(compose.ServesAgainError, match="no luck today"):
+            compose.up(settings.model_copy(update={"drain_seconds": 5.0}), on_stage=lambda _: None, say=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert (tmp_path / "state" / "again").exists()
@@ -141,14 +141,14 @@ def test_what_served_comes_back_where_the_disk_is_full_by_then(
 
 def test_what_is_gone_meanwhile_serves_no_longer(settings: Settings, tmp_path: Path, fake: Fake) -> None:
     fake("docker", docker(tmp_path / "state"))
-    written = host.write_host_file(settings)
-    found = up.serving(settings)
+    written = override.write_host_file(settings)
+    found = compose.serving(settings)
     assert found
     assert (found.release.image_id, found.proxies) == ("sha256:old", {})
     written.write_text("{", encoding="utf-8")
-    assert up.serving(settings) is None
+    assert compose.serving(settings) is None
     fake("docker", f"case $1 in ps) {listed()} ;; esac")
-    assert up.serving(settings) is None
+    assert compose.serving(settings) is None
 
 
 def test_an_own_compose_file_that_is_damaged_now_does_not_refuse_a_rollback(
@@ -176,13 +176,13 @@ def test_what_docker_cannot_show_is_not_kept_as_a_log(
 ) -> None:
     why = "Error response from daemon: configured logging driver does not support reading"
     fake("docker", f"case $1 in logs) echo '{why}' >&2; exit 1 ;; esac")
-    with kept_logs.kept(settings, CONTAINER):
+    with container_logs.kept(settings, CONTAINER):
         pass
     assert f"the container's log is not kept: {why}" in capsys.readouterr().err
-    logs = host.host_file(settings).parent / "logs"
+    logs = override.host_file(settings).parent / "logs"
     assert list(logs.iterdir()) == []
     fake("docker", "case $1 in logs) echo its own line; echo 'Error: it is gone' >&2; exit 1 ;; esac")
-    with kept_logs.kept(settings, CONTAINER):
+    with container_logs.kept(settings, CONTAINER):
         pass
     (path,) = logs.iterdir()
     assert "its own line" in path.read_text(encoding="utf-8")

@@ -17,10 +17,10 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime import audio, demo
 from runtime.audio import Limits
-from runtime.ops.lifecycle import limits
-from runtime.ops.lifecycle.compose_project import COMPOSE
-from runtime.ops.lifecycle.host import load
-from runtime.ops.lifecycle.limits import Load
+from runtime.ops.deploy import limits
+from runtime.ops.deploy.compose_project import COMPOSE
+from runtime.ops.deploy.limits import Load
+from runtime.ops.deploy.override import load
 from runtime.server import service, uploads
 from runtime.transcriber import Transcriber
 
@@ -102,7 +102,7 @@ def test_the_readmes_have_the_figures(name: str, load: Load) -> None:
     memory = limits.memory_mib(settings, load) // 1024
     kubernetes = (KUBERNETES / "README.md").read_text(encoding="utf-8")
     if name == "one NPU":
-        container = mib(limits.describe(settings, load)["mem_limit"])
+        container = mib(limits.limits(settings, load)["mem_limit"])
         assert f"{math.ceil(container / 1024)} GiB with one NPU" in (PROJECT / "README.md").read_text(encoding="utf-8")
     elif name == "more NPUs":
         (each,) = re.findall(r"and (\d+)Gi more for each", kubernetes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from runtime.ops.manifest import ManifestError, Package, cann_version, collect, read_manifest
+from runtime.ops.image_manifest import ManifestError, Package, cann_version, collect, read_manifest
 
 # As dpkg writes it: an epoch, a second architecture, and a package that is gone but for its configuration.
 DPKG_STATUS = """\
@@ -185,7 +185,7 @@ def test_of_two_copies_the_one_that_is_imported_counts(root: Path, monkeypatch: 
 
 def test_the_command_writes_what_the_reader_reads(tmp_path: Path) -> None:
     told = ["--stack", "cpu", "--base", "python:3", "--base-digest", "sha256:0", "--commit", "abc"]
-    command = [sys.executable, "-m", "runtime.ops.manifest", *told]
+    command = [sys.executable, "-m", "runtime.ops.image_manifest", *told]
     result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     manifest = read_manifest(write(tmp_path / "manifest.json", result.stdout))
@@ -200,7 +200,7 @@ def test_the_command_writes_what_the_reader_reads(tmp_path: Path) -> None:
 
 
 def test_an_image_needs_nothing_more_for_it_than_its_stack() -> None:
-    script = "import sys, runtime.ops.manifest; print(*sys.modules)"
+    script = "import sys, runtime.ops.image_manifest; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "cyclonedx", "yaml"} & set(result.stdout.split())
 

@@ -24,7 +24,7 @@ from vllm_server import vllm_server
 
 from env.sources import load_settings
 from runtime.demo import Clip
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.deploy import monitoring
 from runtime.transcriber import Transcriber, open_transcriber
 
 DASHBOARD: dict[str, Any] = read_json(monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json")

@@ -16,7 +16,7 @@ from kustomize import load
 from serving import PATIENCE
 from test_monitoring import process
 
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.deploy import monitoring
 
 EXAMPLE = monitoring.FILES / "alertmanager.example.yml"
 RULES = monitoring.FILES / "prometheus" / "rules.yml"

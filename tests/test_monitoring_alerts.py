@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from engine import unavailable
 
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.deploy import monitoring
 
 RULES = monitoring.FILES / "prometheus" / "rules.yml"
 DAY = 86400

@@ -16,8 +16,8 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.host import docker
-from runtime.ops.lifecycle import host, monitoring
-from runtime.ops.lifecycle.compose_project import COMPOSE
+from runtime.ops.deploy import monitoring, override
+from runtime.ops.deploy.compose_project import COMPOSE
 
 DASHBOARD = monitoring.FILES / "grafana" / "dashboards" / "qwen3-asr.json"
 # Of Grafana's list of units, packages/grafana-data/src/valueFormats/categories.ts.
@@ -139,7 +139,7 @@ def test_nobody_but_this_host_reaches_them_and_they_may_do_nothing(watched: Sett
     opened = watched.model_copy(update={"host": "0.0.0.0"})
     command = [
         "docker-compose",
-        *docker.files(COMPOSE, host.write_host_file(opened)),
+        *docker.files(COMPOSE, override.write_host_file(opened)),
         "--profile",
         monitoring.PROFILE,
     ]

@@ -13,7 +13,7 @@ from test_readme import commands, outline
 import tasks
 from env.field import variable
 from env.settings import Settings
-from runtime.ops.lifecycle import monitoring
+from runtime.ops.deploy import monitoring
 
 ALERTS: list[dict[str, Any]] = load(monitoring.FILES / "prometheus" / "rules.yml")["groups"][0]["rules"]
 NAMES = [alert["alert"] for alert in ALERTS]

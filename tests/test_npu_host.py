@@ -11,8 +11,8 @@ from env.errors import KitError
 from env.sources import load_settings
 from runtime.host import npu_host
 from runtime.host.probe import Host
+from runtime.ops.deploy import compose
 from runtime.ops.doctor import Finding, examine
-from runtime.ops.lifecycle import profile
 from runtime.server import preflight
 
 CLIP = PROJECT / "runtime" / "demo" / "clips" / "english-2.wav"
@@ -113,7 +113,7 @@ def test_the_doctor_says_that_the_driver_is_not_loaded(tmp_path: Path) -> None:
     answer(tmp_path, "npu-smi-info", "# fault: exit code 1: dcmi module initialize failed. ret is -8005\n")
     answer(tmp_path, "npu-signs", "/usr/local/bin/npu-smi\n")
     with pytest.raises(KitError, match="the NPU driver is not loaded"):
-        profile.detect(Host(tmp_path))
+        compose.detect(Host(tmp_path))
     told = presence(tmp_path)
     assert told.status == "fail"
     assert "(/usr/local/bin/npu-smi), but /dev/davinci_manager is not there" in told.evidence

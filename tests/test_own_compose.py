@@ -16,11 +16,12 @@ from test_support import texts, unpacked
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.host import docker as commands
-from runtime.ops import support
+from runtime.ops import support_bundle
+from runtime.ops.deploy import compose as up
+from runtime.ops.deploy import override, own_compose
+from runtime.ops.deploy.compose_project import COMPOSE
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import OWN_FILE
-from runtime.ops.lifecycle import host, own_compose, up
-from runtime.ops.lifecycle.compose_project import COMPOSE
 
 PAGES = {name: (PROJECT / "docker" / name).read_text("utf-8") for name in ("HARDENING.md", "HARDENING.zh-CN.md")}
 EXAMPLES = {name: re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for name, text in PAGES.items()}
@@ -106,7 +107,7 @@ def test_a_host_that_is_examined_elsewhere_tells_what_it_found(tmp_path: Path) -
 def test_a_support_bundle_has_it_without_secrets(own: Path, tmp_path: Path) -> None:
     own.write_text(f"{OWN}    environment: {{MY_TOKEN: s3cr3t-8d2e}}\n", encoding="utf-8")
     settings = load_settings({"ASR_COMPOSE_FILE": str(own), "ASR_OUT_DIR": str(tmp_path / "out")})
-    found = texts(unpacked(support.collect(settings, tmp_path / "bundle").path, tmp_path / "unpacked"))
+    found = texts(unpacked(support_bundle.collect(settings, tmp_path / "bundle").path, tmp_path / "unpacked"))
     assert "cap_add: [SYS_NICE]" in found[str(own).lstrip("/")]
     assert str(own) in found["settings.env"]
     assert "merged last" in found["doctor.txt"]
@@ -118,7 +119,7 @@ def test_compose_gets_it_last_and_a_server_is_stopped_without_it(
 ) -> None:
     fake("docker", 'case "$*" in "compose version"*) echo 2 ;; esac')
     settings = load_settings({"ASR_COMPOSE_FILE": str(own), "ASR_OUT_DIR": str(tmp_path / "out"), "ASR_PORT": "8123"})
-    host.write_host_file(settings)
+    override.write_host_file(settings)
     up.compose(settings, "ps")
     assert f"compose-8123.json -f {own} ps" in capfd.readouterr().err
     own.unlink()
@@ -130,7 +131,7 @@ def test_compose_gets_it_last_and_a_server_is_stopped_without_it(
 def test_it_is_merged_behind_both_files_of_the_kit(own: Path, tmp_path: Path, fake: Fake) -> None:
     fake("docker", "echo '{\"runc\": {}}'")
     settings = load_settings({"ASR_PROFILE": A2, "ASR_OUT_DIR": str(tmp_path / "out")})
-    second = host.write_host_file(settings, root=an_a2(tmp_path / "root"))
+    second = override.write_host_file(settings, root=an_a2(tmp_path / "root"))
     own.write_text(f"{OWN}    devices: [/dev/dvpp_cmdlist:/dev/dvpp_cmdlist:rw]\n    user: '7:7'\n", encoding="utf-8")
     command = [commands.OLD_COMPOSE, *commands.files(COMPOSE, second, own), "config"]
     merged = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

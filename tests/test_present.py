@@ -8,7 +8,7 @@ from rich.text import Text
 from runtime.measure import present as measured
 from runtime.measure.bench import present as bench
 from runtime.measure.smoke.record import Check, Verdict
-from runtime.ops.doctor import present as doctor
+from runtime.ops.doctor import checks as doctor
 from runtime.ops.doctor.findings import Finding
 from runtime.tables import console, table
 

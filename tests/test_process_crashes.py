@@ -12,12 +12,11 @@ from processes import await_end, kill, lines_until, log_of, port_of_its_own, pro
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops.process import present, record
-from runtime.ops.process.logs import follow
-from runtime.ops.process.start import NotStartedError
-from runtime.ops.process.start import start as start_process
-from runtime.ops.process.status import status
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process import status as present
+from runtime.ops.process.control import NotStartedError, stop
+from runtime.ops.process.control import start as start_process
+from runtime.ops.process.status import follow, status
 from runtime.restart_policy import Policy
 
 
@@ -90,7 +89,7 @@ def test_stopping_does_not_wait_for_the_next_start(settings: Settings) -> None:
 def test_a_killed_server_comes_back(settings: Settings) -> None:
     first = start(settings, policy=Policy(pause=0.01))
     supervisor, server = processes(settings)
-    lines = follow(record.place(settings).log, supervisor, 100)
+    lines = follow(state.place(settings).log, supervisor, 100)
     assert next(lines).startswith("serving")
     kill(server)
     (told,) = [line for line in lines_until(lines, "serving") if "crashed" in line]

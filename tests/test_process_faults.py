@@ -19,9 +19,9 @@ from serving import lines
 from simulated_npu import environment
 
 from env.settings import Settings
-from runtime.ops.process import record
-from runtime.ops.process.start import SERVE, NotStartedError
-from runtime.ops.process.start import start as start_process
+from runtime.ops.process import state
+from runtime.ops.process.control import SERVE, NotStartedError
+from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status
 from runtime.restart_policy import USUAL, Losses, Policy
 
@@ -45,13 +45,13 @@ def test_a_fault_that_lasts_over_restarts_is_outlived(
     assert (found.state, found.restarts) == ("ready", 2)
     assert log_of(settings).count("crashed: exit code 70") == 2
     assert log_of(settings).count("[critical]") == 2  # each says why
-    lost = Losses.read(record.place(settings).losses, time.time(), USUAL)
+    lost = Losses.read(state.place(settings).losses, time.time(), USUAL)
     assert len(lost.times) == 2
     assert "error code is 507015" in lost.reason
 
 
 def test_what_was_lost_often_is_loaded_late_unless_somebody_stops_the_server(settings: Settings) -> None:
-    path = record.place(settings).losses
+    path = state.place(settings).losses
     for _ in range(9):
         now = time.time()
         Losses.read(path, now, USUAL).add(path, now, "the device is gone")
@@ -87,7 +87,7 @@ def test_exit_codes_tell_a_device_at_fault_from_a_server_set_up_wrong(
     )
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert record.place(settings).losses.exists() == (code == 70)
+    assert state.place(settings).losses.exists() == (code == 70)
 
 
 def test_a_first_start_in_vain_ends_and_says_why(settings: Settings) -> None:

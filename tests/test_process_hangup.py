@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from env.settings import Settings
 from runtime.demo import Clip
-from runtime.ops.process.start import start as start_process
+from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status
 from runtime.restart_policy import Policy
 

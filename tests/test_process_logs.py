@@ -8,8 +8,8 @@ import pytest
 
 from env.errors import KitError
 from runtime.host.processes import Process
-from runtime.ops.process.logs import follow, last_errors, tail
-from runtime.ops.process.rotation import rotate
+from runtime.ops.process.status import follow, last_errors, tail
+from runtime.ops.process.supervisor import rotate
 
 
 @pytest.fixture

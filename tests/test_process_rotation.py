@@ -13,10 +13,10 @@ import pytest
 from processes import LONG, port_of_its_own, start
 
 from env.settings import Settings
-from runtime.ops.process import record
-from runtime.ops.process.logs import tail
-from runtime.ops.process.rotation import COLLAPSE_RANGE, LIBC, aside, rotate
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process.control import stop
+from runtime.ops.process.status import tail
+from runtime.ops.process.supervisor import COLLAPSE_RANGE, LIBC, aside, rotate
 
 MIB = 1 << 20
 
@@ -34,7 +34,7 @@ def logs(folder: Path) -> dict[str, str]:
 
 def test_the_log_of_a_running_server_is_put_aside(settings: Settings) -> None:
     start(settings)
-    log = record.place(settings).log
+    log = state.place(settings).log
     inode = log.stat().st_ino
     for fill in "abc":
         with log.open("a") as server:  # as its own lines come
@@ -49,7 +49,7 @@ def test_the_log_of_a_running_server_is_put_aside(settings: Settings) -> None:
     assert list(kept) == ["1.log", "2.log", "log"]
     assert [set(text) for text in (kept["2.log"], kept["1.log"])] == [{"b"}, {"c"}]
     assert "stopped, exit code 0" in kept["log"]
-    assert record.look(record.place(settings)).record.log_start == 0  # type: ignore[union-attr]
+    assert state.look(state.place(settings)).record.log_start == 0  # type: ignore[union-attr]
 
 
 def numbers(directory: Path) -> list[int]:
@@ -117,7 +117,7 @@ def test_a_writer_stays_in_order_where_a_log_is_emptied(tmp_path: Path) -> None:
 
 
 def test_fewer_logs_than_before_leave_none_of_the_others(settings: Settings) -> None:
-    log = record.place(settings).log
+    log = state.place(settings).log
     log.parent.mkdir(parents=True)
     others = [log.parent / name for name in ("server.other.log", f"{log.stem}0.7.log")]
     for path in [*(aside(log, number) for number in range(1, 13)), *others]:
@@ -152,7 +152,7 @@ def test_what_is_under_out_is_for_its_owner_alone(settings: Settings) -> None:
         start(settings)
     finally:
         os.umask(before)
-    log = record.place(settings).log
+    log = state.place(settings).log
     log.write_text("x" * MIB)
     deadline = monotonic() + LONG
     while not log.with_suffix(".1.log").exists():
@@ -160,5 +160,5 @@ def test_what_is_under_out_is_for_its_owner_alone(settings: Settings) -> None:
         sleep(0.05)
     folders = [settings.out_dir, *(path for path in settings.out_dir.rglob("*") if path.is_dir())]
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
-    for path in (log, log.with_suffix(".1.log"), record.place(settings).lock):
+    for path in (log, log.with_suffix(".1.log"), state.place(settings).lock):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

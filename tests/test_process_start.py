@@ -15,11 +15,11 @@ from processes import LONG, log_of, port_of_its_own, processes, stand_in, start
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops.process import present, record
-from runtime.ops.process.start import NotStartedError, StartInterruptedError
-from runtime.ops.process.start import start as start_process
+from runtime.ops.process import state as record
+from runtime.ops.process import status as present
+from runtime.ops.process.control import NotStartedError, StartInterruptedError, stop
+from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status
-from runtime.ops.process.stop import stop
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from processes import lines_until, log_of, port_of_its_own, processes, start
 from env.errors import KitError
 from env.settings import Settings
 from runtime.host.processes import Process
-from runtime.ops.process import record
-from runtime.ops.process.logs import follow
-from runtime.ops.process.status import status
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process.control import stop
+from runtime.ops.process.status import follow, status
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def test_a_server_that_drains_too_long(settings: Settings) -> None:
     settings = settings.model_copy(update={"drain_seconds": 0.0})
     with pytest.raises(KitError, match=f"pid {server.pid}: has not ended after 0 s.*--now"):
         stop(settings, margin=0)
-    assert list(lines_until(follow(record.place(settings).log, supervisor, 100), "deaf to SIGTERM"))
+    assert list(lines_until(follow(state.place(settings).log, supervisor, 100), "deaf to SIGTERM"))
     found = status(settings)
     assert (found.state, found.exit_code) == ("draining", 1)
     stopped = stop(settings, now=True, grace=0)
@@ -56,16 +55,16 @@ def stranger() -> Iterator[Process]:
 def test_a_recycled_pid_is_never_signalled(
     settings: Settings, stranger: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "PATIENCE", 0.1)
-    spot = record.place(settings)
+    monkeypatch.setattr(state, "PATIENCE", 0.1)
+    spot = state.place(settings)
     recycled = Process(stranger.pid, stranger.started - 1)
     spot.log.parent.mkdir(parents=True)
     spot.log.touch()
-    with record.opened_lock(spot) as lock:
-        record.Record("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
+    with state.opened_lock(spot) as lock:
+        state.Record("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
         assert stop(settings, now=True) is None
         assert status(settings).exit_code == 3
-        assert record.take(lock)
+        assert state.take(lock)
         for now in (False, True):
             with pytest.raises(KitError, match=r"nothing was signalled.*fuser"):
                 stop(settings, now=now)
@@ -77,6 +76,6 @@ def test_a_recycled_pid_is_never_signalled(
 def test_a_record_that_was_cut_off(settings: Settings) -> None:
     start(settings)
     stop(settings)
-    record.place(settings).record.write_text('{"url": "http')
+    state.place(settings).record.write_text('{"url": "http')
     assert status(settings).state == "absent"
     assert not start(settings).already

@@ -16,10 +16,9 @@ from engine import free_port
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.ops.process import record
-from runtime.ops.process.logs import follow
-from runtime.ops.process.start import start
-from runtime.ops.process.stop import stop
+from runtime.ops.process import state
+from runtime.ops.process.control import start, stop
+from runtime.ops.process.status import follow
 
 TASKS = (sys.executable, "-m", "invoke")
 
@@ -116,7 +115,7 @@ def test_ctrl_c_while_the_server_loads(terminal: Terminal) -> None:
     assert process.returncode == 130
     assert "the server was stopped before it was ready" in err
     assert "Traceback" not in err
-    assert not record.is_held(record.place(terminal.settings).lock)
+    assert not state.is_held(state.place(terminal.settings).lock)
 
 
 def test_a_server_that_cannot_start(terminal: Terminal) -> None:
@@ -142,13 +141,13 @@ def test_a_server_that_others_reach_without_a_key_is_warned_of(terminal: Termina
 
 
 def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> None:
-    spot = record.place(terminal.settings)
+    spot = state.place(terminal.settings)
     spot.log.parent.mkdir(parents=True)
     spot.log.write_text("line\n" * 100_000)
-    with record.opened_lock(spot) as lock:
-        record.take(lock)
-        this = record.Process.of(os.getpid())
-        record.Record("http://127.0.0.1:9", spot.log, 0, this, this).write(spot.record)
+    with state.opened_lock(spot) as lock:
+        state.take(lock)
+        this = state.Process.of(os.getpid())
+        state.Record("http://127.0.0.1:9", spot.log, 0, this, this).write(spot.record)
         with terminal.open("logs", "--follow", "--lines", "1") as process:
             assert process.stdout
             assert process.stdout.readline() == "line\n"
@@ -167,7 +166,7 @@ def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> N
 def test_ctrl_c_while_a_server_drains(terminal: Terminal) -> None:
     command = [sys.executable, str(PROJECT / "tests" / "process_server.py"), "deaf"]
     server = start(terminal.settings, on_stage=lambda _: None, command=command)
-    found = record.look(record.place(terminal.settings))
+    found = state.look(state.place(terminal.settings))
     with terminal.open("stop") as process:
         assert any(line == "deaf to SIGTERM" for line in follow(server.log, found.process, 100))
         process.send_signal(signal.SIGINT)

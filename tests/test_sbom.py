@@ -14,7 +14,7 @@ import runtime.ops
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.ops.manifest import Manifest, Package, collect
+from runtime.ops.image_manifest import Manifest, Package, collect
 from runtime.ops.sbom import SPECIFICATION, image_manifest, render
 from runtime.tasks import evidence
 from runtime.weights import lockfile

@@ -17,8 +17,8 @@ from websockets.typing import Origin
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import SettingsError, load_settings
-from runtime.ops import support
-from runtime.ops.lifecycle import host
+from runtime.ops import support_bundle
+from runtime.ops.deploy import override
 from runtime.server.access import Access, read_access
 from runtime.server.app import create_app
 from runtime.server.life import Life
@@ -210,7 +210,7 @@ def test_the_container_gets_the_keys_and_the_files(tmp_path: Path) -> None:
         "ASR_TLS_CERT_FILE": str(tmp_path / "crt"),
         "ASR_TLS_KEY_FILE": str(tmp_path / "key"),
     }
-    service = host.describe(load_settings(environment), root=Path("/"), environment=environment)["services"]["asr"]
+    service = override.describe(load_settings(environment), root=Path("/"), environment=environment)["services"]["asr"]
     given = service["environment"]
     assert given["ASR_ADMIN_KEY"] == OPERATOR
     for name, variable in (("keys", "KEYS_FILE"), ("crt", "TLS_CERT_FILE"), ("key", "TLS_KEY_FILE")):
@@ -220,7 +220,7 @@ def test_the_container_gets_the_keys_and_the_files(tmp_path: Path) -> None:
 def test_a_file_that_the_container_would_miss_is_named(tmp_path: Path) -> None:
     settings = load_settings({"ASR_OUT_DIR": str(tmp_path / "out"), "ASR_TLS_CERT_FILE": str(tmp_path / "crt")})
     with pytest.raises(KitError, match=r"ASR_TLS_CERT_FILE: .*/crt is no file"):
-        host.write_host_file(settings)
+        override.write_host_file(settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -231,7 +231,7 @@ def test_a_support_bundle_tells_no_key(tmp_path: Path, monkeypatch: pytest.Monke
     log = tmp_path / "out" / "logs" / "server-8000.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"a proxy was asked for {CALLER} and {OPERATOR}\n", "utf-8")
-    bundle = support.collect(load_settings(), tmp_path)
+    bundle = support_bundle.collect(load_settings(), tmp_path)
     with tarfile.open(bundle.path) as archive:
         archive.extractall(tmp_path / "read", filter="data")
     texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "read").rglob("*") if path.is_file()]

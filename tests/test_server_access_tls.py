@@ -32,7 +32,7 @@ from env.settings import Settings
 from runtime.demo import Clip
 from runtime.host import local_client
 from runtime.host.tls import read_tls
-from runtime.ops.lifecycle.up import try_curl
+from runtime.ops.deploy.compose import try_curl
 from runtime.transcriber import Transcriber
 from runtime.urls import url
 

@@ -13,7 +13,7 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.demo import Clip
 from runtime.ops import cache
-from runtime.ops.process import present
+from runtime.ops.process import status as present
 from runtime.ops.process.status import status
 from runtime.transcriber import Transcriber
 

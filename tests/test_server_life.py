@@ -25,7 +25,7 @@ from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.host.processes import Process
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.state import Farewell
 from runtime.server.app import create_app
 from runtime.server.engine import drain
 from runtime.server.life import Life

@@ -23,7 +23,7 @@ from env.errors import KitError, UsageError
 from env.settings import Settings
 from runtime.demo import Clip
 from runtime.ops.process import supervisor
-from runtime.ops.process.logs import last_errors
+from runtime.ops.process.status import last_errors
 from runtime.server import logs, transcriptions
 from runtime.transcriber import Transcriber
 

@@ -13,7 +13,7 @@ from simulated_npu import on_npu
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.demo import Clip, bundled_clips
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.process.state import Farewell
 from runtime.ops.process.supervisor import REFUSALS
 from runtime.restart_policy import Crashes, Policy
 from runtime.server.engine import EngineLostError

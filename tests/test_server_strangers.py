@@ -19,7 +19,7 @@ from websockets.typing import Origin, Subprotocol
 from env.sources import SettingsError, load_settings
 from runtime import urls
 from runtime.demo import Clip
-from runtime.ops.lifecycle import host
+from runtime.ops.deploy import override as host
 from runtime.server import uploads
 from runtime.server.access import Access
 from runtime.server.errors import ApiError

@@ -21,8 +21,8 @@ from env.sources import load_settings
 from runtime.demo import CHECKPOINT, Clip
 from runtime.formats import FORMATS
 from runtime.model.checkpoint import CheckpointError
-from runtime.ops import batch, cache
-from runtime.ops.process import present
+from runtime.ops import cache, transcribe
+from runtime.ops.process import status as present
 from runtime.ops.process.status import status
 from runtime.server import preflight
 from runtime.transcriber import Transcriber, open_transcriber
@@ -164,8 +164,8 @@ def test_files_are_transcribed_by_it(
 ) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF")
-    order = batch.Order((str(speech[0].path), str(broken)), "", "", "text", None)
-    assert batch.transcribe_files(order, in_front_of(stand_in)) == 1
+    order = transcribe.Order((str(speech[0].path), str(broken)), "", "", "text", None)
+    assert transcribe.transcribe_files(order, in_front_of(stand_in)) == 1
     told = capfd.readouterr()
     assert speech[0].text in told.out
     (failure,) = [line for line in told.err.splitlines() if "broken.wav" in line]
@@ -176,7 +176,7 @@ def test_what_is_waited_for_is_said(stand_in: StandIn, speech: list[Clip], capfd
     absent = StandIn(stand_in.transcriber, port=1)
     settings = in_front_of(absent).model_copy(update={"vllm_start_seconds": 1})
     with pytest.raises(KitError, match=f"{absent.url}: takes no connection"):
-        batch.transcribe_files(batch.Order((str(speech[0].path),), "", "", "text", None), settings)
+        transcribe.transcribe_files(transcribe.Order((str(speech[0].path),), "", "", "text", None), settings)
     told = capfd.readouterr().err
     assert f"Loading demo: {absent.url}" in told
 

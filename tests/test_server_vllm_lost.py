@@ -15,8 +15,8 @@ from test_server_metrics import read, value
 from vllm_server import LONGEST, StandIn, vllm_server
 
 from runtime.demo import Clip, bundled_clips
-from runtime.ops.process import present
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.process import status as present
+from runtime.ops.process.state import Farewell
 from runtime.ops.process.status import status
 from runtime.restart_policy import Policy
 from runtime.transcriber import Transcriber, open_transcriber

@@ -16,7 +16,7 @@ from test_doctor_probes import path, script
 from env.errors import KitError
 from env.sources import load_settings
 from runtime.host.probe import Host
-from runtime.ops import support
+from runtime.ops import support_bundle
 from runtime.ops.doctor import examine
 from runtime.redaction import MASK, redact
 from runtime.tasks import care
@@ -54,7 +54,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     out = tmp_path / "out"
     monkeypatch.setenv("ASR_OUT_DIR", str(out))
     (out / "logs").mkdir(parents=True)
-    (out / "logs/server.log").write_text("early\n" * support.MOST_LINES + LOG, encoding="utf-8")
+    (out / "logs/server.log").write_text("early\n" * support_bundle.MOST_LINES + LOG, encoding="utf-8")
     return out
 
 
@@ -84,7 +84,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("docker")
 def test_no_secret_is_in_it(out: Path, tmp_path: Path) -> None:
-    bundle = support.collect(load_settings(), out)
+    bundle = support_bundle.collect(load_settings(), out)
     found = texts(unpacked(bundle.path, tmp_path / "unpacked"))
     for name, text in found.items():
         for secret in HIDDEN:
@@ -95,12 +95,12 @@ def test_no_secret_is_in_it(out: Path, tmp_path: Path) -> None:
         assert found[log].count(MASK) >= 6
         assert "transcribed 12 clips, max_new_tokens: 512" in found[log]
         assert "index.example/simple/torch/" in found[log]
-    assert len(found["logs/logs-server.log"].splitlines()) == support.MOST_LINES
+    assert len(found["logs/logs-server.log"].splitlines()) == support_bundle.MOST_LINES
 
 
 @pytest.mark.usefixtures("docker")
 def test_it_is_only_for_its_owner(out: Path) -> None:
-    bundle = support.collect(load_settings(), out)
+    bundle = support_bundle.collect(load_settings(), out)
     assert stat.S_IMODE(bundle.path.stat().st_mode) == 0o600
     assert [path.name for path in out.iterdir() if path.is_file()] == [bundle.path.name]
     with tarfile.open(bundle.path) as tar:
@@ -110,10 +110,10 @@ def test_it_is_only_for_its_owner(out: Path) -> None:
 
 @pytest.mark.usefixtures("docker")
 def test_the_doctor_comes_to_the_same_findings_elsewhere(out: Path, tmp_path: Path) -> None:
-    folder = unpacked(support.collect(load_settings(), out).path, tmp_path / "unpacked")
+    folder = unpacked(support_bundle.collect(load_settings(), out).path, tmp_path / "unpacked")
     there = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
     host = Host(folder)
-    settings = support.settings_for(host)
+    settings = support_bundle.settings_for(host)
     assert settings.out_dir == out
     assert settings.hub_token is None
     here = examine(settings, root=folder)
@@ -128,13 +128,13 @@ def test_an_atlas_host_examined_elsewhere(
     monkeypatch.setenv("ASR_NPUS", "5")
     monkeypatch.setenv("ASR_MODEL", str(tmp_path / "Qwen3-ASR-1.7B"))
     monkeypatch.setenv("ASR_HUB_ENDPOINT", "http://127.0.0.1:9")
-    first = support.collect(load_settings(), out)
+    first = support_bundle.collect(load_settings(), out)
     folder = unpacked(first.path, tmp_path / "unpacked")
     before = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))["findings"]
     assert (docker / "npu-smi").exists()
     for name in [*SECRETS, "ASR_PROFILE", "ASR_NPUS", "ASR_MODEL", "ASR_HUB_ENDPOINT"]:
         monkeypatch.delenv(name)
-    after = [vars(finding) for finding in examine(support.settings_for(Host(folder)), root=folder)]
+    after = [vars(finding) for finding in examine(support_bundle.settings_for(Host(folder)), root=folder)]
     assert after == before
     found = {finding["title"]: finding for finding in after}
     assert "8 × 910B3, profile atlas-800-a2" in found["NPU"]["evidence"]
@@ -158,7 +158,7 @@ def test_the_task_says_what_is_in_it(out: Path, capsys: pytest.CaptureFixture[st
 def test_a_place_that_cannot_be_written(out: Path) -> None:
     (out / "file").touch()
     with pytest.raises(KitError, match=r"cannot be written.*--output DIR"):
-        support.collect(load_settings(), out / "file" / "inside")
+        support_bundle.collect(load_settings(), out / "file" / "inside")
 
 
 BASIC = base64.b64encode(b"user:pass").decode()

@@ -18,7 +18,7 @@ from conftest import PROJECT
 from serving import PATIENCE, SERVE
 
 from env.sources import load_settings, profile_names
-from runtime.ops.lifecycle import host, limits
+from runtime.ops.deploy import limits, override
 from runtime.ops.process.supervisor import REFUSALS
 
 FOLDER = PROJECT / "docker" / "systemd"
@@ -64,7 +64,7 @@ def under_systemd(tmp_path: Path, address: str, **variables: str) -> Iterator[Sy
 
 def stop_time() -> str:
     """The time that the server asks for when it stops, in microseconds."""
-    return str(host.stop_seconds(load_settings({"ASR_DRAIN_SECONDS": str(DRAIN)})) * 1_000_000)
+    return str(override.stop_seconds(load_settings({"ASR_DRAIN_SECONDS": str(DRAIN)})) * 1_000_000)
 
 
 def test_systemd_hears_of_a_life(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def unit() -> Mapping[str, str]:
 
 def test_the_figures_of_the_unit_are_those_of_the_kit() -> None:
     options, vllm = unit(), load_settings({"ASR_STACK": "vllm", "ASR_PROFILE": "cpu"})
-    assert options["TimeoutStopSec"] == str(host.stop_seconds(vllm))
+    assert options["TimeoutStopSec"] == str(override.stop_seconds(vllm))
     assert options["RestartPreventExitStatus"] == " ".join(map(str, REFUSALS))
     assert options["TasksMax"] == str(limits.PROCESSES)
     assert (options["Type"], options["NotifyAccess"]) == ("notify", "main")
@@ -121,7 +121,7 @@ def test_the_figures_of_the_unit_are_those_of_the_kit() -> None:
     assert os.access(python, os.X_OK)
     assert words == ["-m", "invoke", "serve"]
     nodes = re.findall(r"^DeviceAllow=(\S+) rw$", NPU.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(host.NPU_DEVICES) < set(nodes)
+    assert set(override.NPU_DEVICES) < set(nodes)
 
 
 def test_cann_writes_as_much_as_in_the_container() -> None:

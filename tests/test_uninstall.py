@@ -14,8 +14,8 @@ from tree import bare_environment, clone_into
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.ops.lifecycle import uninstall
-from runtime.ops.lifecycle.releases import Release
+from runtime.ops.deploy import uninstall
+from runtime.ops.deploy.releases import Release
 
 # Of this clone: a container on port 8000, what is left of port 8001, and images. Of another: a container on port 8002,
 # and the image whose name both give.

@@ -6,8 +6,8 @@ import pytest
 from conftest import PROJECT
 from test_readme import outline
 
-from runtime.ops import signing
-from runtime.ops.lifecycle import image, uninstall
+from runtime.ops import bundle
+from runtime.ops.deploy import image, uninstall
 from runtime.version import version
 
 FOLDER = PROJECT / "docker"
@@ -45,4 +45,4 @@ def test_the_pages_name_all_that_is_removed_and_kept() -> None:
                 assert re.search(rf"`{re.escape(path.name)}/?`", table), path
         assert image.CLONE_LABEL in table
         assert f"{uninstall.PROJECT_LABEL}=qwen3-asr-PORT" in table
-        assert f"-n {signing.NAMESPACE} " in text
+        assert f"-n {bundle.NAMESPACE} " in text

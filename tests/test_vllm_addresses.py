@@ -15,8 +15,7 @@ from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.vllm.servers import servers
-from runtime.ops.doctor.vllm.setting import engine
+from runtime.ops.doctor.vllm import engine, servers
 from runtime.transcriber import Transcriber
 
 BUNDLE = "REQUESTS_CA_BUNDLE"

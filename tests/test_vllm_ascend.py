@@ -21,9 +21,9 @@ from env.stacks import compare, load_stack
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import command, launcher
 from runtime.host.probe import Host
+from runtime.ops.doctor import vllm, vllm_packages, vllm_probe
 from runtime.ops.doctor.findings import Case
-from runtime.ops.doctor.vllm import device, inside, installed, releases
-from runtime.ops.doctor.vllm.setting import length
+from runtime.ops.doctor.vllm import length
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -76,9 +76,9 @@ def test_what_was_not_read_is_not_said_to_have_run() -> None:
 
 @pytest.mark.parametrize("documented", FACTS["matrix"]["rows"], ids=lambda row: row["release"])
 def test_the_doctors_releases_are_those_of_the_matrix(documented: dict[str, str]) -> None:
-    row = releases.row_of(documented["release"])
+    row = vllm_packages.row_of(documented["release"])
     assert row
-    assert releases.vllm_for(documented["release"]) == documented["vllm"]
+    assert vllm_packages.vllm_for(documented["release"]) == documented["vllm"]
     assert row.python == tuple(SpecifierSet(documented["python"]).filter(PYTHONS))
     assert row.torch == documented["torch"]
     assert next(iter(row.torch_npu)) == documented["cann"]
@@ -88,16 +88,16 @@ def test_the_doctors_releases_are_those_of_the_matrix(documented: dict[str, str]
 
 def test_transformers_by_release() -> None:
     known = FACTS["transformers"]
-    assert SpecifierSet(releases.ROWS[0].transformers).contains(known["least"])
-    assert not SpecifierSet(releases.ROWS[0].transformers).contains(known["next_line"])
-    for row in releases.ROWS[1:]:
+    assert SpecifierSet(vllm_packages.ROWS[0].transformers).contains(known["least"])
+    assert not SpecifierSet(vllm_packages.ROWS[0].transformers).contains(known["next_line"])
+    for row in vllm_packages.ROWS[1:]:
         assert SpecifierSet(row.transformers).contains(FACTS["transformers_later"]["version"])
 
 
 def test_cann_9_for_the_310p() -> None:
     known = FACTS["cann_9"]
-    assert releases.ROWS[0].torch_npu[known["cann"]] == known["torch_npu"]
-    assert (known["cann"], known["torch_npu"]) == (device.CANN_310P, device.TORCH_NPU_310P)
+    assert vllm_packages.ROWS[0].torch_npu[known["cann"]] == known["torch_npu"]
+    assert (known["cann"], known["torch_npu"]) == (vllm.CANN_310P, vllm.TORCH_NPU_310P)
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
@@ -105,7 +105,7 @@ def test_the_stack_goes_together(machine: str) -> None:
     stack = load_stack("vllm")
     for python in stack.python:
         versions = {pin.name: pin.version for pin in stack.pins_for(python=python, machine=machine)}
-        assert list(releases.misfits(versions, python=python, cann=stack.cann, machine=machine)) == []
+        assert list(vllm_packages.misfits(versions, python=python, cann=stack.cann, machine=machine)) == []
     assert f":v{versions['vllm-ascend']}" in stack.image("atlas-800-a2")
 
 
@@ -143,7 +143,7 @@ def test_what_audio_is_read_with_is_in_the_image_or_added_to_it() -> None:
     brought = FACTS["audio_packages"]["packages"]
     for stack, there in {"vllm": brought, "vllm-cpu": []}.items():
         pinned = {pin.name for pin in load_stack(stack).pins}
-        assert set(inside.AUDIO) <= {*pinned, *there}
+        assert set(vllm_probe.AUDIO) <= {*pinned, *there}
     assert f"for module in {' '.join(brought)};" in (PROJECT / "docker" / "check-image").read_text(encoding="utf-8")
 
 
@@ -158,7 +158,7 @@ def test_the_flags_for_a_310p_are_the_documented_ones(tmp_path: Path) -> None:
     given = passed(orders(tmp_path, "atlas-300i-duo")[0])
     known = FACTS["flags_310p"]
     assert given["--dtype"] == known["dtype"]
-    assert 0 < int(given["--max-model-len"]) <= known["longest"] == device.LONGEST_310P
+    assert 0 < int(given["--max-model-len"]) <= known["longest"] == vllm.LONGEST_310P
     assert "--enforce-eager" in given  # as only that one graph mode is there
 
 
@@ -184,9 +184,9 @@ def test_each_server_sees_one_npu(tmp_path: Path) -> None:
 
 
 def test_graphs_and_what_they_want(tmp_path: Path) -> None:
-    assert FACTS["graphs"]["driver"] == device.GRAPH_DRIVER
+    assert FACTS["graphs"]["driver"] == vllm.GRAPH_DRIVER
     known = FACTS["graphs_and_queue"]
-    assert device.GRAPHLESS_QUEUE == known["without"] != known["with_graphs"]
+    assert vllm.GRAPHLESS_QUEUE == known["without"] != known["with_graphs"]
     assert orders(tmp_path, "atlas-800-a2")[0].environment[known["variable"]] == str(known["without"])
 
 
@@ -203,8 +203,8 @@ def test_the_launcher_loads_vllm_ascends_plugins_and_hands_on_the_flags(
 ) -> None:
     known = FACTS["platform_plugin"]
     assert known["group"] in FACTS["groups"]["names"]
-    assert sorted(launcher.GROUPS) == sorted(inside.GROUPS) == FACTS["groups"]["names"]
-    assert known["name"] == installed.PLATFORM
+    assert sorted(launcher.GROUPS) == sorted(vllm_probe.GROUPS) == FACTS["groups"]["names"]
+    assert known["name"] == vllm_packages.PLATFORM
     for path, source in STUBS.items():
         write(tmp_path, path, source.replace("NAME", repr(FACTS["builtin"]["name"])))
     general = "".join(f"{name} = vllm_ascend:register\n" for name in known["general"])

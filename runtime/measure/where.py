@@ -15,8 +15,8 @@ from env.settings import Settings
 from runtime import version
 from runtime.measure import random_weights
 from runtime.model.device import Device, Silicon
-from runtime.ops.lifecycle import image
-from runtime.ops.manifest import MANIFEST, read_manifest
+from runtime.ops.deploy import image
+from runtime.ops.image_manifest import MANIFEST, read_manifest
 from runtime.weights.catalog import revision
 
 CALCULATING = ("vllm", "vllm-ascend", "torch", "torch-npu", "transformers")  # packages that results depend on

@@ -20,10 +20,12 @@ from env.stacks import load_stack
 from runtime import version
 from runtime.files import make_private
 from runtime.host import docker
-from runtime.ops import signing
-from runtime.ops.lifecycle import image
-from runtime.ops.lifecycle.host import NOT_HANDED_ON
+from runtime.ops.deploy import image
+from runtime.ops.deploy.override import NOT_HANDED_ON
 from runtime.weights import verify
+
+NAMESPACE = "qwen3-asr-bundle"  # so that a signature for something else is none for a bundle
+VARIABLE = variable("bundle_key")
 
 SUMS = "SHA256SUMS"
 CHUNK = 2**20  # bytes read at a time
@@ -33,6 +35,43 @@ MADE_HERE = {".venv", ".vllm", ".reference", ".clients", ".env", ".installed", "
 OWN = ("docker/certificates", "docker/kubernetes/own")
 # What a wheel's name may say that fits glibc 2.17 or newer, as pip wants it spelled out.
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux2014")
+
+
+def check(key: Path) -> None:
+    """Raises KitError where nothing could be signed with a key, for as much as can be told without its passphrase."""
+    if not shutil.which("ssh-keygen"):
+        raise KitError("ssh-keygen", "is not installed", "install your distribution's openssh-client package")
+    if not key.is_file():
+        raise KitError(VARIABLE, f"{key} is no file", "correct it, or unset it; ssh-keygen -t ed25519 makes a key")
+    result = _ssh_keygen("-l", "-f", str(key))
+    if result.returncode:
+        raise KitError(VARIABLE, f"{key}: {_words(result)}", "name an SSH key: ssh-keygen -t ed25519 makes one")
+
+
+def sign(key: Path, path: Path) -> None:
+    """Write the signature of a file beside it, `<name>.sig`. A passphrase is asked for on the terminal.
+
+    Raises KitError where it cannot be signed.
+    """
+    result = _ssh_keygen("-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path))
+    if result.returncode:
+        advice = "ssh-add it where its passphrase cannot be typed"
+        raise KitError(VARIABLE, f"{key} does not sign: {_words(result)}", advice)
+
+
+def _ssh_keygen(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["ssh-keygen", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+
+
+def _words(result: "subprocess.CompletedProcess[str]") -> str:
+    return (result.stderr or result.stdout).strip().replace("\r", "").replace("\n", "; ")
 
 
 class BundleError(KitError):
@@ -47,7 +86,7 @@ def write(settings: Settings, directory: Path, *, as_tar: bool, say: Callable[[s
     the image is not on this host.
     """
     if settings.bundle_key:
-        signing.check(under_project(settings.bundle_key))
+        check(under_project(settings.bundle_key))
     docker.check_engine()
     built, name = image.image_name(settings), image.release_name(settings)
     if not image.labels(built):
@@ -92,7 +131,7 @@ def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Cal
     yield "Adding the installer", lambda: shutil.copy(PROJECT / "docker" / "install.sh", part)
     yield "Computing checksums", lambda: _write_sums(part)
     if key := settings.bundle_key:
-        yield "Signing", lambda: signing.sign(under_project(key), part / SUMS)
+        yield "Signing", lambda: sign(under_project(key), part / SUMS)
 
 
 def pack_kit(target: Path) -> None:

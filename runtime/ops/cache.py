@@ -12,11 +12,13 @@ from env.sources import PROJECT, exports, under_project
 from runtime.host import local_client
 from runtime.host.processes import listener
 from runtime.model.device import Emptied, empty, mib, open_device
-from runtime.ops import cann_log
-from runtime.ops.process import record
+from runtime.ops.process import state
 from runtime.weights import catalog
 from runtime.weights.catalog import Place, place, shown
 from runtime.weights.staging import Workshop, workshop
+
+FOLDER = "cann-log"
+MOST = 256 << 20  # bytes of all files together that a start leaves
 
 # What the hubs' own clients keep in a directory that they download into: huggingface-hub, modelscope.
 CLIENTS = (".cache/huggingface", "._____temp")
@@ -24,6 +26,28 @@ LOCK = "lock"  # in .fetching: not removed, runtime/weights/staging.py says why
 KIT = ("docker", "env", "runtime", "tests", ".git", ".venv", ".vllm")  # at the project's root
 AS_OWNER = "as the user who owns it, or with sudo"
 FEWEST_PARTS = 3  # of a directory to be emptied: / and /usr never are
+
+
+def directories(settings: Settings) -> list[Path]:
+    """Where they are: of this process, as in a container, and on a host those of each container. Links are left out.
+    Raises PermissionError where another user's directory cannot be looked into."""
+    out = under_project(settings.out_dir)
+    found = [out / FOLDER, *sorted(server / FOLDER for server in out.glob("server-*"))]
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def prune(directory: Path) -> int:
+    """Remove the oldest files until no more than `MOST` bytes are left; returns how many bytes went. Raises OSError."""
+    files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
+    by_age = sorted(((path.stat(), path) for path in files), key=lambda entry: entry[0].st_mtime)
+    held = sum(status.st_size for status, _ in by_age)
+    freed = 0
+    for status, path in by_age:
+        if held - freed <= MOST:
+            break
+        path.unlink()
+        freed += status.st_size
+    return freed
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
     if named.exists() and not directory.is_dir():
         raise UsageError("ASR_OP_CACHE_DIR", f"{named} is a file, expected a directory")
     holder = listener(settings.host, settings.port).output  # a container's server has no lock
-    if not dry_run and (holder or record.is_held(record.place(settings).lock)):
+    if not dry_run and (holder or state.is_held(state.place(settings).lock)):
         reason = f"may be in use by the server on port {settings.port}{f': {holder}' if holder else ''}"
         raise KitError(shown(named), reason, "stop that, then again")
     return _clear(shown(named), _inside(directory), dry_run=dry_run)
@@ -85,11 +109,11 @@ def clear_cann_log(settings: Settings, *, dry_run: bool) -> Freed:
     """
     where = under_project(settings.out_dir)
     try:
-        folders = cann_log.directories(settings)
+        folders = directories(settings)
         paths = [path for folder in folders for path in _inside(folder)]
     except PermissionError as error:
         raise KitError(str(error.filename), f"cannot be read: {error.strerror}", AS_OWNER) from None
-    named = ", ".join(map(shown, folders)) or f"{shown(where)}/**/{cann_log.FOLDER}"
+    named = ", ".join(map(shown, folders)) or f"{shown(where)}/**/{FOLDER}"
     return _clear(named, paths, dry_run=dry_run)
 
 
@@ -107,7 +131,7 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
             return f"{Emptied(**told)} ({server})"
         except TypeError:
             raise KitError(server, "is of another version of the kit", "invoke restart") from None
-    if record.is_held(record.place(settings).lock):
+    if state.is_held(state.place(settings).lock):
         raise KitError(server, "does not answer", "invoke status")
     if settings.engine_name == "vllm":
         return f"nothing to free: no server runs on port {settings.port}, and vLLM's memory ends with its processes"
@@ -171,5 +195,3 @@ def _entries(path: Path) -> list[os.stat_result]:
     if path.is_symlink() or not path.is_dir():
         return [path.lstat()]
     return [Path(folder, name).lstat() for folder, _, names in os.walk(path) for name in names]
-
-

@@ -14,9 +14,9 @@ from packageurl import PackageURL
 
 from env.settings import Settings
 from runtime.host.docker import DockerError, check_engine, show
-from runtime.ops.lifecycle.host import KIT
-from runtime.ops.lifecycle.image import NAME, image_name, labels
-from runtime.ops.manifest import MANIFEST, Manifest, Package, parse_manifest
+from runtime.ops.deploy.image import NAME, image_name, labels
+from runtime.ops.deploy.override import KIT
+from runtime.ops.image_manifest import MANIFEST, Manifest, Package, parse_manifest
 from runtime.weights.lockfile import Entry
 
 # Not the newest, 1.7: what reads a bill of materials lags behind what writes it.

@@ -12,8 +12,8 @@ from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime.engines import EngineError, Observer
 from runtime.model.load import Loaded
-from runtime.ops.lifecycle.host import stop_seconds
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.deploy.override import stop_seconds
+from runtime.ops.process.state import Farewell
 from runtime.ops.process.supervisor import LOST
 from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd

@@ -11,8 +11,8 @@ from env.stacks import active_stack, is_stack
 from runtime.files import make_private
 from runtime.host import npu_host
 from runtime.model.checkpoint import check_texts
-from runtime.ops import cann_log
-from runtime.ops.lifecycle.image import cure
+from runtime.ops import cache
+from runtime.ops.deploy.image import cure
 from runtime.transcriber import model_directory
 from runtime.weights import verify
 
@@ -49,9 +49,9 @@ def check_stack(settings: Settings) -> None:
 def prune_cann_log(settings: Settings) -> None:
     """Keep CANN's logs bounded. That they cannot be removed keeps no server from starting."""
     try:
-        freed = cann_log.prune(under_project(settings.out_dir) / cann_log.FOLDER)
+        freed = cache.prune(under_project(settings.out_dir) / cache.FOLDER)
     except OSError as error:
-        log.warning("CANN's logs are not kept within %d MiB: %s", cann_log.MOST >> 20, error)
+        log.warning("CANN's logs are not kept within %d MiB: %s", cache.MOST >> 20, error)
         return
     if freed:
         log.info("removed the oldest %d MiB of CANN's logs", freed >> 20)

@@ -13,10 +13,10 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.host.processes import Process
 from runtime.ops import exposure
-from runtime.ops.lifecycle.host import stop_seconds
-from runtime.ops.manifest import MANIFEST
-from runtime.ops.process import record
-from runtime.ops.process.farewell import Farewell
+from runtime.ops.deploy.override import stop_seconds
+from runtime.ops.image_manifest import MANIFEST
+from runtime.ops.process import state
+from runtime.ops.process.state import Farewell
 from runtime.restart_policy import USUAL, Losses, Policy, forget, times
 from runtime.server import logs, preflight, systemd
 from runtime.server.app import create_app
@@ -60,7 +60,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     life = Life()
     credentials = Credentials(settings)
     stops = Stops(life, on_hangup=credentials.read_again)
-    losses = record.place(settings).losses
+    losses = state.place(settings).losses
     allow_files()
     sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(life, access=credentials.access)
@@ -89,7 +89,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
             raise
         log.info("stopped, %s", farewell)
         with noted("invoke stop will not know how many requests were answered"):
-            farewell.write(record.place(settings).farewell, Process.of(os.getpid()))
+            farewell.write(state.place(settings).farewell, Process.of(os.getpid()))
         with noted("the next start may wait for what this one has lost"):
             forget(losses)
 

@@ -18,9 +18,9 @@ from runtime.tasks.foreseeing import foreseeing
 def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False) -> None:
     """Examine the host, or the container that this runs in; exit code 1 if a check fails."""
     from runtime.host.probe import Host
-    from runtime.ops.doctor import examine_host, present
+    from runtime.ops.doctor import checks, examine_host
     from runtime.ops.doctor.machine import hostname
-    from runtime.ops.support import settings_for
+    from runtime.ops.support_bundle import settings_for
     from runtime.progress import waiting
     from runtime.tables import console
 
@@ -29,9 +29,9 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
         settings = settings_for(host)
         findings = examine_host(settings, host, quick=quick)
     if json:
-        print(present.document(findings, hostname(host)), end="")
+        print(checks.document(findings, hostname(host)), end="")
     else:
-        console().print(present.table(findings))
+        console().print(checks.table(findings))
     failed = [finding for finding in findings if finding.status == "fail"]
     if failed:
         codes = ", ".join(finding.code for finding in failed)
@@ -44,7 +44,7 @@ def support_bundle(_: Context, output: str = "") -> None:
     """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
     from env.sources import under_project
     from runtime.host.probe import Host
-    from runtime.ops import support
+    from runtime.ops import support_bundle as support
     from runtime.progress import waiting
 
     settings = support.settings_for(Host())

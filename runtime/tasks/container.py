@@ -15,7 +15,7 @@ from runtime.tasks.foreseeing import foreseeing
 def build(_: Context) -> None:
     """Build the image."""
     from runtime.host import docker
-    from runtime.ops.lifecycle import image
+    from runtime.ops.deploy import image
 
     docker.check_engine()
     image.build(_settings())
@@ -27,7 +27,7 @@ def pull(_: Context) -> None:
     """Pull the image that ASR_IMAGE names, or the base that the image is built on, and print what pins it."""
     from env.field import variable
     from runtime.host import docker
-    from runtime.ops.lifecycle import image
+    from runtime.ops.deploy import image
 
     docker.check_engine()
     settings = _settings()
@@ -51,12 +51,12 @@ def up(_: Context) -> None:
 @foreseeing
 def down(_: Context) -> None:
     """Drain the server and remove its container, and those that watch it."""
-    from runtime.ops.lifecycle import up as lifecycle
-    from runtime.ops.process import record
+    from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.process import state
 
     settings = load_settings()  # without asking for the NPUs, whose driver may be why it shall end
     if not lifecycle.down(settings):
-        here = record.advice(settings)
+        here = state.advice(settings)
         print(
             f"No server in a container on port {settings.port} → {here}"
             if here
@@ -76,8 +76,8 @@ def restart(_: Context) -> None:
 def rollback(_: Context) -> None:
     """Go back to the image that served before, with the settings that it ran with."""
     from runtime.host import docker
-    from runtime.ops.lifecycle import releases
-    from runtime.ops.lifecycle import up as lifecycle
+    from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.deploy import releases
     from runtime.progress import stages
 
     docker.check_engine()
@@ -117,8 +117,8 @@ def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
     """Ask, then remove what the kit has put on this host, but not weights and settings."""
     from env.errors import UsageError
     from runtime.host.probe import Host
-    from runtime.ops.lifecycle import uninstall as removal
-    from runtime.ops.support import settings_for
+    from runtime.ops.deploy import uninstall as removal
+    from runtime.ops.support_bundle import settings_for
 
     settings = settings_for(Host())  # even where the NPUs cannot be told
     found = removal.find(settings, everything=everything)
@@ -142,26 +142,26 @@ def _say(line: str) -> None:
 
 
 def _up(settings: Settings, *, anew: bool = False) -> None:
-    from runtime.ops.lifecycle import alone, given, host, monitoring
-    from runtime.ops.lifecycle import up as lifecycle
+    from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.deploy import monitoring, mounts, override, standalone
     from runtime.progress import stages
 
     _check_up(settings)
-    if out_of_reach := host.proxies_out_of_reach(os.environ):
+    if out_of_reach := override.proxies_out_of_reach(os.environ):
         words = (
             "a proxy on this host's loopback, which no container reaches, so that the server fetches URLs without it"
         )
         advice = "name it by an address that containers reach"
         print(f"{', '.join(out_of_reach)}: {words} → {advice}", file=sys.stderr)
-    for warning in given.warnings(settings, host.user(settings)):
+    for warning in mounts.warnings(settings, override.user(settings)):
         print(warning, file=sys.stderr)
     with stages("Starting") as on_stage:
         url = lifecycle.up(settings, on_stage=on_stage, say=_say, anew=anew)
     if settings.vllm_alone:
-        if warning := alone.warning(settings):
+        if warning := standalone.warning(settings):
             print(warning, file=sys.stderr)
         print(f"Ready: {url}   make logs, make down")
-        print(f"For servers elsewhere, where ASR_MODEL is the same: {alone.address(settings)}")
+        print(f"For servers elsewhere, where ASR_MODEL is the same: {standalone.address(settings)}")
         return
     lifecycle.try_curl(settings)
     if monitoring.wanted(settings):
@@ -174,7 +174,7 @@ def _check_up(settings: Settings) -> None:
     """Print what the doctor finds amiss at a glance, and an operator's own compose file; go no further where it must
     not."""
     from runtime.host.probe import Host
-    from runtime.ops.doctor import examine_host, present
+    from runtime.ops.doctor import checks, examine_host
     from runtime.ops.doctor.checks import OWN_FILE
     from runtime.progress import waiting
     from runtime.tables import console
@@ -183,7 +183,7 @@ def _check_up(settings: Settings) -> None:
         found = examine_host(settings, Host(on_wait=wait.step), quick=True)
     amiss = [finding for finding in found if finding.status != "pass" or finding.code == OWN_FILE]
     if amiss:
-        console().print(present.table(amiss))
+        console().print(checks.table(amiss))
     failed = [finding.code for finding in amiss if finding.status == "fail"]
     if failed:
         raise Exit(f"not started, and nothing changed: {', '.join(failed)} → invoke doctor", code=1)
@@ -191,13 +191,13 @@ def _check_up(settings: Settings) -> None:
 
 def _compose(*words: str) -> None:
     from runtime.host import docker
-    from runtime.ops.lifecycle import up as lifecycle
+    from runtime.ops.deploy import compose as lifecycle
 
     docker.check_engine()
     lifecycle.compose(load_settings(), *words)
 
 
 def _settings() -> Settings:
-    from runtime.ops.lifecycle.profile import host_settings
+    from runtime.ops.deploy.compose import host_settings
 
     return host_settings()

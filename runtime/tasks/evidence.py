@@ -20,9 +20,9 @@ def sbom(_: Context, output: str = "", here: bool = False) -> None:
     """Print the software bill of materials (CycloneDX, JSON) of the image that the settings mean."""
     from env.stacks import active_stack
     from runtime.files import write_whole
-    from runtime.ops import manifest
-    from runtime.ops.lifecycle import image
-    from runtime.ops.lifecycle.profile import host_settings
+    from runtime.ops import image_manifest
+    from runtime.ops.deploy import image
+    from runtime.ops.deploy.compose import host_settings
     from runtime.weights import lockfile
 
     try:
@@ -33,7 +33,7 @@ def sbom(_: Context, output: str = "", here: bool = False) -> None:
     settings = host_settings()
     weights = lockfile.read(under_project(settings.weights_lock))
     if here:
-        found = manifest.collect(stack=active_stack(), commit=image.revision())
+        found = image_manifest.collect(stack=active_stack(), commit=image.revision())
         text = bill.render(found, weights=weights)
     else:
         text = bill.render(bill.image_manifest(settings), image=image.image_name(settings), weights=weights)

@@ -15,7 +15,7 @@ def bundle(_: Context, output: str = "", tar: bool = False) -> None:
     """Write all that a host without internet needs: image, weights, kit, settings, tools, checksums, installer."""
     from env.sources import under_project
     from runtime.ops import bundle as bundling
-    from runtime.ops.lifecycle.profile import host_settings
+    from runtime.ops.deploy.compose import host_settings
 
     settings = host_settings()
     target = Path(output) if output else under_project(settings.out_dir)

@@ -77,7 +77,7 @@ def transcribe(
     _: Context, files: list[str], language: str = "", context: str = "", format: str = "text", output: str = ""
 ) -> None:
     """Transcribe files and URLs; one that fails does not stop the rest, and makes the exit code 1."""
-    from runtime.ops.batch import Order, transcribe_files
+    from runtime.ops.transcribe import Order, transcribe_files
 
     order = Order(tuple(files), language, context, format, Path(output) if output else None)
     failures = transcribe_files(order, load_settings())

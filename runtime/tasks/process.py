@@ -38,7 +38,7 @@ def restart(_: Context, now: bool = False) -> None:
 @foreseeing
 def status(_: Context, json: bool = False) -> None:
     """Print how the server is; exit code 0 if it is ready, 3 if there is none, 1 if there is one that is not ready."""
-    from runtime.ops.process import present
+    from runtime.ops.process import status as present
     from runtime.ops.process.status import status as ask
 
     found = ask(load_settings())
@@ -53,16 +53,16 @@ def status(_: Context, json: bool = False) -> None:
 def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     """Print the end of the server's log."""
     from runtime.host import docker
-    from runtime.ops.process import elsewhere, record
-    from runtime.ops.process import logs as reading
+    from runtime.ops.process import elsewhere, state
+    from runtime.ops.process import status as reading
 
     settings = load_settings()
-    spot = record.place(settings)
-    if not record.is_held(spot.lock):
+    spot = state.place(settings)
+    if not state.is_held(spot.lock):
         if container := elsewhere.container(settings):
             return docker.run(container.logs(lines, follow=follow))
         elsewhere.refuse(settings, "logs")
-    process = record.look(spot).process if follow else None
+    process = state.look(spot).process if follow else None
     try:
         for line in reading.follow(spot.log, process, lines):
             print(stdio.for_reading(line, sys.stdout), flush=follow)
@@ -100,7 +100,7 @@ def clear_cache(
 
 def _start(settings: Settings) -> None:
     from runtime.ops import exposure
-    from runtime.ops.process.start import start as run
+    from runtime.ops.process.control import start as run
     from runtime.progress import stages
 
     if warning := exposure.warning(settings):
@@ -112,7 +112,7 @@ def _start(settings: Settings) -> None:
 
 def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
     from runtime.ops.process import elsewhere
-    from runtime.ops.process.stop import stop as run
+    from runtime.ops.process.control import stop as run
     from runtime.progress import waiting
 
     try:

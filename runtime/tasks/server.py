@@ -34,7 +34,7 @@ def vllm(_: Context) -> None:
 
     In a container: ASR_VLLM_ALONE=true make up.
     """
-    from runtime.ops.lifecycle import alone
+    from runtime.ops.deploy import standalone
     from runtime.progress import waiting
 
     try:
@@ -51,6 +51,6 @@ def vllm(_: Context) -> None:
         preflight.check(settings, on_bytes=lambda _: None)
     where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"
     print(f"{order.name} serves {settings.model}, for {where}", flush=True)
-    if warning := alone.warning(settings):
+    if warning := standalone.warning(settings):
         print(warning, file=sys.stderr)
     os.execve(order.command[0], order.command, dict(order.environment))

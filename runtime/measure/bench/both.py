@@ -35,7 +35,7 @@ from runtime.measure.clients import Clients, Level, clients
 from runtime.measure.figures import figure
 from runtime.measure.remote import Remote
 from runtime.measure.speech import Recording, lengths, recordings
-from runtime.ops.doctor.vllm.releases import HAVE_VLLM
+from runtime.ops.doctor.vllm_packages import HAVE_VLLM
 from runtime.transcriber import Transcriber, limits
 
 TRANSFORMERS, VLLM = ENGINES = ("transformers", "vllm")

@@ -14,7 +14,7 @@ from runtime.measure.figures import Figure
 from runtime.measure.numbers import UNKNOWN, amount
 from runtime.measure.quantities import Language, Words
 from runtime.measure.speech import LONGEST, SHORTEST
-from runtime.ops.lifecycle.limits import MIB, SESSION
+from runtime.ops.deploy.limits import MIB, SESSION
 
 GOALS = (1.0, 2.0, 5.0, 10.0)  # seconds within which 95 of 100 requests shall be answered
 LOAD = 0.7  # of the throughput that is planned with: the rest is for hours that are busier than others

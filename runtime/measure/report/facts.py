@@ -19,11 +19,11 @@ from runtime.host.probe import Host, run_command
 from runtime.measure.report.record import Facts, File, Image, Weights
 from runtime.measure.where import Where, here
 from runtime.model.device import Device
+from runtime.ops.deploy import image
 from runtime.ops.doctor import examine_host
-from runtime.ops.doctor.container import cann_version
-from runtime.ops.doctor.driver import driver_version
-from runtime.ops.lifecycle import image
-from runtime.ops.manifest import MANIFEST, read_manifest
+from runtime.ops.doctor.docker import cann_version
+from runtime.ops.doctor.npu import driver_version
+from runtime.ops.image_manifest import MANIFEST, read_manifest
 from runtime.weights import catalog as known
 from runtime.weights.catalog import place, recorded
 from runtime.weights.lockfile import digest

@@ -1,16 +1,31 @@
 """The list of checks. Codes are stable: what operators and support look for; a number is never given again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from inspect import getdoc
 from typing import Literal
 
-from runtime.ops.doctor import container, driver, engine, machine, model, npu
-from runtime.ops.doctor.findings import Case, Outcome
-from runtime.ops.doctor.vllm import device, installed, servers, setting
+from rich.table import Table
+from rich.text import Text
+
+from runtime import tables
+from runtime.ops.doctor import docker, machine, npu, vllm_packages, weights
+from runtime.ops.doctor import npu as driver
+from runtime.ops.doctor import vllm as device
+from runtime.ops.doctor import vllm as servers
+from runtime.ops.doctor import vllm as setting
+from runtime.ops.doctor.findings import Case, Finding, Outcome, Status
 
 Where = Literal["host", "container", "both"]
 OWN_FILE = "ASR-D14"  # which `make up` shows even where it passes
+
+MARKS: dict[Status, Text] = {
+    "pass": Text("ok", "green"),
+    "warn": Text("warn", "yellow"),
+    "fail": Text("FAIL", "bold red"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,11 @@ CHECKS = (
     Check("ASR-D07", "Certificate", machine.certificate),
     Check("ASR-D08", "Certificate expiry", machine.certificate_expiry, slow=True),  # no reason not to start
     Check("ASR-D09", "Access", machine.access, where="host"),
-    Check("ASR-D10", "Docker", engine.docker_engine, where="host"),
-    Check("ASR-D11", "Compose", engine.compose, where="host"),
-    Check("ASR-D12", "Ascend's runtime", engine.ascend_runtime, where="host", npu=True),
-    Check("ASR-D13", "Servers", engine.servers, where="host", slow=True),
-    Check(OWN_FILE, "Own compose file", engine.own_file, where="host"),
+    Check("ASR-D10", "Docker", docker.docker_engine, where="host"),
+    Check("ASR-D11", "Compose", docker.compose, where="host"),
+    Check("ASR-D12", "Ascend's runtime", docker.ascend_runtime, where="host", npu=True),
+    Check("ASR-D13", "Servers", docker.servers, where="host", slow=True),
+    Check(OWN_FILE, "Own compose file", docker.own_file, where="host"),
     Check("ASR-D20", "NPU", npu.presence),
     Check("ASR-D21", "Driver", driver.driver, npu=True),
     Check("ASR-D22", "Firmware", driver.firmware, where="host", npu=True),
@@ -63,16 +78,16 @@ CHECKS = (
     Check("ASR-D26", "npu-smi", npu.smi, npu=True),
     Check("ASR-D27", "Health", npu.health, npu=True),
     Check("ASR-D28", "Device memory", npu.memory, npu=True),
-    Check("ASR-D30", "Weights", model.weights),
-    Check("ASR-D31", "Hub", model.hub, where="host", slow=True),
-    Check("ASR-D40", "CANN", container.cann, where="container", npu=True),
-    Check("ASR-D41", "Packages", container.packages, where="container"),
-    Check("ASR-D42", "torch_npu", container.torch_npu, where="container", npu=True, slow=True),
-    Check("ASR-D43", "Calculation", container.calculation, where="container", npu=True, slow=True),
+    Check("ASR-D30", "Weights", weights.weights),
+    Check("ASR-D31", "Hub", weights.hub, where="host", slow=True),
+    Check("ASR-D40", "CANN", docker.cann, where="container", npu=True),
+    Check("ASR-D41", "Packages", docker.packages, where="container"),
+    Check("ASR-D42", "torch_npu", docker.torch_npu, where="container", npu=True, slow=True),
+    Check("ASR-D43", "Calculation", docker.calculation, where="container", npu=True, slow=True),
     Check("ASR-D50", "Engine", setting.engine),
-    Check("ASR-D51", "vLLM", installed.versions, vllm=True),
-    Check("ASR-D52", "qwen-asr", installed.trap, vllm=True),
-    Check("ASR-D53", "Audio for vLLM", installed.audio, vllm=True),
+    Check("ASR-D51", "vLLM", vllm_packages.versions, vllm=True),
+    Check("ASR-D52", "qwen-asr", vllm_packages.trap, vllm=True),
+    Check("ASR-D53", "Audio for vLLM", vllm_packages.audio, vllm=True),
     Check("ASR-D54", "Graphs", device.graphs, npu=True, vllm=True),
     Check("ASR-D55", "310P", device.for_310p, npu=True, vllm=True),
     Check("ASR-D56", "Model length", setting.length, vllm=True),
@@ -92,3 +107,27 @@ def checks_table() -> str:
             (f"`{check.code}`", check.title, said, where, "no" if check.slow or check.where == "container" else "yes")
         )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """Every finding: how bad, what was found, what to do."""
+    shown = tables.table()
+    for column in ("", "Code", "Check"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("Found", "To do"):
+        shown.add_column(column, overflow="fold")
+    for finding in findings:
+        words = (finding.code, finding.title, finding.evidence, finding.fix)
+        shown.add_row(MARKS[finding.status], *map(Text, words))
+    return shown
+
+
+def document(findings: Sequence[Finding], host: str) -> str:
+    """All of it as JSON."""
+    told = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "host": host,
+        "passed": all(finding.status != "fail" for finding in findings),  # warnings are no failures
+        "findings": [asdict(finding) for finding in findings],
+    }
+    return json.dumps(told, ensure_ascii=False, indent=2) + "\n"

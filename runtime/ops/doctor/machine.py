@@ -16,10 +16,10 @@ from runtime.host.probe import NOT_RECORDED, Answer, Host
 from runtime.host.processes import listener
 from runtime.host.tls import read_tls
 from runtime.ops import exposure
-from runtime.ops.doctor import engine, model
+from runtime.ops.deploy.image import image_name
+from runtime.ops.doctor import docker, weights
 from runtime.ops.doctor.findings import Case, Outcome, Status, worst
 from runtime.ops.doctor.npu import used_nodes
-from runtime.ops.lifecycle.image import image_name
 from runtime.urls import is_loopback
 
 ARCHITECTURES = ("aarch64", "x86_64")
@@ -81,7 +81,7 @@ def port(case: Case) -> Outcome:
     """The server's port is free, or the kit's own container has it."""
     number = case.settings.port
     another = f"export {variable('port')}=…, or stop it"
-    for container in engine.containers(case.host):
+    for container in docker.containers(case.host):
         if container.running and container.publishes(number):
             if container.ours:
                 return Outcome("pass", f"{number}: the kit's container {container.name} has it")
@@ -100,7 +100,7 @@ def access(case: Case) -> Outcome | None:
     if told.vllm_alone:  # whose key is a matter of its own
         return None
     found = [] if is_loopback(told.host) else [f"ASR_HOST={told.host}"]
-    for container in engine.containers(case.host):
+    for container in docker.containers(case.host):
         if container.running and container.ours:
             found += [
                 f"container {container.name} publishes {address.strip('[]')}"
@@ -200,8 +200,8 @@ def _places(case: Case) -> Iterator[tuple[str, str, float, Status]]:
     """What goes where, the GiB that it will take, and how bad it is if these are not there."""
     yield "out", str(under_project(case.settings.out_dir)), OUT_SIZE, "warn"
     if case.wants_weights:
-        yield "weights", str(under_project(case.settings.model)), model.missing(case) / GIB, "fail"
-    data = engine.info(case.host).get("DockerRootDir")
+        yield "weights", str(under_project(case.settings.model)), weights.missing(case) / GIB, "fail"
+    data = docker.info(case.host).get("DockerRootDir")
     if case.place == "host" and data:
         image = case.host.run("image", ["docker", "image", "inspect", "--format", "{{.Id}}", image_name(case.settings)])
         yield "image", str(data), IMAGE_SIZE[case.settings.stack] if image.fault else 0, "warn"

@@ -10,8 +10,8 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.host.local_client import UNRESPONSIVE, Health, ask_health, heard
 from runtime.host.processes import listener
-from runtime.ops.lifecycle import alone
-from runtime.ops.lifecycle.compose_project import SERVICE, Container, containers
+from runtime.ops.deploy import standalone
+from runtime.ops.deploy.compose_project import SERVICE, Container, containers
 from runtime.urls import url
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
@@ -46,7 +46,7 @@ def find(settings: Settings) -> Elsewhere | None:
     if found:
         health = None
         if found.running:
-            health = alone.ask(url(settings)) if settings.vllm_alone else ask_health(url(settings), timeout=TIMEOUT)
+            health = standalone.ask_vllm(url(settings)) if settings.vllm_alone else ask_health(url(settings), timeout=TIMEOUT)
         return Elsewhere(str(found), health, "make down", "make restart", "make logs", found)
     holder = listener(settings.host, settings.port).output
     health = heard(url(settings), timeout=TIMEOUT) if holder else None

@@ -1,24 +1,98 @@
 """`invoke status`: what there is to know of a server without entering it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from env.errors import KitError
 from env.settings import Settings
 from runtime.host import local_client
 from runtime.host.local_client import UNRESPONSIVE, Health, ask_health
-from runtime.host.processes import listener
-from runtime.ops.process import elsewhere, record
+from runtime.host.processes import Process, ended, listener
+from runtime.ops.process import elsewhere
+from runtime.ops.process import state as record
 from runtime.ops.process.elsewhere import Elsewhere
-from runtime.ops.process.logs import last_errors
-from runtime.ops.process.record import Record
+from runtime.ops.process.state import Record, requests
 from runtime.urls import url
+
+MOST_BYTES = 4 << 20  # of a log's end that is looked at
+EVERY = 0.25  # seconds between two looks at a log that is followed
+ERROR = re.compile(r"\b(\w*error|critical|fatal|crashed|failed|traceback)\b", re.IGNORECASE)
 
 ERRORS = 5  # lines
 TIMEOUT = 2.0  # seconds to say whether it is ready: with Python's own start, a status takes 5 at most
 DETAILS_TIMEOUT = 2.0  # seconds for what it tells operators, which is asked only of one that answers
 NOT_RUNNING = 3  # exit code, as LSB has it for `status`
+
+
+def tail(log: Path, lines: int, *, start: int = 0) -> list[str]:
+    """The last lines of a log, of those from byte `start` on. Raises KitError where it cannot be read."""
+    return _last(_end(log, start)[0].split(b"\n"), lines)
+
+
+def last_errors(log: Path, lines: int, *, start: int = 0) -> list[str]:
+    """The last lines that look like errors; none where the log cannot be read."""
+    try:
+        return [line for line in tail(log, MOST_BYTES, start=start) if ERROR.search(line)][-lines:]
+    except KitError:
+        return []
+
+
+def follow(log: Path, process: Process | None, lines: int) -> Iterator[str]:
+    """The last lines, then each that is added until `process` ends. Raises KitError where the log cannot be read."""
+    if process is None:
+        yield from tail(log, lines)
+        return
+    data, position = _end(log, 0)
+    *whole, rest = data.split(b"\n")
+    yield from _last(whole, lines)
+    last = b"".join(whole[-1:])
+    with process.handle() as handle, log.open("rb") as file:
+        over = False
+        while not over:
+            over = handle is None or ended(handle, EVERY)
+            put_aside = log.stat().st_size < position  # and emptied, as logrotate's copytruncate does, or cut
+            if put_aside:
+                position, rest = 0, b""
+            file.seek(position)
+            added = file.read()
+            position += len(added)
+            if put_aside and last:
+                _, found, behind = (b"\n" + added.lstrip(b" ")).partition(b"\n" + last + b"\n")
+                added = behind if found else added  # a log that is cut still has lines that were shown
+            *whole, rest = (rest + added).split(b"\n")
+            last = b"".join(whole[-1:]) or last
+            yield from (_text(line) for line in whole)
+        if rest:
+            yield _text(rest)
+
+
+def _end(log: Path, start: int) -> tuple[bytes, int]:
+    """What a log ends with, from byte `start` on where it is not too much, and its size."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            begin = max(start if start <= size else 0, size - MOST_BYTES)
+            file.seek(begin)
+            data = file.read(size - begin)
+            return data if begin else data.lstrip(b" "), size  # a log that is cut begins with blanks
+    except FileNotFoundError:
+        raise KitError(str(log), "is not there: no server was started on this port", "invoke start") from None
+    except OSError as error:
+        raise KitError(str(log), f"cannot be read: {error.strerror}") from None
+
+
+def _last(lines: list[bytes], most: int) -> list[str]:
+    """The last of the lines, of which the one after the last newline is none."""
+    found = lines if lines[-1:] != [b""] else lines[:-1]
+    return [_text(line) for line in found[-most:]] if most > 0 else []
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace").rstrip("\r")
 
 
 @dataclass(frozen=True)
@@ -150,3 +224,61 @@ def _elsewhere(settings: Settings, found: Elsewhere) -> Status:
         manager=found.who,
         commands=tuple(dict.fromkeys((found.logs, found.restart, found.stop))),
     )
+
+
+def lines(status: Status) -> str:
+    """One fact a line; those that there are."""
+    uptime = str(timedelta(seconds=int(status.uptime))) if status.uptime is not None else ""
+    memory = f"{_mib(status.memory)} resident" if status.memory else ""
+    restarted = status.told.get("engine_restarts", 0)
+    restarts = [f"{status.restarts} after crashes"] if status.restarts else []
+    facts = {
+        "state": status.state,
+        "stage": status.stage,
+        "reason": status.reason,
+        "run by": status.manager,
+        "to do": "; ".join(status.commands),
+        "url": status.url,
+        "pid": f"{status.pid or 'none'}, supervisor {status.supervisor or 'none'}" if status.supervisor else status.pid,
+        "uptime": uptime,
+        "memory": memory,
+        "engine": _engine(status.told.get("engine") or {}),
+        "device": _device(status.told.get("device") or {}),
+        "queue": _queue(status.told.get("queue") or {}),
+        "restarts": ", ".join([*restarts, *([f"{restarted} of the engine alone"] if restarted else [])]),
+        "log": status.log,
+    }
+    shown = [f"{name:<9}{text}" for name, text in facts.items() if text]
+    return "\n".join([*shown, *(["last errors"] if status.errors else []), *(f"  {line}" for line in status.errors)])
+
+
+def _engine(told: Mapping[str, Any]) -> str:
+    """Its name, and on lines of their own the servers that decode for it."""
+    if not told:
+        return ""
+    servers = [
+        f"{server['name']}: {server['decoding']} being decoded"
+        + (f"; {server['trouble']}" if server["trouble"] else "")
+        for server in told["servers"]
+    ]
+    return f"\n{'':<9}".join([told["name"], *servers])
+
+
+def _device(told: Mapping[str, Any]) -> str:
+    if not told:
+        return ""
+    found, memory = f"{told['name']} ({told['description']})", told["memory"]
+    if not memory:
+        return found
+    return f"{found}, {_mib(memory['used'])} used, {_mib(memory['reserved'])} reserved of {_mib(memory['total'])}"
+
+
+def _queue(told: Mapping[str, Any]) -> str:
+    if not told:
+        return ""
+    engine = told["engine"]
+    return f"{requests(told['requests'])}; utterances: {engine['waiting']} waiting, {engine['decoding']} being decoded"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"

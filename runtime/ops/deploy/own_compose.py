@@ -13,7 +13,7 @@ from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
 from runtime.host import docker
-from runtime.ops.lifecycle.compose_project import COMPOSE
+from runtime.ops.deploy.compose_project import COMPOSE
 
 VARIABLE = variable("compose_file")
 # Stands for the second compose file, which is not written before all is known to be well: images, which compose misses.

@@ -39,7 +39,7 @@ class Load:
     shared: int
 
 
-def describe(settings: Settings, load: Load) -> dict[str, Any]:
+def limits(settings: Settings, load: Load) -> dict[str, Any]:
     """The limits of the server's container, as compose has them."""
     memory = settings.container_memory_mib or memory_mib(settings, load) + tmp_mib(settings)
     found: dict[str, Any] = {

@@ -8,7 +8,7 @@ from env.field import variable
 from env.settings import Settings
 from runtime.host import local_client, npu_smi
 from runtime.host.local_client import Health
-from runtime.ops.lifecycle import host, monitoring
+from runtime.ops.deploy import monitoring, override
 from runtime.urls import in_url, is_loopback, is_open
 
 ALONE = variable("vllm_alone")
@@ -38,11 +38,11 @@ def check(settings: Settings) -> None:
         raise UsageError(ALONE, reason, "make up for each NPU: ASR_NPUS=0 ASR_PORT=8101, ASR_NPUS=1 ASR_PORT=8102, …")
 
 
-def ask(url: str) -> Health:
+def ask_vllm(url: str) -> Health:
     """The health of the vLLM at `url`, which is on this machine: ready, or loading."""
     with (
         contextlib.suppress(OSError, HTTPException),
-        local_client.opener().open(url + host.VLLM_HEALTH, timeout=local_client.HEALTH_TIMEOUT),
+        local_client.opener().open(url + override.VLLM_HEALTH, timeout=local_client.HEALTH_TIMEOUT),
     ):
         return Health("ready", "ready")
     return Health("starting", "loading")

@@ -26,9 +26,9 @@ from env.sources import load_settings, operator_environment, under_project
 from env.stacks import active_stack, installed_versions
 from runtime.files import make_private
 from runtime.host.probe import PATHS, RECORDS, Host, run_command, states_text, unheard
-from runtime.ops.doctor import Finding, engine, examine_host, present
+from runtime.ops.deploy.compose import host_settings
+from runtime.ops.doctor import Finding, checks, docker, examine_host
 from runtime.ops.doctor.machine import hostname
-from runtime.ops.lifecycle.profile import host_settings
 from runtime.redaction import known_secrets, redact
 from runtime.version import version
 
@@ -104,7 +104,7 @@ def settings_for(host: Host) -> Settings:
 def _texts(settings: Settings, host: Host) -> Iterator[tuple[str, str]]:
     """Names in the archive and their texts, not yet redacted."""
     findings = examine_host(settings, host)
-    yield "doctor.json", present.document(findings, hostname(host))
+    yield "doctor.json", checks.document(findings, hostname(host))
     yield "doctor.txt", _table(findings)
     yield "settings.txt", "".join(f"{row.variable}={row.value}  # {row.origin}\n" for row in describe(settings))
     yield SETTINGS, _assignments(settings)
@@ -128,7 +128,7 @@ def _logs(settings: Settings, host: Host) -> Iterator[tuple[str, str]]:
     newest = sorted(folder.rglob("*.log"), key=lambda path: path.stat().st_mtime)[-MOST_LOGS:]
     for path in newest:
         yield f"logs/{path.relative_to(folder).as_posix().replace('/', '-')}", _end_of(path)
-    for container in engine.containers(host):
+    for container in docker.containers(host):
         if container.ours:
             script = f'docker logs --timestamps --tail {MOST_LINES} "$0" 2>&1'
             yield f"logs/{container.name}.log", run_command(["sh", "-c", script, container.id], seconds=60).text
@@ -162,7 +162,7 @@ def _assignments(settings: Settings) -> str:
 
 def _table(findings: Sequence[Finding]) -> str:
     paper = io.StringIO()
-    Console(file=paper, width=WIDTH, color_system=None).print(present.table(findings))
+    Console(file=paper, width=WIDTH, color_system=None).print(checks.table(findings))
     return paper.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""The first use of an NPU, step by step, a line of JSON each: python -m runtime.ops.doctor.trial npu bfloat16 '{}'
+"""The first use of an NPU, step by step, a line of JSON each: python -m runtime.ops.doctor.npu_trial npu bfloat16 '{}'
 
 A process of its own, because native code that fails may end it, and because a driver may keep it waiting for ever.
 """

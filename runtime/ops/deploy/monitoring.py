@@ -18,7 +18,7 @@ from env.sources import PROJECT, under_project
 from runtime.files import write_whole
 from runtime.host import docker
 from runtime.host.docker import EVERY, NotReadyError, container_state, tail
-from runtime.ops.lifecycle import image
+from runtime.ops.deploy import image
 
 PROFILE = "monitoring"  # of docker/compose.yaml, whose services these are
 FILES = PROJECT / "docker" / "monitoring"

@@ -1,4 +1,4 @@
-"""What an image holds, written inside it when it is built: python -m runtime.ops.manifest > manifest.json"""
+"""What an image holds, written inside it when it is built: python -m runtime.ops.image_manifest > manifest.json"""
 
 import argparse
 import importlib.metadata
@@ -197,7 +197,7 @@ def _rpm_packages(root: Path) -> Iterator[Package]:
 
 def main() -> int:
     """Print the manifest as JSON; exit code 1, with the reason on standard error, where it cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.ops.manifest", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m runtime.ops.image_manifest", description=__doc__)
     parser.add_argument("--stack", default="", help="the stack that is installed")
     parser.add_argument("--base", default="", help="the image that this one is built on")
     parser.add_argument("--base-digest", default="", help="that image's digest, where it is from a registry")

@@ -7,7 +7,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
 from runtime.host import docker
-from runtime.ops.lifecycle.host import project_name
+from runtime.ops.deploy.override import project_name
 
 COMPOSE = PROJECT / "docker" / "compose.yaml"
 SERVICE = "asr"

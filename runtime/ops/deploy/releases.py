@@ -15,8 +15,8 @@ from env.sources import SettingsError, load_settings, operator_environment, unde
 from runtime.files import write_whole
 from runtime.host import docker
 from runtime.host.docker import ask, run
-from runtime.ops.lifecycle import host, image
-from runtime.ops.lifecycle.compose_project import SERVICE
+from runtime.ops.deploy import image, override
+from runtime.ops.deploy.compose_project import SERVICE
 
 KEPT = 3  # releases of a port, and images of this clone
 KEPT_TAG = "kept-"  # begins the name that is given to an image whose own means another by now
@@ -95,7 +95,7 @@ def go_back(settings: Settings, release: Release) -> None:
 def before(settings: Settings) -> Release:
     """The release to go back to: the one before the last, or the last one where what was started since did not become
     ready. Raises KitError where there is none, or its image is gone."""
-    known, deployed = read(settings), host.host_file(settings)
+    known, deployed = read(settings), override.host_file(settings)
     if known and deployed.exists() and deployed.read_text(encoding="utf-8") != known[-1].files[WRITTEN]:
         known.append(known[-1])
     if len(known) < 2:

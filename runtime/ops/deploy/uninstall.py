@@ -17,11 +17,11 @@ from env.field import variable
 from env.settings import Settings
 from env.sources import PROJECT, under_project
 from runtime.host import docker
-from runtime.ops.lifecycle import image, own_compose, releases
-from runtime.ops.lifecycle.compose_project import DIRECTORY_LABEL, PROJECT_LABEL
-from runtime.ops.lifecycle.releases import Release
-from runtime.ops.process import record
-from runtime.ops.process.stop import stop
+from runtime.ops.deploy import image, own_compose, releases
+from runtime.ops.deploy.compose_project import DIRECTORY_LABEL, PROJECT_LABEL
+from runtime.ops.deploy.releases import Release
+from runtime.ops.process import state
+from runtime.ops.process.control import stop
 
 OUT = PROJECT / "out"
 # In out/: a port on which there was a server.
@@ -97,7 +97,7 @@ def _started(settings: Settings) -> Iterator[Settings]:
     """The settings with the port of each server that runs without a container."""
     for path in sorted((under_project(settings.out_dir) / "run").glob("server-*.lock")):
         port = path.stem.partition("-")[2]
-        if port.isdigit() and record.is_held(path):
+        if port.isdigit() and state.is_held(path):
             yield settings.model_copy(update={"port": int(port)})
 
 

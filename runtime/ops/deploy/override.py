@@ -16,10 +16,10 @@ from runtime.files import make_private, write_whole
 from runtime.host.docker import ask
 from runtime.host.npu_host import MANAGER, NPU_SMI
 from runtime.host.npu_smi import numbers
-from runtime.ops.lifecycle import limits, monitoring
-from runtime.ops.lifecycle.given import FILES, given, given_paths
-from runtime.ops.lifecycle.image import PROXIES, release_name
-from runtime.ops.lifecycle.limits import Load
+from runtime.ops.deploy import limits, monitoring
+from runtime.ops.deploy.image import PROXIES, release_name
+from runtime.ops.deploy.limits import Load
+from runtime.ops.deploy.mounts import FILES, given, given_paths
 from runtime.proxies import is_on_loopback
 from runtime.urls import ANY_IPV4, ANY_IPV6, LOOPBACKS, addresses, has_ipv6, in_url, own_names
 
@@ -121,7 +121,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
         "volumes": mounts(settings),
         # Docker kills what has not ended by then; draining comes first.
         "stop_grace_period": f"{stop_seconds(settings)}s",
-        **limits.describe(settings, load(settings)),
+        **limits.limits(settings, load(settings)),
     }
     if settings.engine_name == "vllm":  # the image's health check gives up where the engine still waits
         service["healthcheck"] = {"start_period": f"{math.ceil(settings.vllm_start_seconds) + AROUND_VLLM}s"}

@@ -1,4 +1,4 @@
-"""`make up` and its kin: from a host to a server that is ready, and back."""
+"""The container's life, from the host: image, start, readiness, end."""
 
 import json
 import os
@@ -13,22 +13,28 @@ from pathlib import Path
 from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
-from env.sources import PROJECT
+from env.sources import PROJECT, load_settings, operator_environment, profile_names
 from runtime import demo
 from runtime.files import write_whole
 from runtime.host import docker, local_client
 from runtime.host.docker import START_PERIOD, DockerError, NotReadyError, State, await_ready
-from runtime.ops.lifecycle import alone, host, image, kept_logs, monitoring, own_compose, releases
-from runtime.ops.lifecycle.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
-from runtime.ops.lifecycle.image import PROXIES
-from runtime.ops.lifecycle.releases import WRITTEN, Release
-from runtime.ops.process import record
+from runtime.host.npu_host import MANAGER, refusal
+from runtime.host.npu_smi import NpuSmiError, profile_for, report
+from runtime.host.probe import Host
+from runtime.ops.deploy import container_logs, image, monitoring, override, own_compose, releases, standalone
+from runtime.ops.deploy.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
+from runtime.ops.deploy.image import PROXIES
+from runtime.ops.deploy.releases import WRITTEN, Release
+from runtime.ops.doctor.npu import signs
+from runtime.ops.process import state as record
 from runtime.urls import ANY_IPV6, local_name, url
 
 CLIP = (demo.CLIPS / "english-1.wav").relative_to(PROJECT)
 ONCE_READY = "unless-stopped"  # survives a crash and a reboot of the host; docker/compose.yaml says why not before
 OTHER_PORTS = "for a port that is taken: ASR_PORT, or of what watches the server ASR_GRAFANA_PORT, ASR_PROMETHEUS_PORT"
 SERVES_AGAIN = 4  # exit code
+
+NO_NPU = "cpu"
 
 
 class ServesAgainError(KitError):
@@ -62,7 +68,7 @@ def up(
     a container cannot start, or it ends before it is ready, what served before comes back and the error is
     ServesAgainError; where nothing did, the server is stopped, so that it does not start again and again.
     """
-    alone.check(settings)
+    standalone.check(settings)
     docker.check_engine()
     own_containers(settings)
     image.ensure(settings)
@@ -71,14 +77,14 @@ def up(
         monitoring.prepare(settings)
     before = serving(settings)
     with _on_disk(settings, before.release if before else None) as files:
-        with _unless_refused(host.host_file(settings)):
-            host.write_host_file(settings, root=root)
+        with _unless_refused(override.host_file(settings)):
+            override.write_host_file(settings, root=root)
             _check_files(settings)
         after = releases.describe(settings, compose_files(settings))
         say(_change(settings, before, after))
         with _falling_back(settings, before, files, after, on_stage):
             command = [*_up_command(before, after), *(["--force-recreate"] if anew else [])]
-            with kept_logs.kept(settings, container_id(settings)):
+            with container_logs.kept(settings, container_id(settings)):
                 compose(settings, *command, SERVICE, advice=OTHER_PORTS)
             _await(settings, after, on_stage)
     releases.keep(settings, *([before.release] if before else []), after)
@@ -114,20 +120,20 @@ def down(settings: Settings) -> bool:
     where they are another clone's."""
     docker.check_engine()
     if found := [container.name for container in own_containers(settings)]:
-        with kept_logs.kept(settings, container_id(settings)):
+        with container_logs.kept(settings, container_id(settings)):
             docker.run(["docker", "stop", *found])
             docker.run(["docker", "rm", *found])
     if networks := docker.ask(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
         docker.run(["docker", "network", "rm", *networks])
     monitoring.remove(settings)
-    host.host_file(settings).unlink(missing_ok=True)
+    override.host_file(settings).unlink(missing_ok=True)
     return bool(found)
 
 
 def serving(settings: Settings) -> Serving | None:
     """What serves on the port, as far as it can be run again: it has become ready, and its files are there. What is not
     on record is described by compose's files as they are now. Raises KitError where they cannot be read."""
-    written, container = _text(host.host_file(settings)), container_id(settings)
+    written, container = _text(override.host_file(settings)), container_id(settings)
     found = docker.ask(["docker", "inspect", "--type", "container", container]) if container else ""
     if not found or written is None:
         return None
@@ -155,7 +161,7 @@ def compose(settings: Settings, *words: str, advice: str = "") -> None:
 
 def compose_files(settings: Settings) -> list[Path]:
     """What compose reads, in the order in which it merges them."""
-    return [COMPOSE, host.host_file(settings), *own_compose.files(settings)]
+    return [COMPOSE, override.host_file(settings), *own_compose.files(settings)]
 
 
 
@@ -175,11 +181,11 @@ def try_curl(settings: Settings) -> None:
 
 
 def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> list[str]:
-    second = host.host_file(settings)
+    second = override.host_file(settings)
     if not second.exists():
         advice = record.advice(settings) or "make up"
         raise DockerError(second.name, "is not there: no server was started on this port", advice)
-    options = ["--project-name", host.project_name(settings), *docker.files(*(files or compose_files(settings)))]
+    options = ["--project-name", override.project_name(settings), *docker.files(*(files or compose_files(settings)))]
     if files:
         options += ["--project-directory", str(COMPOSE.parent)]
     if monitoring.wanted(settings):
@@ -224,7 +230,7 @@ def _on_disk(settings: Settings, release: Release | None) -> Iterator[list[Path]
     if not release:
         yield []
         return
-    parent = host.host_file(settings).parent
+    parent = override.host_file(settings).parent
     try:
         folder = tempfile.TemporaryDirectory(prefix=".part-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
@@ -273,13 +279,13 @@ def _run(
     settings: Settings, files: Sequence[Path], command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> None:
     """Have compose run a release by its own files, of which the one that the kit writes becomes that of the port."""
-    written = host.host_file(settings)
+    written = override.host_file(settings)
     try:
         files[WRITTEN].replace(written)
     except OSError as error:
         raise KitError(str(written), f"cannot be replaced: {error.strerror}") from None
     words = _compose(settings, *command, SERVICE, files=[*files[:WRITTEN], written, *files[WRITTEN + 1 :]])
-    with kept_logs.kept(settings, container_id(settings)):
+    with container_logs.kept(settings, container_id(settings)):
         docker.run(words, environment=environment, advice=OTHER_PORTS)
 
 
@@ -296,7 +302,7 @@ def _grace(release: Release) -> int:
 def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]) -> None:
     """Return when the port's container is ready as the release is; from then on it survives a reboot."""
     container, service = container_id(settings), release.service
-    ask = alone.ask if "command" in service else local_client.ask_health
+    ask = standalone.ask_vllm if "command" in service else local_client.ask_health
     published = str(service["ports"][0]).removesuffix(f"{settings.port}:{settings.port}").rstrip(":").strip("[]")
     scheme = "https" if variable("tls_cert_file") in service["environment"] else "http"
     address = f"{scheme}://{local_name(published or ANY_IPV6)}:{settings.port}"
@@ -307,7 +313,7 @@ def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]
 
 def _change(settings: Settings, before: Serving | None, after: Release) -> str:
     """From what to what the port's server goes, in a line. Names of settings alone: some are secret."""
-    project = host.project_name(settings)
+    project = override.project_name(settings)
     if not before:
         return f"{project}: {after.title} starts"
     old, new = before.release.service, after.service
@@ -317,3 +323,33 @@ def _change(settings: Settings, before: Serving | None, after: Release) -> str:
     if before.release.image_id == after.image_id:
         return f"{project}: {after.title} stays" + (f", with other settings: {names}" if names else "")
     return f"{project}: {before.release.title} → {after.title}" + (f", with other settings: {names}" if names else "")
+
+
+def host_settings() -> Settings:
+    """The settings, with the profile that fits this host if ASR_PROFILE is not set. Raises as `load_settings` and
+    `detect` do."""
+    environment = operator_environment()
+    if environment.get(variable("profile")):
+        return load_settings()
+    return load_settings({**environment, variable("profile"): detect(Host())})
+
+
+def detect(host: Host) -> str:
+    """The profile for the NPUs that npu-smi lists; cpu for a host without an NPU.
+
+    Raises NpuSmiError where there are NPUs, but npu-smi fails, or no profile is known to fit them all; KitError where
+    their driver is not loaded.
+    """
+    if host.state(MANAGER).kind == "missing":
+        if found := signs(host):
+            raise refusal(found, loaded=False)
+        return NO_NPU
+    chips = report(host).chips
+    fitting = profile_for(chips)
+    if not fitting:
+        names = ", ".join(dict.fromkeys(chip.name for chip in chips)) or "none"
+        choice = ", ".join(name for name in profile_names() if name != NO_NPU)
+        raise NpuSmiError(
+            "ASR_PROFILE", f"no profile is known to fit this host's chips: {names}", f"set it to: {choice}"
+        )
+    return fitting

@@ -4,18 +4,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from env.errors import KitError
 from env.settings import Settings
-from env.sources import PROJECT
+from env.sources import PROJECT, under_project
 from env.stacks import load_stack
 from runtime.host.docker import SHORT, DockerError, ask, run
-from runtime.ops.lifecycle.wheels import LOOPBACK, find_links
-from runtime.ops.lifecycle.wheels import VARIABLE as WHEELS
 from runtime.version import version
+
+VARIABLE = "PIP_FIND_LINKS"
+LOOPBACK = "127.0.0.1"
+FIRST_PORT, PORTS = 20000, 10000  # below those that systems hand out on their own
 
 NAME = "qwen3-asr-ascend"
 CONTEXT_LABEL = "qwen3-asr.context"  # of docker/Dockerfile
@@ -24,7 +31,7 @@ CLONE_LABEL = "qwen3-asr.clone"  # given at each build: which directory of which
 VERSION_LABEL = "org.opencontainers.image.version"
 REVISION_LABEL = "org.opencontainers.image.revision"
 # The host's own variables that a build takes over; Docker itself keeps proxies out of the image's history.
-MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", WHEELS)
+MIRRORS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "TORCH_INDEX", VARIABLE)
 # What to do where something cannot be had, by what it is.
 OTHER_BASE = "ASR_BASE_IMAGE=a mirror's copy of this base, or ASR_IMAGE=the kit's image, built elsewhere"
 OTHER_IMAGE = "ASR_IMAGE=a mirror's copy, after docker login where it wants an account; or unset ASR_IMAGE: make build"
@@ -34,6 +41,47 @@ NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", *NO_PROXY)
 
 
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """pip tells what it fetches."""
+
+
+@contextmanager
+def find_links(value: str) -> Iterator[str]:
+    """PIP_FIND_LINKS as a build can use it: of what it names, a directory is served on loopback, which a build on the
+    host's network reaches. Yields the new value, empty for an empty one.
+
+    Raises KitError where a directory does not exist.
+    """
+    servers: list[ThreadingHTTPServer] = []
+    try:
+        words = []
+        for word in value.split():
+            if "://" in word:
+                words.append(word)
+                continue
+            directory = under_project(word)
+            if not directory.is_dir():
+                raise KitError(VARIABLE, f"{word} is no directory", "name one that holds wheels, or an address")
+            server = _listen(directory)
+            threading.Thread(target=server.serve_forever, name=f"wheels {directory}", daemon=True).start()
+            servers.append(server)
+            words.append(f"http://{LOOPBACK}:{server.server_address[1]}/")
+        yield " ".join(words)
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+def _listen(directory: Path) -> ThreadingHTTPServer:
+    """A server on a port that is the same for the same directory: a build's cache counts on its arguments."""
+    handler = partial(_Quiet, directory=str(directory))
+    port = FIRST_PORT + zlib.crc32(bytes(directory)) % PORTS
+    try:
+        return ThreadingHTTPServer((LOOPBACK, port), handler)
+    except OSError:
+        return ThreadingHTTPServer((LOOPBACK, 0), handler)
 
 
 def image_name(settings: Settings) -> str:
@@ -83,8 +131,8 @@ def build(settings: Settings) -> None:
     """
     if not labels(base_image(settings)):
         _pull(base_image(settings), OTHER_BASE)
-    with find_links(os.environ.get(WHEELS, "")) as links:
-        environment = {**os.environ, WHEELS: links}
+    with find_links(os.environ.get(VARIABLE, "")) as links:
+        environment = {**os.environ, VARIABLE: links}
         if LOOPBACK in links:  # pip would ask a proxy even for that
             environment |= {name: ",".join(filter(None, (os.environ.get(name), LOOPBACK))) for name in NO_PROXY}
         run(build_command(settings, environment), environment=environment, advice=f"{OTHER_PACKAGES}; {OFFLINE}")

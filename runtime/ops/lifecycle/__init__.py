@@ -1,1 +1,0 @@
-"""The container's life, from the host: image, start, readiness, end."""
