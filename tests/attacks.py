@@ -31,7 +31,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from runtime.demo import bundled_clips
-from runtime.server.strict_json import MOST_COMMAS
+from runtime.server.uploads import MOST_COMMAS
 
 PROJECT = Path(__file__).resolve().parent.parent
 CHAT, REALTIME, HEALTH = "/v1/chat/completions", "/v1/realtime", "/health/live"

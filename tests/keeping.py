@@ -18,10 +18,9 @@ from env.settings import Settings
 from runtime.ops.process.state import Farewell
 from runtime.restart_policy import Policy
 from runtime.server.app import create_app
-from runtime.server.engine import Keeper
-from runtime.server.life import Life
-from runtime.server.listening import listening
-from runtime.server.signals import StoppedError, Stops
+from runtime.server.engine_manager import Keeper, StoppedError, Stops
+from runtime.server.http import listening
+from runtime.server.state import Life
 
 
 class Device:

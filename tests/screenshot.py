@@ -13,7 +13,7 @@ from serving import served
 
 from env.sources import load_settings
 from runtime.demo import bundled_clips
-from runtime.server.page import STATIC
+from runtime.server.routes.web import STATIC
 from runtime.transcriber import open_transcriber
 
 SHOWN = ("english-1.wav", "chinese-3.wav", "english-2.wav", "chinese-2.wav", "english-3.wav")

@@ -18,9 +18,9 @@ from runtime.engines import Decoded, Engine, Event, Status, Utterance
 from runtime.model.prompt import ASR_TEXT
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
-from runtime.server.life import Life
-from runtime.server.listening import Listener, listening
+from runtime.server.http import Listener, listening
 from runtime.server.service import Service
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 
 PATIENCE = 60.0  # seconds until a test that waits in vain fails

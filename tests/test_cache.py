@@ -15,7 +15,7 @@ from runtime.host import local_client
 from runtime.ops import cache
 from runtime.ops import cache as cann_log
 from runtime.ops.process import state
-from runtime.server import preflight
+from runtime.server import serve
 from runtime.weights.catalog import Place
 
 MIB = 2**20
@@ -190,9 +190,9 @@ def test_a_start_leaves_the_newest_logs_of_cann(tmp_path: Path, monkeypatch: pyt
     files = [put(folder / f"plog-{number}_1.log") for number in (9, 1, 5)]
     for age, path in enumerate(files):
         os.utime(path, (1_000_000 + age, 1_000_000 + age))
-    preflight.check(settings, on_bytes=lambda _: None)
+    serve.check(settings, on_bytes=lambda _: None)
     assert [path.exists() for path in files] == [False, True, True]
-    preflight.check(settings, on_bytes=lambda _: None)
+    serve.check(settings, on_bytes=lambda _: None)
     assert [path.exists() for path in files] == [False, True, True]
 
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from serving import PATIENCE, Served, served
 
 from runtime.server.app import create_app
-from runtime.server.life import Life
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 
 EXAMPLES = 40  # of each operation, some that the document allows and some that it does not

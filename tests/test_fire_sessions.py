@@ -14,8 +14,8 @@ from serving import PATIENCE, Served, served
 from talking import TRANSCRIPTION, CountingEngine, frame, talking, upgraded
 from websockets.frames import Close, CloseCode, Opcode
 
-from runtime.server.connections import MOST_CONTROL, MOST_FRAGMENTS, PIECE
-from runtime.server.live.messages import MOST_TEXT
+from runtime.server.protocol import MOST_CONTROL, MOST_FRAGMENTS, PIECE
+from runtime.server.realtime.events import MOST_TEXT
 from runtime.transcriber import Transcriber
 
 EVENT = b'{"type":"input_audio_buffer.clear"}'

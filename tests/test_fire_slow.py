@@ -12,7 +12,7 @@ import pytest
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 
 from runtime.demo import Clip
-from runtime.server import connections
+from runtime.server import protocol
 from runtime.transcriber import Transcriber
 
 UPLOADS, READERS = 200, 50
@@ -67,7 +67,7 @@ def test_slow_uploads_and_readers_block_nobody(server: Served, speech: list[Clip
 def test_who_never_ends_a_head_is_left(
     transcriber: Transcriber, speech: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
     request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
     unread = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
     with served(transcriber) as server, clients(server, 4) as (silent, dripping, again, leftover):
@@ -96,7 +96,7 @@ def server_side(connection: socket.socket) -> socket.socket:
 
 
 def test_who_never_reads_is_left(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.3)
     with served(transcriber) as server, clients(server, 1) as (reader,):
         reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
         assert reader.recv(8).startswith(b"HTTP/1.1")

@@ -25,8 +25,8 @@ from env.sources import SettingsError, load_settings
 from runtime.ops.deploy import override, standalone
 from runtime.ops.doctor import machine
 from runtime.server.app import create_app
-from runtime.server.life import Life
-from runtime.server.listening import listening
+from runtime.server.http import listening
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 from runtime.urls import has_ipv6, url
 
@@ -129,7 +129,7 @@ def test_a_port_taken_on_either_family_is_named(holder: str, address: str) -> No
 def test_callers_over_ipv4_are_known_by_their_address(
     transcriber: Transcriber, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "runtime.server.journal")
+    caplog.set_level(logging.DEBUG, "runtime.server.middleware")
     with served(transcriber, host="::", requests_per_minute=1) as server:
         port = server.listener.port
         for address in ("127.0.0.1", "[::1]"):  # each of which is a caller of its own

@@ -17,7 +17,7 @@ from env.stacks import load_stack
 from runtime import version
 from runtime.host.docker import DockerError
 from runtime.ops.deploy import image
-from runtime.server import preflight
+from runtime.server import serve
 from runtime.weights import lockfile
 
 
@@ -200,6 +200,6 @@ def test_an_image_with_another_stack_is_named_with_the_cure(
 
 def test_a_server_on_another_stack_says_the_same() -> None:
     with pytest.raises(KitError, match=r"is npu \(env/profiles/.*-a2\.env\), but this is the cpu .* ASR_PROFILE=cpu"):
-        preflight.check_stack(load_settings({"ASR_PROFILE": A2}))
+        serve.check_stack(load_settings({"ASR_PROFILE": A2}))
     with pytest.raises(KitError, match=r"is vllm \(environment\), but this is the cpu stack → export ASR_STACK=cpu"):
-        preflight.check_stack(load_settings({"ASR_STACK": "vllm"}))
+        serve.check_stack(load_settings({"ASR_STACK": "vllm"}))

@@ -13,7 +13,7 @@ from runtime.host import npu_host
 from runtime.host.probe import Host
 from runtime.ops.deploy import compose
 from runtime.ops.doctor import Finding, examine
-from runtime.server import preflight
+from runtime.server import serve
 
 CLIP = PROJECT / "runtime" / "demo" / "clips" / "english-2.wav"
 
@@ -53,12 +53,12 @@ def test_a_server_refuses_the_demo_model_that_nobody_asked_for(tmp_path: Path, m
     write(tmp_path, "/dev/davinci0")
     monkeypatch.setattr(npu_host, "ROOT", tmp_path)
     with pytest.raises(KitError, match=r"NPU host \(/dev/davinci0\), but /dev/davinci_manager is not there"):
-        preflight.check(load_settings(out), on_bytes=lambda _: None)
+        serve.check(load_settings(out), on_bytes=lambda _: None)
     write(tmp_path, "/dev/davinci_manager")
     with pytest.raises(KitError, match=r"NPU host \(/dev/davinci0\); .* → invoke doctor; export ASR_PROFILE=…"):
-        preflight.check(load_settings(out), on_bytes=lambda _: None)
+        serve.check(load_settings(out), on_bytes=lambda _: None)
     for asked in ({"ASR_PROFILE": "cpu"}, {"ASR_MODEL": "demo"}):
-        preflight.check(load_settings(out | asked), on_bytes=lambda _: None)
+        serve.check(load_settings(out | asked), on_bytes=lambda _: None)
 
 
 @pytest.mark.parametrize("words", [("container.up",), ("start",), ("serve",), ("smoke",), ("transcribe", CLIP)])

@@ -7,7 +7,7 @@ import pytest
 from serving import Served
 
 from runtime.languages import LANGUAGES
-from runtime.server.page import STATIC, files
+from runtime.server.routes.web import STATIC, files
 
 
 def test_all_that_the_page_needs_comes_from_this_server(server: Served) -> None:

@@ -21,7 +21,7 @@ from runtime.ops import support_bundle
 from runtime.ops.deploy import override
 from runtime.server.access import Access, read_access
 from runtime.server.app import create_app
-from runtime.server.life import Life
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 
 PAGE = "https://notes.example"

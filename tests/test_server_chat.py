@@ -20,7 +20,7 @@ from serving import PATIENCE, Served, decoded, held, served
 
 from runtime.demo import Clip
 from runtime.server import uploads
-from runtime.server.chat_body import KEYS
+from runtime.server.routes.chat_body import KEYS
 from runtime.server.uploads import bounds
 from runtime.transcriber import Transcriber
 

@@ -22,10 +22,10 @@ from env.sources import SettingsError, load_settings
 from runtime.demo import Clip
 from runtime.server.access import read_access
 from runtime.server.app import create_app
-from runtime.server.keys import read_keys
-from runtime.server.life import Life
-from runtime.server.listening import listening
+from runtime.server.auth import read_keys
+from runtime.server.http import listening
 from runtime.server.service import Service
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 
 KEY = "sk-of-somebody"

@@ -27,9 +27,9 @@ from runtime.demo import Clip
 from runtime.host.processes import Process
 from runtime.ops.process.state import Farewell
 from runtime.server.app import create_app
-from runtime.server.engine import drain
-from runtime.server.life import Life
-from runtime.server.listening import listening
+from runtime.server.engine_manager import drain
+from runtime.server.http import listening
+from runtime.server.state import Life
 from runtime.transcriber import Request, Transcriber
 
 

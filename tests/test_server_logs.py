@@ -24,7 +24,8 @@ from env.settings import Settings
 from runtime.demo import Clip
 from runtime.ops.process import supervisor
 from runtime.ops.process.status import last_errors
-from runtime.server import logs, transcriptions
+from runtime.server import logs
+from runtime.server.routes import transcriptions
 from runtime.transcriber import Transcriber
 
 Log = Callable[..., Callable[[], str]]

@@ -24,11 +24,11 @@ from env.settings import Settings
 from runtime.demo import Clip
 from runtime.model.device import Device, Memory
 from runtime.server.app import create_app
-from runtime.server.instruments import Metrics
-from runtime.server.journal import Journal
-from runtime.server.life import Life
-from runtime.server.listening import listening
+from runtime.server.http import listening
+from runtime.server.metrics import Metrics
+from runtime.server.middleware import Journal
 from runtime.server.service import Service
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber, open_transcriber
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.server.listening import MESSAGE
+from runtime.server.http import MESSAGE
 from runtime.transcriber import Transcriber
 
 AUDIO = base64.b64encode(b"\0\0" * 100).decode()

@@ -18,7 +18,7 @@ from talking import TRANSCRIPTION, CountingEngine, Talk, talking
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.sandbox import Cancellation
-from runtime.server.live.messages import MOST_AUDIO
+from runtime.server.realtime.events import MOST_AUDIO
 from runtime.server.service import READERS
 from runtime.transcriber import Transcriber
 

@@ -17,10 +17,10 @@ from test_fire_payloads import resident
 from runtime.audio import SAMPLE_RATE
 from runtime.audio.voice_activity import VoiceActivityDetector
 from runtime.engines import EngineError
-from runtime.live.turn import Turn
-from runtime.server.connections import BoundedWebSocket
-from runtime.server.live.narrator import Narrator
-from runtime.server.live.session import Session
+from runtime.server.protocol import BoundedWebSocket
+from runtime.server.realtime.session import Session
+from runtime.server.realtime.transcription import Narrator
+from runtime.server.realtime.turn import Turn
 from runtime.transcriber import Transcriber
 
 NOISE = np.random.default_rng(1).normal(0, 0.1, 3 * SAMPLE_RATE // 2).astype(np.float32)

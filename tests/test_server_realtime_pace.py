@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runtime.server.live.pacing import AHEAD, Hearing, Pace
+from runtime.server.realtime.pacing import AHEAD, Hearing, Pace
 
 
 def test_a_session_hurries_once_it_is_ahead_of_the_clock() -> None:

@@ -11,8 +11,8 @@ from serving import PATIENCE, Served
 from talking import TRANSCRIPTION, Samples, Talk, pcm, spoken, talking
 
 from runtime.demo import Clip
-from runtime.server.live import g711
-from runtime.server.live.config import Config
+from runtime.server.realtime import turn
+from runtime.server.realtime.session_config import Config
 from runtime.transcriber import Request, Transcriber
 
 VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
@@ -360,7 +360,7 @@ def test_all_codes_of_g711_are_those_of_ffmpeg(law: str, form: str) -> None:
     codes = bytes(range(256))
     with av.open(io.BytesIO(codes), "r", format=form, options={"sample_rate": "8000"}) as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    assert np.array_equal(np.frombuffer(g711.decode(codes, law), dtype="<i2"), np.concatenate(frames))
+    assert np.array_equal(np.frombuffer(turn.decode(codes, law), dtype="<i2"), np.concatenate(frames))
 
 
 def test_there_is_no_answer_to_stop(server: Served) -> None:

@@ -16,7 +16,7 @@ from runtime.demo import Clip, bundled_clips
 from runtime.ops.process.state import Farewell
 from runtime.ops.process.supervisor import REFUSALS
 from runtime.restart_policy import Crashes, Policy
-from runtime.server.engine import EngineLostError
+from runtime.server.engine_manager import EngineLostError
 
 AT_ONCE, NEVER = Policy(pause=0.0), Policy(pause=3600.0)
 LOST = RuntimeError("NPU function error: aclrtSynchronizeStream, error code is 507015")

@@ -22,10 +22,9 @@ from runtime.demo import Clip
 from runtime.ops.deploy import override as host
 from runtime.server import uploads
 from runtime.server.access import Access
+from runtime.server.auth import Guesses, Keys, one_key
 from runtime.server.errors import ApiError
-from runtime.server.guesses import Guesses
-from runtime.server.keys import Keys, one_key
-from runtime.server.quotas import Quotas
+from runtime.server.rate_limit import Quotas
 from runtime.transcriber import Transcriber
 
 KEY = "sk-of-somebody"

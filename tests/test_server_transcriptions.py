@@ -20,8 +20,8 @@ from serving import TRANSCRIPTIONS, Served, served
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.server.stored import IN_MEMORY
-from runtime.server.transcriptions import POSSIBLE
+from runtime.server.routes.transcriptions import POSSIBLE
+from runtime.server.spool import IN_MEMORY
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
 

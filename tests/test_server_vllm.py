@@ -24,7 +24,7 @@ from runtime.model.checkpoint import CheckpointError
 from runtime.ops import cache, transcribe
 from runtime.ops.process import status as present
 from runtime.ops.process.status import status
-from runtime.server import preflight
+from runtime.server import serve
 from runtime.transcriber import Transcriber, open_transcriber
 
 CLIENTS = 40  # more than the engine transformers would be given at once, with the usual ASR_MAX_BATCH
@@ -189,10 +189,10 @@ def test_only_the_small_files_are_needed_where_others_have_the_weights(stand_in:
             (model / path.name).symlink_to(path)
     variables = {"ASR_MODEL": str(model), "ASR_OUT_DIR": str(tmp_path / "out")}
     hashed: list[int] = []
-    preflight.check(in_front_of(stand_in, **variables), on_bytes=hashed.append)
+    serve.check(in_front_of(stand_in, **variables), on_bytes=hashed.append)
     assert not hashed
     with pytest.raises(KitError, match="unverified weights"):
-        preflight.check(load_settings({"ASR_ENGINE": "vllm", **variables}), on_bytes=hashed.append)
+        serve.check(load_settings({"ASR_ENGINE": "vllm", **variables}), on_bytes=hashed.append)
     (model / "vocab.json").unlink()
     with pytest.raises(CheckpointError, match=r"vocab\.json absent"):
-        preflight.check(in_front_of(stand_in, **variables), on_bytes=hashed.append)
+        serve.check(in_front_of(stand_in, **variables), on_bytes=hashed.append)

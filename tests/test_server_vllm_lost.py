@@ -190,7 +190,7 @@ def test_stages_are_told_and_logged_once(servers: list[StandIn], caplog: pytest.
         kept.await_ready()
 
     keep(in_front_of(late), visit, policy=AT_ONCE)
-    told = [record.getMessage() for record in caplog.records if record.name == "runtime.server.stages"]
+    told = [record.getMessage() for record in caplog.records if record.name == "runtime.server.engine_manager"]
     assert any(line.startswith(f"loading demo again: {late.url}") for line in told)
     assert len(told) == len(set(told))
 

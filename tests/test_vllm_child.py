@@ -24,7 +24,7 @@ from env.errors import FaultError, KitError
 from runtime.engines.vllm.log_parser import Reader
 from runtime.engines.vllm.process import Child
 from runtime.host.processes import Process
-from runtime.server.signals import StoppedError
+from runtime.server.engine_manager import StoppedError
 
 STAGES = [
     "starting vLLM",

@@ -6,10 +6,9 @@ from talking import Samples, pcm, spoken
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.live.listener import Detection, Listener
-from runtime.live.tape import Resampler, Tape, quietest
-from runtime.live.turn import Turn
-from runtime.live.words import Words
+from runtime.server.realtime.local_agreement import Words
+from runtime.server.realtime.turn import Resampler, Tape, Turn, quietest
+from runtime.server.realtime.turn_detection import Detection, Listener
 from runtime.transcriber import Request, Transcriber
 
 USUAL = Detection(threshold=0.5, padding_seconds=0.3, silence_seconds=0.5)

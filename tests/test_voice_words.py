@@ -2,8 +2,8 @@
 
 import pytest
 
-from runtime.live.words import Words, agreed
 from runtime.model.prompt import ASR_TEXT
+from runtime.server.realtime.local_agreement import Words, agreed
 
 ENGLISH = f"language English{ASR_TEXT}"
 

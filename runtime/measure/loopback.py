@@ -9,9 +9,9 @@ from http.client import HTTPConnection
 
 from env.errors import KitError
 from runtime.server.app import create_app
-from runtime.server.life import Life
-from runtime.server.listening import listening
+from runtime.server.http import listening
 from runtime.server.service import Service
+from runtime.server.state import Life
 from runtime.transcriber import Transcriber
 
 ADDRESS = "127.0.0.1"

@@ -37,7 +37,7 @@ KEPT = (
     "LANG",
     "LC_ALL",
 )  # of the environment, in which there are keys
-MODULES = ("runtime.audio.decode", "runtime.server.chat_body")  # in which there are tasks
+MODULES = ("runtime.audio.decode", "runtime.server.routes.chat_body")  # in which there are tasks
 PROJECT = Path(__file__).resolve().parents[2]
 
 Files = tuple[int, int]

@@ -9,12 +9,10 @@ from env.errors import KitError
 from env.groups.access import LEAST_LETTERS
 from env.settings import Settings
 from env.sources import under_project
-from runtime.server import operators
-from runtime.server.guesses import Guesses
-from runtime.server.keys import Key, Keys, given_key, one_key, read_key, read_keys, unknown
-from runtime.server.origins import read_origins
-from runtime.server.quotas import Caller, share
-from runtime.server.rebinding import ANY, look_up_names, read_hosts
+from runtime.server import auth
+from runtime.server.auth import Guesses, Key, Keys, given_key, one_key, read_key, read_keys, unknown
+from runtime.server.origins import ANY, look_up_names, read_hosts, read_origins
+from runtime.server.rate_limit import Caller, share
 from runtime.urls import network
 
 
@@ -61,7 +59,7 @@ def known_keys(settings: Settings) -> tuple[Keys, Keys]:
     if settings.api_key and settings.keys_file:
         raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
     if settings.admin_key and settings.admin_key_file:
-        raise KitError(operators.VARIABLE, f"is set, and so is {operators.FILE_VARIABLE}", "unset one")
+        raise KitError(auth.ADMIN_KEY_VARIABLE, f"is set, and so is {auth.ADMIN_KEY_FILE_VARIABLE}", "unset one")
     keys, admin = Keys(), Keys()
     if settings.keys_file:
         keys = read_keys(under_project(settings.keys_file))
@@ -69,12 +67,12 @@ def known_keys(settings: Settings) -> tuple[Keys, Keys]:
         keys = Keys((one_key(settings.api_key.get_secret_value(), owner="api", variable="ASR_API_KEY"),))
     if settings.admin_key:
         secret = settings.admin_key.get_secret_value()
-        admin = Keys((one_key(secret, owner="admin", variable=operators.VARIABLE),))
+        admin = Keys((one_key(secret, owner="admin", variable=auth.ADMIN_KEY_VARIABLE),))
     if settings.admin_key_file:
         path = under_project(settings.admin_key_file)
-        admin = Keys((read_key(path, owner="admin", variable=operators.FILE_VARIABLE, least=LEAST_LETTERS),))
+        admin = Keys((read_key(path, owner="admin", variable=auth.ADMIN_KEY_FILE_VARIABLE, least=LEAST_LETTERS),))
     if {key.digest for key in admin.known} & {key.digest for key in keys.known}:
-        variable = operators.FILE_VARIABLE if settings.admin_key_file else operators.VARIABLE
+        variable = auth.ADMIN_KEY_FILE_VARIABLE if settings.admin_key_file else auth.ADMIN_KEY_VARIABLE
         raise KitError(variable, "is a caller's key too", "openssl rand -hex 24 makes another")
     return keys, admin
 

@@ -2,19 +2,29 @@
 
 from fastapi import FastAPI
 
-from runtime.server import admin, chat, docs, health, info, metrics, models, page, realtime, transcriptions
 from runtime.server.access import Access
 from runtime.server.errors import add_handlers
-from runtime.server.gate import Gate
-from runtime.server.head import HeadAsGet
-from runtime.server.instruments import Metrics
-from runtime.server.journal import Journal
-from runtime.server.life import Life
+from runtime.server.metrics import Metrics
+from runtime.server.middleware import Gate, HeadAsGet, Journal
+from runtime.server.openapi import answers
 from runtime.server.origins import let_in
-from runtime.server.responses import answers
+from runtime.server.realtime import route as realtime
+from runtime.server.routes import admin, chat, health, info, transcriptions, web
+from runtime.server.state import Life
 from runtime.version import version
 
-MODULES = (health, transcriptions, chat, realtime, models, info, admin, metrics, docs, page)
+ROUTERS = (
+    health.router,
+    transcriptions.router,
+    chat.router,
+    realtime.router,
+    info.models_router,
+    info.router,
+    admin.router,
+    health.metrics_router,
+    web.docs_router,
+    web.router,
+)
 
 
 def create_app(life: Life, *, access: Access | None = None) -> FastAPI:
@@ -22,14 +32,14 @@ def create_app(life: Life, *, access: Access | None = None) -> FastAPI:
     app = FastAPI(title="Qwen3-ASR", version=version(), docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.life = life
     app.state.metrics = measured = Metrics()
-    measured.registry.register(metrics.Now(life))
-    for module in MODULES:
-        app.include_router(module.router, responses=answers(module.router.prefix))
+    measured.registry.register(health.Now(life))
+    for router in ROUTERS:
+        app.include_router(router, responses=answers(router.prefix))
     add_handlers(app)
     access = access or Access()
     app.add_middleware(HeadAsGet)  # innermost
     app.add_middleware(Gate, life=life, access=access)
     let_in(app, access.origins)
-    routes = [*app.routes, *(route for module in MODULES for route in module.router.routes)]
+    routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
     app.add_middleware(Journal, metrics=measured, routes=routes)
     return app

@@ -17,7 +17,7 @@ from runtime.audio.download import StorageError
 from runtime.engines import EngineError
 from runtime.languages import UnknownLanguageError
 from runtime.model.prompt import PromptError
-from runtime.server import entry
+from runtime.server import request_context
 
 RETRY_AFTER = {"Retry-After": "5"}  # seconds
 HUNG_UP = 499  # nginx's status for a client that is gone; nobody receives it
@@ -44,11 +44,11 @@ class ApiError(Exception):
         if self.status >= 500:
             kind = "server_error"
         told = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": {**told, "request_id": entry.request_id()}}
+        return {"error": {**told, "request_id": request_context.request_id()}}
 
     def response(self) -> Response:
         """The answer."""
-        entry.note_failure(self.status, self.code)
+        request_context.note_failure(self.status, self.code)
         return JSONResponse(self.body, self.status, self.headers)
 
 
@@ -97,14 +97,14 @@ def from_kit(error: KitError, fields: Mapping[str, str]) -> ApiError:
                 error, DecodingError | StorageError | UnreadableError
             ):  # without its subject, a client's name for the audio
                 log.error("%s: %s", type(error).__name__, error.reason, exc_info=error)
-            entry.note_failure(status, code)
+            request_context.note_failure(status, code)
             return ApiError(status, str(error), code=code)
     at_fault = "audio"
     if isinstance(error, UnknownLanguageError):
         at_fault = "language"
     elif isinstance(error, PromptError):
         at_fault = "prompt"
-    entry.note_failure(400, f"invalid_{at_fault}")
+    request_context.note_failure(400, f"invalid_{at_fault}")
     return ApiError(400, str(error), param=fields[at_fault], code=f"invalid_{at_fault}")
 
 
@@ -148,5 +148,5 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 def bug(error: Exception) -> ApiError:
     """The answer where nobody foresaw that a request might fail; the traceback is in the log."""
-    words = f"{type(error).__name__}: an error of the server, see its log for request {entry.request_id()}"
+    words = f"{type(error).__name__}: an error of the server, see its log for request {request_context.request_id()}"
     return ApiError(500, words, code="internal")

@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from env.errors import UsageError
 from env.settings import Settings
 from runtime.redaction import escaped, escaped_json
-from runtime.server.entry import request_id
+from runtime.server.request_context import request_id
 
 KIT = "runtime"  # the logger above all of the kit's own
 LEVELS: Mapping[str, int] = {

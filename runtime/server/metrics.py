@@ -1,149 +1,127 @@
-"""GET /metrics: what the server does, in figures for Prometheus."""
+"""What is measured of the server's work, for Prometheus. What it is doing now is in runtime/server/routes/health.py."""
 
-import contextlib
-import shutil
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-from starlette.requests import HTTPConnection
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
 
-from env.settings import Settings
-from env.sources import under_project
-from runtime.engines import Server
-from runtime.model.device import Memory
-from runtime.server.info import memory
-from runtime.server.instruments import Metrics
-from runtime.server.life import Life
-from runtime.server.models import names
-from runtime.server.service import Service
-from runtime.version import version
+from runtime.engines import Observer
+from runtime.host.tls import Tls
 
-router = APIRouter(include_in_schema=False)
+# Bounds of buckets, in seconds unless told otherwise. They are closest where an answer of Qwen3-ASR-1.7B on an Ascend
+# 910B4 is expected: 0.73 s for a clip of 4.2 s (RTF 0.175), of which each of some 20 tokens is 0.03 s.
+REQUEST = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60, 120, 300, 600)  # 600 is the usual time limit
+WAIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)  # from ASR_BATCH_WAIT_MS's default on
+FIRST_TOKEN = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60)  # under 0.5 feels immediate
+PREFILL = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8)
+STEP = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.25, 0.5, 1)
+RTF = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5)  # from 1 on, speech comes faster
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # utterances; ASR_MAX_BATCH is 256 at most
 
 
-@router.get("/metrics")
-def metrics(request: Request) -> Response:
-    """All metrics, as text or, for who accepts it, in the OpenMetrics form."""
-    encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(metrics_of(request).registry), headers={"Content-Type": media_type})
+class EngineMetrics(Observer):
+    """Measures what engines tell, one after the other if one had to be replaced."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._waits = Histogram(
+            "asr_queue_wait_seconds",
+            "Time of an utterance between its coming to the engine and its being decoded.",
+            registry=registry,
+            buckets=WAIT,
+        )
+        self._batches = Histogram(
+            "asr_batch_utterances", "Utterances that were taken together.", registry=registry, buckets=BATCH
+        )
+        self._prefills = Histogram(
+            "asr_prefill_seconds",
+            "Time of a batch's audio and prompts, up to the first token of each utterance.",
+            registry=registry,
+            buckets=PREFILL,
+        )
+        self._steps = Histogram(
+            "asr_decode_step_seconds", "Time of one further token of each utterance.", registry=registry, buckets=STEP
+        )
+
+    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
+        """Counts the batch, and how long each utterance of it has waited."""
+        self._batches.observe(len(waits))
+        for wait in waits:
+            self._waits.observe(wait)
+
+    def prefilled(self, seconds: float) -> None:
+        """Counts a prefill."""
+        self._prefills.observe(seconds)
+
+    def stepped(self, seconds: float) -> None:
+        """Counts a step of decoding."""
+        self._steps.observe(seconds)
 
 
-def metrics_of(connection: HTTPConnection) -> Metrics:
-    """The metrics of the server that answers a request or leads a session."""
-    found = connection.app.state.metrics
-    assert isinstance(found, Metrics)
-    return found
+class Metrics:
+    """Counts and times since the process started, in a registry of their own. `engine` is for `open_transcriber`,
+    `realtime_sessions` for whoever begins and ends sessions."""
 
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.engine = EngineMetrics(self.registry)
+        self.realtime_sessions = Gauge(
+            "asr_realtime_sessions", "Realtime sessions that are open.", registry=self.registry
+        )
+        self._requests = Counter(
+            "asr_requests",
+            "Requests that ended, by the route's template and status; 499 where the client hung up.",
+            ("route", "code"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "asr_request_seconds",
+            "Time of a request from its head to the end of the answer, or of a session.",
+            ("route",),
+            registry=self.registry,
+            buckets=REQUEST,
+        )
+        self._audio = Counter("asr_audio_seconds", "Audio transcribed.", registry=self.registry)
+        self._tokens = Counter("asr_tokens", "Tokens decoded for it.", registry=self.registry)
+        self._rtf = Histogram(
+            "asr_rtf",
+            "Real-time factor of a transcribed request: its time, waiting included, over its audio's.",
+            registry=self.registry,
+            buckets=RTF,
+        )
+        self._first_token = Histogram(
+            "asr_first_token_seconds",
+            "Time from a request's being accepted to the first token of its transcript.",
+            registry=self.registry,
+            buckets=FIRST_TOKEN,
+        )
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
-class Now(Collector):
-    """What the server is doing when it is asked. Before there is a model, nothing."""
+    def show_expiry(self, tls: Tls | None) -> None:
+        """Tell until when the certificate in use is valid; nothing where there is none."""
+        if tls:
+            Gauge(
+                "asr_tls_certificate_expiry_timestamp_seconds",
+                "Until when the certificate in use is valid (notAfter), in seconds since the epoch.",
+                registry=self.registry,
+            ).set_function(lambda: tls.certificate.expires)
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
-        self._seen: _Seen | None = None
-        self._asking = threading.Lock()
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """A request or a session ended."""
+        self._requests.labels(route, str(code)).inc()
+        self._seconds.labels(route).observe(seconds)
 
-    def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment."""
-        life = self._life
-        service = life.loaded
-        yield _gauge("asr_ready", "1 if requests are accepted, else 0.", life.status == "ready")
-        yield CounterMetricFamily("asr_engine_restarts", "Engines replaced after a crash.", life.restarts)
-        held = service.held if service else 0
-        yield _gauge("asr_requests_held", "Requests that wait or are worked on.", held)
-        engine = service.transcriber.engine.status() if service else None
-        waiting, decoding = (engine.waiting, engine.decoding) if engine else (0, 0)
-        yield _gauge("asr_queue_utterances", "Utterances that wait in the engine.", waiting)
-        yield _gauge("asr_decoding_utterances", "Utterances that are being decoded.", decoding)
-        if service:
-            seen = self._look(service)
-            if seen.memory:
-                yield _used(seen.memory)
-            yield _free(seen.free)
-            yield InfoMetricFamily("asr", "What serves.", seen.labels)
-        yield from _servers(engine.servers if engine else ())
+    def decoded(self, audio_seconds: float, tokens: int) -> None:
+        """A segment of a request is done; silent ones have no tokens."""
+        self._audio.inc(audio_seconds)
+        self._tokens.inc(tokens)
 
-    def _look(self, service: Service) -> "_Seen":
-        """A device or disk that does not answer keeps one scrape waiting; the others tell what was so before."""
-        if self._asking.acquire(blocking=self._seen is None):
-            try:
-                self._seen = _Seen(memory(service.transcriber.device), _labels(service), _disks(service.settings))
-            finally:
-                self._asking.release()
-        assert self._seen
-        return self._seen
+    def began(self, seconds: float) -> None:
+        """The first token of a transcript is there, so long after its request was accepted."""
+        self._first_token.observe(seconds)
 
-
-@dataclass(frozen=True)
-class _Seen:
-    """What a device told: its memory, None where it cannot, and the labels of what serves. `free` is bytes on disk, by
-    what the directory is for."""
-
-    memory: Memory | None
-    labels: dict[str, str]
-    free: dict[str, int]
-
-
-def _gauge(name: str, description: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, description, value)
-
-
-def _used(memory: Memory) -> Metric:
-    family = GaugeMetricFamily(
-        "asr_device_memory_bytes",
-        "Memory of the device; on a CPU, of the process that has the model: its resident size.",
-        labels=("kind",),
-    )
-    for kind, count in (("used", memory.used), ("reserved", memory.reserved), ("total", memory.total)):
-        family.add_metric((kind,), count)
-    return family
-
-
-def _disks(settings: Settings) -> dict[str, int]:
-    """Without those that cannot be asked."""
-    found = {}
-    for name, path in (("out", under_project(settings.out_dir)), ("spool", Path(tempfile.gettempdir()))):
-        with contextlib.suppress(OSError):
-            found[name] = shutil.disk_usage(path).free
-    return found
-
-
-def _free(free: dict[str, int]) -> Metric:
-    family = GaugeMetricFamily(
-        "asr_disk_free_bytes",
-        "Room on disk: `out` has logs, reports and compiled operators, `spool` uploads that wait.",
-        labels=("directory",),
-    )
-    for name, count in free.items():
-        family.add_metric((name,), count)
-    return family
-
-
-def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
-    """Of the vLLM servers, where they decode."""
-    up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("server",))
-    decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("server",))
-    for server in servers:
-        up.add_metric((server.name,), not server.trouble)
-        decoding.add_metric((server.name,), server.decoding)
-    yield from (up, decoding) if servers else ()
-
-
-def _labels(service: Service) -> dict[str, str]:
-    transcriber, settings = service.transcriber, service.settings
-    return {
-        "version": version(),
-        "engine": transcriber.engine.name,
-        "model": names(settings)[0],
-        "device": transcriber.device.name,
-        "hardware": transcriber.device.description(),
-        "dtype": settings.dtype,
-    }
+    def transcribed(self, audio_seconds: float, seconds: float) -> None:
+        """A transcript is done, so long after its request was accepted."""
+        if audio_seconds:
+            self._rtf.observe(seconds / audio_seconds)

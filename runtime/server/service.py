@@ -4,13 +4,19 @@ import asyncio
 import contextvars
 import copy
 import functools
+import itertools
 import logging
 import math
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
 
 from env.errors import KitError
 from env.settings import Settings
@@ -18,18 +24,20 @@ from runtime import audio, transcript
 from runtime.audio import TooLongError
 from runtime.audio.segment import Segment
 from runtime.engines import Decoded, Engine, EngineError, Utterance
+from runtime.model.device import trim_heap
 from runtime.sandbox import Cancellation
-from runtime.server.arrivals import await_end, events_of, submitted
-from runtime.server.deltas import Deltas
-from runtime.server.entry import Account
+from runtime.server.engine_events import Deltas, await_end, events_of, submitted
 from runtime.server.errors import DecodingError, FullError, OverdueError, SessionsFullError, StoppingError
-from runtime.server.live.pacing import Hearing
-from runtime.server.spool import Spool
-from runtime.server.stored import Upload, most_in_memory
-from runtime.server.workers import Workers
+from runtime.server.realtime.pacing import Hearing
+from runtime.server.request_context import Account
+from runtime.server.spool import Spool, Upload, most_in_memory
 from runtime.transcriber import Prepared, Request, Transcriber, limits
 from runtime.transcript import Transcript
 from runtime.urls import shown
+
+T = TypeVar("T")
+
+_Work = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 # Requests whose audio is in memory, for each utterance of a batch: enough that the engine transformers finds company of
 # like length for each. The others wait with their audio as it came, most of it on disk.
@@ -44,9 +52,46 @@ STOPPING = StoppingError("the server", "ends before this request is done")
 FETCHED = "urls"  # to whom the room on disk counts that fetched files take, whoever asked for them
 FETCHERS = 16  # threads that fetch audio from URLs; a host that is slow keeps only these waiting
 
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+# Bodies and sessions between two times. Of 500 uploads that wait, glibc keeps 100 MiB and more of what parsing them
+# took, and 3 to 6 MiB of each session in which somebody spoke; to give it back takes a millisecond or a few.
+EVERY = 64
+
+_ended = itertools.count(1)
+
+
+class Workers(Executor):
+    """A fixed number of threads. Unlike those of ThreadPoolExecutor, they never keep the process from ending: one may
+    be waiting for another host."""
+
+    def __init__(self, count: int, *, name: str) -> None:
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._count = count
+        for number in range(count):
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True).start()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        """Have `fn` called in one of the threads."""
+        future: Future[T] = Future()
+        self._work.put((future, fn, args, kwargs))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
+        """Let the threads end after what was submitted before."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while work := self._work.get():
+            future, function, args, kwargs = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - it is for whoever awaits the result
+                    future.set_exception(error)
+            del work, future, function, args, kwargs  # which hold what may be large
 
 
 def desks(engine: Engine) -> int:
@@ -296,3 +341,10 @@ class Service:
         if not (prepared.request.timed and decoded):
             return prepared.heard(cut, decoded)
         return await self.write(lambda: prepared.heard(cut, decoded))
+
+
+async def tidy(*, last: bool = False) -> None:
+    """To be called after each body that was read, and after each session in which there was sound, which may have been
+    the `last` that was open."""
+    if next(_ended) % EVERY == 0 or last:
+        await run_in_threadpool(trim_heap)

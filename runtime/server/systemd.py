@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 
-from runtime.server.listening import Listener
+from runtime.server.http import Listener
 
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 TIMEOUT = 1.0  # seconds that systemd may take to receive

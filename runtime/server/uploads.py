@@ -4,7 +4,9 @@ import asyncio
 import base64
 import binascii
 import io
+import json
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -20,15 +22,14 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from env.settings import Settings
 from runtime import sandbox
 from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
-from runtime.server import strict_json
-from runtime.server.answering import unless_gone
 from runtime.server.errors import ApiError
-from runtime.server.heap import tidy
-from runtime.server.life import life_of
-from runtime.server.service import Service
-from runtime.server.spool import SpooledFile, SpoolFullError
-from runtime.server.stored import Upload, most_in_memory
+from runtime.server.service import Service, tidy
+from runtime.server.spool import SpooledFile, SpoolFullError, Upload, most_in_memory
+from runtime.server.state import life_of
+from runtime.server.streaming import unless_gone
 from runtime.urls import network
+
+MOST_COMMAS = 20_000  # without a limit, 512 MiB could hold 170 million empty lists, which take 10 GiB
 
 T = TypeVar("T")
 Open = Callable[[], SpooledFile]
@@ -42,6 +43,41 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 Fields = dict[str, list[str | Upload]]
+
+
+def read(content: bytes, *, most_commas: int = MOST_COMMAS, halves: bool = False) -> Any:
+    """The value that `content` holds.
+
+    Raises ValueError for what is no JSON or nested too deeply, for a key that an object has twice, for halves of
+    characters, which JSON can hold (\\ud800) and UTF-8 cannot, unless `halves` has them pass, and for more than
+    `most_commas` commas.
+    """
+    if content.count(b",") > most_commas:
+        raise ValueError(f"it holds more than {most_commas} commas")
+    try:
+        value = json.loads(content, object_pairs_hook=_unrepeated)
+        _check_text(value, halves)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, count), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} is given {count} times")
+    return found
+
+
+def _check_text(value: Any, halves: bool) -> None:
+    if isinstance(value, str) and not halves and not value.isascii():
+        value.encode()
+    for inner in value if isinstance(value, list) else ():
+        _check_text(inner, halves)
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        _check_text(key, halves)
+        _check_text(inner, halves)
 
 
 def in_memory(request: Request) -> int:
@@ -127,7 +163,7 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
 def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     file.seek(0)
     try:
-        body = strict_json.read(file.read())
+        body = read(file.read())
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
     return read(body)
@@ -150,7 +186,7 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile, cancellation: Cancellation
     limits = bounds(size)
     try:
         descriptor = into.on_disk(limits.output)
-        task = "runtime.server.chat_body:read"
+        task = "runtime.server.routes.chat_body:read"
         found = sandbox.call(task, file, descriptor, {}, bounds=limits, cancellation=cancellation)
         into.settle()
         return found

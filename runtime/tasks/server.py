@@ -39,7 +39,7 @@ def vllm(_: Context) -> None:
 
     try:
         from runtime.engines.vllm import command
-        from runtime.server import preflight
+        from runtime.server import serve as preflight
         from runtime.transcriber import model_directory
     except ModuleNotFoundError as error:
         reason = f"needs {error.name}, which is not installed"

@@ -1,1 +1,0 @@
-"""The Realtime API: sessions over a WebSocket."""

@@ -1,0 +1,286 @@
+"""What the OpenAPI document says about answers."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from runtime.audio import FORMATS as AUDIO_FORMATS
+from runtime.formats import FORMATS
+from runtime.server.hints import CHAT as CHAT_HINTS
+from runtime.server.hints import GREEDY, HOTTEST
+from runtime.server.hints import TRANSCRIPTION as TRANSCRIPTION_HINTS
+
+Answers = dict[int | str, dict[str, Any]]
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str | None
+    request_id: str | None = None
+
+
+class Failure(BaseModel):
+    """Any answer that is not what was asked for."""
+
+    error: Problem
+
+
+FAILURES: dict[int | str, str] = {
+    400: "Something that was sent cannot be honoured; the message says what can.",
+    401: "A key is needed, or another one.",
+    403: "This may not be asked from there.",
+    404: "There is no such model.",
+    408: "The body took too long to arrive.",
+    409: "The server ends.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    429: "The queue is full, or the caller has asked too much; Retry-After says when to try again.",
+    500: "A segment could not be decoded.",
+    503: "The server is starting, draining or stopping, or its engine has failed.",
+    504: "The request took too long.",
+    507: "There is no room to store what was sent.",
+    "4XX": "Another mistake in the request.",
+}
+CALLED = (401, 403, 429, 503)
+HEARING = (400, *CALLED, 404, 408, 413, 415, 500, 504, 507)
+
+_text: dict[str, Any] = {"schema": {"type": "string"}}
+_warnings = {"type": "array", "items": {"type": "string"}, "description": "What was sent and had no effect."}
+_segment = {
+    "type": "object",
+    "required": [
+        *("id", "seek", "start", "end", "text", "tokens"),
+        *("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"),
+    ],
+    "properties": {
+        "id": {"type": "integer"},
+        "seek": {"type": "integer", "description": "Where what was decoded at once begins, in frames of 10 ms."},
+        "start": {"type": "number", "description": "Seconds, when somebody begins to speak."},
+        "end": {"type": "number", "description": "Seconds, when they stop."},
+        "text": {"type": "string"},
+        "tokens": {"type": "array", "items": {"type": "integer"}},
+        "temperature": {"const": 0.0},
+        "avg_logprob": {"type": "number", "description": "Of what was decoded at once; 0 with the engine vllm."},
+        "compression_ratio": {"type": "number", "description": "Of what was decoded at once."},
+        "no_speech_prob": {"const": 0.0, "description": "Silence is never decoded."},
+        "language": {"type": "string"},
+        "lines": {"type": "array", "items": {"type": "string"}, "description": "The text as a subtitle."},
+        "estimated_times": {
+            "type": "boolean",
+            "description": "Text was spread over the speech by its length.",
+        },
+        "truncated": {"type": "boolean"},
+        "repeated_characters": {"type": "integer"},
+    },
+}
+_heard = {
+    "type": "object",
+    "required": ["text", "language", "duration", "truncated"],
+    "properties": {
+        "text": {"type": "string"},
+        "language": {
+            "type": ["string", "null"],
+            "description": "As the model names it, null for silence; in verbose_json as OpenAI has it: in lower case, "
+            "the first of several, empty for silence.",
+        },
+        "language_codes": {"type": "array", "items": {"type": "string"}, "description": "ISO codes of all segments."},
+        "languages": {
+            "type": "array",
+            "items": {"type": "object", "required": ["code"]},
+            "description": "The same as OpenAI has it.",
+        },
+        "duration": {"type": "number", "description": "Seconds on a player's clock, up to the end of the sound."},
+        "tokens": {"type": "integer"},
+        "truncated": {"type": "boolean", "description": "Whether text is missing, as a segment took too many tokens."},
+        "repeated_characters": {"type": "integer", "description": "Dropped, as the model had run in circles."},
+        "usage": {"type": "object", "required": ["type", "seconds"]},
+        "segments": {"type": "array", "items": _segment, "description": "With verbose_json."},
+        "warnings": _warnings,
+    },
+}
+_completion = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion"},
+        "created": {"type": "integer", "description": "Seconds since 1970."},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": 1},
+        "usage": {"type": "object", "description": "Tokens, those of audio included, and seconds of audio."},
+        "warnings": _warnings,
+    },
+}
+_health = {
+    "type": "object",
+    "required": ["status", "stage"],
+    "properties": {
+        "status": {"enum": ["starting", "ready", "draining"]},
+        "stage": {"type": "string", "description": "The same in words."},
+    },
+}
+
+SUCCESSES: dict[str, dict[str, Any]] = {
+    "/v1/audio": {
+        "application/json": {"schema": _heard},
+        "text/plain": _text,
+        "text/vtt": _text,
+        "text/event-stream": _text,
+    },
+    "/v1/chat": {"application/json": {"schema": _completion}, "text/event-stream": _text},
+}
+HEALTH: Answers = {
+    status: {"description": words, "content": {"application/json": {"schema": _health}}}
+    for status, words in ((200, "Yes."), (503, "Not now."))
+}
+STATUSES: dict[str, tuple[int | str, ...]] = {
+    "/v1/audio": HEARING,
+    "/v1/chat": HEARING,
+    "/v1/models": (*CALLED, 404, "4XX"),  # without which FastAPI would add its own, for a name that cannot be wrong
+    "/v1": CALLED,
+    "/admin": (400, 401, 403, 409, 503),
+}
+
+
+def answers(prefix: str) -> Answers:
+    """The answers of the routes with this prefix, besides FastAPI's own."""
+    if prefix == "/health":
+        return HEALTH
+    success: Answers = {200: {"content": SUCCESSES[prefix]}} if prefix in SUCCESSES else {}
+    return success | {
+        status: {"model": Failure, "description": FAILURES[status]}
+        for status in sorted(STATUSES.get(prefix, ()), key=str)
+    }
+
+
+def _string(description: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **more}
+
+
+def _without_effect(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Fields that other servers know, of any type."""
+    return {name: {"description": f"No effect: {why}."} for name, why in fields.items()}
+
+
+def _texts(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string"}, "description": description}
+
+
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+_TEMPERATURE = {"type": "number", "minimum": 0, "maximum": HOTTEST, "description": f"No effect: {GREEDY}."}
+
+_FORM = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        **_without_effect(TRANSCRIPTION_HINTS),
+        "file": _string(f"Audio: {AUDIO_FORMATS}.", format="binary"),
+        "url": _string("Audio at an http or https URL, instead of a file.", format="uri"),
+        "model": _string("A name of the model that is served; it need not be given."),
+        "language": _string("Language by code, BCP 47 tag or name; auto or not given: detected."),
+        "languages[]": _texts("One: as language. Several: which of all languages is spoken is detected."),
+        "to_language": _string("As language, for clients of vLLM; nothing is translated."),
+        "prompt": _string("Hotwords or a passage that tells what to expect."),
+        "keywords[]": _texts("Hotwords, put behind the prompt."),
+        "hotwords": _texts("As keywords."),
+        "response_format": _string("Form of the answer.", enum=list(FORMATS), default="json"),
+        "task": _string("What else there is: translation, which is refused.", enum=["transcribe"]),
+        "stream": {"type": "boolean", "default": False, "description": "Server-sent events: text, json, verbose_json."},
+        "temperature": _TEMPERATURE,
+        "max_completion_tokens": {**_LIMIT, "description": "Most tokens of the answer; what is cut is truncated."},
+        "timestamp_granularities[]": {
+            "type": "array",
+            "items": {"type": "string", "enum": ["segment", "word"]},
+            "description": "With verbose_json. Words have no times: word alone is refused.",
+        },
+    },
+}
+
+_PART = {
+    "oneOf": [
+        {
+            "type": "object",
+            "required": ["type", "input_audio"],
+            "properties": {
+                "type": {"const": "input_audio"},
+                "input_audio": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {
+                        "data": _string("A file in base64, as a data URL, or an http or https URL."),
+                        "format": _string("Its format."),
+                    },
+                },
+            },
+        },
+        {
+            "type": "object",
+            "required": ["type", "text"],
+            "properties": {
+                "type": {"const": "text"},
+                "text": _string("Not read; a context is the system's."),
+            },
+        },
+        {
+            "type": "object",
+            "required": ["type", "audio_url"],
+            "properties": {
+                "type": {"const": "audio_url"},
+                "audio_url": {
+                    "type": "object",
+                    "required": ["url"],
+                    "properties": {"url": _string("An http, https or base64 data URL.")},
+                },
+            },
+        },
+    ]
+}
+
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant"]},
+        "content": {"oneOf": [_string("Of the system: the context."), {"type": "array", "items": _PART}]},
+    },
+}
+
+_CHAT = {
+    "type": "object",
+    "required": ["messages"],
+    "additionalProperties": False,
+    "properties": {
+        **_without_effect(CHAT_HINTS),
+        "model": _string("A name of the model that is served; it need not be given."),
+        "messages": {"type": "array", "items": _MESSAGE, "description": "One piece of audio, perhaps a context."},
+        "stream": {"type": "boolean", "default": False},
+        "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "temperature": _TEMPERATURE,
+        "max_tokens": {**_LIMIT, "description": "Most tokens of the answer; one that is cut ends with length."},
+        "max_completion_tokens": {**_LIMIT, "description": "As max_tokens."},
+        "n": {"type": "integer", "enum": [1]},
+        "modalities": {"type": "array", "items": {"enum": ["text"]}, "minItems": 1, "maxItems": 1},
+        "response_format": {"type": "object", "properties": {"type": {"enum": ["text"]}}},
+        "asr_options": {
+            "type": "object",
+            "additionalProperties": False,
+            "description": "As Alibaba's service has them.",
+            "properties": {
+                "language": _string("Language to force."),
+                "context": _string("As a system message."),
+                "enable_itn": {"type": "boolean", "description": "No effect: the model writes numbers as it likes."},
+                "enable_lid": {"type": "boolean", "description": "No effect: languages are always told."},
+            },
+        },
+    },
+}
+
+TRANSCRIPTION: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+}
+CHAT: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": _CHAT}}}}

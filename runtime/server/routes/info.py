@@ -1,0 +1,154 @@
+"""GET /v1/info: what serves, on what, within which limits, and how busy it is."""
+
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from env.settings import DEMO, Settings
+from runtime.model.device import Device, DeviceError, Memory
+from runtime.server.errors import ApiError
+from runtime.server.service import Service
+from runtime.server.state import life_of
+from runtime.server.streaming import shortened, shown
+from runtime.transcriber import model_directory
+from runtime.weights.catalog import revision
+
+models_router = APIRouter(prefix="/v1/models", tags=["model"])
+
+FAMILY = "qwen3-asr"  # as vllm-ascend's tutorial serves it
+# OpenAI's transcription models (openai-python 3.57, types/audio_model.py and types/realtime/audio_transcription.py),
+# which many clients send and cannot be told not to. Not gpt-4o-transcribe-diarize: speakers are not told apart here.
+OPENAI = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+)
+# Alibaba's service has this model under names that begin so, with dates and regions behind.
+ALIBABA = "qwen3-asr-flash"
+
+router = APIRouter(prefix="/v1", tags=["model"])
+
+PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "vllm", "vllm-ascend", "fastapi", "uvicorn")
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """What the model is called: by its directory, on the hub if that ends likewise, by its family and by operators."""
+    own = DEMO if settings.model == DEMO else model_directory(settings).name
+    hub = (settings.hub_repo,) if settings.hub_repo.rpartition("/")[2] == own else ()
+    aliases = settings.model_aliases.split(",") if settings.model_aliases else ()
+    return tuple(dict.fromkeys((own, *hub, FAMILY, *aliases)))
+
+
+def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
+    """A warning where the model is called by a name of OpenAI's or Alibaba's; a request need not name it at all.
+
+    Raises ApiError, 404, for a name that it does not answer to.
+    """
+    known = names(settings)
+    if wanted is None or wanted in known:
+        return ()
+    if wanted in OPENAI or wanted.startswith(ALIBABA):
+        return (f"model: {known[0]} answers in place of {shortened(wanted)}",)
+    others = ", ".join((*known[1:], *OPENAI, ALIBABA))
+    words = f"model: {shown(wanted)} is not served here; served is {known[0]}, also called {others}"
+    raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
+
+
+@models_router.get("")
+async def models(request: Request) -> dict[str, Any]:
+    """The model that is loaded."""
+    return {"object": "list", "data": [_described(life_of(request).service.settings)]}
+
+
+@models_router.get("/{name:path}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """The model, by any name that it answers to."""
+    settings = life_of(request).service.settings
+    check_model(name or None, settings)
+    return _described(settings)
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    own, *others = names(settings)
+    aliases = [*others, *OPENAI, ALIBABA]
+    return {"id": own, "object": "model", "created": 0, "owned_by": "qwen3-asr-kit", "aliases": aliases}
+
+
+@router.get("/info")
+def info(request: Request) -> dict[str, Any]:
+    """Versions, engine, device, model, limits, queue."""
+    life = life_of(request)
+    service, settings = life.service, life.service.settings
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "engine": engine(service),
+        "device": device(service),
+        "model": {
+            "names": names(settings),
+            "revision": revision(settings) or None,
+            "dtype": settings.dtype,
+            "languages": service.transcriber.wording.languages,
+        },
+        "limits": {
+            "audio_seconds": settings.max_audio_seconds,
+            "segment_seconds": settings.segment_seconds,
+            "tokens_per_segment": settings.max_new_tokens,
+            "upload_bytes": settings.upload_max_mib << 20,
+            "url_bytes": settings.url_max_mib << 20,
+            "url_seconds": settings.url_timeout_seconds,
+            "request_seconds": settings.request_timeout_seconds,
+            "requests": settings.max_waiting,
+            "sessions": settings.max_sessions,
+        },
+        "queue": queue(service),
+    }
+
+
+def device(service: Service) -> dict[str, Any]:
+    """What the model runs on, and its memory in bytes; null where that cannot be told."""
+    found = service.transcriber.device
+    known = memory(found)
+    return {
+        "name": found.name,
+        "silicon": found.silicon,
+        "description": found.description(),
+        "memory": asdict(known) if known else None,
+    }
+
+
+def memory(device: Device) -> Memory | None:
+    """A device's memory, None where it cannot be told."""
+    try:
+        return device.memory()
+    except DeviceError:
+        return None
+
+
+def engine(service: Service) -> dict[str, Any]:
+    """What decodes, and the servers that do it for an engine whose model is not in this process."""
+    found = service.transcriber.engine
+    return {"name": found.name, "servers": [asdict(server) for server in found.status().servers]}
+
+
+def queue(service: Service) -> dict[str, Any]:
+    """Requests that are held, and the engine's utterances."""
+    status = asdict(service.transcriber.engine.status())
+    del status["servers"]  # see `engine`
+    return {"requests": service.held, "engine": status}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
