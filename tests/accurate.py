@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from runtime.demo import Clip
-from runtime.measure.accuracy import DataSet, ears
+from runtime.measure.accuracy import backends
+from runtime.measure.accuracy.dataset import DataSet
 from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.accuracy.record import Accuracy
-from runtime.measure.accuracy.run import Ask, Listener, run
+from runtime.measure.accuracy.run import Accuracy, Ask, Listener, run
 from runtime.transcriber import Transcriber
 
 
@@ -35,4 +35,4 @@ def measured(
     """A run in this process, and what was heard in it."""
     heard: list[Outcome] = []
     listener = Listener(says=says, heard=heard.append)
-    return run(Ask(data, data.items), nullcontext(ears.of(transcriber)), directory, listener), heard
+    return run(Ask(data, data.items), nullcontext(backends.of(transcriber)), directory, listener), heard

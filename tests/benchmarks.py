@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from env.settings import Settings
-from runtime.measure.bench.planning import QUICK
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.bench.run import Listener, run
-from runtime.measure.figures import Figure, figure
+from runtime.measure.bench.run import QUICK, Listener, run
+from runtime.measure.statistics import Figure, figure
 
 SMALL = replace(QUICK, parts=("loading", "latency", "throughput", "memory"), runs=4, batches=(1, 2), lengths=(2.0,))
 

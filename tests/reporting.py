@@ -6,18 +6,17 @@ from pathlib import Path
 from env.settings import Settings
 from runtime.demo import Clip
 from runtime.measure import records
-from runtime.measure.accuracy import DataSet, Item, ears
+from runtime.measure.accuracy import backends
+from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.run import Ask, Listener
 from runtime.measure.accuracy.run import run as score
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.records import Clock
+from runtime.measure.records import Clock, here
 from runtime.measure.report import run
 from runtime.measure.report.record import Report
-from runtime.measure.smoke.cases import Cases
-from runtime.measure.smoke.hearing import Model
+from runtime.measure.smoke.backends import Model
+from runtime.measure.smoke.run import Cases, steps
 from runtime.measure.smoke.run import run as smoke
-from runtime.measure.smoke.run import steps
-from runtime.measure.where import here
 from runtime.transcriber import Transcriber
 
 
@@ -29,7 +28,7 @@ def keep(out: Path, bench: Benchmark, transcriber: Transcriber, clips: list[Clip
     records.write(out / "bench" / "bench.json", bench)
     items = tuple(Item(clip.path.name, clip.path, clip.text, clip.language) for clip in clips if not clip.context)
     ask = Ask(DataSet("bundled clips", "manifest", "0" * 64, items), items)
-    record = score(ask, nullcontext(ears.of(transcriber)), out / "accuracy" / "clips", Listener())
+    record = score(ask, nullcontext(backends.of(transcriber)), out / "accuracy" / "clips", Listener())
     records.write(out / "accuracy" / "accuracy.json", record)
 
 

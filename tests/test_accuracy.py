@@ -21,10 +21,11 @@ from serving import served
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE, Audio, Limits
 from runtime.demo import Clip
-from runtime.measure.accuracy import DataSet, Item, ears, heldout
-from runtime.measure.accuracy.ahead import SECONDS, ahead
+from runtime.measure.accuracy import backends, published
+from runtime.measure.accuracy.backends import SECONDS, ahead
+from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.accuracy.reading import read
+from runtime.measure.accuracy.layouts import read
 from runtime.measure.accuracy.run import Ask, Listener, picked, run
 from runtime.tasks.accuracy import accuracy
 from runtime.transcriber import Source, Transcriber
@@ -39,7 +40,7 @@ def manifest(clips: list[Clip], tmp_path: Path) -> Callable[..., Path]:
 
 def test_it_gives_the_numbers_of_the_models_card(transcriber: Transcriber, tmp_path: Path) -> None:
     """What its maker's arithmetic makes of the same texts."""
-    whole = heldout.data_set()
+    whole = published.data_set()
     data = replace(whole, items=picked(whole.items, 24))
     record, heard = measured(data, transcriber, tmp_path)
     texts = {outcome.name: outcome.text for outcome in heard}
@@ -101,7 +102,7 @@ def test_a_server_hears_the_same(manifest: Callable[..., Path], transcriber: Tra
     data = read(manifest('{"audio": "cut.wav", "text": "one", "language": "en"}'))
     here, _ = measured(data, transcriber, tmp_path / "here")
     with served(transcriber) as server:
-        opened = ears.over_http(server.url, transcriber.settings)
+        opened = backends.over_http(server.url, transcriber.settings)
         there = run(Ask(data, data.items), opened, tmp_path / "there", Listener())
     assert there.score == here.score
     assert there.head.where.url == server.url
@@ -155,7 +156,7 @@ def test_languages_can_be_given(speech: list[Clip], transcriber: Transcriber, tm
     items = tuple(Item(clip.path.name, clip.path, clip.text, "Chinese") for clip in speech)
     data = DataSet("said to be Chinese", "manifest", "", items)
     heard: list[Outcome] = []
-    opened = nullcontext(ears.of(transcriber))
+    opened = nullcontext(backends.of(transcriber))
     record = run(Ask(data, items, forced=True), opened, tmp_path, Listener(heard=heard.append))
     assert {outcome.language for outcome in heard} == {"Chinese"}
     assert record.score.identified is None
@@ -164,7 +165,7 @@ def test_languages_can_be_given(speech: list[Clip], transcriber: Transcriber, tm
 def test_the_exit_code_says_what_is_not_good(
     manifest: Callable[..., Path], transcriber: Transcriber, tmp_path: Path, settings: Settings
 ) -> None:
-    from runtime.measure.accuracy.results import judge, write
+    from runtime.measure.accuracy.page import judge, write
 
     data = read(manifest('{"audio": "0-noise.wav", "text": "twice"}'))
     record, _ = measured(data, transcriber, tmp_path / "out")

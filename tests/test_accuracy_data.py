@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from env.errors import KitError, UsageError
 from runtime.audio import Limits, load
 from runtime.demo import CLIPS
-from runtime.measure.accuracy import DataSet
-from runtime.measure.accuracy.reading import read
+from runtime.measure.accuracy.dataset import DataSet
+from runtime.measure.accuracy.layouts import read
 
 Write = Callable[..., Path]
 SAID = {"english-2.wav": "bread chicken", "chinese-2.wav": "飞机商店"}

@@ -10,8 +10,8 @@ import soundfile
 from env.errors import KitError, UsageError
 from runtime.audio import Limits, load
 from runtime.demo import CLIPS
-from runtime.measure.accuracy import DataSet
-from runtime.measure.accuracy.reading import read
+from runtime.measure.accuracy.dataset import DataSet
+from runtime.measure.accuracy.layouts import read
 
 SPLITS = ("test-clean", "test-other")
 

@@ -14,14 +14,14 @@ from selenium.webdriver.common.keys import Keys as Key
 from env.settings import Settings
 from runtime.audio import Limits
 from runtime.demo import Clip
-from runtime.measure.accuracy import DataSet, Item, run
+from runtime.measure.accuracy import run
+from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.page import AROUND, LONGEST, page, pairs
-from runtime.measure.accuracy.record import Accuracy
-from runtime.measure.accuracy.run import Ask, Ears, Listener
-from runtime.measure.quantities import Language
-from runtime.measure.scoring import count
-from runtime.measure.where import here
+from runtime.measure.accuracy.run import Accuracy, Ask, Ears, Listener
+from runtime.measure.error_rate import count
+from runtime.measure.metrics import Language
+from runtime.measure.records import here
 from runtime.model.device import Device
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" & 'more'"

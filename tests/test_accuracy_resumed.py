@@ -20,11 +20,10 @@ from serving import PATIENCE, decoded, held, served
 from env.errors import KitError
 from runtime.demo import Clip
 from runtime.measure import records
-from runtime.measure.accuracy import ears, journal
+from runtime.measure.accuracy import backends, journal
 from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.accuracy.reading import read
-from runtime.measure.accuracy.record import ACCURACY, Accuracy
-from runtime.measure.accuracy.run import Ask, Listener, run
+from runtime.measure.accuracy.layouts import read
+from runtime.measure.accuracy.run import ACCURACY, Accuracy, Ask, Listener, run
 from runtime.tasks.accuracy import accuracy
 from runtime.transcriber import Transcriber
 
@@ -105,13 +104,13 @@ def test_a_server_that_dies_midway_loses_nothing(
             if outcome.text == "one":
                 dead.set()
 
-        opened = ears.over_http(server.url, transcriber.settings)
+        opened = backends.over_http(server.url, transcriber.settings)
         record = run(Ask(data, data.items), opened, tmp_path / "out", Listener(heard=note))
         dying.join()
     assert record.head.ended.startswith(f"stopped ({server.url}: answered 503")
     assert 0 < record.done == len(heard) < len(data.items)
     with served(transcriber) as server:
-        opened = ears.over_http(server.url, transcriber.settings)
+        opened = backends.over_http(server.url, transcriber.settings)
         again = run(Ask(data, data.items), opened, tmp_path / "out", Listener())
     assert (again.kept, again.done) == (record.done, len(data.items))
     assert again.head.complete

@@ -4,7 +4,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from runtime.measure.accuracy import DataSet, Item
+from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.published import published
 from runtime.measure.accuracy.run import picked

@@ -21,13 +21,10 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.measure import records
-from runtime.measure.bench import Plan
-from runtime.measure.bench.command import Failure, carry_out
-from runtime.measure.bench.planning import FULL, QUICK, Order, order, plan
-from runtime.measure.bench.present import markdown
-from runtime.measure.bench.record import Benchmark, read
-from runtime.measure.bench.run import TABLE, Listener, run
-from runtime.measure.quantities import PARTS
+from runtime.measure.bench.record import Benchmark, Plan, read
+from runtime.measure.bench.run import FULL, QUICK, TABLE, Failure, Listener, Order, carry_out, order, plan, run
+from runtime.measure.bench.tables import markdown
+from runtime.measure.metrics import PARTS
 
 LATENCY = replace(SMALL, parts=("latency",), runs=6)
 

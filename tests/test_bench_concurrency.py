@@ -17,11 +17,11 @@ from serving import PATIENCE, SERVE, HeldEngine, Served, decoded, held, lines, s
 from tree import bare_environment
 
 from runtime.engines import Decoded
-from runtime.measure.bench import Absent, Bench, Found, Plan
-from runtime.measure.bench.concurrency import around, arrivals, arriving, closed
-from runtime.measure.clients import clients
-from runtime.measure.figures import Figure
-from runtime.measure.speech import recordings
+from runtime.measure.bench.record import Absent, Bench, Found, Plan
+from runtime.measure.bench.serving import around, arrivals, arriving, closed
+from runtime.measure.load_generator import clients
+from runtime.measure.statistics import Figure
+from runtime.measure.synthetic_audio import recordings
 from runtime.server.errors import FullError
 from runtime.transcriber import Transcriber
 

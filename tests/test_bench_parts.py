@@ -15,10 +15,11 @@ from env.errors import KitError
 from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import CHECKPOINT, Clip
-from runtime.measure.bench import Absent, Bench, Found, Plan, latency, long_audio, memory, stages, throughput
-from runtime.measure.bench.clip import chosen
-from runtime.measure.bench.loading import opened
-from runtime.measure.figures import Figure
+from runtime.measure.bench import in_process, resources
+from runtime.measure.bench.in_process import chosen
+from runtime.measure.bench.record import Absent, Bench, Found, Plan
+from runtime.measure.bench.resources import opened
+from runtime.measure.statistics import Figure
 from runtime.model import device
 from runtime.transcriber import Transcriber
 
@@ -83,17 +84,17 @@ def test_latency_is_that_of_the_clip_and_its_stages_are_the_engines(
 ) -> None:
     told: list[str] = []
     path = speech[0].path
-    found = list(latency.measure(Bench(transcriber, replace(PLAN, clip=path), told.append)))
+    found = list(in_process.measure_latency(Bench(transcriber, replace(PLAN, clip=path), told.append)))
     measured = figures(found)
     assert not absences(found)
     assert {(len(one.samples), one.spread.count, one.warmups) for one in measured.values()} == {(3, 3, 1)}
-    names = ("total", "rtf", "first-token", "rest", "split", "token", "count", *stages.STAGES)
+    names = ("total", "rtf", "first-token", "rest", "split", "token", "count", *in_process.STAGES)
     assert {f"latency/{name}" for name in names} == set(measured)
     transcript = transcriber.transcribe(path)
     assert measured["latency/count"].samples == (transcript.tokens,) * 3
     total, rtf = measured["latency/total"].samples, measured["latency/rtf"].samples
     assert rtf == pytest.approx([seconds / transcript.seconds for seconds in total])
-    rows = zip(*(measured[f"latency/{name}"].samples for name in stages.STAGES), strict=True)
+    rows = zip(*(measured[f"latency/{name}"].samples for name in in_process.STAGES), strict=True)
     assert measured["latency/split"].samples == pytest.approx([sum(one) for one in rows])
     # As many steps as tokens: the first token is the prefill's, and the one that ends the text takes one, too.
     per_token = [seconds / transcript.tokens for seconds in measured["latency/tokens"].samples]
@@ -103,13 +104,13 @@ def test_latency_is_that_of_the_clip_and_its_stages_are_the_engines(
 
 def test_the_split_hears_what_the_whole_hears(transcriber: Transcriber, speech: list[Clip]) -> None:
     for clip in speech:
-        transcript, parted = transcriber.transcribe(clip.path), stages.split(transcriber, clip.path.read_bytes())
+        transcript, parted = transcriber.transcribe(clip.path), in_process.split(transcriber, clip.path.read_bytes())
         assert (parted.text, parted.count, parted.steps) == (transcript.text, transcript.tokens, transcript.tokens)
 
 
 def test_an_answer_that_is_cut_off_is_said(transcriber: Transcriber, speech: list[Clip]) -> None:
     bench = Bench(with_settings(transcriber, max_new_tokens=3), replace(PLAN, clip=speech[0].path))
-    found = [one for part in (latency, throughput, long_audio) for one in part.measure(bench)]
+    found = [one for part in (in_process, in_process, resources) for one in part.measure(bench)]
     assert tuple(absences(found)) == ("latency/whole-text", "throughput/whole-text", "long/whole-text")
     assert all("ASR_MAX_NEW_TOKENS=3" in one.reason for one in absences(found).values())
     assert set(figures(found)["latency/count"].samples) == {3}
@@ -119,23 +120,23 @@ def test_an_answer_that_is_cut_off_is_said(transcriber: Transcriber, speech: lis
 def test_a_clip_of_silence_is_refused(transcriber: Transcriber, tmp_path: Path) -> None:
     silence = file_of(tmp_path / "silence.wav", np.zeros(SAMPLE_RATE, dtype=np.float32))
     bench = Bench(transcriber, replace(PLAN, clip=silence))
-    for part in (latency, throughput, memory):
+    for part in (in_process, in_process, resources):
         with pytest.raises(KitError, match=r"silence\.wav: is silent.*--clip"):
             list(part.measure(bench))
 
 
 def test_a_clip_of_several_segments_has_no_split(transcriber: Transcriber, speech: list[Clip]) -> None:
     bench = Bench(with_settings(transcriber, segment_seconds=1.5), replace(PLAN, clip=speech[0].path))
-    found = list(latency.measure(bench))
+    found = list(in_process.measure_latency(bench))
     assert set(figures(found)) == {"latency/total", "latency/rtf"}
     assert "segments" in absences(found)["latency/split"].reason
     with pytest.raises(KitError, match="ASR_SEGMENT_SECONDS"):
-        list(throughput.measure(bench))
+        list(in_process.measure_throughput(bench))
 
 
 def test_throughput_of_batches_beyond_the_setting(transcriber: Transcriber, speech: list[Clip]) -> None:
     bench = Bench(with_settings(transcriber, max_batch=1), replace(PLAN, clip=speech[1].path))
-    found = list(throughput.measure(bench))
+    found = list(in_process.measure_throughput(bench))
     measured = figures(found)
     assert not absences(found)
     seconds = transcriber.transcribe(speech[1].path).seconds
@@ -150,13 +151,13 @@ def test_throughput_of_batches_beyond_the_setting(transcriber: Transcriber, spee
 
 
 def test_without_batch_1_there_is_no_efficiency(transcriber: Transcriber) -> None:
-    found = list(throughput.measure(Bench(transcriber, replace(PLAN, batches=(2,), runs=1, warmups=0))))
+    found = list(in_process.measure_throughput(Bench(transcriber, replace(PLAN, batches=(2,), runs=1, warmups=0))))
     assert set(figures(found)) == {"throughput/seconds@2", "throughput/speed@2"}
     assert "batch 1" in absences(found)["throughput/efficiency"].reason
 
 
 def test_memory_of_the_process(transcriber: Transcriber) -> None:
-    found = list(memory.measure(Bench(transcriber, PLAN)))
+    found = list(resources.measure_memory(Bench(transcriber, PLAN)))
     measured = figures(found)
     assert not absences(found)
     places = [("batch-memory", 1), ("batch-memory", 2), ("length-memory", 2), ("length-memory", 4)]
@@ -170,7 +171,7 @@ def test_a_kernel_that_keeps_the_peak(
 ) -> None:
     (tmp_path / "clear_refs").mkdir()  # which cannot be written
     monkeypatch.setattr(device, "PROCESS", tmp_path)
-    found = list(memory.measure(Bench(transcriber, replace(PLAN, batches=(1,), lengths=()))))
+    found = list(resources.measure_memory(Bench(transcriber, replace(PLAN, batches=(1,), lengths=()))))
     assert not figures(found)
     assert set(absences(found)) == {"batch-memory/device@1", "batch-memory/host@1"}
     assert "/proc/self/clear_refs" in absences(found)["batch-memory/host@1"].reason
@@ -179,7 +180,7 @@ def test_a_kernel_that_keeps_the_peak(
 def test_long_audio(transcriber: Transcriber) -> None:
     told: list[str] = []
     limited = with_settings(transcriber, max_audio_seconds=10.0, segment_seconds=4.0)
-    found = list(long_audio.measure(Bench(limited, replace(PLAN, minutes=(0.1, 1)), told.append)))
+    found = list(resources.measure_long_audio(Bench(limited, replace(PLAN, minutes=(0.1, 1)), told.append)))
     measured = figures(found)
     assert set(measured) == {"long/seconds@0.1", "long/rtf@0.1", "long/speed@0.1"}
     taken = measured["long/seconds@0.1"].samples

@@ -10,12 +10,10 @@ from benchmarks import times_as
 from PIL import Image
 
 from env.errors import KitError
-from runtime.measure.bench import Absent
-from runtime.measure.bench.panels import PLOTS, Which
-from runtime.measure.bench.plots import ON, figure_svg, write
-from runtime.measure.bench.present import cautions, grids, markdown
-from runtime.measure.bench.record import Benchmark, read
-from runtime.measure.figures import figure
+from runtime.measure.bench.plots import ON, PLOTS, Which, figure_svg, write
+from runtime.measure.bench.record import Absent, Benchmark, read
+from runtime.measure.bench.tables import cautions, grids, markdown
+from runtime.measure.statistics import figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,10 +8,10 @@ import pytest
 
 from runtime.measure.bench.record import Benchmark, read
 from runtime.measure.bench.sizing import GOALS, grids, markdown
-from runtime.measure.figures import Figure, figure
-from runtime.measure.report.content import document
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import markdown as page
+from runtime.measure.report.sections import document
+from runtime.measure.statistics import Figure, figure
 
 GIB = 2**30
 

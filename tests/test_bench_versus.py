@@ -10,10 +10,11 @@ from conftest import PROJECT
 
 from env.errors import KitError
 from env.sources import load_settings
-from runtime.measure.bench import Absent, Bench, Found, Plan, child, host_cost, qwen, versus
-from runtime.measure.bench.arms import FIRST_VALIDATION, KIT, QWEN_ASR
-from runtime.measure.bench.child import Child, environment, order, started, without_kit
-from runtime.measure.figures import Figure
+from runtime.measure.bench import baselines, comparison, worker
+from runtime.measure.bench.baselines import FIRST_VALIDATION, KIT, QWEN_ASR
+from runtime.measure.bench.record import Absent, Bench, Found, Plan
+from runtime.measure.bench.worker import Child, environment, order, started, without_kit
+from runtime.measure.statistics import Figure
 from runtime.transcriber import Transcriber
 
 SHORT = 13.0  # seconds, in place of five minutes: the kit makes two segments of it
@@ -29,7 +30,7 @@ def children() -> list[int]:
             command = (status.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == os.getpid() and child.PROGRAM.encode() in command:
+        if parent == os.getpid() and worker.PROGRAM.encode() in command:
             found.append(int(status.parent.name))
     return found
 
@@ -50,8 +51,8 @@ def told() -> list[str]:
 def found(transcriber: Transcriber, told: list[str]) -> Iterator[list[Found]]:
     """A whole run with few rounds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versus, "LONG", SHORT)
-        yield list(versus.measure(Bench(transcriber, Plan(("engines",), runs=4, warmups=1), told.append)))
+        patch.setattr(comparison, "LONG", SHORT)
+        yield list(comparison.measure_versus(Bench(transcriber, Plan(("engines",), runs=4, warmups=1), told.append)))
 
 
 def test_each_round_has_a_ratio(found: list[Found], told: list[str]) -> None:
@@ -73,7 +74,7 @@ def test_both_decode_the_same_tokens(found: list[Found]) -> None:
 
 def test_the_first_validation_is_measured_where_it_can_read_files(found: list[Found]) -> None:
     absent = [one for one in found if isinstance(one, Absent)]
-    if qwen.reads_files():
+    if baselines.reads_files():
         assert not absent
         for case in CASES:
             assert of(found, f"{case}/{FIRST_VALIDATION}").spread.count
@@ -94,9 +95,9 @@ def test_where_memory_is_short_or_librosa_absent_nothing_is_loaded(
 ) -> None:
     memory = tmp_path / "meminfo"
     memory.write_text("MemTotal: 9 kB\nMemAvailable: 2 kB\n", encoding="ascii")
-    monkeypatch.setattr(child, "MEMORY", memory)
-    monkeypatch.setattr(qwen, "REFERENCE", tmp_path)
-    absent = list(versus.measure(Bench(transcriber, Plan(("engines",)))))
+    monkeypatch.setattr(worker, "MEMORY", memory)
+    monkeypatch.setattr(baselines, "REFERENCE", tmp_path)
+    absent = list(comparison.measure_versus(Bench(transcriber, Plan(("engines",)))))
     reasons = {one.what: f"{one.reason} {one.advice}" for one in absent if isinstance(one, Absent)}
     assert "the host has 0.0 GiB available" in reasons[f"engines@{QWEN_ASR}"]
     assert "make .reference/installed" in reasons[f"engines@{FIRST_VALIDATION}"]
@@ -116,10 +117,10 @@ def lone(transcriber: Transcriber) -> Iterator[Child]:
 
 
 def test_costs_of_texts_that_end_early_are_not_told(lone: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_cost, "TOKENS", 12)
-    monkeypatch.setattr(host_cost, "SHORTEST", 0.6)
+    monkeypatch.setattr(comparison, "TOKENS", 12)
+    monkeypatch.setattr(comparison, "SHORTEST", 0.6)
     with pytest.raises(KitError, match="utterances of fewer than 12 tokens"):
-        list(host_cost.count(lone, 1, "host/"))
+        list(comparison.count(lone, 1, "host/"))
 
 
 def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Transcriber, lone: Child) -> None:
@@ -128,7 +129,7 @@ def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Trans
         os.kill(one, signal.SIGKILL)
 
     bench = Bench(transcriber, Plan(("engines",), runs=3, warmups=0), after("engines: alone, round 2 of 3", kill))
-    found = list(versus.compare(bench, next(versus.cases(bench)), {QWEN_ASR: lone}))
+    found = list(comparison.compare(bench, next(comparison.cases(bench)), {QWEN_ASR: lone}))
     (absent,) = [one for one in found if isinstance(one, Absent)]
     assert absent.what == f"engines@alone/{QWEN_ASR}"
     assert "SIGKILL" in absent.reason
@@ -147,10 +148,10 @@ def test_an_interrupted_run_leaves_no_child(transcriber: Transcriber, monkeypatc
         assert children()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(child.Child, "answer", interrupt)
+    monkeypatch.setattr(worker.Child, "answer", interrupt)
     before = children()
     with pytest.raises(KeyboardInterrupt):
-        list(versus.measure(Bench(transcriber, Plan(("engines",)))))
+        list(comparison.measure_versus(Bench(transcriber, Plan(("engines",)))))
     assert children() == before
 
 

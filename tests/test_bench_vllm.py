@@ -13,21 +13,19 @@ from vllm_server import StandIn, vllm_server
 
 from env.sources import load_settings
 from runtime.demo import Clip
-from runtime.measure import load, soak, speech, where
-from runtime.measure.bench import Absent, Bench, Found, Plan, both, child
-from runtime.measure.bench.loading import opened
-from runtime.measure.bench.present import grids
-from runtime.measure.bench.record import Benchmark
+from runtime.measure import load_generator, records, soak, synthetic_audio
+from runtime.measure.bench import engines, worker
+from runtime.measure.bench.record import Absent, Bench, Benchmark, Found, Plan
+from runtime.measure.bench.resources import opened
 from runtime.measure.bench.run import TABLE, Listener, run
-from runtime.measure.figures import Figure
-from runtime.measure.loopback import serving
-from runtime.measure.present import ran_on
-from runtime.measure.records import Clock
-from runtime.measure.smoke.cases import Cases
-from runtime.measure.smoke.hearing import Model
+from runtime.measure.bench.tables import grids
+from runtime.measure.load_generator import serving
+from runtime.measure.records import Clock, Where
+from runtime.measure.smoke.backends import Model
+from runtime.measure.smoke.record import ran_on
+from runtime.measure.smoke.run import Cases, steps
 from runtime.measure.smoke.run import run as smoke
-from runtime.measure.smoke.run import steps
-from runtime.measure.where import Where
+from runtime.measure.statistics import Figure
 from runtime.model import device
 from runtime.transcriber import Transcriber, open_transcriber
 
@@ -104,13 +102,13 @@ def test_the_record_says_which_engine_and_that_its_silicon_is_not_known(record: 
 
 
 def test_smoke_load_and_soak(remote: Transcriber, clips: list[Clip], speech_file: bytes) -> None:
-    model = Model(remote, where.of(remote))
+    model = Model(remote, records.of(remote))
     cases = Cases(tuple(clips), (), tuple(clips))
     found = smoke(steps(model, cases), model, Clock(), on_outcome=lambda _: None)
     assert found.passed, list(found.failed)
     assert found.head.where.engine == "vllm"
     with serving(remote) as running:
-        (one,) = load.run(remote, running, speech.recordings([1.0, 2.0]), clients=2, rounds=1)
+        (one,) = load_generator.run(remote, running, synthetic_audio.recordings([1.0, 2.0]), clients=2, rounds=1)
         soaked = soak.soak(f"http://127.0.0.1:{running.port}", [speech_file], seconds=0.2, clients=2)
     assert one.together.throughput > 0
     assert soaked.asked
@@ -139,14 +137,14 @@ def compared(transcriber: Transcriber, server: StandIn, told: list[str]) -> list
     """Both engines side by side."""
     bench = Bench(changed(transcriber, vllm_url=server.url), PLAN, told.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(both, "LEVELS", (LEVEL,))
-        return list(both.measure(bench))
+        patch.setattr(engines, "LEVELS", (LEVEL,))
+        return list(engines.measure_engines(bench))
 
 
 def test_both_are_measured_by_turns(compared: list[Found], told: list[str]) -> None:
     assert absences(compared) == {}
     found = figures(compared)
-    for engine in both.ENGINES:
+    for engine in engines.ENGINES:
         for name in OF_BOTH:
             assert found[f"vllm/alone/{engine}-{name}"].warmups == PLAN.warmups
             assert found[f"vllm/load/{engine}-{name}@{LEVEL}"].warmups == LEVEL
@@ -160,10 +158,10 @@ def test_both_are_measured_by_turns(compared: list[Found], told: list[str]) -> N
 
 def test_ratios_are_of_a_round(compared: list[Found]) -> None:
     found = figures(compared)
-    ours, theirs = (found[f"vllm/alone/{engine}-latency"].samples for engine in both.ENGINES)
+    ours, theirs = (found[f"vllm/alone/{engine}-latency"].samples for engine in engines.ENGINES)
     expected = [other / one for one, other in zip(ours, theirs, strict=True)]
     assert found["vllm/alone/latency-ratio"].samples == pytest.approx(expected)
-    ours, theirs = (found[f"vllm/load/{engine}-throughput@{LEVEL}"].samples for engine in both.ENGINES)
+    ours, theirs = (found[f"vllm/load/{engine}-throughput@{LEVEL}"].samples for engine in engines.ENGINES)
     assert found[f"vllm/load/throughput-ratio@{LEVEL}"].samples == pytest.approx((theirs[0] / ours[0],))
 
 
@@ -187,20 +185,20 @@ def test_the_record_says_what_stood_side_by_side(
 
 
 def test_a_vllm_that_is_started_leaves_memory_to_the_other_engine(transcriber: Transcriber) -> None:
-    asked = both.changes(changed(transcriber, vllm_memory_share=0.9))
+    asked = engines.changes(changed(transcriber, vllm_memory_share=0.9))
     assert asked["transformers"] == {"engine": "transformers", "max_batch": 8}
-    one = {"vllm_replicas": 1, "vllm_memory_share": both.SHARE, "vllm_eager": True}
+    one = {"vllm_replicas": 1, "vllm_memory_share": engines.SHARE, "vllm_eager": True}
     assert asked["vllm"] == {"engine": "vllm", "vllm_max_seqs": 64, **one}
-    assert both.changes(changed(transcriber, vllm_memory_share=0.3))["vllm"]["vllm_memory_share"] == 0.3
+    assert engines.changes(changed(transcriber, vllm_memory_share=0.3))["vllm"]["vllm_memory_share"] == 0.3
 
 
 def test_servers_that_run_for_this_process_are_not_started_anew(remote: Transcriber, server: StandIn) -> None:
     started = changed(remote, vllm_url=None)
-    assert both.changes(started)["vllm"] == {"engine": "vllm", "vllm_max_seqs": 64, "vllm_url": server.url}
+    assert engines.changes(started)["vllm"] == {"engine": "vllm", "vllm_max_seqs": 64, "vllm_url": server.url}
 
 
 def test_without_a_vllm_there_is_nothing_to_compare(transcriber: Transcriber) -> None:
-    (absent,) = both.measure(Bench(transcriber, PLAN))
+    (absent,) = engines.measure_engines(Bench(transcriber, PLAN))
     assert isinstance(absent, Absent)
     assert absent.what == "vllm"
     assert "ASR_VLLM_PYTHON" in absent.advice
@@ -212,15 +210,15 @@ def test_where_memory_is_short_nothing_is_started(
 ) -> None:
     memory = tmp_path / "meminfo"
     memory.write_text("MemTotal: 9 kB\nMemAvailable: 2 kB\n", encoding="ascii")
-    monkeypatch.setattr(child, "MEMORY", memory)
-    (absent,) = both.measure(Bench(changed(transcriber, vllm_python=Path("/python")), PLAN))
+    monkeypatch.setattr(worker, "MEMORY", memory)
+    (absent,) = engines.measure_engines(Bench(changed(transcriber, vllm_python=Path("/python")), PLAN))
     assert isinstance(absent, Absent)
     assert "for the model 2 times more" in absent.reason
 
 
 def test_a_vllm_that_cannot_be_used_says_why(others: set[BaseProcess], transcriber: Transcriber) -> None:
     with vllm_server(transcriber, version="0.17.1") as old:
-        (absent,) = both.measure(Bench(changed(transcriber, vllm_url=old.url), PLAN))
+        (absent,) = engines.measure_engines(Bench(changed(transcriber, vllm_url=old.url), PLAN))
     assert isinstance(absent, Absent)
     assert absent.what == "vllm@vllm"
     assert "0.17.1" in absent.reason

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.measure.bench.record import read
-from runtime.measure.comparing import Difference, apart, compare, interval
-from runtime.measure.figures import Figure, Spread, figure
+from runtime.measure.statistics import Difference, Figure, Spread, apart, compare, figure, interval
 
 
 def one(quantity: str, before: Sequence[float], after: Sequence[float]) -> Difference:

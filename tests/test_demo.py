@@ -26,8 +26,8 @@ from runtime.demo_recipe.synthesis import (
     words_of,
 )
 from runtime.demo_recipe.train import utterance
-from runtime.measure.accuracy import heldout
-from runtime.measure.accuracy.reading import read
+from runtime.measure.accuracy import published
+from runtime.measure.accuracy.layouts import read
 from runtime.model.checkpoint import SINGLE
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
@@ -92,7 +92,7 @@ def test_checkpoint_and_clips_stay_small(clips: list[Clip]) -> None:
 
 
 def test_the_held_out_set_is_small_and_whole() -> None:
-    data = heldout.data_set()
+    data = published.data_set()
     folder = HELD_OUT_SET.parent
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
     assert {Path(str(item.source)) for item in data.items} == set(folder.glob("*.opus"))

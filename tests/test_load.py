@@ -12,9 +12,9 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.measure import load, waiting
-from runtime.measure.loopback import Client, Serving, serving
-from runtime.measure.speech import PAUSE, joined, lengths, recordings
+from runtime.measure import load_generator, queue_memory
+from runtime.measure.load_generator import Client, Serving, serving
+from runtime.measure.synthetic_audio import PAUSE, joined, lengths, recordings
 from runtime.tasks import measure
 from runtime.transcriber import Request, Transcriber
 
@@ -52,7 +52,7 @@ def test_speech_is_the_clips_with_pauses_again_and_again(transcriber: Transcribe
 
 def test_every_round_transcribes_all_clips_both_ways(transcriber: Transcriber, serves: Serving) -> None:
     sounds = recordings([1, 3, 11])
-    rounds = list(load.run(transcriber, serves, sounds, clients=2, rounds=2))
+    rounds = list(load_generator.run(transcriber, serves, sounds, clients=2, rounds=2))
     assert [(done.alone.clients, done.together.clients) for done in rounds] == [(1, 2), (1, 2)]
     for done in rounds:
         for one in (done.alone, done.together):
@@ -64,7 +64,7 @@ def test_every_round_transcribes_all_clips_both_ways(transcriber: Transcriber, s
 
 
 def test_percentiles_are_of_the_latencies() -> None:
-    one = load.Pass(2, 40.0, 4.0, tuple(k / 100 for k in range(101)))
+    one = load_generator.Pass(2, 40.0, 4.0, tuple(k / 100 for k in range(101)))
     assert one.throughput == 10
     assert one.percentile(50) == pytest.approx(0.5)
     assert one.percentile(95) == pytest.approx(0.95)
@@ -72,7 +72,7 @@ def test_percentiles_are_of_the_latencies() -> None:
 
 def test_what_http_adds_is_the_difference_of_the_medians(transcriber: Transcriber, serves: Serving) -> None:
     (sound,) = recordings([1])
-    found = load.overhead(transcriber, serves, sound, times=3)
+    found = load_generator.overhead(transcriber, serves, sound, times=3)
     assert found.direct > 0 < found.http
     assert found.added == found.http - found.direct
 
@@ -90,7 +90,7 @@ def test_the_client_hears_the_text_and_the_reason_why_there_is_none(serves: Serv
 
 def test_requests_wait_together_in_a_process_of_their_own(settings: Settings, speech: list[Clip]) -> None:
     few = settings.model_copy(update={"max_waiting": 3, "max_batch": 1})
-    held = waiting.measure(few, [clip.path.read_bytes() for clip in speech], requests=20)
+    held = queue_memory.measure(few, [clip.path.read_bytes() for clip in speech], requests=20)
     assert held.requests == 20
     assert 0 < held.before < held.held + 2**20  # twenty short clips may find room in what is free already
     assert held.added == held.held - held.before

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.languages import LANGUAGES
-from runtime.measure.normalising import normalise
-from runtime.measure.scoring import Counts, Step, count, error_rate
+from runtime.measure.error_rate import Counts, Step, count, error_rate, normalise
 
 OFFICIAL = (
     "Mm. Oh, yeah, yeah. He wasn't even that big when I started listening to him, but and his solo music didn't do "

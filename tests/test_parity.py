@@ -1,6 +1,6 @@
 """The kit decodes the very tokens that qwen-asr's own `Qwen3ASRModel.transcribe` decodes.
 
-qwen-asr itself runs in a process of its own, see runtime/measure/bench/qwen.py.
+qwen-asr itself runs in a process of its own, see runtime/measure/bench/baselines.py.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from runtime.demo import Clip
 from runtime.engines import Utterance
 from runtime.engines.decode import encode
 from runtime.engines.transformers import TransformersEngine
-from runtime.measure.bench.qwen import Recognizer
+from runtime.measure.bench.baselines import Recognizer
 from runtime.model.prompt import Prompter
 from runtime.transcriber import Transcriber
 from runtime.transcript import read

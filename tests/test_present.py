@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from rich.text import Text
 
-from runtime.measure import present as measured
-from runtime.measure.bench import present as bench
+from runtime.measure.bench import tables as bench
+from runtime.measure.smoke import record as measured
 from runtime.measure.smoke.record import Check, Verdict
 from runtime.ops.doctor import checks as doctor
 from runtime.ops.doctor.findings import Finding

@@ -15,9 +15,9 @@ from env.errors import KitError, UsageError
 from env.sources import load_settings
 from runtime.audio import Audio
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.measure import random_weights, where
+from runtime.measure import random_weights, records
 from runtime.measure.random_weights import MARK, draw, write
-from runtime.measure.speech import joined
+from runtime.measure.synthetic_audio import joined
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model import load
 from runtime.model.device import Device
@@ -52,8 +52,8 @@ def test_it_loads_and_decodes_to_the_limit(tmp_path: Path) -> None:
     with open_transcriber(settings) as transcriber:
         transcript = transcriber.transcribe(Audio(joined(2.0), "speech"))
         assert transcript.tokens == 5
-        assert where.here(settings, transcriber.device).model == f"{folder} (random weights)"
-    assert where.here(load_settings({}), Device("cpu")).model == "demo"
+        assert records.here(settings, transcriber.device).model == f"{folder} (random weights)"
+    assert records.here(load_settings({}), Device("cpu")).model == "demo"
 
 
 def test_weights_are_as_the_classes_begin_them(tmp_path: Path) -> None:

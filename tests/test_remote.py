@@ -17,7 +17,7 @@ from serving import Served, held, served
 from env.errors import KitError, UsageError
 from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.remote import KEY, Remote, ServerError
+from runtime.measure.client import KEY, Remote, ServerError
 from runtime.transcriber import Transcriber
 
 

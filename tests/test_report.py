@@ -20,20 +20,20 @@ from env.settings import DEMO, Settings
 from runtime.demo import HELD_OUT_SET
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read
-from runtime.measure.figures import figure
-from runtime.measure.quantities import Words
+from runtime.measure.metrics import Words
+from runtime.measure.records import Where
 from runtime.measure.report import run
-from runtime.measure.report.content import document
 from runtime.measure.report.document import Document, Say
-from runtime.measure.report.evidence import Part, misfit, obtain
 from runtime.measure.report.facts import spot
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown
+from runtime.measure.report.run import Part, misfit, obtain_part
+from runtime.measure.report.sections import document
 from runtime.measure.report.sections.host import TITLES
 from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
-from runtime.measure.where import Where
+from runtime.measure.statistics import figure
 from runtime.ops.doctor.checks import CHECKS
 from runtime.transcriber import Transcriber
 
@@ -183,7 +183,7 @@ def test_the_simulated_npu_is_called_that(
     now = spot(settings)
     assert (now.where.silicon, now.fault) == ("simulated NPU", "")
     told = Words("this test", "本测试")
-    obtained = obtain(replace(part(out), why=told), now.where, fresh=False)
+    obtained = obtain_part(replace(part(out), why=told), now.where, fresh=False)
     assert obtained.record is None
     assert [note.en for note in obtained.source.notes] == [
         "the file that was there is of another run: silicon CPU, now simulated NPU",
@@ -248,7 +248,7 @@ def test_a_record_of_something_else_does_not_fit(report: Report, changed: Callab
 def test_a_failed_task_is_a_finding_not_the_end(out: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     (out / "smoke.json").unlink()
     monkeypatch.setenv("ASR_MAX_BATCH", "none")
-    obtained = obtain(part(out), report.head.where, fresh=False)
+    obtained = obtain_part(part(out), report.head.where, fresh=False)
     assert (obtained.record, obtained.stopped, obtained.source.failed) == (None, False, True)
     assert obtained.source.notes == (Words("invoke smoke ended with exit code 2", "invoke smoke 以退出码 2 结束"),)
     failing = replace(report, smoke=None, sources=(obtained.source, *report.sources[1:]))

@@ -11,7 +11,7 @@ from invoking import assert_refused, invoke
 
 from env.reference import Row
 from runtime.measure import records
-from runtime.measure.report.changes import shown
+from runtime.measure.report.compare import shown
 from runtime.measure.report.record import Report
 from runtime.tables import console
 

@@ -12,11 +12,11 @@ from browser import Page, opened
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from runtime.measure.quantities import Language
-from runtime.measure.report.content import document
+from runtime.measure.metrics import Language
 from runtime.measure.report.document import Banner, Block, Code, Document, Listing, Mark, Paragraph, Say, Section, Table
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown, pictures
+from runtime.measure.report.sections import document
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 HOSTILE = (

@@ -15,12 +15,12 @@ from env.settings import DEMO
 from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.engines import Engine, EngineError, Utterance
-from runtime.measure import present, records
-from runtime.measure.smoke.cases import Cases, cases
-from runtime.measure.smoke.hearing import Ask, Hearing, Model
+from runtime.measure import records
+from runtime.measure.records import Where, here
+from runtime.measure.smoke import record
+from runtime.measure.smoke.backends import Ask, Hearing, Model
 from runtime.measure.smoke.record import CHECKS, SMOKE, Outcome, Smoke
-from runtime.measure.smoke.run import run, steps
-from runtime.measure.where import Where, here
+from runtime.measure.smoke.run import Cases, cases, run, steps
 from runtime.transcriber import Transcriber, open_transcriber
 
 AGAIN = "the same again: invoke transcribe runtime/demo/clips/"
@@ -235,5 +235,5 @@ def test_the_record_tells_the_simulated_npu_from_a_real_one() -> None:
         found = run([first, clip], model, records.Clock(), on_outcome=lambda _: None)
     assert found.passed
     assert found.head.where.silicon == "simulated NPU"
-    assert present.ran_on(found.head.where).startswith("On the simulated NPU, no real one: npu:0 (")
+    assert record.ran_on(found.head.where).startswith("On the simulated NPU, no real one: npu:0 (")
     assert model.suspects == "invoke versions, ASR_DTYPE=float32 invoke smoke"

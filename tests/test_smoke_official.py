@@ -13,10 +13,10 @@ from test_smoke import failures, smoked
 
 from runtime.demo import CHECKPOINT, Clip
 from runtime.measure import records
-from runtime.measure.smoke.cases import official
-from runtime.measure.smoke.hearing import Model
+from runtime.measure.records import here
+from runtime.measure.smoke.backends import Model
 from runtime.measure.smoke.record import SMOKE, Smoke
-from runtime.measure.where import here
+from runtime.measure.smoke.run import official
 from runtime.tasks import model as tasks
 from runtime.transcriber import Transcriber
 from runtime.weights import catalog

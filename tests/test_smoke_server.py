@@ -19,11 +19,10 @@ from serving import Served, held, served
 
 from runtime.demo import Clip
 from runtime.measure import records
-from runtime.measure.remote import KEY
-from runtime.measure.smoke.cases import Cases
-from runtime.measure.smoke.hearing import Ask, hearing
+from runtime.measure.client import KEY
+from runtime.measure.smoke.backends import Ask, hearing
 from runtime.measure.smoke.record import SMOKE, Smoke
-from runtime.measure.smoke.run import run, steps
+from runtime.measure.smoke.run import Cases, run, steps
 from runtime.tasks import model as tasks
 from runtime.transcriber import Transcriber
 

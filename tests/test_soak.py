@@ -16,9 +16,9 @@ from serving import Served, held, served
 from env.errors import KitError
 from runtime import audio
 from runtime.audio import Limits
-from runtime.measure import present, soak
-from runtime.measure.mixture import FORMATS, KINDS, SECONDS, Server, drawn, recordings
-from runtime.measure.soak import Report, Tally
+from runtime.measure import soak
+from runtime.measure.smoke import record
+from runtime.measure.soak import FORMATS, KINDS, SECONDS, Report, Server, Tally, drawn, recordings
 from runtime.tasks import measure as tasks
 from runtime.transcriber import Transcriber
 
@@ -141,7 +141,7 @@ def test_too_little_is_not_judged() -> None:
     few = Report(HOUR, {"whole": tally([0.1] * 9, HOUR)}, [])
     assert (few.drift, few.slope, few.faults) == (None, None, [])
     assert Report(1.0, {kind: Tally() for kind in KINDS}, []).faults == ["nothing was asked"]
-    assert "too few" in " ".join(part for part in present.soaked(few) if isinstance(part, str))
+    assert "too few" in " ".join(part for part in record.soaked(few) if isinstance(part, str))
 
 
 def test_ctrl_c_ends_it_with_what_was_found(server: Served, files: list[bytes]) -> None:

@@ -17,7 +17,7 @@ from runtime.ops.variadic import Files
 from runtime.tasks.foreseeing import foreseeing
 
 if TYPE_CHECKING:
-    from runtime.measure.accuracy import DataSet
+    from runtime.measure.accuracy.dataset import DataSet
 
 ADVICE = "invoke accuracy manifest.jsonl, or the directory of a data set (invoke accuracy --help)"
 INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
@@ -69,8 +69,8 @@ def accuracy(
     lang: str = "en",
 ) -> None:
     """Transcribe a data set and compare with what is said in it; goes on where an earlier run ended."""
-    from runtime.measure.accuracy import ears, journal, present
-    from runtime.measure.accuracy.results import judge, write
+    from runtime.measure.accuracy import backends, journal, tables
+    from runtime.measure.accuracy.page import judge, write
     from runtime.measure.accuracy.run import INTERRUPTION, Ask, Listener, picked, run
     from runtime.progress import progress, waiting
     from runtime.tables import console
@@ -86,7 +86,7 @@ def accuracy(
     settings = load_settings()
     found = _read(places, settings, split=split, language=language, url=url)
     ask = Ask(found, picked(found.items, limit), forced=force, fresh=fresh)
-    opened = ears.over_http(url, settings) if url else ears.in_process(settings)
+    opened = backends.over_http(url, settings) if url else backends.in_process(settings)
     directory = journal.folder(under_project(settings.out_dir), found)
     out, bars = console(), []
     with ExitStack() as shown:
@@ -105,7 +105,7 @@ def accuracy(
             record = run(ask, opened, directory, listener)
         except KeyboardInterrupt:
             raise Exit("accuracy: interrupted before anything was transcribed", code=INTERRUPTED) from None
-    present.print_tables(record, out)
+    tables.print_tables(record, out)
     for path in write(record, ask, settings, directory, lang):  # type: ignore[arg-type]
         out.print(f"Written to {os.path.relpath(path)}", markup=False, highlight=False, soft_wrap=True)
     faults = judge(record, most)
@@ -118,7 +118,7 @@ def accuracy(
 def _read(places: list[str], settings: Settings, *, split: str, language: str, url: str) -> "DataSet":
     """The data set that is meant. Raises UsageError where none is, or where it cannot be read."""
     if places:
-        from runtime.measure.accuracy.reading import read
+        from runtime.measure.accuracy.layouts import read
 
         return read(Path(places[0]), language=language or None, split=split)
     if url or settings.model != DEMO:
@@ -126,9 +126,9 @@ def _read(places: list[str], settings: Settings, *, split: str, language: str, u
         raise UsageError("DATA", f"expected a data set to measure {what} with", ADVICE)
     if split or language:
         raise UsageError("--split" if split else "--language", "is for a data set that is given", ADVICE)
-    from runtime.measure.accuracy import heldout
+    from runtime.measure.accuracy import published
 
-    return heldout.data_set()
+    return published.data_set()
 
 
 def _share(typed: str) -> float:

@@ -53,15 +53,15 @@ def bench(
     quick: bool = False,
 ) -> None:
     """Measure latency, throughput, memory and a server under load: tables, JSON, plots, against a baseline."""
-    from runtime.measure.bench import planning
-    from runtime.measure.bench.command import carry_out
+    from runtime.measure.bench import run
+    from runtime.measure.bench.run import carry_out
 
     typed = {"parts": parts, "runs": runs, "warmups": warmups, "clip": clip, "batches": batches, "lengths": lengths}
     typed |= {"minutes": minutes, "clients": clients, "rates": rates, "requests": requests, "url": url}
     settings = load_settings()
     directory = Path(output) if output else under_project(settings.out_dir) / "bench"
-    plan = planning.plan(typed, settings, quick=quick)
-    order = planning.order(plan, directory, baseline=baseline, fail_if_slower=fail_if_slower)
+    plan = run.plan(typed, settings, quick=quick)
+    order = run.order(plan, directory, baseline=baseline, fail_if_slower=fail_if_slower)
     failure = carry_out(order, settings)
     if failure:
         raise Exit(f"bench: {failure.reason}", code=failure.code)
@@ -78,10 +78,10 @@ def bench(
 @foreseeing
 def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
     """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
-    from runtime.measure import load as measure
-    from runtime.measure import speech
-    from runtime.measure import waiting as wait
-    from runtime.measure.loopback import serving
+    from runtime.measure import load_generator as measure
+    from runtime.measure import queue_memory as wait
+    from runtime.measure import synthetic_audio
+    from runtime.measure.load_generator import serving
     from runtime.progress import progress
     from runtime.progress import waiting as spinner
     from runtime.tables import console, table
@@ -98,8 +98,8 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         together = transcriber.engine.status().most_together
         out.print(f"{settings.model}, {settings.dtype}, {settings.engine_name}, at most {together} utterances together")
-        sounds = speech.recordings(speech.lengths(clips))
-        (lone,) = speech.recordings([measure.LONE])
+        sounds = synthetic_audio.recordings(synthetic_audio.lengths(clips))
+        (lone,) = synthetic_audio.recordings([measure.LONE])
         with serving(transcriber) as server, progress("Measuring", rounds + 1, unit="rounds") as bar:
             added = measure.overhead(transcriber, server, lone, times=TIMES)
             bar.advance(1)
@@ -135,10 +135,10 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
 @foreseeing
 def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> None:
     """Ask a server for so long for all kinds of things: wrong answers, drift of latency, growth of memory."""
-    from runtime.measure import mixture
     from runtime.measure import soak as measure
-    from runtime.measure.loopback import ADDRESS, serving
-    from runtime.measure.present import soaked
+    from runtime.measure import soak as mixture
+    from runtime.measure.load_generator import ADDRESS, serving
+    from runtime.measure.smoke.record import soaked
     from runtime.progress import progress, waiting
     from runtime.tables import console
     from runtime.transcriber import open_transcriber

@@ -28,11 +28,11 @@ class TranscribeTask(VariadicTask):
 @foreseeing
 def smoke(_: Context, url: str = "") -> None:
     """Transcribe clips whose words are known, in every way there is; exit code 0 only if all is as it should be."""
-    from runtime.measure import present, records
-    from runtime.measure.smoke import run
-    from runtime.measure.smoke.cases import cases
-    from runtime.measure.smoke.hearing import hearing
+    from runtime.measure import records
+    from runtime.measure.smoke import record, run
+    from runtime.measure.smoke.backends import hearing
     from runtime.measure.smoke.record import FILE
+    from runtime.measure.smoke.run import cases
     from runtime.progress import progress, waiting
     from runtime.tables import console
 
@@ -41,7 +41,7 @@ def smoke(_: Context, url: str = "") -> None:
     try:
         with waiting(title) as ready, hearing(settings, url) as ears:
             ready()
-            print(present.ran_on(ears.where), flush=True)
+            print(record.ran_on(ears.where), flush=True)
             todo = run.steps(ears, cases(settings, ears.where.model))
             with progress("Transcribing", len(todo), unit="steps") as bar:
                 found = run.run(todo, ears, clock, on_outcome=lambda _: bar.advance(1))
@@ -49,7 +49,7 @@ def smoke(_: Context, url: str = "") -> None:
         raise Exit("smoke: interrupted, nothing is written", code=130) from None
     path = settings.out_dir / FILE
     records.write(under_project(path), found)
-    for part in (present.verdicts(found.verdicts), "", present.checks(found.checks)):
+    for part in (record.verdicts(found.verdicts), "", record.checks(found.checks)):
         out.print(part)
     print(f"Written to {path}")
     for outcome in found.failed:

@@ -52,7 +52,8 @@ class ReportTask(Task):  # type: ignore[type-arg]  # generic in a way mypy canno
 def report(_: Context, lang: str = "en", fresh: bool = False, compare: list[str] | None = None) -> None:
     """Write the document of what was measured here, and measure what is missing: report.md, .html and .json."""
     try:
-        from runtime.measure.report import changes, run, terminal
+        from runtime.measure.report import compare as changes
+        from runtime.measure.report import render, run
     except ModuleNotFoundError as error:
         reason = f"needs {error.name}, which is not installed"
         raise KitError(
@@ -74,7 +75,7 @@ def report(_: Context, lang: str = "en", fresh: bool = False, compare: list[str]
     except KeyboardInterrupt:
         raise Exit("report: interrupted before anything was known", code=INTERRUPTED) from None
     paths = run.write(made, under_project(settings.out_dir) / run.FOLDER, lang)  # type: ignore[arg-type]
-    for part in terminal.shown(made):
+    for part in render.shown(made):
         out.print(part)
     for path in paths:
         out.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)

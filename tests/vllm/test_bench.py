@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from invoking import invoke
 
-from runtime.measure.bench.both import ENGINES, LEVELS, SHARE
+from runtime.measure.bench.engines import ENGINES, LEVELS, SHARE
 from runtime.measure.bench.record import Benchmark, read
 
 from .conftest import LIMITS

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from env.errors import KitError
 from runtime.files import make_private
-from runtime.measure.accuracy import DataSet
+from runtime.measure.accuracy.dataset import DataSet
 
 Basis = dict[str, str]  # what an outcome depends on, by name: data, model, settings
 

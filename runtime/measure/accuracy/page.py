@@ -18,20 +18,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from env.errors import KitError
+from env.settings import Settings
 from runtime.audio import SAMPLE_RATE, Limits, Samples
+from runtime.files import write_whole
 from runtime.languages import code
-from runtime.measure.accuracy import Item
-from runtime.measure.accuracy.ears import sound
-from runtime.measure.accuracy.present import percent, sayer, spoken, summary
-from runtime.measure.accuracy.record import Accuracy
+from runtime.measure import records
+from runtime.measure.accuracy.backends import sound
+from runtime.measure.accuracy.dataset import Item
+from runtime.measure.accuracy.run import FILE, Accuracy, Ask
 from runtime.measure.accuracy.score import Bad
-from runtime.measure.quantities import Language
-from runtime.measure.scoring import Step, Unit
+from runtime.measure.accuracy.tables import LABELS, markdown, percent, sayer, spoken, summary
+from runtime.measure.error_rate import Step, Unit
+from runtime.measure.metrics import Language
+from runtime.transcriber import limits
 
 LONGEST = 30.0  # seconds of an utterance that can be heard
 BIT_RATE = 32_000  # of the MP3; speech of 16 kHz is clear at it
 AROUND = 8  # units without error that are shown before and after an error; of longer stretches the middle is left out
 TEMPLATE, STYLE = "worst.html", "worst.css"
+
+DOCUMENT, PAGE = "accuracy.md", "worst.html"
 
 
 @dataclass(frozen=True)
@@ -134,3 +140,37 @@ def _entry(bad: Bad, item: Item, within: Limits, language: Language) -> Entry:
 
 def _units(text: str, unit: Unit) -> list[str]:
     return text.split() if unit == "words" else list(text)
+
+
+def write(record: Accuracy, ask: Ask, settings: Settings, directory: Path, language: Language) -> Iterator[Path]:
+    """Write record, document and page of the worst utterances into the data set's directory, and into the one above,
+    where the last run's are. Yields the latter. Raises KitError where one cannot be written."""
+    items = {item.name: item for item in ask.items}
+    texts = {
+        DOCUMENT: markdown(record, language),
+        PAGE: page(record, items, limits(settings), language),
+    }
+    for place in (directory, directory.parent):
+        records.write(place / FILE, record)
+        for name, text in texts.items():
+            write_whole(place / name, text)
+    yield from (directory.parent / name for name in (FILE, *texts))
+
+
+def judge(record: Accuracy, most: float | None) -> list[str]:
+    """Why the exit code is not 0, in words: what is not whole, and rates above `most`, a share."""
+    faults = []
+    if not record.head.complete:
+        faults.append(record.head.ended)
+    if record.failed:
+        faults.append(f"{len(record.failed)} of {record.done} utterances failed, the first: {record.failed[0].reason}")
+    if record.refused:
+        first = record.refused[0]
+        reason = f"{len(record.refused)} entries cannot be used, the first: {first.where}: {first.reason}"
+        faults.append(reason)
+    if not any(rate.length for rate in record.score.overall) and not record.score.silences:
+        faults.append("nothing was scored")
+    for rate in record.score.overall:
+        if most is not None and rate.with_failed is not None and rate.with_failed > most:
+            faults.append(f"{LABELS[rate.unit]} {percent(rate.with_failed)}, at most {percent(most)} is allowed")
+    return faults

@@ -4,10 +4,13 @@ They normalise texts in other ways than the kit does, so a difference of some te
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from runtime.measure.accuracy import DataSet
-from runtime.measure.scoring import Unit
+from env.settings import DEMO
+from runtime.demo import HELD_OUT_SET
+from runtime.measure.accuracy.dataset import DataSet
+from runtime.measure.accuracy.layouts import read
+from runtime.measure.error_rate import Unit
 
 CARD = "Qwen3-ASR, README.md, section Evaluation (github.com/QwenLM/Qwen3-ASR)"
 GATE = "vllm-ascend, nightly test of Qwen3-ASR-1.7B (its pull request 7804): the most that passes, on 500 clips"
@@ -64,3 +67,9 @@ def published(data: DataSet) -> tuple[Published, ...]:
     if data.layout == "librispeech":
         found.append(Published(LARGE, "LibriSpeech", "words", 0.035, GATE))
     return tuple(found)
+
+
+def data_set() -> DataSet:
+    """Speech of espeak-ng that training never had; the speaker is a voice of it. The texts are plain: as the model
+    writes them, and as its card was scored."""
+    return replace(read(HELD_OUT_SET), name="demo model, held-out", layout=DEMO, plain=True)

@@ -6,15 +6,51 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.measure.accuracy import DataSet, Item, journal
+from runtime.measure.accuracy import journal
+from runtime.measure.accuracy.dataset import DataSet, Item, Refused
 from runtime.measure.accuracy.journal import Basis, Journal, Outcome
-from runtime.measure.accuracy.published import published
-from runtime.measure.accuracy.record import ACCURACY, Accuracy, Broken
-from runtime.measure.accuracy.score import compared, scored
-from runtime.measure.records import COMPLETE, Clock
-from runtime.measure.where import CALCULATING, Where
+from runtime.measure.accuracy.published import Published, published
+from runtime.measure.accuracy.score import Score, compared, scored
+from runtime.measure.records import CALCULATING, COMPLETE, Clock, Form, Head, Where
+
+ACCURACY = Form("accuracy", 1)
+FILE = "accuracy.json"
 
 INTERRUPTION = "interrupted"  # how Head.ended begins where Ctrl-C ended the run
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An utterance that could not be transcribed, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`items` is how many utterances the data set has, `asked` how many were asked for, `done` how many of those have
+    an outcome, `kept` of these were known from an earlier run. `refused` are entries of the data set that cannot be
+    used, `failed` utterances that could not be transcribed; neither is in a rate. `basis` is what the outcomes depend
+    on; `forced` says that languages were given, `plain` that texts were not normalised; `journal` is the file of the
+    outcomes."""
+
+    head: Head
+    name: str
+    layout: str
+    digest: str
+    items: int
+    asked: int
+    done: int
+    kept: int
+    forced: bool
+    plain: bool
+    basis: dict[str, str]
+    journal: str
+    refused: tuple[Refused, ...]
+    failed: tuple[Broken, ...]
+    score: Score
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.measure.accuracy import Item
+from runtime.measure.accuracy.dataset import Item
 from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.scoring import Counts, Step, Unit, count
+from runtime.measure.error_rate import Counts, Step, Unit, count
 
 LENGTHS = (5.0, 10.0, 30.0, 60.0)  # seconds, where one group of lengths ends and the next begins
 CONFIDENCE = 0.95

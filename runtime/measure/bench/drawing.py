@@ -7,10 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.comparing import FEWEST, interval
-from runtime.measure.figures import Figure
-from runtime.measure.numbers import digits
-from runtime.measure.quantities import QUANTITIES, Language, Words
+from runtime.measure.metrics import QUANTITIES, Language, Words, digits
+from runtime.measure.statistics import FEWEST, Figure, interval
 
 # Okabe and Ito's colours, which colour-blind people tell apart; shapes and lines differ as well.
 BLUE, RED, GREEN = "#0072B2", "#D55E00", "#009E73"

@@ -4,22 +4,22 @@ schema.json beside this file describes it; it is generated from these classes an
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from env.errors import KitError
+from env.errors import KitError, UsageError
 from runtime.files import write_whole
 from runtime.measure import records
-from runtime.measure.bench import Absent, Found, Plan
-from runtime.measure.figures import Figure
-from runtime.measure.quantities import QUANTITIES, Quantity, part_of
-from runtime.measure.records import Form, Head
-from runtime.measure.where import Where
+from runtime.measure.metrics import QUANTITIES, Quantity, part_of
+from runtime.measure.records import Form, Head, Where
+from runtime.measure.statistics import Difference, Figure, apart
+from runtime.transcriber import Transcriber
 
 BENCH = Form("bench", 2)
 FILE = "bench.json"  # its name
@@ -27,6 +27,56 @@ SCHEMA = Path(__file__).with_name("schema.json")
 FIRST_VALIDATION = Path(__file__).with_name("first_validation.json")
 AGAIN = "measure again: invoke bench"
 SEED = "seed"  # what stands for FIRST_VALIDATION where a baseline is asked for
+
+FLAG = "--fail-if-slower"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how much. `clip` None is the official 4.2 s clip, or a bundled one of about its length;
+    `batches` are utterances, `lengths` seconds, `minutes` minutes of audio, `clients` and `rates` (requests per second)
+    arrivals at a server; `url` is a server that runs already, empty for one started for this."""
+
+    parts: tuple[str, ...]
+    runs: int = 20
+    warmups: int = 3
+    clip: Path | None = None
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    lengths: tuple[float, ...] = (5, 10, 30, 60, 120)
+    minutes: tuple[float, ...] = (1, 10, 60)
+    clients: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    rates: tuple[float, ...] = ()
+    requests: int = 64
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """What was not measured, a part's name or `part@place`, and why."""
+
+    what: str
+    reason: str
+    advice: str = ""
+
+
+Found = Figure | Absent | Where  # Where: what else was measured with than the run's own model
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a part needs: the loaded model (None where only a server is asked, by the plan's `url`), the plan, and whom
+    to tell how far it is (a few words, in English)."""
+
+    loaded: Transcriber | None
+    plan: Plan
+    tell: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """The loaded model. Raises KitError where there is none."""
+        if self.loaded is None:
+            raise KitError("--url", "this is measured in this process only, not over HTTP", "measure without --url")
+        return self.loaded
 
 
 @dataclass(frozen=True)
@@ -49,7 +99,7 @@ class Benchmark:
         return str(self.plan.get("clip") or "")
 
     def part(self, name: str) -> list[Figure]:
-        """The figures of a part of `runtime.measure.quantities`, in the order of measuring."""
+        """The figures of a part of `runtime.measure.metrics`, in the order of measuring."""
         return [figure for figure in self.figures if part_of(figure.quantity) == name]
 
 
@@ -93,3 +143,38 @@ def schema() -> str:
 def write_schema() -> None:
     """Renew schema.json."""
     write_whole(SCHEMA, schema())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The figures that are worse by more than the tolerance and than noise, and those that would be, had they samples
+    enough to tell noise from change."""
+
+    slower: tuple[Difference, ...]
+    undecided: tuple[Difference, ...]
+
+
+def tolerance(typed: str) -> float:
+    """`10%` as 0.1. Raises UsageError for anything else than a percentage of 0 to 1000."""
+    if not re.fullmatch(r"\d{1,4}(\.\d+)?%", typed) or float(typed[:-1]) > 1000:
+        raise UsageError(FLAG, f"{typed!r}, expected a percentage such as 10%")
+    return float(typed[:-1]) / 100
+
+
+def check(baseline: Benchmark, where: Where, clip: str) -> None:
+    """Raises UsageError where a baseline was measured with other things, or another clip, than what runs: neither could
+    be called slower."""
+    differing = [(one.what.en, one.before, one.after) for one in apart(baseline.head.where, where)]
+    if baseline.clip != clip:
+        differing.append(("clip", baseline.clip, clip))
+    if differing:
+        shown = "; ".join(f"{what}: {before or 'unknown'} there, {after} here" for what, before, after in differing)
+        raise UsageError(FLAG, f"the baseline was measured with something else ({shown})", "give a baseline from here")
+
+
+def judge(differences: Sequence[Difference], allowed: float) -> Judgement:
+    """Which figures became worse by more than `allowed`, a share of the better one."""
+    worse = [one for one in differences if one.setback > allowed]
+    return Judgement(
+        tuple(one for one in worse if one.beyond_noise), tuple(one for one in worse if one.beyond_noise is None)
+    )

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 from env.field import variable
 from env.settings import Settings
-from runtime.measure.bench.present import Grid, tabulated
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.figures import Figure
-from runtime.measure.numbers import UNKNOWN, amount
-from runtime.measure.quantities import Language, Words
-from runtime.measure.speech import LONGEST, SHORTEST
+from runtime.measure.bench.tables import Grid, tabulated
+from runtime.measure.metrics import UNKNOWN, Language, Words, amount
+from runtime.measure.statistics import Figure
+from runtime.measure.synthetic_audio import LONGEST, SHORTEST
 from runtime.ops.deploy.limits import MIB, SESSION
 
 GOALS = (1.0, 2.0, 5.0, 10.0)  # seconds within which 95 of 100 requests shall be answered

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.measure.quantities import Language, Words
+from runtime.measure.metrics import Language, Words
 
 Tone = Literal["pass", "fail", "open", "npu", "simulated", "cpu", "unknown", "none"]
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,19 +11,21 @@ from env import stacks
 from env.errors import KitError
 from env.reference import describe
 from env.settings import DEMO, Settings
+from env.sources import exports, load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.host import docker
 from runtime.host.npu_smi import Report as NpuSmi
 from runtime.host.npu_smi import report as npu_smi
 from runtime.host.probe import Host, run_command
+from runtime.measure.records import Where, here, of
 from runtime.measure.report.record import Facts, File, Image, Weights
-from runtime.measure.where import Where, here
-from runtime.model.device import Device
+from runtime.model.device import Device, open_device
 from runtime.ops.deploy import image
 from runtime.ops.doctor import examine_host
 from runtime.ops.doctor.docker import cann_version
 from runtime.ops.doctor.npu import driver_version
 from runtime.ops.image_manifest import MANIFEST, read_manifest
+from runtime.transcriber import open_transcriber
 from runtime.weights import catalog as known
 from runtime.weights.catalog import place, recorded
 from runtime.weights.lockfile import digest
@@ -42,7 +44,7 @@ class Spot:
 def spot(settings: Settings) -> Spot:
     """Ask a process of its own, which opens the device and ends. Where that fails, nothing can be measured."""
     starting = settings.vllm_start_seconds if settings.engine_name == "vllm" else 0.0
-    answer = run_command([sys.executable, "-m", "runtime.measure.report.place"], seconds=FIRST_USE + starting)
+    answer = run_command([sys.executable, "-m", "runtime.measure.report.facts"], seconds=FIRST_USE + starting)
     lines = [line for line in answer.output.splitlines() if line.startswith('{"where"')]
     if lines:
         return TypeAdapter(Spot).validate_json(lines[-1])
@@ -121,3 +123,26 @@ def _image(settings: Settings) -> Image:
         commit=labels.get("org.opencontainers.image.revision", ""),
         written=str(found.get("Created", "")),
     )
+
+
+def main() -> None:
+    """Print a `Where`, as the last line, and why no device could be opened if none could."""
+    settings = load_settings()
+    fault = ""
+    try:
+        found = _found(settings)
+    except KitError as error:
+        found, fault = here(settings, Device("cpu", str(error))), str(error)
+    print(json.dumps({"where": asdict(found), "fault": fault}))
+
+
+def _found(settings: Settings) -> Where:
+    """Raises KitError where no device can be opened, or vLLM does not start."""
+    if settings.engine_name == "vllm":
+        with open_transcriber(settings) as transcriber:
+            return of(transcriber)
+    return here(settings, open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile))
+
+
+if __name__ == "__main__":
+    main()

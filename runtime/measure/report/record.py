@@ -6,9 +6,9 @@ from typing import Literal
 from env.reference import Row
 from env.stacks import Difference
 from runtime.host.npu_smi import Report as NpuSmi
-from runtime.measure.accuracy.record import Accuracy
+from runtime.measure.accuracy.run import Accuracy
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.quantities import Words
+from runtime.measure.metrics import Words
 from runtime.measure.records import Form, Head
 from runtime.measure.smoke.record import Smoke
 from runtime.ops.doctor.findings import Finding

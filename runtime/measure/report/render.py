@@ -3,13 +3,20 @@
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from rich.table import Table
+from rich.text import Text
 
-from runtime.measure.quantities import Language
+from runtime.measure.metrics import Language
 from runtime.measure.report.document import Code, Document, Mark, Picture, Say, kind
+from runtime.measure.report.record import Report, Status
+from runtime.measure.report.sections.summary import banner
+from runtime.measure.report.verdicts import QUESTIONS
+from runtime.tables import Severity, table
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = "pictures"  # where the Markdown finds them, beside it
@@ -27,6 +34,12 @@ TAGS: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 
 SPECIAL = re.compile(r"([\\`*\[\]|#~$]|(?<!\w)_|_(?!\w))")
 FIRST = re.compile(r"^(\d+(?=[.)]\s)|(?=[-+]\s|=+$))")  # what would begin a list, or make a heading of the line above
+
+MARKS: dict[Status, Severity] = {
+    "pass": Severity("pass", "green"),
+    "fail": Severity("FAIL", "bold red"),
+    "not run": Severity("not run", "yellow"),
+}
 
 
 def markdown(document: Document) -> str:
@@ -115,3 +128,14 @@ def _css_string(text: str) -> Markup:
     """A text as CSS writes it in quotes: whatever is no letter or digit of ASCII by its number."""
     escaped = (letter if letter.isascii() and letter.isalnum() else f"\\{ord(letter):x} " for letter in text)
     return Markup('"' + "".join(escaped) + '"')
+
+
+def shown(report: Report) -> Iterator[Table | Text]:
+    """The banner and the verdicts."""
+    told = banner(report, Say("en"))
+    yield Text(f"{told.title}. {told.text}")
+    grid = table("", "Question", "Why")
+    for verdict in report.verdicts:
+        mark = MARKS[verdict.status]
+        grid.add_row(Text(mark.word, mark.style), Text(QUESTIONS[verdict.question].en), Text(verdict.reason.en))
+    yield grid

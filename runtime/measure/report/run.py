@@ -1,28 +1,42 @@
 """Makes a report: facts, then the records that it rests on, then what follows from them."""
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from pydantic import TypeAdapter
 
+from env.errors import KitError
 from env.settings import DEMO, Settings
-from env.sources import under_project
+from env.sources import PROJECT, under_project
 from runtime.files import write_whole
+from runtime.host.docker import show
 from runtime.host.probe import Host
+from runtime.host.processes import Process, ended
 from runtime.measure import records
-from runtime.measure.accuracy.record import ACCURACY, Accuracy
+from runtime.measure.accuracy.run import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
-from runtime.measure.quantities import Language, Words
-from runtime.measure.records import COMPLETE, Clock
-from runtime.measure.report import evidence, facts, render
-from runtime.measure.report.content import document
-from runtime.measure.report.evidence import Obtained, Part
-from runtime.measure.report.record import FORM, Report
+from runtime.measure.metrics import Language, Words
+from runtime.measure.records import COMPLETE, Clock, Kind, Where
+from runtime.measure.report import facts, render
+from runtime.measure.report.record import FORM, Name, Report, Source
+from runtime.measure.report.sections import document
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.redaction import known_secrets, redact
+
+INTERRUPTED_CODE = 130  # the exit code of a task that Ctrl-C ended
+DEADLINE = 60.0  # seconds for a task to write what it has once it is interrupted
+GRACE = 10.0  # seconds for what ends when the task has, such as multiprocessing's tracker of resources
+
+SHOWN = 4  # package versions that are told where more differ
 
 FOLDER = "report"
 INTERRUPTED = "interrupted"
@@ -31,6 +45,181 @@ NO_DATA = Words("with real weights it needs a data set", "使用真实权重时�
 GIVE_DATA = "invoke accuracy DATA, then invoke report"
 STOPPED = Words("the report was interrupted before it", "报告在此之前被中断")
 NO_DEVICE = Words("no device could be opened", "无法打开任何设备")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended: its exit code, negative for a signal, the ids of processes that it left behind, and whether
+    Ctrl-C meant this process too, not the task alone."""
+
+    code: int
+    left: tuple[int, ...] = ()
+    stopped: bool = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.code in (INTERRUPTED_CODE, -signal.SIGINT)
+
+
+def run(words: Sequence[str]) -> Ended:
+    """Run `invoke` with these words, in a session of its own, and wait. Ctrl-C is handed on, once, and the task may
+    write what it has; a second one ends it."""
+    process = subprocess.Popen([sys.executable, "-m", "invoke", *words], cwd=PROJECT, start_new_session=True)
+    try:
+        show(["invoke", *words])
+        return Ended(process.wait(), _left(process.pid))
+    except KeyboardInterrupt:
+        _interrupt(process)
+        return Ended(INTERRUPTED_CODE, _left(process.pid), stopped=True)
+
+
+def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(DEADLINE)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGKILL)  # its session's group, by its id
+        process.wait()
+
+
+def _left(leader: int) -> tuple[int, ...]:
+    """The processes of a session that do not end."""
+    until = time.monotonic() + GRACE
+    return tuple(pid for pid in _session(leader) if not _ends(pid, until))
+
+
+def _ends(pid: int, until: float) -> bool:
+    try:
+        with Process.of(pid).handle() as handle:
+            return handle is None or ended(handle, max(0.0, until - time.monotonic()))
+    except OSError:  # it has ended since
+        return True
+
+
+def _session(leader: int) -> tuple[int, ...]:
+    """The processes that a session still has."""
+    found = []
+    for name in (entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
+        with contextlib.suppress(OSError):  # it has ended since
+            if os.getsid(int(name)) == leader:
+                found.append(int(name))
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class Part(Generic[Kind]):
+    """A task that writes a record: its name, the file, how that is read, and the flags with which it begins anew what
+    it would go on with. Where a report cannot run it, `why` says why, and `advice` what to type."""
+
+    name: Name
+    path: Path
+    read: Callable[[Path], Kind]
+    renewed: tuple[str, ...] = ()
+    why: Words | None = None
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Obtained(Generic[Kind]):
+    """A part's record, None if there is none, and where it is from; `stopped`: by Ctrl-C, which means the report."""
+
+    record: Kind | None
+    source: Source
+    stopped: bool = False
+
+
+def obtain_part(part: Part[Kind], now: Where, *, fresh: bool) -> Obtained[Kind]:
+    """The part's record: the file, if it fits, else a run of the task. A run that fails, or is interrupted, is told in
+    the source's notes."""
+    record, why = _found(part, now, whole=True)
+    source = Source(part.name, str(part.path), "missing")
+    if record and (not fresh or part.why):
+        return Obtained(record, replace(source, used="taken", notes=(part.why,) if fresh and part.why else ()))
+    notes = [why] if why else []
+    if part.why:
+        return Obtained(None, replace(source, notes=(*notes, part.why), advice=part.advice))
+    before = _stamp(part.path)
+    ended = run([part.name, *(part.renewed if fresh else ())])
+    written = _stamp(part.path) != before
+    record, why = _found(part, now, whole=False)
+    failed = bool(ended.code) and not (record and written and record.head.complete)
+    if ended.interrupted:
+        notes.append(Words("interrupted", "被中断"))
+    elif failed:
+        notes.append(Words(f"invoke {part.name} ended with exit code {ended.code}", _ended(part.name, ended.code)))
+    source = replace(source, left=ended.left, failed=failed)
+    if record is None:
+        missing = replace(
+            source, notes=(*notes, *([why] if why and why not in notes else ())), advice=f"invoke {part.name}"
+        )
+        return Obtained(None, missing, ended.stopped)
+    return Obtained(record, replace(source, used="measured" if written else "taken", notes=tuple(notes)), ended.stopped)
+
+
+def untried(part: Part[Kind], why: Words) -> Obtained[Kind]:
+    """What there is of a part that was not even tried."""
+    return Obtained(None, Source(part.name, str(part.path), "missing", (why,), f"invoke {part.name}"))
+
+
+def misfit(then: Where, now: Where) -> Words | None:
+    """What of model, device or software a record was made with that is not what is there now; None where all is."""
+    asked = (
+        ("silicon", "计算硬件", then.silicon, now.silicon),
+        ("device", "设备", then.description, now.description),
+        ("model", "模型", then.model, now.model),
+        ("revision", "权重版本", then.revision, now.revision),
+        ("number format", "数值格式", then.dtype, now.dtype),
+        ("engine", "推理引擎", then.engine, now.engine),
+        ("server", "服务", then.url, now.url),
+    )
+    for english, chinese, one, other in asked:
+        if one != other:
+            there, here = one or "–", other or "–"
+            return Words(f"{english} {there}, now {here}", f"{chinese}为 {there},现为 {here}")
+    names = [name for name in sorted({*then.versions, *now.versions}) if _differs(name, then, now)]
+    if not names:
+        return None
+    one, other = (", ".join(f"{name} {w.versions.get(name, '–')}" for name in names[:SHOWN]) for w in (then, now))
+    more = len(names) - SHOWN
+    return Words(
+        f"{one}, now {other}" + (f", and {more} more" if more > 0 else ""),
+        f"{one},现为 {other}" + (f",另有 {more} 个软件包不同" if more > 0 else ""),
+    )
+
+
+def _found(part: Part[Kind], now: Where, *, whole: bool) -> tuple[Kind | None, Words | None]:
+    """The record that is there, or why it cannot be taken; None and None where there is none."""
+    if not part.path.exists():
+        return None, None
+    try:
+        record = part.read(part.path)
+    except KitError as error:
+        return None, Words(f"the file that was there {error.reason}", f"已有文件不可用:{error.reason}")
+    other = misfit(record.head.where, now)
+    if other:
+        return None, Words(f"the file that was there is of another run: {other.en}", f"已有文件不适用:{other.zh}")
+    if whole and record.head.ended != COMPLETE:
+        ended = record.head.ended
+        return None, Words(f"the file that was there is not whole: {ended}", f"已有文件不完整:{ended}")
+    return record, None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _differs(name: str, then: Where, now: Where) -> bool:
+    return then.versions.get(name) != now.versions.get(name)
+
+
+def _ended(name: str, code: int) -> str:
+    return f"invoke {name} 以退出码 {code} 结束"
 
 
 def make(settings: Settings, *, fresh: bool, tell: Callable[[str], None] = lambda _: None) -> Report:
@@ -49,12 +238,12 @@ def make(settings: Settings, *, fresh: bool, tell: Callable[[str], None] = lambd
     def obtain(part: Part[Any]) -> Obtained[Any]:
         nonlocal stopped
         if stopped or spot.fault:
-            return evidence.untried(part, STOPPED if stopped else NO_DEVICE)
+            return untried(part, STOPPED if stopped else NO_DEVICE)
         tell(part.name)
         try:
-            obtained = evidence.obtain(part, spot.where, fresh=fresh)
+            obtained = obtain_part(part, spot.where, fresh=fresh)
         except KeyboardInterrupt:  # not while the task ran, of which all is known
-            obtained = replace(evidence.untried(part, STOPPED), stopped=True)
+            obtained = replace(untried(part, STOPPED), stopped=True)
         stopped = obtained.stopped
         return obtained
 

@@ -5,15 +5,13 @@ from collections.abc import Callable, Sequence
 
 from env.settings import DEMO
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.measure.accuracy.record import Accuracy
+from runtime.measure.accuracy.run import Accuracy
 from runtime.measure.accuracy.score import Rate
-from runtime.measure.bench.clip import OFFICIAL
-from runtime.measure.bench.judging import judge
-from runtime.measure.bench.record import SEED, read
-from runtime.measure.comparing import apart, compare
-from runtime.measure.numbers import amount, share, times
-from runtime.measure.quantities import Words, part_of
+from runtime.measure.bench.in_process import OFFICIAL
+from runtime.measure.bench.record import SEED, judge, read
+from runtime.measure.metrics import Words, amount, part_of, share, times
 from runtime.measure.report.record import Name, Report, Status, Verdict
+from runtime.measure.statistics import apart, compare
 
 SLOWER = 0.10  # what is more than a tenth slower than the first validation, and beyond noise, is slower
 # Error rates are stated for texts that others normalise in other ways: some tenths of a per cent say little.

@@ -1,1 +1,43 @@
 """The report's chapters: what each says, in both languages."""
+
+from runtime.measure.metrics import Language
+from runtime.measure.report.document import Document, Say
+from runtime.measure.report.record import Report
+from runtime.measure.report.sections import host, measured, summary
+from runtime.measure.report.sections import summary as closing
+
+SECTIONS = (
+    summary.summary,
+    host.host,
+    host.npu,
+    host.packages,
+    host.weights,
+    host.image,
+    host.settings,
+    measured.loading,
+    measured.smoke,
+    measured.accuracy,
+    measured.latency,
+    measured.throughput,
+    measured.memory,
+    measured.long,
+    measured.server,
+    measured.sizing,
+    measured.versus,
+    closing.resources,
+    closing.limits,
+    closing.sources,
+    closing.reproduce,
+)
+
+
+def document(report: Report, language: Language) -> Document:
+    """What the report says."""
+    say = Say(language)
+    return Document(
+        language,
+        say("Qwen3-ASR deployment report", "Qwen3-ASR 部署验证报告"),
+        summary.facts(report, say),
+        summary.banner(report, say),
+        tuple(make(report, say) for make in SECTIONS),
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from env.settings import DEMO
 from runtime.host.npu_smi import Report as NpuSmi
 from runtime.host.npu_smi import Usage
-from runtime.measure.numbers import amount
+from runtime.measure.metrics import amount
 from runtime.measure.report.document import Block, Cell, Code, Mark, Paragraph, Say, Section, Table, Tone
 from runtime.measure.report.record import Report
 from runtime.ops.doctor.findings import Finding

@@ -1,0 +1,243 @@
+"""A benchmark as tables: on a terminal, and as Markdown in English or Chinese."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from runtime.measure.bench.record import Benchmark
+from runtime.measure.metrics import PARTS, UNKNOWN, Language, Words, amount, part_of, times
+from runtime.measure.records import CALCULATING, Where
+from runtime.measure.statistics import Difference, Figure, apart, compare
+from runtime.model.device import Silicon
+from runtime.tables import table
+
+SILICON: dict[Silicon, Words] = {
+    "NPU": Words("an NPU", "NPU"),
+    "simulated NPU": Words("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
+    "CPU": Words("a CPU, no NPU", "CPU(非 NPU)"),
+    "unknown": Words("unknown silicon", "硬件未知"),
+}
+STATISTICS = ("p50", "p90", "p95", "p99", "mean", "minimum", "maximum", "deviation")
+NAMES = {
+    "quantity": Words("Quantity", "指标"),
+    "value": Words("Value", "数值"),
+    "count": Words("n", "样本数"),
+    "warmups": Words("warm-ups", "预热次数"),
+    "p50": Words("p50", "p50"),
+    "p90": Words("p90", "p90"),
+    "p95": Words("p95", "p95"),
+    "p99": Words("p99", "p99"),
+    "mean": Words("mean", "均值"),
+    "minimum": Words("min", "最小"),
+    "maximum": Words("max", "最大"),
+    "deviation": Words("deviation", "标准差"),
+    "outliers": Words("outliers", "离群点"),
+    "figure": Words("Figure", "指标"),
+    "baseline": Words("Baseline", "基线"),
+    "here": Words("Here", "本次"),
+    "ratio": Words("Ratio", "比值"),
+    "verdict": Words("", ""),
+    "engine": Words("Engine", "引擎"),
+    "device": Words("On", "设备"),
+    "packages": Words("Packages", "软件包"),
+    "settings": Words("Settings", "设置"),
+    "part": Words("Part", "项目"),
+    "absent": Words("Not measured", "未测量"),
+    "reason": Words("Why", "原因"),
+}
+TITLE = Words("Benchmark", "性能测试")
+AGAINST = Words("Against the baseline", "与基线对比")
+BESIDE = Words("Side by side: what the engines were", "对比双方的环境")
+OF_VLLM = "ASR_VLLM_"  # how the names of settings begin that count for that engine alone
+UNFINISHED = Words("Not complete: {}. What was measured until then is kept.", "未完成:{}。已测得的结果予以保留。")
+LEGEND = Words(
+    "p50 is the median. n samples follow the warm-ups, which do not count; outliers do, and lie more than 1.5 "
+    "interquartile ranges beyond the quartiles. A table of values alone has one sample of each. Audio per second: "
+    "seconds of audio per second of time (x).",
+    "p50 为中位数。n 为预热之后的样本数,预热不计入;离群点计入,指超出四分位数 1.5 倍四分位距的样本。"
+    "只有数值一栏的表,每项一个样本。"
+    "每秒处理音频:每秒时间内处理的音频秒数(x)。",
+)
+FOREIGN = Words(
+    "These ratios say nothing of the software, as other things were used: {}.",
+    "测量条件不同,比值不反映软件差异:{}。",
+)
+SIDES = Words("{what} {before} there, {after} here", "{what}:基线 {before},本次 {after}")
+OTHER_CLIP = Words("Another clip was heard: {} there, {} here.", "音频不同:基线为 {},本次为 {}。")
+MISSING = Words("Not measured here, but in the baseline: {}.", "基线中有而本次未测得:{}。")
+PARTIAL = Words("The baseline is not complete: {}.", "基线未完成:{}。")
+SOURCE = Words("The baseline's source: {}", "基线来源:{}")
+VERDICTS = {
+    "better": Words("better", "更好"),
+    "worse": Words("worse", "更差"),
+    "same": Words("the same", "相同"),
+    "noise": Words("within noise", "在噪声范围内"),
+    "few": Words("too few samples to tell", "样本过少,无法判断"),
+    "": Words("", ""),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a title."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def headline(where: Where, language: Language = "en") -> str:
+    """What it was measured on, in one line: silicon in plain words, device, model, number format, engine."""
+    words = SILICON[where.silicon][language]
+    return f"{words} · {where.description} · {where.model} · {where.dtype} · {where.engine_and_version}"
+
+
+def grids(record: Benchmark, language: Language = "en") -> Iterator[Grid]:
+    """A table for each part that has figures, one for the engines that stood side by side, and one for what was not
+    measured."""
+    for name, part in PARTS.items():
+        figures = record.part(name)
+        if figures:
+            yield _part(part.name[language], part.axis[language], figures, language)
+        if name == "vllm" and record.sides:
+            yield _sides(record.sides, language)
+    if record.absent:
+        columns = tuple(NAMES[name][language] for name in ("part", "reason"))
+        reasons = (f"{one.reason} → {one.advice}" if one.advice else one.reason for one in record.absent)
+        rows = tuple((one.what, reason) for one, reason in zip(record.absent, reasons, strict=True))
+        yield Grid(NAMES["absent"][language], columns, rows)
+
+
+def against(before: Benchmark, after: Benchmark, language: Language = "en") -> Grid:
+    """Each figure that both have, with their ratio; with a verdict where both were measured with the same things."""
+    columns = tuple(NAMES[name][language] for name in ("figure", "baseline", "here", "ratio", "verdict"))
+    judged = not apart(before.head.where, after.head.where)
+    rows = tuple(_compared(one, language, judged=judged) for one in compare(before.figures, after.figures))
+    return Grid(AGAINST[language], columns, rows)
+
+
+def cautions(before: Benchmark, after: Benchmark, language: Language = "en") -> Iterator[str]:
+    """What one should know before one reads the ratios."""
+    differing = [
+        SIDES[language].format(what=one.what[language], before=one.before, after=one.after)
+        for one in apart(before.head.where, after.head.where)
+    ]
+    if differing:
+        yield FOREIGN[language].format("; ".join(differing))
+    if before.clip != after.clip and before.clip and after.clip:
+        yield OTHER_CLIP[language].format(before.clip, after.clip)
+    missing = _missing(before, after)
+    if missing:
+        yield MISSING[language].format(", ".join(missing))
+    if not before.head.complete:
+        yield PARTIAL[language].format(before.head.ended)
+    if before.source:
+        yield SOURCE[language].format(before.source)
+
+
+def markdown(record: Benchmark, language: Language = "en", *, baseline: Benchmark | None = None) -> str:
+    """The whole benchmark as a page of Markdown, with the baseline beside it if there is one."""
+    lines = [f"# {TITLE[language]}", "", headline(record.head.where, language), ""]
+    if not record.head.complete:
+        lines += [UNFINISHED[language].format(record.head.ended), ""]
+    lines += [" · ".join(filter(None, (f"`{record.head.command}`", record.head.begun, record.clip))), ""]
+    for grid in grids(record, language):
+        lines += [f"## {grid.title}", "", *_markdown(grid), ""]
+    if baseline:
+        lines += [f"## {AGAINST[language]}", ""]
+        lines += [f"- {line}" for line in sides(baseline, record, language)]
+        lines += [f"- {line}" for line in cautions(baseline, record, language)]
+        lines += ["", *_markdown(against(baseline, record, language)), ""]
+    return "\n".join([*lines, LEGEND[language], ""])
+
+
+def sides(before: Benchmark, after: Benchmark, language: Language = "en") -> Iterator[str]:
+    """What the baseline and what this was measured on."""
+    for name, record in (("baseline", before), ("here", after)):
+        where = record.head.where
+        yield f"{NAMES[name][language]}: {headline(where, language)}" + (f" · {where.host}" if where.host else "")
+
+
+def terminal(grid: Grid) -> Table:
+    """A table for a terminal."""
+    shown = table(*grid.columns)
+    shown.title, shown.title_justify, shown.title_style = grid.title, "left", "bold"
+    for row in grid.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown
+
+
+def tabulated(grid: Grid) -> str:
+    """A table of Markdown, without its title."""
+    return "\n".join(_markdown(grid))
+
+
+def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) -> Grid:
+    """Values alone where there is one sample of each, else how they spread."""
+    spreading = any(figure.spread.count != 1 for figure in figures)
+    first = ((axis,) if axis else ()) + (NAMES["quantity"][language],)
+    names = (*STATISTICS, "count", "warmups", "outliers") if spreading else ("value",)
+    rows = []
+    for figure in figures:
+        place = ("" if figure.at is None else f"{figure.at:g}",) if axis else ()
+        values = _values(figure) if spreading else (amount(figure.spread.middle, figure.meaning.unit),)
+        rows.append((*place, figure.meaning.name[language], *values))
+    return Grid(title, first + tuple(NAMES[name][language] for name in names), tuple(rows))
+
+
+def _sides(sides: Sequence[Where], language: Language) -> Grid:
+    """What each engine of `vllm` was: a comparison is worth what is told of its sides."""
+    rows = []
+    for side in sides:
+        packages = ", ".join(f"{name} {side.versions[name]}" for name in CALCULATING if name in side.versions)
+        counting = [name for name in side.settings if side.engine == "vllm" or not name.startswith(OF_VLLM)]
+        chosen = ", ".join(f"{name}={side.settings[name]}" for name in counting)
+        rows.append((side.engine, f"{SILICON[side.silicon][language]} · {side.description}", packages, chosen))
+    columns = tuple(NAMES[name][language] for name in ("engine", "device", "packages", "settings"))
+    return Grid(BESIDE[language], columns, tuple(rows))
+
+
+def _values(figure: Figure) -> tuple[str, ...]:
+    spread, unit = figure.spread, figure.meaning.unit
+    if spread.count == 1:
+        return (amount(spread.middle, unit), *[UNKNOWN] * (len(STATISTICS) - 1), "1", str(figure.warmups), UNKNOWN)
+    counts = (spread.count, figure.warmups, spread.outliers)
+    return (
+        *(amount(getattr(spread, name), unit) for name in STATISTICS),
+        *(UNKNOWN if count is None else str(count) for count in counts),
+    )
+
+
+def _missing(before: Benchmark, after: Benchmark) -> list[str]:
+    """Figures of the baseline that are not there, of parts of which others are."""
+    parts = {part_of(figure.quantity) for figure in after.figures}
+    keys = {figure.key for figure in after.figures}
+    return [one.key for one in before.figures if one.key not in keys and part_of(one.quantity) in parts]
+
+
+def _compared(one: Difference, language: Language, *, judged: bool) -> tuple[str, ...]:
+    meaning = one.after.meaning
+    part = PARTS[one.key.partition("/")[0]]
+    place = "" if one.after.at is None else f" ({part.axis[language]}: {one.after.at:g})"
+    values = (amount(figure.spread.middle, meaning.unit) for figure in (one.before, one.after))
+    verdict = VERDICTS[_verdict(one) if judged else ""][language]
+    return (f"{part.name[language]}: {meaning.name[language]}{place}", *values, times(one.ratio), verdict)
+
+
+def _verdict(one: Difference) -> str:
+    if one.worse is None:
+        return ""
+    if one.ratio == 1:
+        return "same"
+    if one.beyond_noise is None:
+        return "few"
+    return ("worse" if one.worse else "better") if one.beyond_noise else "noise"
+
+
+def _markdown(grid: Grid) -> Iterator[str]:
+    yield "| " + " | ".join(grid.columns) + " |"
+    yield "|" + "---|" * len(grid.columns)
+    for row in grid.rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
