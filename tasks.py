@@ -3,40 +3,12 @@
 from invoke import Collection
 
 from runtime import stdio
-from runtime.tasks import (
-    accuracy,
-    care,
-    container,
-    evidence,
-    handoff,
-    kit,
-    measure,
-    model,
-    parsing,
-    process,
-    random_weights,
-    report,
-    server,
-    weights,
-)
+from runtime.tasks import container, diagnose, evidence, kit, measure, model, parsing, server
 
 stdio.prepare()
 parsing.be_strict()
 namespace = Collection()
-for module in (
-    kit,
-    model,
-    weights,
-    server,
-    process,
-    measure,
-    random_weights,
-    accuracy,
-    report,
-    care,
-    evidence,
-    handoff,
-):
+for module in (kit, model, server, measure, diagnose, evidence):
     for task in Collection.from_module(module).tasks.values():
         task.auto_shortflags = False  # Invoke makes them up by the alphabet: -o would be --format, and -u --output
         namespace.add_task(task)

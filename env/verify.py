@@ -21,7 +21,6 @@ from env.install import InstallError, find_lock, read_lock, this_python
 from env.sources import PROJECT
 from env.stacks import Stack, installed_version, load_stack, stack_names
 
-PROJECT = Path(__file__).resolve().parent.parent
 END = "all imported"
 
 # Each name is told before it is imported, so that the last one told is the one that failed. qwen_asr is imported as the

@@ -27,7 +27,7 @@ from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.journal import Outcome
 from runtime.measure.accuracy.layouts import read
 from runtime.measure.accuracy.run import Ask, Listener, picked, run
-from runtime.tasks.accuracy import accuracy
+from runtime.tasks.diagnose import accuracy
 from runtime.transcriber import Source, Transcriber
 from tasks import namespace
 

@@ -17,7 +17,7 @@ from env.errors import UsageError
 from env.sources import load_settings
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import CHECKS, checks_table
-from runtime.tasks import care
+from runtime.tasks import diagnose
 
 A2 = {"ASR_PROFILE": "atlas-800-a2"}
 DUO = {"ASR_PROFILE": "atlas-300i-duo", "ASR_NPUS": "1-2"}
@@ -242,7 +242,7 @@ def test_nodes_as_plain_files_under_a_root(tmp_path: Path) -> None:
 def doctor(*arguments: str | Path) -> int:
     """Run the task; returns its exit code."""
     try:
-        Program(namespace=Collection.from_module(care)).run(["invoke", "doctor", *map(str, arguments)])
+        Program(namespace=Collection.from_module(diagnose)).run(["invoke", "doctor", *map(str, arguments)])
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
@@ -296,7 +296,8 @@ def test_a_root_that_is_none_is_wrong_usage(tmp_path: Path, capsys: pytest.Captu
 def test_a_host_needs_nothing_of_the_model() -> None:
     """It has the host stack alone: neither torch nor what reads audio."""
     heavy = "torch numpy transformers soundfile av soxr jiwer".split()
-    script = "import sys, runtime.ops.doctor, runtime.ops.doctor.checks, runtime.ops.support_bundle, runtime.tasks.care\n"
+    script = "import sys, runtime.ops.doctor, runtime.ops.doctor.checks\n"
+    script += "import runtime.ops.support_bundle, runtime.tasks.diagnose\n"
     script += f"print(sorted(set({heavy}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

@@ -19,7 +19,7 @@ from runtime.host.probe import Host
 from runtime.ops import support_bundle
 from runtime.ops.doctor import examine
 from runtime.redaction import MASK, redact
-from runtime.tasks import care
+from runtime.tasks import diagnose
 
 __all__ = ["path"]  # a fixture
 
@@ -144,7 +144,7 @@ def test_an_atlas_host_examined_elsewhere(
 
 @pytest.mark.usefixtures("docker")
 def test_the_task_says_what_is_in_it(out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    program = Program(namespace=Collection.from_module(care))
+    program = Program(namespace=Collection.from_module(diagnose))
     program.run(["invoke", "support-bundle", "--output", str(tmp_path / "elsewhere")], exit=False)
     shown = capsys.readouterr().out
     (archive,) = (tmp_path / "elsewhere").iterdir()

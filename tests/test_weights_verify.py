@@ -204,6 +204,6 @@ def test_nothing_heavy_is_imported() -> None:
     """The host has no torch, numpy, soundfile, av or jiwer, and the clients are slow to import."""
     modules = [f"runtime.ops.weights.{name}" for name in ("fetch", "verify", "report", "clips")]
     heavy = ["torch", "numpy", "soundfile", "av", "jiwer", "huggingface_hub", "modelscope", "modelscope_hub", "dulwich"]
-    script = f"import sys, {', '.join(modules)}, runtime.tasks.weights; print(*(set({heavy}) & set(sys.modules)))"
+    script = f"import sys, {', '.join(modules)}, runtime.tasks.model; print(*(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -25,8 +25,8 @@ HEAD = 2048  # bytes that tell what a file is
 def sound(file: IO[bytes], *, longest_seconds: float) -> IO[bytes]:
     """What FFmpeg shall read of a seekable file, at its start: the file itself, or as much of it as is its own.
 
-    Raises `runtime.audio.spans.DamagedError` where something is missing, and `OverlongError` where the frames alone show
-    that it lasts longer than `longest_seconds`; of others the decoded sound tells. Files of a kind that is not in
+    Raises `DamagedError` of runtime.audio.spans where something is missing, and `OverlongError` where the frames alone
+    show that it lasts longer than `longest_seconds`; of others the decoded sound tells. Files of a kind that is not in
     CHECKS, and has no frames like those of mp3, are not judged.
     """
     size = file.seek(0, io.SEEK_END)

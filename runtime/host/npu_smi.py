@@ -18,13 +18,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from env.errors import KitError
-from runtime.host.npu_host import NPU_SMI
-from runtime.host.probe import NOT_FOUND, Answer, Host
-
-pass
-from env.errors import KitError
 from env.field import variable
 from runtime.host.npu_host import NPU_SMI
+from runtime.host.probe import NOT_FOUND, Answer, Host
 
 # Names of more than one word; every other name is one.
 HEADING = re.compile(r"NPU ID|NPU Util\(%\)|Process (?:id in container|id|name|memory\(MB\))|\S+")

@@ -205,7 +205,8 @@ def check_operator(scope: Scope, admin: Keys, guesses: Guesses) -> None:
     many."""
     if admin.known:
         if guesses.find(admin, scope) is None:
-            words = f"admin calls need the key of {ADMIN_KEY_VARIABLE} or {ADMIN_KEY_FILE_VARIABLE}: Authorization: Bearer KEY"
+            variables = f"{ADMIN_KEY_VARIABLE} or {ADMIN_KEY_FILE_VARIABLE}"
+            words = f"admin calls need the key of {variables}: Authorization: Bearer KEY"
             raise unknown(words, "invalid_admin_key")
     elif reason := _elsewhere(scope):
         words = f"without {ADMIN_KEY_VARIABLE} admin calls are answered to this machine alone, and {reason}"

@@ -7,7 +7,7 @@ from invoke import Context, Exit, task
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.tasks.foreseeing import foreseeing
+from runtime.tasks.errors import foreseeing
 
 
 @task

@@ -4,7 +4,7 @@ from invoke import Context, Exit, task
 
 from env import locks, reference, stacks
 from env.sources import load_settings
-from runtime.tasks.foreseeing import foreseeing
+from runtime.tasks.errors import foreseeing
 
 
 @task

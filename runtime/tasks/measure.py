@@ -8,7 +8,7 @@ from invoke import Context, Exit, task
 
 from env.errors import UsageError
 from env.sources import load_settings, under_project
-from runtime.tasks.foreseeing import foreseeing
+from runtime.tasks.errors import foreseeing
 
 TIMES = 100  # that a lone clip is transcribed each way
 

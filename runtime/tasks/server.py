@@ -1,5 +1,6 @@
 """The server, and a vLLM for a server elsewhere."""
 
+import json as json_
 import logging
 import os
 import signal
@@ -8,8 +9,10 @@ import sys
 from invoke import Context, Exit, task
 
 from env.errors import KitError
+from env.settings import Settings
 from env.sources import load_settings
-from runtime.tasks.foreseeing import foreseeing
+from runtime import stdio
+from runtime.tasks.errors import foreseeing
 
 
 @task
@@ -54,3 +57,119 @@ def vllm(_: Context) -> None:
     if warning := standalone.warning(settings):
         print(warning, file=sys.stderr)
     os.execve(order.command[0], order.command, dict(order.environment))
+
+
+@task
+@foreseeing
+def start(_: Context) -> None:
+    """Start the server in the background and wait until it is ready; does nothing where it is."""
+    _start(load_settings())
+
+
+@task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
+@foreseeing
+def stop(_: Context, now: bool = False) -> None:
+    """Let the server answer what it has accepted (ASR_DRAIN_SECONDS at most), then end it."""
+    _stop(load_settings(), now=now)
+
+
+@task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
+@foreseeing
+def restart(_: Context, now: bool = False) -> None:
+    """Stop, then start: with the settings as they are now."""
+    settings = load_settings()
+    _stop(settings, now=now, task="restart")
+    _start(settings)
+
+
+@task(help={"json": "print JSON instead of lines"})
+@foreseeing
+def status(_: Context, json: bool = False) -> None:
+    """Print how the server is; exit code 0 if it is ready, 3 if there is none, 1 if there is one that is not ready."""
+    from runtime.ops.process import status as present
+    from runtime.ops.process.status import status as ask
+
+    found = ask(load_settings())
+    told = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)
+    print(stdio.for_reading(told, sys.stdout))
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
+
+
+@task(help={"follow": "go on with what is added, until the server ends or Ctrl-C", "lines": "so many from the end"})
+@foreseeing
+def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
+    """Print the end of the server's log."""
+    from runtime.host import docker
+    from runtime.ops.process import elsewhere, state
+    from runtime.ops.process import status as reading
+
+    settings = load_settings()
+    spot = state.place(settings)
+    if not state.is_held(spot.lock):
+        if container := elsewhere.container(settings):
+            return docker.run(container.logs(lines, follow=follow))
+        elsewhere.refuse(settings, "logs")
+    process = state.look(spot).process if follow else None
+    try:
+        for line in reading.follow(spot.log, process, lines):
+            print(stdio.for_reading(line, sys.stdout), flush=follow)
+        if follow:
+            print("The server does not run." if process is None else "The server has ended.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+@task(
+    help={
+        "operators": "the compiled operators in ASR_OP_CACHE_DIR, which are compiled again when they are used next",
+        "downloads": "what interrupted fetches and the hubs' clients left beside the weights",
+        "cann_log": "the logs that CANN wrote, in cann-log under ASR_OUT_DIR",
+        "dry_run": "only tell what would be freed",
+    }
+)
+@foreseeing
+def clear_cache(
+    _: Context, operators: bool = False, downloads: bool = False, cann_log: bool = False, dry_run: bool = False
+) -> None:
+    """Give back what is kept for later: without options, memory of the device that the server has cached."""
+    from runtime.ops import cache
+
+    settings = load_settings()
+    if not (operators or downloads or cann_log):
+        print(cache.clear_device(settings, dry_run=dry_run))
+    if operators:
+        print(cache.clear_operators(settings, dry_run=dry_run))
+    if downloads:
+        print(cache.clear_downloads(settings, dry_run=dry_run))
+    if cann_log:
+        print(cache.clear_cann_log(settings, dry_run=dry_run))
+
+
+def _start(settings: Settings) -> None:
+    from runtime.ops import exposure
+    from runtime.ops.process.control import start as run
+    from runtime.progress import stages
+
+    if warning := exposure.warning(settings):
+        print(f"The server {warning}", file=sys.stderr)
+    with stages("Starting") as on_stage:
+        server = run(settings, on_stage=on_stage)
+    print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
+
+
+def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
+    from runtime.ops.process import elsewhere
+    from runtime.ops.process.control import stop as run
+    from runtime.progress import waiting
+
+    try:
+        with waiting("Stopping"):
+            stopped = run(settings, now=now)
+    except KeyboardInterrupt:
+        raise Exit("stop: interrupted; the server still ends → invoke status", code=130) from None
+    if stopped is None:
+        elsewhere.refuse(settings, task)
+        print(f"No server runs on port {settings.port}.")
+    else:
+        print(stopped)

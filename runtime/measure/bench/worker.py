@@ -32,8 +32,8 @@ MEMORY = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Order:
-    """What shall transcribe, with which model, where. `arm` is a name of runtime/measure/bench/baselines.py; `end_tokens`
-    are the checkpoint's; `max_batch` in utterances."""
+    """What shall transcribe, with which model, where. `arm` is a name of runtime/measure/bench/baselines.py;
+    `end_tokens` are the checkpoint's; `max_batch` in utterances."""
 
     arm: str
     checkpoint: str

@@ -31,7 +31,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-STATIC = Path(__file__).with_name("static")
+STATIC = Path(__file__).parents[1] / "static"
 HOME = "index.html"
 # All that is served, by suffix: a file that merely lies there is not.
 TYPES = {

@@ -1,4 +1,4 @@
-"""How much of what is said is heard: accuracy."""
+"""Looking after a host: doctor, support-bundle."""
 
 import os
 import re
@@ -10,17 +10,67 @@ from invoke import Context, Exit, task
 from invoke.parser import Argument
 from invoke.tasks import Task
 
-from env.errors import UsageError
+from env.errors import KitError, UsageError
 from env.settings import DEMO, Settings
 from env.sources import load_settings, under_project
-from runtime.ops.variadic import Files
-from runtime.tasks.foreseeing import foreseeing
+from runtime.tasks.errors import foreseeing
+from runtime.tasks.model import Files
 
 if TYPE_CHECKING:
     from runtime.measure.accuracy.dataset import DataSet
 
 ADVICE = "invoke accuracy manifest.jsonl, or the directory of a data set (invoke accuracy --help)"
 INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
+
+
+@task(
+    help={
+        "root": "directory to examine instead of this host, such as an unpacked support bundle",
+        "json": "print JSON instead of a table",
+        "quick": "only what takes no more than a moment: no checksums, no hub, nothing on the NPU",
+    }
+)
+@foreseeing
+def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False) -> None:
+    """Examine the host, or the container that this runs in; exit code 1 if a check fails."""
+    from runtime.host.probe import Host
+    from runtime.ops.doctor import checks, examine_host
+    from runtime.ops.doctor.machine import hostname
+    from runtime.ops.support_bundle import settings_for
+    from runtime.progress import waiting
+    from runtime.tables import console
+
+    with waiting("Examining") as wait:
+        host = Host(Path(root), on_wait=wait.step)
+        settings = settings_for(host)
+        findings = examine_host(settings, host, quick=quick)
+    if json:
+        print(checks.document(findings, hostname(host)), end="")
+    else:
+        console().print(checks.table(findings))
+    failed = [finding for finding in findings if finding.status == "fail"]
+    if failed:
+        codes = ", ".join(finding.code for finding in failed)
+        raise Exit(f"doctor: {len(failed)} of {len(findings)} checks failed: {codes}", code=1)
+
+
+@task(help={"output": "directory to write to; default: ASR_OUT_DIR"})
+@foreseeing
+def support_bundle(_: Context, output: str = "") -> None:
+    """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
+    from env.sources import under_project
+    from runtime.host.probe import Host
+    from runtime.ops import support_bundle as support
+    from runtime.progress import waiting
+
+    settings = support.settings_for(Host())
+    with waiting("Collecting") as wait:
+        folder = Path(output) if output else under_project(settings.out_dir)
+        bundle = support.collect(settings, folder, on_wait=wait.step)
+    for name, about in bundle.contents.items():
+        print(f"  {name}  {about}")
+    print(f"Written to {bundle.path} ({bundle.path.stat().st_size / 1024:.0f} KiB), readable only by you.")
+    print("Look into it before you hand it over: logs may hold what was said.")
 
 
 class Data(Files):
@@ -136,3 +186,55 @@ def _share(typed: str) -> float:
     if not re.fullmatch(r"\d{1,2}(\.\d+)?%|100%", typed):
         raise UsageError("--fail-if-above", f"{typed!r}, expected an error rate such as 5%")
     return float(typed.removesuffix("%")) / 100
+
+
+@task(
+    help={
+        "output": "file to write; default: standard output",
+        "here": "of the Python and the system that run this, instead of the image",
+    }
+)
+@foreseeing
+def sbom(_: Context, output: str = "", here: bool = False) -> None:
+    """Print the software bill of materials (CycloneDX, JSON) of the image that the settings mean."""
+    from env.stacks import active_stack
+    from runtime.files import write_whole
+    from runtime.ops import image_manifest
+    from runtime.ops.deploy import image
+    from runtime.ops.deploy.compose import host_settings
+    from runtime.weights import lockfile
+
+    try:
+        from runtime.ops import sbom as bill
+    except ModuleNotFoundError as error:
+        reason = f"needs {error.name}, which is not installed"
+        raise KitError("invoke sbom", reason, "python env/install.py host") from None
+    settings = host_settings()
+    weights = lockfile.read(under_project(settings.weights_lock))
+    if here:
+        found = image_manifest.collect(stack=active_stack(), commit=image.revision())
+        text = bill.render(found, weights=weights)
+    else:
+        text = bill.render(bill.image_manifest(settings), image=image.image_name(settings), weights=weights)
+    if output:
+        write_whole(Path(output), text)
+    else:
+        print(text, end="")
+
+
+@task(
+    help={"output": "directory that the bundle goes into; default: out", "tar": "write one tar instead of a directory"}
+)
+@foreseeing
+def bundle(_: Context, output: str = "", tar: bool = False) -> None:
+    """Write all that a host without internet needs: image, weights, kit, settings, tools, checksums, installer."""
+    from env.sources import under_project
+    from runtime.ops import bundle as bundling
+    from runtime.ops.deploy.compose import host_settings
+
+    settings = host_settings()
+    target = Path(output) if output else under_project(settings.out_dir)
+    path = bundling.write(settings, target, as_tar=tar, say=lambda words: print(words, flush=True))
+    unpack = f"tar -xf {path.name} && cd {path.stem}" if tar else f"cd {path.name}"
+    signers = " --signers FILE" if settings.bundle_key else ""
+    print(f"Written to {path}\nOn the other host: {unpack} && ./install.sh{signers}")
