@@ -40,7 +40,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # Python put env/ there
 
 
-
 # pip's words: pip/_internal/commands/check.py.
 SATISFIED = "No broken requirements found."
 MISSING = re.compile(r"(?P<package>\S+) \S+ requires (?P<need>[^,]+), which is not installed\.")

@@ -23,7 +23,11 @@ class Severity:
     style: str
 
 
-SEVERITIES = {"same": Severity("same", "green"), "harmless": Severity("harmless", "yellow"), "matters": Severity("MATTERS", "red")}
+SEVERITIES = {
+    "same": Severity("same", "green"),
+    "harmless": Severity("harmless", "yellow"),
+    "matters": Severity("MATTERS", "red"),
+}
 
 
 class _Console(Console):

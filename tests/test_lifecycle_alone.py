@@ -61,7 +61,10 @@ def test_the_container_runs_vllm_and_asks_it_whether_it_is_ready(root: Path, tmp
     assert service["devices"][0] == "/dev/davinci1:/dev/davinci1"
     assert service["environment"]["ASR_VLLM_KEY"] == "hush"
     kind, program, *arguments = service["healthcheck"]["test"]
-    assert (kind, PROJECT / Path(program).relative_to(override.KIT)) == ("CMD", PROJECT / "docker" / "bin" / "healthcheck")
+    assert (kind, PROJECT / Path(program).relative_to(override.KIT)) == (
+        "CMD",
+        PROJECT / "docker" / "bin" / "healthcheck",
+    )
     assert healthcheck(loading, *arguments) == 1
     loading.health = 200
     assert healthcheck(loading, *arguments) == 0
@@ -124,7 +127,9 @@ def test_nobody_there_is_no_vllm_that_is_ready() -> None:
 def refusal(tmp_path: Path, **variables: str) -> str:
     """Why `make up` refuses, before it asks Docker anything."""
     with pytest.raises(UsageError) as caught:
-        compose.up(load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None, say=print)
+        compose.up(
+            load_settings({**ALONE, "ASR_OUT_DIR": str(tmp_path), **variables}), on_stage=lambda _: None, say=print
+        )
     return str(caught.value)
 
 

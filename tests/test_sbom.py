@@ -149,7 +149,9 @@ def test_the_system_python_and_cann_are_in_it(here: Manifest) -> None:
 def test_the_weights_are_in_it_file_by_file(here: Manifest, tmp_path: Path) -> None:
     path = tmp_path / "weights.lock"
     files = {"config.json": Record(7, "0a" * 32), "model.safetensors": Record(8, "0b" * 32)}
-    lockfile.write(path, {"Qwen/Qwen3-ASR-1.7B": lockfile.Entry("modelscope", revision="master", commit="c0ffee", files=files)})
+    lockfile.write(
+        path, {"Qwen/Qwen3-ASR-1.7B": lockfile.Entry("modelscope", revision="master", commit="c0ffee", files=files)}
+    )
     text = render(replace(here, python_packages=(), os_packages=()), weights=lockfile.read(path))
     assert JsonStrictValidator(SPECIFICATION).validate_str(text) is None
     (model,) = [entry for entry in components(text).values() if entry["type"] == "machine-learning-model"]

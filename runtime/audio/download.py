@@ -87,8 +87,6 @@ def anywhere(_: Address) -> bool:
     return True
 
 
-
-
 def fetch(
     url: str, into: IO[bytes], *, seconds: float, most_bytes: int, permitted: Callable[[Address], bool] = is_public
 ) -> None:

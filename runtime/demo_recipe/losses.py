@@ -84,7 +84,9 @@ def disturb(
         samples = narrow(samples, noise_rng)
     if rng.random() < 0.7:
         samples = add_noise(samples, rng.choice(conditions.noises), rng.uniform(*conditions.snr), noise_rng)
-    phonemes = tuple(phone for word in sentence.words for phone in synthesis.phonemes(word, ACCENTS[sentence.language][0]))
+    phonemes = tuple(
+        phone for word in sentence.words for phone in synthesis.phonemes(word, ACCENTS[sentence.language][0])
+    )
     return Clip(samples, sentence.language, context, replace(sentence, context=context).text, phonemes)
 
 

@@ -64,8 +64,6 @@ class Freed:
         return f"{self.where}: {mib(self.size)} {done}, {self.files} files"
 
 
-
-
 def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
     """Empty ASR_OP_CACHE_DIR. A link in it is removed, not followed.
 
@@ -137,8 +135,6 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
         return f"nothing to free: no server runs on port {settings.port}, and vLLM's memory ends with its processes"
     device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
     return f"{empty(device, dry_run=dry_run)} (this process, as no server runs on port {settings.port})"
-
-
 
 
 def _holds_more(directory: Path, settings: Settings) -> bool:

@@ -123,7 +123,9 @@ def read_keys(path: Path) -> Keys:
                 raise KitError(KEYS_FILE_VARIABLE, f"line {number} of {path} repeats a name or a key")
             found.append(key)
     if not found:
-        raise KitError(KEYS_FILE_VARIABLE, f"{path} holds no key", "write one `name:key` a line, or unset it to need none")
+        raise KitError(
+            KEYS_FILE_VARIABLE, f"{path} holds no key", "write one `name:key` a line, or unset it to need none"
+        )
     return Keys(tuple(found))
 
 

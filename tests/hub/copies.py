@@ -18,7 +18,9 @@ def put(folder: Path) -> Path:
     for name, content in needed(files()).items():
         (directory / name).write_bytes(content)
     records = known(files()).models[REPO].files
-    lockfile.write(folder / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)})
+    lockfile.write(
+        folder / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)}
+    )
     return directory
 
 

@@ -159,7 +159,7 @@ class QwenAsr:
 
     def __init__(self, order: Order, _: ExitStack) -> None:
         self.device = open_device(order.device, exports={}, jit_compile=order.jit_compile)
-        pass  #DROP  # after the device, which torch must not precede
+        pass  # DROP  # after the device, which torch must not precede
 
         self._recognizer = Recognizer(
             Path(order.checkpoint),

@@ -164,8 +164,6 @@ def compose_files(settings: Settings) -> list[Path]:
     return [COMPOSE, override.host_file(settings), *own_compose.files(settings)]
 
 
-
-
 def try_curl(settings: Settings) -> None:
     """Show and run the curl command that an operator can start from. Raises DockerError if it fails."""
     command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*"]

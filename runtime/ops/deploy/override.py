@@ -252,8 +252,6 @@ def groups(settings: Settings, root: Path) -> list[str]:
     return [str(gid) for gid in sorted({node.stat().st_gid for node in nodes})]
 
 
-
-
 def user(settings: Settings) -> tuple[int, int]:
     """User and group of the container."""
     uid = settings.uid if settings.uid is not None else UNPRIVILEGED if settings.stack == "cpu" else 0

@@ -214,13 +214,9 @@ def _why_not(case: Case) -> str:
         return f"{error.subject}: {error.reason}"
 
 
-
-
 def signs(host: Host) -> list[str]:
     """What says that a host has NPUs, whether or not their driver is loaded."""
     return host.ask("npu-signs", lambda: Answer("".join(f"{sign}\n" for sign in npu_host.signs()))).output.splitlines()
-
-
 
 
 def _names(chips: Iterable[Chip]) -> str:

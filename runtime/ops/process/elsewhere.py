@@ -46,7 +46,11 @@ def find(settings: Settings) -> Elsewhere | None:
     if found:
         health = None
         if found.running:
-            health = standalone.ask_vllm(url(settings)) if settings.vllm_alone else ask_health(url(settings), timeout=TIMEOUT)
+            health = (
+                standalone.ask_vllm(url(settings))
+                if settings.vllm_alone
+                else ask_health(url(settings), timeout=TIMEOUT)
+            )
         return Elsewhere(str(found), health, "make down", "make restart", "make logs", found)
     holder = listener(settings.host, settings.port).output
     health = heard(url(settings), timeout=TIMEOUT) if holder else None

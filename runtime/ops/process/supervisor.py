@@ -239,8 +239,6 @@ def line(form: str, level: str, event: str) -> str:
     return f"{timestamp} [{level}] {event} [{LOGGER}]"
 
 
-
-
 def main(text: str) -> None:
     """Detach from whoever called this, in whose eyes it ends when the supervisor is on record."""
     order = Order.parse(text)
