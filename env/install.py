@@ -204,7 +204,7 @@ def run_pip(wanted: list[Requirement], options: list[str]) -> str:
         # In a virtual environment Python compiles what it imports when it first does, a fraction of all there is. An
         # image's files may be read-only later, so there pip compiles them.
         command.append("--no-compile")
-    progress = Progress(len(wanted))
+    progress = PipProgress(len(wanted))
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         file = Path(folder) / "requirements.txt"
         file.write_text("\n".join(requirement.line() for requirement in wanted), encoding="utf-8")
@@ -223,7 +223,7 @@ def run_pip(wanted: list[Requirement], options: list[str]) -> str:
         return (errors.read().strip() or f"pip ended with exit code {pip.returncode}") if pip.returncode else ""
 
 
-class Progress:
+class PipProgress:
     """How far pip is, told from its output: one line rewritten on a terminal, elsewhere a plain line now and then."""
 
     def __init__(self, packages: int) -> None:

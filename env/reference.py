@@ -54,7 +54,7 @@ VERSION_HEADINGS: dict[Language, tuple[str, ...]] = {"en": ("Package", *STACKS),
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One setting in force. `value` and `default` are texts, empty where nothing is set; secrets are masked."""
 
     variable: str
@@ -65,10 +65,10 @@ class Row:
     description: str
 
 
-def describe(settings: Settings) -> list[Row]:
+def describe(settings: Settings) -> list[SettingRow]:
     """Every setting, its value and where that came from."""
     return [
-        Row(
+        SettingRow(
             variable=variable(name),
             value=_text(getattr(settings, name)),
             default=_text(field.default),

@@ -104,7 +104,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PackageDifference:
     """A package against its pin. `pinned` is empty for one that must be absent, `installed` for one that is."""
 
     name: str
@@ -181,7 +181,7 @@ def compare(
     installed: Callable[[str], str] = installed_version,
     python: str = "",
     machine: str = "",
-) -> list[Difference]:
+) -> list[PackageDifference]:
     """Every pin of `stack` against what is installed, the Python itself first.
 
     `installed` tells a package's version, `python` and `machine` default to this interpreter's.
@@ -190,18 +190,22 @@ def compare(
     python = python or ".".join(platform.python_version_tuple()[:2])
     machine = machine or platform.machine()
     known = python in wanted.python
-    rows = [Difference("python", ", ".join(wanted.python), python, "same" if known else "matters", "has wheels for it")]
+    rows = [
+        PackageDifference(
+            "python", ", ".join(wanted.python), python, "same" if known else "matters", "has wheels for it"
+        )
+    ]
     for pin in wanted.pins_for(python=python, machine=machine):
         version = installed(pin.name)
         level = severity(pin, version)
         others = (other for other in wanted.alternatives if other.name == pin.name and other.is_met(version))
         if level != "same" and (other := next(others, None)):
-            rows.append(Difference(pin.name, pin.version, version, "harmless", other.why))
+            rows.append(PackageDifference(pin.name, pin.version, version, "harmless", other.why))
         else:
-            rows.append(Difference(pin.name, pin.version, version, level, pin.why))
+            rows.append(PackageDifference(pin.name, pin.version, version, level, pin.why))
     for name, why in wanted.absent.items():
         if installed(name):
-            rows.append(Difference(name, "", installed(name), "matters", why))
+            rows.append(PackageDifference(name, "", installed(name), "matters", why))
     return rows
 
 

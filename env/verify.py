@@ -109,7 +109,7 @@ AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 
 
 @dataclass(frozen=True)
-class Problem:
+class PipProblem:
     """A line of `pip check`: `package` asks for `need`. Empty where pip does not say."""
 
     text: str
@@ -129,7 +129,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PipVerdict:
     """What `pip check` means for a stack.
 
     `expected` are in its list of what is meant to be unmet, `stale` are entries there that no package asks for any
@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def pip_check() -> list[Problem]:
+def pip_check() -> list[PipProblem]:
     """What pip finds missing, or in a version that does not do. Raises KitError where there is no pip."""
     result = subprocess.run(
         [sys.executable, "-m", "pip", "check"], capture_output=True, encoding="utf-8", errors="replace", check=False
@@ -181,18 +181,18 @@ def pip_check() -> list[Problem]:
     return [read_problem(line) for line in lines]
 
 
-def read_problem(line: str) -> Problem:
+def read_problem(line: str) -> PipProblem:
     """A line of `pip check`. Of what is missing pip names the package alone; its version is in the metadata."""
     if match := CONFLICT.fullmatch(line):
-        return Problem(line, canonicalize_name(match["package"]), match["need"])
+        return PipProblem(line, canonicalize_name(match["package"]), match["need"])
     if match := UNSUPPORTED.fullmatch(line):
-        return Problem(line, canonicalize_name(match["package"]))
+        return PipProblem(line, canonicalize_name(match["package"]))
     if match := MISSING.fullmatch(line):
         for text in importlib.metadata.requires(match["package"]) or ():
             need = Requirement(text)
             if counts(text) and canonicalize_name(need.name) == canonicalize_name(match["need"]):
-                return Problem(line, canonicalize_name(match["package"]), f"{need.name}{need.specifier}")
-    return Problem(line)
+                return PipProblem(line, canonicalize_name(match["package"]), f"{need.name}{need.specifier}")
+    return PipProblem(line)
 
 
 def counts(need: str) -> bool:
@@ -201,7 +201,7 @@ def counts(need: str) -> bool:
     return not marker or marker.evaluate({"extra": ""})
 
 
-def judge(stack: Stack, problems: list[Problem]) -> Verdict:
+def judge(stack: Stack, problems: list[PipProblem]) -> PipVerdict:
     """Sort the problems. Raises InstallError where the stack is not for this Python or machine."""
     ours = {canonicalize_name(requirement.name) for requirement in read_lock(find_lock(stack.name), this_python())}
     above = any(pin.image for pin in stack.pins)
@@ -216,7 +216,7 @@ def judge(stack: Stack, problems: list[Problem]) -> Verdict:
             faults.append(problem.text)
     met = [entry for entry in entries if not any(problem.is_expected(*entry) for problem in problems)]
     stale = [f"{package}: {need}" for package, need in met if package in ours]
-    return Verdict(faults, expected, stale, foreign)
+    return PipVerdict(faults, expected, stale, foreign)
 
 
 if __name__ == "__main__":

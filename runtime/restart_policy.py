@@ -57,14 +57,14 @@ class Crashes:
 
 
 @dataclass(frozen=True)
-class Losses:
+class EngineFailures:
     """When engines were lost within the policy's window, in seconds since 1970, and why the last one was."""
 
     times: tuple[float, ...] = ()
     reason: str = ""
 
     @classmethod
-    def read(cls, path: Path, now: float, policy: Policy) -> "Losses":
+    def read(cls, path: Path, now: float, policy: Policy) -> "EngineFailures":
         """Those that still count; none where the file cannot be understood."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from env.reference import Row
-from env.stacks import Difference
+from env.reference import SettingRow
+from env.stacks import PackageDifference
 from runtime.redaction import escaped
 
 WIDTH = 160  # columns, where output goes to a file or pipe; rich would assume 80 and fold the texts
@@ -50,7 +50,7 @@ def console() -> Console:
     return out if out.is_terminal else _Console(width=WIDTH)
 
 
-def settings(rows: Iterable[Row]) -> Table:
+def settings(rows: Iterable[SettingRow]) -> Table:
     """Every setting in force."""
     shown = table("Setting", "Value", "Unit", "From")
     for row in rows:
@@ -58,7 +58,7 @@ def settings(rows: Iterable[Row]) -> Table:
     return shown
 
 
-def differences(stack: str, rows: Iterable[Difference]) -> Table:
+def differences(stack: str, rows: Iterable[PackageDifference]) -> Table:
     """Installed against pinned."""
     shown = table(f"Stack {stack}", "Pinned", "Installed", "Difference", "Why pinned")
     for row in rows:

@@ -16,11 +16,11 @@ from env.sources import under_project
 from runtime import audio, demo, sandbox, transcript
 from runtime.audio import SAMPLE_RATE, Audio, Limits, Samples, voice_activity
 from runtime.audio import segment as segments
-from runtime.audio.segment import Segment
+from runtime.audio.segment import AudioSegment
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, factory
 from runtime.host import npu_host
 from runtime.model.device import Device
-from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, Prompter, Wording
+from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, PromptBuilder, Tokenizer
 from runtime.progress import waiting
 from runtime.transcript import Hypothesis, Span, Transcript
 
@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedRequest:
     """A request that could not be transcribed, and why."""
 
     request: Request
@@ -71,9 +71,9 @@ class Prepared:
 
     request: Request
     language: str | None
-    wording: Wording
+    wording: Tokenizer
     audio: Audio
-    cuts: tuple[Segment, ...]
+    cuts: tuple[AudioSegment, ...]
     utterances: tuple[Utterance | None, ...]
 
     @property
@@ -81,7 +81,7 @@ class Prepared:
         """What is for the engine, in order."""
         return [utterance for utterance in self.utterances if utterance]
 
-    def heard(self, cut: Segment, decoded: Decoded | None) -> transcript.Segment:
+    def heard(self, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
         """A segment with what was decoded of it; None for silence, which the model, that might invent something, never
         hears. Looking for speech in it takes time: on an event loop, call it in a thread."""
         first, last = round(cut.start * SAMPLE_RATE), round(cut.end * SAMPLE_RATE)
@@ -157,14 +157,14 @@ class Transcriber:
         return self.engine.device
 
     @property
-    def wording(self) -> Wording:
+    def wording(self) -> Tokenizer:
         """The checkpoint's."""
         return self.engine.wording
 
     @property
-    def prompter(self) -> Prompter:
+    def prompter(self) -> PromptBuilder:
         """Writes prompts for the model; it refuses languages and contexts that the model cannot be given."""
-        return Prompter(self.wording, context_limit(self.settings, self.wording))
+        return PromptBuilder(self.wording, context_limit(self.settings, self.wording))
 
     @property
     def loaded(self) -> "Loaded":
@@ -179,7 +179,7 @@ class Transcriber:
     ) -> Transcript:
         """Transcribe one file. Raises KitError where its audio, language or context cannot be used."""
         (outcome,) = self.transcribe_all([Request(source, language, context, timed)])
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, FailedRequest):
             raise outcome.error
         return outcome
 
@@ -189,7 +189,7 @@ class Transcriber:
         *,
         on_audio: Callable[[float], None] = lambda _: None,
         on_segment: Callable[[float], None] = lambda _: None,
-    ) -> Iterator[Transcript | Failure]:
+    ) -> Iterator[Transcript | FailedRequest]:
         """Transcribe many files, in order, decoding segments of several together; a bad file is a Failure in its place.
 
         `on_audio` is told the seconds of each file when it has been read, `on_segment` those of each segment when its
@@ -197,13 +197,13 @@ class Transcriber:
         """
         together = self.engine.status().most_together
         ahead = together + min(together, AHEAD)
-        underway: deque[Failure | _Job] = deque()
+        underway: deque[FailedRequest | _FileJob] = deque()
         for request in requests:
             begun = self._begin(request)
-            if isinstance(begun, _Job):
+            if isinstance(begun, _FileJob):
                 on_audio(begun.prepared.audio.seconds)
             underway.append(begun)
-            while len(underway) > 1 and sum(job.size for job in underway if isinstance(job, _Job)) > ahead:
+            while len(underway) > 1 and sum(job.size for job in underway if isinstance(job, _FileJob)) > ahead:
                 yield self._finish(underway.popleft(), on_segment)
         while underway:
             yield self._finish(underway.popleft(), on_segment)
@@ -213,24 +213,24 @@ class Transcriber:
         language = self.prompter.language(request.language)
         prompt = self.prompter.write(context=request.context, language=language)
         sound = self._read(request.source)
-        cuts = tuple(segments.cut(sound.samples, longest=self.settings.segment_seconds))
+        cuts = tuple(segments.split(sound.samples, longest=self.settings.segment_seconds))
         most = min(self.settings.max_new_tokens, request.max_tokens or self.settings.max_new_tokens)
         utterances = tuple(
             None if segments.is_silent(cut.samples) else Utterance(cut.samples, prompt, most) for cut in cuts
         )
         return Prepared(request, language, self.wording, sound, cuts, utterances)
 
-    def _begin(self, request: Request) -> "_Job | Failure":
+    def _begin(self, request: Request) -> "_FileJob | FailedRequest":
         """Read the audio and hand its segments to the engine."""
         try:
             prepared = self.prepare(request)
         except KitError as error:
-            return Failure(request, error)
+            return FailedRequest(request, error)
         try:
             decodings = iter(self.engine.submit(prepared.spoken))
         except EngineError as error:
             return _failure(prepared, error)
-        return _Job(prepared, [next(decodings) if utterance else None for utterance in prepared.utterances])
+        return _FileJob(prepared, [next(decodings) if utterance else None for utterance in prepared.utterances])
 
     def _read(self, source: Source) -> Audio:
         if isinstance(source, Audio):
@@ -239,9 +239,11 @@ class Transcriber:
             return audio.load(source, limits=limits(self.settings))
         return source.load(limits=limits(self.settings))
 
-    def _finish(self, job: "_Job | Failure", on_segment: Callable[[float], None]) -> Transcript | Failure:
+    def _finish(
+        self, job: "_FileJob | FailedRequest", on_segment: Callable[[float], None]
+    ) -> Transcript | FailedRequest:
         """Wait for the segments of a file and join them."""
-        if isinstance(job, Failure):
+        if isinstance(job, FailedRequest):
             return job
         prepared = job.prepared
         done: list[transcript.Segment] = []
@@ -258,7 +260,7 @@ class Transcriber:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _FileJob:
     """A file whose segments are with the engine; a segment without a decoding is silent."""
 
     prepared: Prepared
@@ -269,12 +271,12 @@ class _Job:
         return len(self.decodings)
 
 
-def _failure(prepared: Prepared, error: Exception) -> Failure:
+def _failure(prepared: Prepared, error: Exception) -> FailedRequest:
     """A file that the engine has failed."""
     reason = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
     failure = KitError(prepared.audio.source, reason)
     failure.__cause__ = error
-    return Failure(prepared.request, failure)
+    return FailedRequest(prepared.request, failure)
 
 
 def limits(settings: Settings) -> Limits:
@@ -287,7 +289,7 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-def context_limit(settings: Settings, wording: Wording) -> int:
+def context_limit(settings: Settings, wording: Tokenizer) -> int:
     """Most tokens of a context: what the model's authors name, less where its positions, or vLLM's, leave no room for
     it beside the longest segment and its answer."""
     positions = wording.positions

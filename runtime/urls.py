@@ -121,10 +121,10 @@ def _address(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UsageError(variable("vllm_url"), f"{shown(url)}: no address: {error}", "http://host:port") from None
+        raise UsageError(variable("vllm_url"), f"{redact_url(url)}: no address: {error}", "http://host:port") from None
     if parts.query or parts.fragment or not PLACE.fullmatch(parts.netloc):
         advice = f"put the key into {variable('vllm_key')}" if parts.username is not None else "http://host:port"
-        raise UsageError(variable("vllm_url"), f"{shown(url)}: expected host and port, no more", advice)
+        raise UsageError(variable("vllm_url"), f"{redact_url(url)}: expected host and port, no more", advice)
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -134,7 +134,7 @@ def url(settings: Settings) -> str:
     return f"{scheme}://{local_name(settings.host)}:{settings.port}"
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """The URL as errors and logs may show it: without credentials, query and fragment."""
     try:
         parts = urlsplit(url)

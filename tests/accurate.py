@@ -9,8 +9,8 @@ from pathlib import Path
 from runtime.demo import Clip
 from runtime.measure.accuracy import backends
 from runtime.measure.accuracy.dataset import DataSet
-from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.accuracy.run import Accuracy, Ask, Listener, run
+from runtime.measure.accuracy.journal import UtteranceOutcome
+from runtime.measure.accuracy.run import Accuracy, RunObserver, RunOptions, run
 from runtime.transcriber import Transcriber
 
 
@@ -31,8 +31,8 @@ def write_manifest(folder: Path, clips: Iterable[Clip], *further: str, times: in
 
 def measured(
     data: DataSet, transcriber: Transcriber, directory: Path, *, says: Callable[[str], None] = lambda _: None
-) -> tuple[Accuracy, list[Outcome]]:
+) -> tuple[Accuracy, list[UtteranceOutcome]]:
     """A run in this process, and what was heard in it."""
-    heard: list[Outcome] = []
-    listener = Listener(says=says, heard=heard.append)
-    return run(Ask(data, data.items), nullcontext(backends.of(transcriber)), directory, listener), heard
+    heard: list[UtteranceOutcome] = []
+    listener = RunObserver(says=says, heard=heard.append)
+    return run(RunOptions(data, data.items), nullcontext(backends.of(transcriber)), directory, listener), heard

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from env.settings import Settings
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.bench.run import QUICK, Listener, run
+from runtime.measure.bench.run import QUICK, BenchObserver, run
 from runtime.measure.statistics import Figure, figure
 
 SMALL = replace(QUICK, parts=("loading", "latency", "throughput", "memory"), runs=4, batches=(1, 2), lengths=(2.0,))
@@ -12,7 +12,7 @@ SMALL = replace(QUICK, parts=("loading", "latency", "throughput", "memory"), run
 
 def small(settings: Settings) -> Benchmark:
     """What the small plan finds."""
-    return run(settings, SMALL, Listener())
+    return run(settings, SMALL, BenchObserver())
 
 
 def times_as(record: Benchmark, ratio: float, *quantities: str) -> Benchmark:

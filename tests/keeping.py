@@ -15,12 +15,12 @@ import torch
 from serving import PATIENCE, TRANSCRIPTIONS
 
 from env.settings import Settings
-from runtime.ops.process.state import Farewell
+from runtime.ops.process.state import DrainSummary
 from runtime.restart_policy import Policy
 from runtime.server.app import create_app
-from runtime.server.engine_manager import Keeper, StoppedError, Stops
+from runtime.server.engine_manager import EngineManager, ServerStoppedError, SignalHandler
 from runtime.server.http import listening
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 
 
 class Device:
@@ -63,7 +63,7 @@ class Device:
 class Kept:
     """A server that is ready, or was; `ready` has an entry for each time, `over` is set when it has ended."""
 
-    life: Life
+    life: ServerState
     url: str
     ready: "SimpleQueue[int]"
     over: threading.Event
@@ -86,10 +86,10 @@ class Kept:
         os.kill(os.getpid(), number)
 
 
-def keep(settings: Settings, visit: Callable[[Kept], None], *, policy: Policy) -> Farewell:
+def keep(settings: Settings, visit: Callable[[Kept], None], *, policy: Policy) -> DrainSummary:
     """Serve as `invoke serve` does while `visit` runs in a thread, from the first time the server is ready on."""
-    life, ready = Life(), SimpleQueue[int]()
-    stops = Stops(life)
+    life, ready = ServerState(), SimpleQueue[int]()
+    stops = SignalHandler(life)
     with (
         stops.heeded(),
         listening(create_app(life), host="127.0.0.1", port=0) as listener,
@@ -106,9 +106,9 @@ def keep(settings: Settings, visit: Callable[[Kept], None], *, policy: Policy) -
 
         visitor = pool.submit(visited)
         try:
-            return Keeper(settings, life, listener, stops, ready.put, []).run(policy)
-        except StoppedError:
-            return Farewell()
+            return EngineManager(settings, life, listener, stops, ready.put, []).run(policy)
+        except ServerStoppedError:
+            return DrainSummary()
         finally:
             kept.over.set()
             visitor.result()

@@ -13,7 +13,7 @@ from engine import free_port
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.host.local_client import ask_health
-from runtime.host.processes import Process, ended
+from runtime.host.processes import ProcessHandle, ended
 from runtime.ops.process import state
 from runtime.ops.process.control import Started, stop
 from runtime.ops.process.control import start as start_process
@@ -42,7 +42,7 @@ def stand_in(behaviour: str) -> list[str]:
     return [sys.executable, str(PROJECT / "tests" / "process_server.py"), behaviour]
 
 
-def processes(settings: Settings) -> tuple[Process, Process]:
+def processes(settings: Settings) -> tuple[ProcessHandle, ProcessHandle]:
     """The supervisor and the server on record."""
     found = state.look(state.place(settings)).record
     assert found
@@ -50,7 +50,7 @@ def processes(settings: Settings) -> tuple[Process, Process]:
     return found.supervisor, found.server
 
 
-def kill(process: Process) -> None:
+def kill(process: ProcessHandle) -> None:
     """Kill a process and wait until it has ended."""
     with process.handle() as handle:
         assert handle is not None
@@ -58,7 +58,7 @@ def kill(process: Process) -> None:
         assert ended(handle, LONG)
 
 
-def await_end(process: Process) -> None:
+def await_end(process: ProcessHandle) -> None:
     """Wait until a process has ended."""
     with process.handle() as handle:
         assert handle is None or ended(handle, LONG)

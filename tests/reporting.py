@@ -8,13 +8,13 @@ from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.accuracy import backends
 from runtime.measure.accuracy.dataset import DataSet, Item
-from runtime.measure.accuracy.run import Ask, Listener
+from runtime.measure.accuracy.run import RunObserver, RunOptions
 from runtime.measure.accuracy.run import run as score
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.records import Clock, here
+from runtime.measure.records import RunClock, here
 from runtime.measure.report import run
 from runtime.measure.report.record import Report
-from runtime.measure.smoke.backends import Model
+from runtime.measure.smoke.backends import ModelBackend
 from runtime.measure.smoke.run import Cases, steps
 from runtime.measure.smoke.run import run as smoke
 from runtime.transcriber import Transcriber
@@ -22,13 +22,13 @@ from runtime.transcriber import Transcriber
 
 def keep(out: Path, bench: Benchmark, transcriber: Transcriber, clips: list[Clip]) -> None:
     """Write the records of a small smoke test, benchmark and data set, as the tasks do."""
-    model = Model(transcriber, here(transcriber.settings, transcriber.device))
+    model = ModelBackend(transcriber, here(transcriber.settings, transcriber.device))
     cases = Cases(tuple(clips), (), tuple(clips))
-    records.write(out / "smoke.json", smoke(steps(model, cases), model, Clock(), on_outcome=lambda _: None))
+    records.write(out / "smoke.json", smoke(steps(model, cases), model, RunClock(), on_outcome=lambda _: None))
     records.write(out / "bench" / "bench.json", bench)
     items = tuple(Item(clip.path.name, clip.path, clip.text, clip.language) for clip in clips if not clip.context)
-    ask = Ask(DataSet("bundled clips", "manifest", "0" * 64, items), items)
-    record = score(ask, nullcontext(backends.of(transcriber)), out / "accuracy" / "clips", Listener())
+    ask = RunOptions(DataSet("bundled clips", "manifest", "0" * 64, items), items)
+    record = score(ask, nullcontext(backends.of(transcriber)), out / "accuracy" / "clips", RunObserver())
     records.write(out / "accuracy" / "accuracy.json", record)
 
 

@@ -14,13 +14,13 @@ import httpx
 import openai
 
 from runtime.demo import Clip
-from runtime.engines import Decoded, Engine, Event, Status, Utterance
+from runtime.engines import Decoded, Engine, EngineStatus, Event, Utterance
 from runtime.model.prompt import ASR_TEXT
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
-from runtime.server.http import Listener, listening
+from runtime.server.http import HttpServer, listening
 from runtime.server.service import Service
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 PATIENCE = 60.0  # seconds until a test that waits in vain fails
@@ -97,8 +97,8 @@ class HeldEngine:
             self.due.put(decoding)
         return decodings
 
-    def status(self) -> Status:
-        return Status(self.due.qsize(), 0, self.together)
+    def status(self) -> EngineStatus:
+        return EngineStatus(self.due.qsize(), 0, self.together)
 
     def stop(self, *, drain: bool = True) -> None:
         """Nothing to stop."""
@@ -112,8 +112,8 @@ class HeldEngine:
 class Served:
     """A running server."""
 
-    listener: Listener
-    life: Life
+    listener: HttpServer
+    life: ServerState
     service: Service
     scheme: str
     credentials: Credentials
@@ -139,7 +139,7 @@ class Served:
 @contextmanager
 def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     """A server around a transcriber, with some settings changed."""
-    life = Life()
+    life = ServerState()
     settings = transcriber.settings.model_copy(update=changes)
     credentials = Credentials(settings)
     app = create_app(life, access=credentials.access)
@@ -156,9 +156,9 @@ def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
 
 
 @contextmanager
-def loading() -> Iterator[tuple[Life, int]]:
+def loading() -> Iterator[tuple[ServerState, int]]:
     """A server that has no model yet, and its port."""
-    life = Life()
+    life = ServerState()
     life.stage = "loading weights/model"
     with listening(create_app(life), host="127.0.0.1", port=0) as listener:
         yield life, listener.port

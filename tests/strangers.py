@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from runtime.audio.download import FetchError, anywhere, fetch
-from runtime.urls import Address, shown
+from runtime.audio.download import FetchError, allow_any, fetch
+from runtime.urls import Address, redact_url
 
 Answer = Callable[["Handler"], None]
 
@@ -75,7 +75,7 @@ def serving(answer: Answer, host: str = "127.0.0.1", context: ssl.SSLContext | N
             thread.join()
 
 
-def get(url: str, *, seconds: float = 20, most_bytes: int = 1_000_000, permitted: Any = anywhere) -> bytes:
+def get(url: str, *, seconds: float = 20, most_bytes: int = 1_000_000, permitted: Any = allow_any) -> bytes:
     body = io.BytesIO()
     fetch(url, body, seconds=seconds, most_bytes=most_bytes, permitted=permitted)
     return body.getvalue()
@@ -84,7 +84,7 @@ def get(url: str, *, seconds: float = 20, most_bytes: int = 1_000_000, permitted
 def refusal(url: str, **limits: Any) -> str:
     with pytest.raises(FetchError) as caught:
         get(url, **limits)
-    assert caught.value.subject == shown(url)
+    assert caught.value.subject == redact_url(url)
     return caught.value.reason
 
 

@@ -24,9 +24,9 @@ from runtime.demo import Clip
 from runtime.measure.accuracy import backends, published
 from runtime.measure.accuracy.backends import SECONDS, ahead
 from runtime.measure.accuracy.dataset import DataSet, Item
-from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.layouts import read
-from runtime.measure.accuracy.run import Ask, Listener, picked, run
+from runtime.measure.accuracy.run import RunObserver, RunOptions, picked, run
 from runtime.tasks.diagnose import accuracy
 from runtime.transcriber import Source, Transcriber
 from tasks import namespace
@@ -103,7 +103,7 @@ def test_a_server_hears_the_same(manifest: Callable[..., Path], transcriber: Tra
     here, _ = measured(data, transcriber, tmp_path / "here")
     with served(transcriber) as server:
         opened = backends.over_http(server.url, transcriber.settings)
-        there = run(Ask(data, data.items), opened, tmp_path / "there", Listener())
+        there = run(RunOptions(data, data.items), opened, tmp_path / "there", RunObserver())
     assert there.score == here.score
     assert there.head.where.url == server.url
     assert [each.name for each in there.failed] == ["cut.wav"]
@@ -155,9 +155,9 @@ def test_the_data_set_stands_where_one_likes(typed: str, told: str, capfd: pytes
 def test_languages_can_be_given(speech: list[Clip], transcriber: Transcriber, tmp_path: Path) -> None:
     items = tuple(Item(clip.path.name, clip.path, clip.text, "Chinese") for clip in speech)
     data = DataSet("said to be Chinese", "manifest", "", items)
-    heard: list[Outcome] = []
+    heard: list[UtteranceOutcome] = []
     opened = nullcontext(backends.of(transcriber))
-    record = run(Ask(data, items, forced=True), opened, tmp_path, Listener(heard=heard.append))
+    record = run(RunOptions(data, items, forced=True), opened, tmp_path, RunObserver(heard=heard.append))
     assert {outcome.language for outcome in heard} == {"Chinese"}
     assert record.score.identified is None
 
@@ -174,7 +174,7 @@ def test_the_exit_code_says_what_is_not_good(
     wrong = replace(data, items=tuple(replace(item, text=f"{item.text} 五 five") for item in data.items))
     bad, _ = measured(replace(wrong, digest="wrong"), transcriber, tmp_path / "out")
     assert [fault for fault in judge(replace(bad, refused=()), 0.05) if "at most 5.00% is allowed" in fault]
-    written = list(write(bad, Ask(wrong, wrong.items), settings, tmp_path / "out" / "said", "zh"))
+    written = list(write(bad, RunOptions(wrong, wrong.items), settings, tmp_path / "out" / "said", "zh"))
     assert {path.name for path in written} == {"accuracy.json", "accuracy.md", "worst.html"}
     assert read_json(written[0])["head"]["form"] == "accuracy"
     assert "错误率" in written[1].read_text(encoding="utf-8")

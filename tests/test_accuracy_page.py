@@ -16,9 +16,9 @@ from runtime.audio import Limits
 from runtime.demo import Clip
 from runtime.measure.accuracy import run
 from runtime.measure.accuracy.dataset import DataSet, Item
-from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.page import AROUND, LONGEST, page, pairs
-from runtime.measure.accuracy.run import Accuracy, Ask, Ears, Listener
+from runtime.measure.accuracy.run import Accuracy, Backend, RunObserver, RunOptions
 from runtime.measure.error_rate import count
 from runtime.measure.metrics import Language
 from runtime.measure.records import here
@@ -57,10 +57,10 @@ def record(items: tuple[Item, ...], settings: Settings, tmp_path_factory: pytest
         HOSTILE: ("", None, 4.0),
         GONE: ("one three", "English", 4.0),
     }
-    outcomes = [Outcome(name, *told) for name, told in heard.items()]
-    told = Ears(here(settings, Device("cpu")), {}, lambda _items, _forced: (outcome for outcome in outcomes))
+    outcomes = [UtteranceOutcome(name, *told) for name, told in heard.items()]
+    told = Backend(here(settings, Device("cpu")), {}, lambda _items, _forced: (outcome for outcome in outcomes))
     data = DataSet("Scripts", "manifest", "digest", items)
-    found = run.run(Ask(data, items), nullcontext(told), tmp_path_factory.mktemp("out"), Listener())
+    found = run.run(RunOptions(data, items), nullcontext(told), tmp_path_factory.mktemp("out"), RunObserver())
     Path(str(next(item for item in items if item.name == GONE).source)).unlink()
     return found
 

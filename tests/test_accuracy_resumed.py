@@ -21,9 +21,9 @@ from env.errors import KitError
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.accuracy import backends, journal
-from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.layouts import read
-from runtime.measure.accuracy.run import ACCURACY, Accuracy, Ask, Listener, run
+from runtime.measure.accuracy.run import ACCURACY, Accuracy, RunObserver, RunOptions, run
 from runtime.tasks.diagnose import accuracy
 from runtime.transcriber import Transcriber
 
@@ -69,7 +69,7 @@ def test_beginning_anew_puts_aside_what_was_there(tmp_path: Path) -> None:
     for number, fresh in enumerate((False, True, True)):
         with journal.opened(tmp_path, {"data": "x"}, fresh=fresh) as book:
             assert book.outcomes == {}
-            book.add(Outcome("a", str(number)))
+            book.add(UtteranceOutcome("a", str(number)))
     texts = [json.loads(path.read_text().splitlines()[1])["text"] for path in sorted(tmp_path.iterdir())]
     assert texts == ["2", "0", "1"]
 
@@ -99,19 +99,19 @@ def test_a_server_that_dies_midway_loses_nothing(
         dying = threading.Thread(target=die)
         dying.start()
 
-        def note(outcome: Outcome) -> None:
+        def note(outcome: UtteranceOutcome) -> None:
             heard.append(outcome.name)
             if outcome.text == "one":
                 dead.set()
 
         opened = backends.over_http(server.url, transcriber.settings)
-        record = run(Ask(data, data.items), opened, tmp_path / "out", Listener(heard=note))
+        record = run(RunOptions(data, data.items), opened, tmp_path / "out", RunObserver(heard=note))
         dying.join()
     assert record.head.ended.startswith(f"stopped ({server.url}: answered 503")
     assert 0 < record.done == len(heard) < len(data.items)
     with served(transcriber) as server:
         opened = backends.over_http(server.url, transcriber.settings)
-        again = run(Ask(data, data.items), opened, tmp_path / "out", Listener())
+        again = run(RunOptions(data, data.items), opened, tmp_path / "out", RunObserver())
     assert (again.kept, again.done) == (record.done, len(data.items))
     assert again.head.complete
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from runtime.measure.accuracy.dataset import DataSet, Item
-from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.published import published
 from runtime.measure.accuracy.run import picked
-from runtime.measure.accuracy.score import Rate, Score, compared, scored
+from runtime.measure.accuracy.score import AccuracyScore, Rate, compared, scored
 
 # What is said, in which language, by whom, how long; and what was heard, in which language.
 UTTERANCES = (
@@ -22,10 +22,12 @@ UTTERANCES = (
 )
 
 
-def score(rows: tuple[tuple[str, str | None, str, float, str, str | None], ...], **options: bool | int) -> Score:
+def score(
+    rows: tuple[tuple[str, str | None, str, float, str, str | None], ...], **options: bool | int
+) -> AccuracyScore:
     """The score of such rows, compared as they are."""
     items = [Item(str(number), b"", row[0], row[1], row[2]) for number, row in enumerate(rows)]
-    outcomes = {str(number): Outcome(str(number), row[4], row[5], row[3]) for number, row in enumerate(rows)}
+    outcomes = {str(number): UtteranceOutcome(str(number), row[4], row[5], row[3]) for number, row in enumerate(rows)}
     return scored(compared(items, outcomes, plain=True), **options)  # type: ignore[arg-type]
 
 
@@ -81,7 +83,10 @@ def test_languages_are_told_apart() -> None:
 
 def test_failures_flatter_no_rate() -> None:
     items = [Item("good", b"", "one two", "English"), Item("bad", b"", "three four five", "English")]
-    outcomes = {"good": Outcome("good", "one", "English", 2.0), "bad": Outcome("bad", failure="bad.wav: is empty")}
+    outcomes = {
+        "good": UtteranceOutcome("good", "one", "English", 2.0),
+        "bad": UtteranceOutcome("bad", failure="bad.wav: is empty"),
+    }
     (rate,) = scored(compared(items, outcomes, plain=True)).overall
     assert (rate.utterances, rate.failed, rate.length) == (2, 1, 2)
     assert rate.rate == pytest.approx(1 / 2)

@@ -22,7 +22,18 @@ from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.bench.record import Benchmark, Plan, read
-from runtime.measure.bench.run import FULL, QUICK, TABLE, Failure, Listener, Order, carry_out, order, plan, run
+from runtime.measure.bench.run import (
+    FULL,
+    QUICK,
+    TABLE,
+    BenchFailure,
+    BenchObserver,
+    BenchOptions,
+    carry_out,
+    order,
+    plan,
+    run,
+)
 from runtime.measure.bench.tables import markdown
 from runtime.measure.metrics import PARTS
 
@@ -155,7 +166,7 @@ def test_every_part_can_be_asked_for() -> None:
     assert set(FULL.parts) == set(TABLE)
 
 
-def slower(before: Benchmark, settings: Settings, folder: Path, asked: Plan = LATENCY) -> Failure | None:
+def slower(before: Benchmark, settings: Settings, folder: Path, asked: Plan = LATENCY) -> BenchFailure | None:
     """How a run ends that may be slower than another by 10 %."""
     records.write(folder / "before.json", before)
     wanted = order(asked, folder / "out", baseline=str(folder / "before.json"), fail_if_slower="10%")
@@ -201,12 +212,12 @@ def test_only_the_same_things_can_be_slower(settings: Settings, tmp_path: Path) 
 def test_nothing_to_judge_is_a_failure(measured: Benchmark, settings: Settings, tmp_path: Path) -> None:
     before = replace(measured, figures=tuple(measured.part("latency")))
     failure = slower(before, settings, tmp_path, replace(LATENCY, parts=("loading",)))
-    assert failure == Failure("--fail-if-slower had nothing to judge: the baseline has none of these figures", 1)
+    assert failure == BenchFailure("--fail-if-slower had nothing to judge: the baseline has none of these figures", 1)
 
 
 def test_a_part_that_cannot_be_measured_is_absent_and_the_rest_goes_on(settings: Settings, clips: list[Clip]) -> None:
     (silence,) = (clip.path for clip in clips if not clip.language)
-    record = run(settings, replace(SMALL, parts=("latency", "throughput"), clip=silence), Listener())
+    record = run(settings, replace(SMALL, parts=("latency", "throughput"), clip=silence), BenchObserver())
     assert record.head.complete
     assert {absent.what for absent in record.absent} == {"latency", "throughput"}
     assert all("is silent" in absent.reason and absent.advice for absent in record.absent)
@@ -224,7 +235,7 @@ def failing(part: str) -> Callable[[str], None]:
 
 def test_an_unforeseen_failure_keeps_what_was_measured(settings: Settings) -> None:
     kept: list[Benchmark] = []
-    listener = Listener(tells=failing("throughput"), keeps=kept.append)
+    listener = BenchObserver(tells=failing("throughput"), keeps=kept.append)
     with pytest.raises(RuntimeError):
         run(settings, replace(SMALL, parts=("latency", "throughput")), listener)
     assert [record.head.ended for record in kept] == ["runs", "failed (RuntimeError) in throughput"]
@@ -234,27 +245,27 @@ def test_an_unforeseen_failure_keeps_what_was_measured(settings: Settings) -> No
 def test_a_server_is_asked_and_nothing_is_loaded(server: Served, settings: Settings, tmp_path: Path) -> None:
     asked = replace(SMALL, parts=("latency", "closed"), clients=(2,), requests=4, url=server.url)
     unloadable = settings.model_copy(update={"model": "/nowhere"})
-    assert carry_out(Order(asked, tmp_path, None, None), unloadable) is None
+    assert carry_out(BenchOptions(asked, tmp_path, None, None), unloadable) is None
     record = read(str(tmp_path / "bench.json"))
     assert record.head.where.url == server.url
     assert {figure.key for figure in record.figures} >= {"closed/throughput@2", "closed/first-token@2"}
     (absent,) = record.absent
     assert (absent.what, absent.advice) == ("latency", "measure without --url")
     alone = replace(asked, parts=("latency",))
-    failure = carry_out(Order(alone, tmp_path, None, None), unloadable)
-    assert failure == Failure("nothing could be measured, for the reasons above", 1)
+    failure = carry_out(BenchOptions(alone, tmp_path, None, None), unloadable)
+    assert failure == BenchFailure("nothing could be measured, for the reasons above", 1)
 
 
 def test_a_server_that_is_not_there(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="cannot be reached"):
-        carry_out(Order(replace(SMALL, url="http://127.0.0.1:9"), tmp_path, None, None), settings)
+        carry_out(BenchOptions(replace(SMALL, url="http://127.0.0.1:9"), tmp_path, None, None), settings)
     assert not list(tmp_path.iterdir())
 
 
 @on_npu
 def test_the_simulated_npu_is_named_wherever_figures_are() -> None:
     settings = load_settings({"ASR_DEVICE": "npu:0"})
-    record = run(settings, replace(SMALL, parts=("loading",)), Listener())
+    record = run(settings, replace(SMALL, parts=("loading",)), BenchObserver())
     assert record.head.where.silicon == "simulated NPU"
     assert "a simulated NPU, which says nothing of an NPU's speed" in markdown(record)
     assert record.part("loading")

@@ -13,7 +13,7 @@ from env.sources import load_settings
 from runtime.measure.bench import baselines, comparison, worker
 from runtime.measure.bench.baselines import FIRST_VALIDATION, KIT, QWEN_ASR
 from runtime.measure.bench.record import Absent, Bench, Found, Plan
-from runtime.measure.bench.worker import Child, environment, order, started, without_kit
+from runtime.measure.bench.worker import WorkerProcess, environment, order, started, without_kit
 from runtime.measure.statistics import Figure
 from runtime.transcriber import Transcriber
 
@@ -110,20 +110,20 @@ def after(words: str, act: Callable[[], None]) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def lone(transcriber: Transcriber) -> Iterator[Child]:
+def lone(transcriber: Transcriber) -> Iterator[WorkerProcess]:
     """The kit's engine in a process of its own."""
     with started(order(KIT, transcriber), environment("CPU")) as other:
         yield other
 
 
-def test_costs_of_texts_that_end_early_are_not_told(lone: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_of_texts_that_end_early_are_not_told(lone: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "TOKENS", 12)
     monkeypatch.setattr(comparison, "SHORTEST", 0.6)
     with pytest.raises(KitError, match="utterances of fewer than 12 tokens"):
         list(comparison.count(lone, 1, "host/"))
 
 
-def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Transcriber, lone: Child) -> None:
+def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Transcriber, lone: WorkerProcess) -> None:
     def kill() -> None:
         (one,) = children()
         os.kill(one, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_an_interrupted_run_leaves_no_child(transcriber: Transcriber, monkeypatc
         assert children()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(worker.Child, "answer", interrupt)
+    monkeypatch.setattr(worker.WorkerProcess, "answer", interrupt)
     before = children()
     with pytest.raises(KeyboardInterrupt):
         list(comparison.measure_versus(Bench(transcriber, Plan(("engines",)))))

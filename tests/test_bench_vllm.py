@@ -17,11 +17,11 @@ from runtime.measure import load_generator, records, soak, synthetic_audio
 from runtime.measure.bench import engines, worker
 from runtime.measure.bench.record import Absent, Bench, Benchmark, Found, Plan
 from runtime.measure.bench.resources import opened
-from runtime.measure.bench.run import TABLE, Listener, run
+from runtime.measure.bench.run import TABLE, BenchObserver, run
 from runtime.measure.bench.tables import grids
 from runtime.measure.load_generator import serving
-from runtime.measure.records import Clock, Where
-from runtime.measure.smoke.backends import Model
+from runtime.measure.records import RunClock, Where
+from runtime.measure.smoke.backends import ModelBackend
 from runtime.measure.smoke.record import ran_on
 from runtime.measure.smoke.run import Cases, steps
 from runtime.measure.smoke.run import run as smoke
@@ -66,7 +66,7 @@ def record(server: StandIn) -> Benchmark:
     """A whole benchmark whose model is in a vLLM."""
     parts = tuple(part for part in TABLE if part not in ("vllm", "open"))
     settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": server.url})
-    return run(settings, replace(PLAN, parts=parts), Listener())
+    return run(settings, replace(PLAN, parts=parts), BenchObserver())
 
 
 def test_what_needs_no_model_in_this_process_is_measured(record: Benchmark) -> None:
@@ -102,9 +102,9 @@ def test_the_record_says_which_engine_and_that_its_silicon_is_not_known(record: 
 
 
 def test_smoke_load_and_soak(remote: Transcriber, clips: list[Clip], speech_file: bytes) -> None:
-    model = Model(remote, records.of(remote))
+    model = ModelBackend(remote, records.of(remote))
     cases = Cases(tuple(clips), (), tuple(clips))
-    found = smoke(steps(model, cases), model, Clock(), on_outcome=lambda _: None)
+    found = smoke(steps(model, cases), model, RunClock(), on_outcome=lambda _: None)
     assert found.passed, list(found.failed)
     assert found.head.where.engine == "vllm"
     with serving(remote) as running:
@@ -227,10 +227,10 @@ def test_a_vllm_that_cannot_be_used_says_why(others: set[BaseProcess], transcrib
 
 def test_memory_of_a_vllm_here_is_told(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one that the kit has started, whose processes it can look at."""
-    from runtime.engines.vllm.device import Elsewhere
+    from runtime.engines.vllm.device import ExternalServers
 
-    monkeypatch.setattr(Elsewhere, "tells_memory", True)
-    monkeypatch.setattr(Elsewhere, "memory", lambda _: device.Memory(5, 5, 7, 9))
+    monkeypatch.setattr(ExternalServers, "tells_memory", True)
+    monkeypatch.setattr(ExternalServers, "memory", lambda _: device.Memory(5, 5, 7, 9))
     found: list[Found] = []
     stages: list[str] = []
     with opened(load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": server.url}), found, stages.append):

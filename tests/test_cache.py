@@ -16,7 +16,7 @@ from runtime.ops import cache
 from runtime.ops import cache as cann_log
 from runtime.ops.process import state
 from runtime.server import serve
-from runtime.weights.catalog import Place
+from runtime.weights.catalog import ModelLocation
 
 MIB = 2**20
 
@@ -140,7 +140,7 @@ def test_downloads_where_a_fetch_is_at_work(tmp_path: Path) -> None:
     directory = tmp_path / "weights" / "Qwen3-ASR-1.7B"
     part = put(directory.parent / ".fetching" / directory.name / "parts" / "part")
     with (
-        workshop(Place(directory, "Qwen/Qwen3-ASR-1.7B", tmp_path / "weights.lock")),
+        workshop(ModelLocation(directory, "Qwen/Qwen3-ASR-1.7B", tmp_path / "weights.lock")),
         pytest.raises(KitError, match="another fetch-weights is at work"),
     ):
         cache.clear_downloads(settings, dry_run=False)

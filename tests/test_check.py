@@ -13,7 +13,7 @@ from conftest import PROJECT
 
 from env.errors import KitError
 from env.stacks import facts, load_stack
-from env.verify import Problem, failed_imports, judge, modules_of, pip_check, read_problem
+from env.verify import PipProblem, failed_imports, judge, modules_of, pip_check, read_problem
 
 
 def check(stack: str, *path: Path) -> "subprocess.CompletedProcess[str]":
@@ -142,7 +142,7 @@ def test_only_what_is_listed_by_package_and_requirement_is_expected(text: str) -
 
 def test_what_is_missing_is_read_with_the_version_that_is_asked_for() -> None:
     text = "qwen-asr 0.0.6 requires nagisa, which is not installed."
-    assert read_problem(text) == Problem(text, "qwen-asr", "nagisa==0.2.11")
+    assert read_problem(text) == PipProblem(text, "qwen-asr", "nagisa==0.2.11")
     assert judge(load_stack("cpu"), [read_problem(text)]).expected == [text]
 
 

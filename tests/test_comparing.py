@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from runtime.measure.bench.record import read
-from runtime.measure.statistics import Difference, Figure, Spread, apart, compare, figure, interval
+from runtime.measure.statistics import Figure, FigureDifference, Spread, apart, compare, figure, interval
 
 
-def one(quantity: str, before: Sequence[float], after: Sequence[float]) -> Difference:
+def one(quantity: str, before: Sequence[float], after: Sequence[float]) -> FigureDifference:
     (difference,) = compare([figure(quantity, before)], [figure(quantity, after)])
     return difference
 

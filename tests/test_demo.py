@@ -14,7 +14,7 @@ from runtime.audio import Limits, load
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import HELD_OUT_SET, Clip
 from runtime.demo_recipe import evaluate, initial_checkpoint, train
-from runtime.demo_recipe.losses import Lesson, Spoken, batches, encode
+from runtime.demo_recipe.losses import LossModule, Spoken, batches, encode
 from runtime.demo_recipe.synthesis import (
     HELD_OUT,
     HOTWORDS,
@@ -181,7 +181,7 @@ def test_training_lowers_its_losses(transcriber: Transcriber) -> None:
     clips = next(batches(spoken, TRAINING, 60.0, seed=1, talk=0.5, hotwords=0.5))
     torch.manual_seed(3)
     backend_model = type(transcriber.loaded.model)(transcriber.loaded.model.config).float()
-    lesson = Lesson(backend_model, transcriber.loaded.processor)
+    lesson = LossModule(backend_model, transcriber.loaded.processor)
     optimizer = torch.optim.AdamW(lesson.parameters(), 1e-3)
     losses = []
     for _ in range(12):

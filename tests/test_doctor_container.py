@@ -12,7 +12,7 @@ from env.sources import load_settings
 from env.stacks import load_stack
 from runtime.host.probe import Host
 from runtime.ops.doctor import Finding, docker, examine
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 
 INSIDE = {"ASR_PROFILE": "atlas-800-a2"}  # what compose hands on
 INFO = "ascend_toolkit_install.info"
@@ -132,11 +132,11 @@ def test_a_container_with_docker_of_its_own_is_a_host(tmp_path: Path) -> None:
     assert {"Docker", "Port", "Mounts"} <= found(tmp_path).keys()
 
 
-def tried(monkeypatch: pytest.MonkeyPatch, failure: str | None = None) -> tuple[Outcome, Outcome | None]:
+def tried(monkeypatch: pytest.MonkeyPatch, failure: str | None = None) -> tuple[CheckResult, CheckResult | None]:
     """The checks of torch_npu and of a calculation, with the stand-in for torch_npu."""
     for name, value in environment(failure).items():
         monkeypatch.setenv(name, value)
-    case = Case(Host(), load_settings({"ASR_DEVICE": "npu", "ASR_DTYPE": "bfloat16"}), False, "container")
+    case = Examination(Host(), load_settings({"ASR_DEVICE": "npu", "ASR_DTYPE": "bfloat16"}), False, "container")
     return docker.torch_npu(case), docker.calculation(case)
 
 
@@ -171,14 +171,14 @@ def test_the_famous_failures_are_decoded(failure: str, words: str, monkeypatch: 
 def test_native_code_that_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "torch_npu/__init__.py", "import os\nprint('terminate called', flush=True)\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    case = Case(Host(), load_settings({"ASR_DEVICE": "npu"}), False, "container")
+    case = Examination(Host(), load_settings({"ASR_DEVICE": "npu"}), False, "container")
     outcome = docker.torch_npu(case)
     assert outcome.status == "fail"
     assert "importing torch_npu: ended by SIGABRT" in outcome.evidence
 
 
 def test_the_packages_of_this_python() -> None:
-    case = Case(Host(), load_settings({}), False, "container")
+    case = Examination(Host(), load_settings({}), False, "container")
     assert docker.packages(case).status == "pass"
 
 

@@ -27,7 +27,7 @@ from env.sources import load_settings
 from runtime.host.probe import Host
 from runtime.ops.doctor import docker, examine, examine_host, machine, npu
 from runtime.ops.doctor import weights as model
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 from runtime.ops.doctor.weights import reach
 
 __all__ = ["path"]  # a fixture
@@ -35,19 +35,19 @@ __all__ = ["path"]  # a fixture
 SMI = fake_hosts.SAMPLES / "910B4-x8-25.5.1.txt"
 
 
-def case(**variables: str) -> Case:
+def case(**variables: str) -> Examination:
     """This host, with these settings."""
-    return Case(Host(), load_settings(variables), quick=True, place="host")
+    return Examination(Host(), load_settings(variables), quick=True, place="host")
 
 
-def told(outcome: Outcome | None) -> Outcome:
+def told(outcome: CheckResult | None) -> CheckResult:
     assert outcome is not None
     return outcome
 
 
 def test_npu_smi_is_found_on_path(path: Path) -> None:
     script(path, "npu-smi", f'[ "$1" = info ] && cat {SMI}')
-    assert npu.smi(case()) == Outcome("pass", f"25.5.1 in {path}/npu-smi: 8 × 910B4")
+    assert npu.smi(case()) == CheckResult("pass", f"25.5.1 in {path}/npu-smi: 8 × 910B4")
 
 
 def test_npu_smi_that_fails(path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_port_that_is_free(path: Path) -> None:
     script(path, "docker", "exit 1")
     with socket.create_server(("127.0.0.2", 0)) as listener:  # another address of the same host
         number = str(listener.getsockname()[1])
-        assert machine.port(case(ASR_PORT=number)) == Outcome("pass", f"{number} is free")
+        assert machine.port(case(ASR_PORT=number)) == CheckResult("pass", f"{number} is free")
         assert machine.port(case(ASR_PORT=number, ASR_HOST="0.0.0.0")).status == "fail"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_hosts import answer, fault, write
 
-from runtime.host.probe import Answer, Host, State, parse_states, states_text
+from runtime.host.probe import CommandResult, Host, PathState, parse_states, states_text
 
 
 def script(folder: Path, name: str, text: str) -> None:
@@ -47,41 +47,41 @@ def test_links_stay_inside_the_root(tmp_path: Path) -> None:
 def test_no_command_of_this_host_is_run_for_another(tmp_path: Path, path: Path) -> None:
     script(path, "npu-smi", f"touch {tmp_path}/ran; echo here")
     (tmp_path / "root").mkdir()
-    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == Answer("", "not recorded")
+    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == CommandResult("", "not recorded")
     answer(tmp_path / "root", "npu-smi-info", "there\n")
-    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == Answer("there\n")
+    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == CommandResult("there\n")
     fault(tmp_path / "root", "npu-smi-info", "exit code 3: no", "half\n")
-    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == Answer("half\n", "exit code 3: no")
+    assert Host(tmp_path / "root").run("npu-smi-info", ["npu-smi"]) == CommandResult("half\n", "exit code 3: no")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_command_is_run_once(tmp_path: Path, path: Path) -> None:
     script(path, "count", f"echo x >> {tmp_path}/runs; cat {tmp_path}/runs")
     host = Host()
-    assert host.run("count", ["count"]) == host.run("count", ["count"]) == Answer("x\n")
-    assert host.answers == {"count": Answer("x\n")}
+    assert host.run("count", ["count"]) == host.run("count", ["count"]) == CommandResult("x\n")
+    assert host.answers == {"count": CommandResult("x\n")}
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("echo fine; echo noise >&2", Answer("fine\n")),
-        ("echo half; echo first >&2; echo last >&2; exit 3", Answer("half\n", "exit code 3: last")),
-        ("echo only; exit 1", Answer("only\n", "exit code 1: only")),
-        ("exit 4", Answer("", "exit code 4")),
-        ("kill -ABRT $$", Answer("", "ended by SIGABRT")),
-        ("printf 'not \\377 utf-8'", Answer("not \N{REPLACEMENT CHARACTER} utf-8")),
-        ("cat", Answer("")),  # no terminal to wait for
+        ("echo fine; echo noise >&2", CommandResult("fine\n")),
+        ("echo half; echo first >&2; echo last >&2; exit 3", CommandResult("half\n", "exit code 3: last")),
+        ("echo only; exit 1", CommandResult("only\n", "exit code 1: only")),
+        ("exit 4", CommandResult("", "exit code 4")),
+        ("kill -ABRT $$", CommandResult("", "ended by SIGABRT")),
+        ("printf 'not \\377 utf-8'", CommandResult("not \N{REPLACEMENT CHARACTER} utf-8")),
+        ("cat", CommandResult("")),  # no terminal to wait for
     ],
 )
-def test_how_a_command_ends(text: str, expected: Answer, path: Path) -> None:
+def test_how_a_command_ends(text: str, expected: CommandResult, path: Path) -> None:
     script(path, "some", text)
     assert Host().run("some", ["some"]) == expected
 
 
 def test_a_command_that_is_not_there(path: Path) -> None:
     (path / "some").mkdir()  # as Docker leaves it
-    assert Host().run("some", ["some", "info"]) == Answer("", "not found")
+    assert Host().run("some", ["some", "info"]) == CommandResult("", "not found")
 
 
 def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path, path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path, path
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        assert Host().run("some", ["some"], seconds=0.5) == Answer("", "no answer within 0.5 s")
+        assert Host().run("some", ["some"], seconds=0.5) == CommandResult("", "no answer within 0.5 s")
         hung_up = select.poll()
         hung_up.register(reader)
         assert hung_up.poll(30_000) == [(reader, select.POLLHUP)]
@@ -99,12 +99,17 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path, path
 
 
 def test_records_read_as_they_were_written() -> None:
-    for told in (Answer("a\nb\n"), Answer(""), Answer("part", "exit code 1: # fault: x"), Answer("", "not found")):
-        assert Answer.parse(told.text) == told
+    for told in (
+        CommandResult("a\nb\n"),
+        CommandResult(""),
+        CommandResult("part", "exit code 1: # fault: x"),
+        CommandResult("", "not found"),
+    ):
+        assert CommandResult.parse(told.text) == told
     states = {
-        "/dev/davinci0": State("device", 0o660, 1000, 1000),
-        "/usr/local/bin/npu smi": State("empty directory", 0o755, 0, 0),
-        "/none": State("missing"),
+        "/dev/davinci0": PathState("device", 0o660, 1000, 1000),
+        "/usr/local/bin/npu smi": PathState("empty directory", 0o755, 0, 0),
+        "/none": PathState("missing"),
     }
     assert parse_states(states_text(states)) == states
 

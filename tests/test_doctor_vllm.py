@@ -16,7 +16,7 @@ from env.settings import Settings
 from env.sources import PROJECT, load_settings, profile_names
 from runtime.host.probe import Host
 from runtime.ops.doctor import Finding, examine, vllm_packages
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 
 OURS = {"Engine", "vLLM", "qwen-asr", "Audio for vLLM", "Graphs", "Model length", "Memory share"}
 VLLM = {"ASR_PROFILE": "atlas-800-a2", "ASR_STACK": "vllm"}
@@ -254,8 +254,8 @@ def test_an_interpreter_that_lacks_what_audio_is_read_with(tmp_path: Path) -> No
 
 
 def test_this_interpreter_is_asked_where_no_other_is_named() -> None:
-    case = Case(Host(), load_settings({"ASR_ENGINE": "vllm"}), False, "container")
+    case = Examination(Host(), load_settings({"ASR_ENGINE": "vllm"}), False, "container")
     told = vllm_packages.versions(case)
-    assert told == Outcome("fail", f"{sys.executable} has no vLLM", vllm_packages.no_vllm())
+    assert told == CheckResult("fail", f"{sys.executable} has no vLLM", vllm_packages.no_vllm())
     assert vllm_packages.trap(case) is None
     assert vllm_packages.audio(case) is None

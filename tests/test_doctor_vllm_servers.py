@@ -15,7 +15,7 @@ from env.errors import KitError
 from env.sources import load_settings
 from runtime.demo import CHECKPOINT
 from runtime.host.probe import Host
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 from runtime.ops.doctor.vllm import servers
 from runtime.transcriber import Transcriber, open_transcriber
 
@@ -23,9 +23,9 @@ TEXTS = (".json", ".txt")
 START = "start it with: invoke vllm"
 
 
-def told(*urls: str, **settings: str) -> Outcome:
+def told(*urls: str, **settings: str) -> CheckResult:
     variables = {"ASR_ENGINE": "vllm", "ASR_VLLM_URL": ",".join(urls), **settings}
-    outcome = servers(Case(Host(), load_settings(variables), False, "host"))
+    outcome = servers(Examination(Host(), load_settings(variables), False, "host"))
     assert outcome
     return outcome
 
@@ -37,7 +37,7 @@ def vllm(transcriber: Transcriber) -> Iterator[StandIn]:
 
 
 def test_a_server_that_is_well(vllm: StandIn) -> None:
-    assert told(f"{vllm.url}/") == Outcome("pass", f"{vllm.url}: vLLM 0.18.0, demo, 4096 tokens")
+    assert told(f"{vllm.url}/") == CheckResult("pass", f"{vllm.url}: vLLM 0.18.0, demo, 4096 tokens")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_server_that_asks_for_the_key_gets_it_and_it_is_not_shown(vllm: StandI
 
 def test_a_server_that_is_away_is_a_warning_where_another_is_well(vllm: StandIn) -> None:
     away = f"http://127.0.0.1:{free_port()}"
-    assert told(away) == Outcome(
+    assert told(away) == CheckResult(
         "fail", f"{away}: connection: 127.0.0.1: Connection refused", f"{START}; or take it out of ASR_VLLM_URL"
     )
     found = told(away, vllm.url)
@@ -102,7 +102,7 @@ def test_a_server_of_another_model_than_the_checkpoint_here(
 ) -> None:
     checkpoint = other_checkpoint(tmp_path, numbers)
     found = told(vllm.url, ASR_SEGMENT_SECONDS="10", **checkpoint)
-    assert found == Outcome(
+    assert found == CheckResult(
         "fail",
         f"{vllm.url}: vLLM 0.18.0, demo, 4096 tokens: its tokens are not those of ASR_MODEL={tmp_path}",
         "export ASR_MODEL=… to a copy of the checkpoint that is served there",
@@ -159,5 +159,5 @@ def test_what_another_host_recorded_is_judged_without_asking(tmp_path: Path) -> 
     (tmp_path / "commands").mkdir()
     (tmp_path / "commands" / "vllm-servers.txt").write_text(json.dumps([entry | {"raw": True}]), encoding="utf-8")
     settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": "http://10.0.0.1:8101"})
-    found = servers(Case(Host(tmp_path), settings, False, "host"))
-    assert found == Outcome("pass", "http://10.0.0.1:8101: vLLM 0.18.0, Qwen3-ASR-1.7B, 4096 tokens")
+    found = servers(Examination(Host(tmp_path), settings, False, "host"))
+    assert found == CheckResult("pass", "http://10.0.0.1:8101: vLLM 0.18.0, Qwen3-ASR-1.7B, 4096 tokens")

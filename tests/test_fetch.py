@@ -10,7 +10,7 @@ from strangers import Handler, get, refusal, self_signed, serving
 
 from runtime.audio import AudioError, Limits, load
 from runtime.audio.download import FetchError
-from runtime.urls import shown
+from runtime.urls import redact_url
 
 
 def test_the_body_comes_as_it_is() -> None:
@@ -50,7 +50,7 @@ def test_credentials_are_sent_and_not_shown() -> None:
         reason = refusal(url)
         headers = server.requests[0][1]
     assert reason == "answers 403 Forbidden"
-    assert shown(url) == server.url + "/clip.wav?…"
+    assert redact_url(url) == server.url + "/clip.wav?…"
     assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"me:s@cret"
 
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from serving import PATIENCE, Served, served
 
 from runtime.server.app import create_app
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 EXAMPLES = 40  # of each operation, some that the document allows and some that it does not
@@ -32,7 +32,7 @@ CHECKS = [
     response_schema_conformance,
     unsupported_method,
 ]
-DOCUMENT = schemathesis.openapi.from_dict(create_app(Life()).openapi())
+DOCUMENT = schemathesis.openapi.from_dict(create_app(ServerState()).openapi())
 OPERATIONS = {result.ok().label: result.ok() for result in DOCUMENT.get_all_operations() if isinstance(result, Ok)}
 
 

@@ -16,7 +16,7 @@ from env.errors import KitError
 from env.sources import load_settings
 from runtime.ops import bundle as signing
 from runtime.weights import lockfile
-from runtime.weights.lockfile import Entry, Record
+from runtime.weights.lockfile import LockedFile, LockedModel
 
 IMAGE = "qwen3-asr-ascend:{}-cpu"
 # Instead of the real one, which needs the wheels of some thirty packages.
@@ -158,8 +158,8 @@ def test_what_an_earlier_kit_held_of_the_hosts_own_stays(tmp_path: Path, command
 
 
 def test_a_lock_that_stays_is_told_of_models_that_are_added(tmp_path: Path, commands: dict[str, str]) -> None:
-    def entry(size: int) -> Entry:
-        return Entry("huggingface", files={"model.safetensors": Record(size, "0" * 64)})
+    def entry(size: int) -> LockedModel:
+        return LockedModel("huggingface", files={"model.safetensors": LockedFile(size, "0" * 64)})
 
     target, bundle = tmp_path / "kit", make_bundle(tmp_path / "bundle", "1.0", weights="new")
     path = target / "weights/weights.lock"

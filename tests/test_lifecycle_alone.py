@@ -174,7 +174,7 @@ def test_in_a_container_with_one_npu_it_takes_that(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(places.IMAGE, "1")
     monkeypatch.delenv(places.VISIBLE, raising=False)
     (tmp_path / "davinci5").touch()
-    order = flags.lone(load_settings(ALONE), tmp_path)
+    order = flags.standalone_spec(load_settings(ALONE), tmp_path)
     assert (order.name, order.environment[places.VISIBLE]) == ("vLLM on npu:0", "0")  # as CANN counts them there
 
 

@@ -148,7 +148,7 @@ def test_weights_that_were_fetched_make_no_other_revision(tmp_path: Path) -> Non
     git("add", "--all")
     git("commit", "--quiet", "--message", "a clone")
     commit = git("rev-parse", "HEAD")
-    entry = lockfile.Entry("modelscope", files={"config.json": lockfile.Record(2, "0" * 64)})
+    entry = lockfile.LockedModel("modelscope", files={"config.json": lockfile.LockedFile(2, "0" * 64)})
     (folder / "weights").mkdir()
     lockfile.write(folder / "weights" / "weights.lock", {"Qwen/Qwen3-ASR-1.7B": entry})
     assert git("status", "--porcelain") == "?? weights/"

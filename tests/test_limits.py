@@ -123,7 +123,10 @@ def test_decoded_audio_is_what_the_server_holds(engine: str, transcriber: Transc
     still.together = settings.max_batch
     if engine == "vllm":
         still.together, still.loaded = settings.vllm_max_seqs, None
-    files = service.desks(still) * service.LONG, service.long_files(still, settings) * settings.max_audio_seconds
+    files = (
+        service.concurrency_limits(still) * service.LONG,
+        service.long_files(still, settings) * settings.max_audio_seconds,
+    )
     assert limits.audio_mib(settings, Load(1, 0, 0)) >= sum(files) * 64_000 / 2**20
 
 

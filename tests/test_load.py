@@ -13,14 +13,14 @@ from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.measure import load_generator, queue_memory
-from runtime.measure.load_generator import Client, Serving, serving
+from runtime.measure.load_generator import Client, ReadyServer, serving
 from runtime.measure.synthetic_audio import PAUSE, joined, lengths, recordings
 from runtime.tasks import measure
 from runtime.transcriber import Request, Transcriber
 
 
 @pytest.fixture(scope="module")
-def serves(transcriber: Transcriber) -> Iterator[Serving]:
+def serves(transcriber: Transcriber) -> Iterator[ReadyServer]:
     with serving(transcriber) as server:
         yield server
 
@@ -50,7 +50,7 @@ def test_speech_is_the_clips_with_pauses_again_and_again(transcriber: Transcribe
     assert later == pytest.approx(sound[start : start + SAMPLE_RATE])
 
 
-def test_every_round_transcribes_all_clips_both_ways(transcriber: Transcriber, serves: Serving) -> None:
+def test_every_round_transcribes_all_clips_both_ways(transcriber: Transcriber, serves: ReadyServer) -> None:
     sounds = recordings([1, 3, 11])
     rounds = list(load_generator.run(transcriber, serves, sounds, clients=2, rounds=2))
     assert [(done.alone.clients, done.together.clients) for done in rounds] == [(1, 2), (1, 2)]
@@ -70,14 +70,14 @@ def test_percentiles_are_of_the_latencies() -> None:
     assert one.percentile(95) == pytest.approx(0.95)
 
 
-def test_what_http_adds_is_the_difference_of_the_medians(transcriber: Transcriber, serves: Serving) -> None:
+def test_what_http_adds_is_the_difference_of_the_medians(transcriber: Transcriber, serves: ReadyServer) -> None:
     (sound,) = recordings([1])
     found = load_generator.overhead(transcriber, serves, sound, times=3)
     assert found.direct > 0 < found.http
     assert found.added == found.http - found.direct
 
 
-def test_the_client_hears_the_text_and_the_reason_why_there_is_none(serves: Serving, speech: list[Clip]) -> None:
+def test_the_client_hears_the_text_and_the_reason_why_there_is_none(serves: ReadyServer, speech: list[Clip]) -> None:
     client = Client(serves.port)
     try:
         assert client.transcribe(speech[0].path.read_bytes()) == speech[0].text

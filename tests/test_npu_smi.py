@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from runtime.host.npu_smi import Chip, NpuSmiError, Process, Report, Usage, parse, profile_for
+from runtime.host.npu_smi import Chip, ChipProcess, NpuSmiError, NpuSmiReport, Usage, parse, profile_for
 
 SAMPLES = PROJECT / "tests" / "npu_smi"
 
 
-def sample(name: str) -> Report:
+def sample(name: str) -> NpuSmiReport:
     return parse((SAMPLES / name).read_text(encoding="utf-8"))
 
 
@@ -55,9 +55,9 @@ def test_wider_columns_health_and_the_process_ids_in_containers() -> None:
     assert [chip.health for chip in report.chips[:5]] == ["OK", "Warning", "Alarm", "Critical", "UNKNOWN"]
     assert report.chips[5].main_memory == Usage(61877, 65536)
     assert report.processes == (
-        Process(5, 0, 2201345, "VLLMWorker_TP", 58344, None),
-        Process(5, 0, 2201990, "", 131, None),
-        Process(6, 0, 2203001, "python3", 54600, 87),
+        ChipProcess(5, 0, 2201345, "VLLMWorker_TP", 58344, None),
+        ChipProcess(5, 0, 2201990, "", 131, None),
+        ChipProcess(6, 0, 2203001, "python3", 54600, 87),
     )
     assert "may not be completely installed" in report.notes[0]
 
@@ -71,14 +71,14 @@ def test_an_a3_has_two_dies_a_card_and_physical_ids() -> None:
     ]
     assert [chip.power for chip in report.chips[:2]] == [165.2, None]
     assert (report.chips[3].aicore, report.chips[3].hbm) == (37, Usage(62498, 65536))
-    assert report.processes == (Process(1, 1, 845163, "VLLMWorker_TP", 59656, None),)
+    assert report.processes == (ChipProcess(1, 1, 845163, "VLLMWorker_TP", 59656, None),)
 
 
 def test_a_310p_has_no_hbm_and_its_device_number_is_not_its_npu_id() -> None:
     duo, cards = sample("310P3-duo-x2-23.0.6.txt"), sample("310P3-x4-25.2.1.txt")
     assert [(chip.npu, chip.chip, chip.node) for chip in duo.chips] == [(2, 0, 0), (2, 1, 1), (5, 0, 2), (5, 1, 3)]
     assert duo.chips[3].main_memory == Usage(20344, 43693)
-    assert duo.processes == (Process(5, 1, 52411, "mindieservice_backend", 18610, None),)
+    assert duo.processes == (ChipProcess(5, 1, 52411, "mindieservice_backend", 18610, None),)
     assert [chip.node for chip in cards.chips] == [0, 1, 2, 3]
     assert [chip.npu for chip in cards.chips] == [0, 32, 32768, 32800]
     broken = cards.chips[3]
@@ -91,7 +91,7 @@ def test_a_950_has_no_chip_column() -> None:
         (0, 0, 64, Usage(88310, 131072)),
         (1, 0, 0, Usage(5871, 131072)),
     ]
-    assert report.processes == (Process(0, 0, 733120, "python3", 82210, None),)
+    assert report.processes == (ChipProcess(0, 0, 733120, "python3", 82210, None),)
 
 
 def test_spaces_around_and_a_bar_in_a_name_do_no_harm() -> None:

@@ -18,7 +18,7 @@ from runtime.engines import Utterance
 from runtime.engines.decode import encode
 from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.baselines import Recognizer
-from runtime.model.prompt import Prompter
+from runtime.model.prompt import PromptBuilder
 from runtime.transcriber import Transcriber
 from runtime.transcript import read
 
@@ -75,7 +75,7 @@ def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch:
 def test_a_larger_batch_against_generate_of_the_same_model(transcriber: Transcriber, sounds: list[Samples]) -> None:
     """This needs no .reference."""
     loaded, chosen, ends = transcriber.loaded, sounds[-16:], list(transcriber.wording.end_tokens)
-    prompt = Prompter(loaded.wording).write()
+    prompt = PromptBuilder(loaded.wording).write()
     inputs = loaded.processor(text=[prompt] * len(chosen), audio=chosen, return_tensors="pt", padding=True)
     output = loaded.model.generate(
         **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.wording.pad_token

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from runtime.measure.bench import tables as bench
 from runtime.measure.smoke import record as measured
-from runtime.measure.smoke.record import Check, Verdict
+from runtime.measure.smoke.record import ClipVerdict, SmokeCheck
 from runtime.ops.doctor import checks as doctor
 from runtime.ops.doctor.findings import Finding
 from runtime.tables import console, table
@@ -24,10 +24,10 @@ def heading() -> object:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: measured.verdicts([Verdict("a.wav", 1.0, None, None, "", ORDER, 0.0, 0.1)]),
-        lambda: measured.checks([Check("batch", "a.wav", ORDER)]),
+        lambda: measured.verdicts([ClipVerdict("a.wav", 1.0, None, None, "", ORDER, 0.0, 0.1)]),
+        lambda: measured.checks([SmokeCheck("batch", "a.wav", ORDER)]),
         lambda: doctor.table([Finding("A1", "Check", "fail", ORDER, "nothing")]),
-        lambda: bench.terminal(bench.Grid("Title", ("Column",), ((ORDER,),))),
+        lambda: bench.terminal(bench.BenchTable("Title", ("Column",), ((ORDER,),))),
         lambda: Text(ORDER),
         heading,
     ],

@@ -23,7 +23,7 @@ from runtime.ops.process import state
 from runtime.ops.process.control import SERVE, NotStartedError
 from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status
-from runtime.restart_policy import USUAL, Losses, Policy
+from runtime.restart_policy import USUAL, EngineFailures, Policy
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_fault_that_lasts_over_restarts_is_outlived(
     assert (found.state, found.restarts) == ("ready", 2)
     assert log_of(settings).count("crashed: exit code 70") == 2
     assert log_of(settings).count("[critical]") == 2  # each says why
-    lost = Losses.read(state.place(settings).losses, time.time(), USUAL)
+    lost = EngineFailures.read(state.place(settings).losses, time.time(), USUAL)
     assert len(lost.times) == 2
     assert "error code is 507015" in lost.reason
 
@@ -54,7 +54,7 @@ def test_what_was_lost_often_is_loaded_late_unless_somebody_stops_the_server(set
     path = state.place(settings).losses
     for _ in range(9):
         now = time.time()
-        Losses.read(path, now, USUAL).add(path, now, "the device is gone")
+        EngineFailures.read(path, now, USUAL).add(path, now, "the device is gone")
     variables = {"ASR_DEVICE": "cpu", "ASR_PORT": str(settings.port), "ASR_OUT_DIR": str(settings.out_dir)}
     waiting = r"waiting \d+ s before the engine is loaded, .* lost 9 times within 3600 s, at last: the device is gone"
     with subprocess.Popen(
@@ -101,14 +101,14 @@ def test_a_first_start_in_vain_ends_and_says_why(settings: Settings) -> None:
 def test_pauses_double_up_to_a_longest_and_what_is_old_does_not_count(tmp_path: Path) -> None:
     path, now, pauses = tmp_path / "losses.json", 0.0, []
     for _ in range(12):
-        losses = Losses.read(path, now, USUAL)
+        losses = EngineFailures.read(path, now, USUAL)
         losses.add(path, now, "the device is gone")
-        after = Losses.read(path, now, USUAL)
+        after = EngineFailures.read(path, now, USUAL)
         pauses.append(after.pause(now, USUAL))
         assert after.pause(now + pauses[-1], USUAL) == 0
         now += pauses[-1] + 30  # of loading in vain
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert Losses.read(path, now, USUAL).reason == "the device is gone"
-    assert not Losses.read(path, now + USUAL.window, USUAL).times
+    assert EngineFailures.read(path, now, USUAL).reason == "the device is gone"
+    assert not EngineFailures.read(path, now + USUAL.window, USUAL).times
     path.write_text('{"times": ["yesterday"]}')
-    assert Losses.read(path, now, USUAL) == Losses()
+    assert EngineFailures.read(path, now, USUAL) == EngineFailures()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from env.errors import KitError
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 from runtime.ops.process.status import follow, last_errors, tail
 from runtime.ops.process.supervisor import rotate
 
@@ -24,7 +24,7 @@ class Writer:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
-        self.identity = Process.of(process.pid)
+        self.identity = ProcessHandle.of(process.pid)
 
     def end(self) -> None:
         self._process.communicate()

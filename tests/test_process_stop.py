@@ -9,7 +9,7 @@ from processes import lines_until, log_of, port_of_its_own, processes, start
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 from runtime.ops.process import state
 from runtime.ops.process.control import stop
 from runtime.ops.process.status import follow, status
@@ -45,23 +45,23 @@ def test_now_is_sigint_first(settings: Settings) -> None:
 
 
 @pytest.fixture
-def stranger() -> Iterator[Process]:
+def stranger() -> Iterator[ProcessHandle]:
     """A living process that is none of the kit's, as one that got a recycled pid."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        yield Process.of(process.pid)
+        yield ProcessHandle.of(process.pid)
         assert process.poll() is None, "was signalled"
 
 
 def test_a_recycled_pid_is_never_signalled(
-    settings: Settings, stranger: Process, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, stranger: ProcessHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "PATIENCE", 0.1)
     spot = state.place(settings)
-    recycled = Process(stranger.pid, stranger.started - 1)
+    recycled = ProcessHandle(stranger.pid, stranger.started - 1)
     spot.log.parent.mkdir(parents=True)
     spot.log.touch()
     with state.opened_lock(spot) as lock:
-        state.Record("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
+        state.ServiceRecord("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
         assert stop(settings, now=True) is None
         assert status(settings).exit_code == 3
         assert state.take(lock)

@@ -146,8 +146,8 @@ def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> N
     spot.log.write_text("line\n" * 100_000)
     with state.opened_lock(spot) as lock:
         state.take(lock)
-        this = state.Process.of(os.getpid())
-        state.Record("http://127.0.0.1:9", spot.log, 0, this, this).write(spot.record)
+        this = state.ProcessHandle.of(os.getpid())
+        state.ServiceRecord("http://127.0.0.1:9", spot.log, 0, this, this).write(spot.record)
         with terminal.open("logs", "--follow", "--lines", "1") as process:
             assert process.stdout
             assert process.stdout.readline() == "line\n"

@@ -7,47 +7,47 @@ import pytest
 
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
-from runtime.model.prompt import Prompter, PromptError, read_wording
+from runtime.model.prompt import PromptBuilder, PromptError, read_wording
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
 
 
 @pytest.fixture(scope="module")
-def prompter() -> Prompter:
-    return Prompter(read_wording(DEMO_CHECKPOINT))
+def prompter() -> PromptBuilder:
+    return PromptBuilder(read_wording(DEMO_CHECKPOINT))
 
 
-def test_plain(prompter: Prompter) -> None:
+def test_plain(prompter: PromptBuilder) -> None:
     assert prompter.write() == MESSAGES.format("") + "<|im_start|>assistant\n"
 
 
-def test_context_stands_in_the_system_turn(prompter: Prompter) -> None:
+def test_context_stands_in_the_system_turn(prompter: PromptBuilder) -> None:
     assert prompter.write(context="jon, 王方") == MESSAGES.format("jon, 王方") + "<|im_start|>assistant\n"
 
 
-def test_a_forced_language_follows_the_assistants_header(prompter: Prompter) -> None:
+def test_a_forced_language_follows_the_assistants_header(prompter: PromptBuilder) -> None:
     language = prompter.language("zh")
     assert prompter.write(language=language).endswith("<|im_start|>assistant\nlanguage Chinese<asr_text>")
 
 
 @pytest.mark.parametrize("automatic", [None, "", "  "])
-def test_no_language_means_automatic(prompter: Prompter, automatic: str | None) -> None:
+def test_no_language_means_automatic(prompter: PromptBuilder, automatic: str | None) -> None:
     assert prompter.language(automatic) is None
 
 
-def test_only_the_checkpoints_languages_can_be_forced(prompter: Prompter) -> None:
+def test_only_the_checkpoints_languages_can_be_forced(prompter: PromptBuilder) -> None:
     with pytest.raises(UnknownLanguageError, match="knows only English, Chinese"):
         prompter.language("German")
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|audio_pad|>", "<asr_text>"])
-def test_control_tokens_in_a_context_are_refused(prompter: Prompter, token: str) -> None:
+def test_control_tokens_in_a_context_are_refused(prompter: PromptBuilder, token: str) -> None:
     with pytest.raises(PromptError) as refused:
         prompter.write(context=f"hotword {token} more")
     assert token in str(refused.value)
 
 
-def test_the_demo_models_template_renders_what_the_real_one_does(prompter: Prompter, reference: Path) -> None:
+def test_the_demo_models_template_renders_what_the_real_one_does(prompter: PromptBuilder, reference: Path) -> None:
     from conftest import read_json
 
     real = read_json(reference / "tokenizer" / "chat_template.json")["chat_template"]

@@ -114,7 +114,7 @@ def test_what_is_set_for_vllm_can_be_set() -> None:
         text = value.strip("'").replace("PORT", "8101")
         settings = load_settings({"ASR_ENGINE": "vllm", "ASR_PROFILE": "cpu", name: text})
         if name == "ASR_VLLM_FLAGS":
-            (order,) = flags.orders(settings, demo.CHECKPOINT)
+            (order,) = flags.launch_specs(settings, demo.CHECKPOINT)
             assert order.command[-2:] == tuple(text.split())
 
 

@@ -17,7 +17,7 @@ from serving import Served, held, served
 from env.errors import KitError, UsageError
 from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.measure.client import KEY, Remote, ServerError
+from runtime.measure.client import KEY, RemoteServer, ServerError
 from runtime.transcriber import Transcriber
 
 
@@ -28,9 +28,9 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def remote(server: Served) -> Iterator[Remote]:
+def remote(server: Served) -> Iterator[RemoteServer]:
     """The demo model, behind HTTP."""
-    with Remote(server.url) as asked:
+    with RemoteServer(server.url) as asked:
         yield asked
 
 
@@ -62,7 +62,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             thread.join()
 
 
-def test_a_transcript_is_as_it_was_written_and_as_it_is_read(remote: Remote, speech: list[Clip]) -> None:
+def test_a_transcript_is_as_it_was_written_and_as_it_is_read(remote: RemoteServer, speech: list[Clip]) -> None:
     clip = speech[0]
     heard = remote.transcribe(clip.path)
     assert (heard.text, heard.language) == (clip.text, clip.language)
@@ -73,7 +73,7 @@ def test_a_transcript_is_as_it_was_written_and_as_it_is_read(remote: Remote, spe
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_is_as_the_server_writes_it(
-    remote: Remote, transcriber: Transcriber, speech: list[Clip], form: str
+    remote: RemoteServer, transcriber: Transcriber, speech: list[Clip], form: str
 ) -> None:
     answer = remote.transcribe(speech[0].path, response_format=form)
     heard = transcriber.transcribe(speech[0].path, timed=FORMATS[form].timed)
@@ -82,20 +82,20 @@ def test_every_format_is_as_the_server_writes_it(
     assert bool(answer.fields) == bool(answer.language) == ("json" in form)
 
 
-def test_language_and_context_are_sent(remote: Remote, clips: list[Clip]) -> None:
+def test_language_and_context_are_sent(remote: RemoteServer, clips: list[Clip]) -> None:
     named = next(clip for clip in clips if clip.context)
     assert remote.transcribe(named.path, context=named.context).text == named.text
     assert remote.transcribe(named.path).text != named.text
     assert remote.transcribe(named.path, language="zh").language == "Chinese"
 
 
-def test_many_threads_ask_at_once(remote: Remote, speech: list[Clip]) -> None:
+def test_many_threads_ask_at_once(remote: RemoteServer, speech: list[Clip]) -> None:
     with ThreadPoolExecutor(4) as threads:
         texts = [heard.text for heard in threads.map(lambda clip: remote.transcribe(clip.path), speech * 2)]
     assert texts == [clip.text for clip in speech] * 2
 
 
-def test_what_a_server_says_of_itself(server: Served, remote: Remote) -> None:
+def test_what_a_server_says_of_itself(server: Served, remote: RemoteServer) -> None:
     remote.check_ready()
     assert remote.info()["model"]["names"] == ["demo", "qwen3-asr"]
     where = remote.where()
@@ -104,7 +104,7 @@ def test_what_a_server_says_of_itself(server: Served, remote: Remote) -> None:
     assert where.engine_and_version == f"transformers {where.versions['transformers']}"
 
 
-def test_a_refusal_tells_all_that_the_server_told(remote: Remote, speech: list[Clip]) -> None:
+def test_a_refusal_tells_all_that_the_server_told(remote: RemoteServer, speech: list[Clip]) -> None:
     with pytest.raises(ServerError, match="Klingon") as refused:
         remote.transcribe(speech[0].path, language="Klingon")
     assert (refused.value.status, refused.value.code) == (400, "invalid_language")
@@ -113,7 +113,7 @@ def test_a_refusal_tells_all_that_the_server_told(remote: Remote, speech: list[C
         remote.transcribe(Path("nothing.wav"))
 
 
-def test_a_server_that_drains_is_not_ready(server: Served, remote: Remote, speech: list[Clip]) -> None:
+def test_a_server_that_drains_is_not_ready(server: Served, remote: RemoteServer, speech: list[Clip]) -> None:
     server.life.drain()
     try:
         with pytest.raises(KitError, match=r"is not ready: .*draining.* → invoke status"):
@@ -134,7 +134,7 @@ def test_a_server_that_drains_is_not_ready(server: Served, remote: Remote, speec
     ],
 )
 def test_readiness_is_the_kits(status: int, body: bytes, words: str) -> None:
-    with answering(status, body) as url, Remote(url) as remote, pytest.raises(KitError, match=words):
+    with answering(status, body) as url, RemoteServer(url) as remote, pytest.raises(KitError, match=words):
         remote.check_ready()
 
 
@@ -153,7 +153,7 @@ BEFORE_ENGINES = b"""{"device": {"silicon": "CPU", "name": "cpu", "description":
     ],
 )
 def test_another_kits_info_is_said(body: bytes, words: str) -> None:
-    with answering(200, body) as url, Remote(url) as remote, pytest.raises(KitError, match=words):
+    with answering(200, body) as url, RemoteServer(url) as remote, pytest.raises(KitError, match=words):
         remote.where()
 
 
@@ -171,13 +171,13 @@ def test_another_kits_info_is_said(body: bytes, words: str) -> None:
     ],
 )
 def test_an_answer_that_is_no_transcript_is_said(status: int, body: bytes, words: str) -> None:
-    with answering(status, body) as url, Remote(url) as remote, pytest.raises(KitError, match=words):
+    with answering(status, body) as url, RemoteServer(url) as remote, pytest.raises(KitError, match=words):
         remote.transcribe(b"audio")
 
 
 def test_an_answer_that_does_not_come_is_said(transcriber: Transcriber, speech: list[Clip]) -> None:
     still, engine = held(transcriber)
-    with served(still) as server, Remote(server.url, patience=0.1) as remote:
+    with served(still) as server, RemoteServer(server.url, patience=0.1) as remote:
         with pytest.raises(KitError, match=r"gave no answer within 0\.1 s"):
             remote.transcribe(speech[0].path)
         engine.next().cancelled.wait(60)  # as nobody waits for it any more
@@ -192,11 +192,11 @@ def test_a_server_elsewhere_is_reached_through_the_proxy(
         proxying({"asr.invalid:8000": ("127.0.0.1", server.listener.port)}) as proxy,
     ):
         monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://me:sesame@"))
-        with Remote("http://asr.invalid:8000/v1") as remote:
+        with RemoteServer("http://asr.invalid:8000/v1") as remote:
             remote.check_ready()
             assert remote.info()["model"]
     assert proxy.requests[0][1] == "http://asr.invalid:8000/health/ready"
-    with Remote("http://asr.invalid:8000") as remote, pytest.raises(KitError) as caught:
+    with RemoteServer("http://asr.invalid:8000") as remote, pytest.raises(KitError) as caught:
         remote.check_ready()
     assert f"cannot be reached through the proxy {proxy.url} (http_proxy): Connection refused" in str(caught.value)
     assert "sesame" not in str(caught.value)
@@ -205,7 +205,7 @@ def test_a_server_elsewhere_is_reached_through_the_proxy(
 def test_a_server_on_loopback_is_never_asked_through_a_proxy(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in dead_proxies().items():
         monkeypatch.setenv(name, value)
-    with Remote(server.url) as remote:
+    with RemoteServer(server.url) as remote:
         remote.check_ready()
 
 
@@ -213,7 +213,7 @@ def test_a_proxy_of_another_kind_is_wrong_usage(monkeypatch: pytest.MonkeyPatch)
     forget_proxies(monkeypatch)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
     with pytest.raises(UsageError, match="ALL_PROXY: names a socks5 proxy"):
-        Remote("http://asr.invalid:8000")
+        RemoteServer("http://asr.invalid:8000")
 
 
 def test_https_by_whoever_is_trusted(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -224,10 +224,13 @@ def test_https_by_whoever_is_trusted(transcriber: Transcriber, monkeypatch: pyte
     (tmp_path / "server.key").write_bytes(made.private_key_pem.bytes())
     files = {"tls_cert_file": tmp_path / "server.crt", "tls_key_file": tmp_path / "server.key"}
     with served(transcriber, **files) as server:
-        with Remote(server.url) as remote, pytest.raises(KitError, match=r"cannot be trusted: .*REQUESTS_CA_BUNDLE"):
+        with (
+            RemoteServer(server.url) as remote,
+            pytest.raises(KitError, match=r"cannot be trusted: .*REQUESTS_CA_BUNDLE"),
+        ):
             remote.check_ready()
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.crt"))
-        with Remote(server.url) as remote:
+        with RemoteServer(server.url) as remote:
             remote.check_ready()
 
 
@@ -244,7 +247,7 @@ def test_https_by_whoever_is_trusted(transcriber: Transcriber, monkeypatch: pyte
 )
 def test_what_is_no_address_is_wrong_usage(url: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as refused:
-        Remote(url)
+        RemoteServer(url)
     assert "secret" not in str(refused.value)
 
 
@@ -252,5 +255,5 @@ def test_what_is_no_address_is_wrong_usage(url: str, words: str) -> None:
 def test_a_key_that_no_header_can_carry_is_wrong_usage(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, key)
     with pytest.raises(UsageError, match=f"{KEY}: holds spaces or letters that no key has") as refused:
-        Remote("http://127.0.0.1:8000")
+        RemoteServer("http://127.0.0.1:8000")
     assert key not in str(refused.value)

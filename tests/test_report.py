@@ -20,14 +20,14 @@ from env.settings import DEMO, Settings
 from runtime.demo import HELD_OUT_SET
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read
-from runtime.measure.metrics import Words
+from runtime.measure.metrics import Bilingual
 from runtime.measure.records import Where
 from runtime.measure.report import run
-from runtime.measure.report.document import Document, Say
+from runtime.measure.report.document import ReportDocument, Say
 from runtime.measure.report.facts import spot
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown
-from runtime.measure.report.run import Part, misfit, obtain_part
+from runtime.measure.report.run import RecordPart, misfit, obtain_part
 from runtime.measure.report.sections import document
 from runtime.measure.report.sections.host import TITLES
 from runtime.measure.report.sections.summary import banner
@@ -57,7 +57,7 @@ def reported(out: Path) -> Report:
     return run.read(out / "report" / "report.json")
 
 
-def said(shown: Document) -> str:
+def said(shown: ReportDocument) -> str:
     """Everything that a report says, in Markdown and in HTML."""
     return markdown(shown) + html(shown)
 
@@ -68,9 +68,9 @@ def status(report: Report, question: str) -> tuple[str, str]:
     return verdict.status, verdict.reason.en
 
 
-def part(out: Path) -> Part[Smoke]:
+def part(out: Path) -> RecordPart[Smoke]:
     """The smoke test as a part of a report."""
-    return Part("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE))
+    return RecordPart("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE))
 
 
 def test_records_that_fit_are_taken_and_a_damaged_one_is_made_anew(out: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_did_not_run_is_named(report: Report) -> None:
 
 
 def _gone(source):  # type: ignore[no-untyped-def]
-    return replace(source, used="missing", notes=(Words("the disk burnt", "磁盘烧毁"),), advice="call us")
+    return replace(source, used="missing", notes=(Bilingual("the disk burnt", "磁盘烧毁"),), advice="call us")
 
 
 def test_without_the_device_asked_for_nothing_is_measured_and_all_is_named(out: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_simulated_npu_is_called_that(
         monkeypatch.setenv(name, value)
     now = spot(settings)
     assert (now.where.silicon, now.fault) == ("simulated NPU", "")
-    told = Words("this test", "本测试")
+    told = Bilingual("this test", "本测试")
     obtained = obtain_part(replace(part(out), why=told), now.where, fresh=False)
     assert obtained.record is None
     assert [note.en for note in obtained.source.notes] == [
@@ -250,7 +250,7 @@ def test_a_failed_task_is_a_finding_not_the_end(out: Path, report: Report, monke
     monkeypatch.setenv("ASR_MAX_BATCH", "none")
     obtained = obtain_part(part(out), report.head.where, fresh=False)
     assert (obtained.record, obtained.stopped, obtained.source.failed) == (None, False, True)
-    assert obtained.source.notes == (Words("invoke smoke ended with exit code 2", "invoke smoke 以退出码 2 结束"),)
+    assert obtained.source.notes == (Bilingual("invoke smoke ended with exit code 2", "invoke smoke 以退出码 2 结束"),)
     failing = replace(report, smoke=None, sources=(obtained.source, *report.sources[1:]))
     assert run.faults(failing) == ["invoke smoke did not come to its end"]
 

@@ -9,7 +9,7 @@ from benchmarks import times_as
 from conftest import read_json
 from invoking import assert_refused, invoke
 
-from env.reference import Row
+from env.reference import SettingRow
 from runtime.measure import records
 from runtime.measure.report.compare import shown
 from runtime.measure.report.record import Report
@@ -88,7 +88,7 @@ def test_other_hardware_is_said_before_the_ratios(report: Report) -> None:
 
 
 def test_what_is_in_one_alone_is_named(report: Report) -> None:
-    added = Row("ASR_NEW", "1", "", "", "environment", "")
+    added = SettingRow("ASR_NEW", "1", "", "", "environment", "")
     facts = replace(report.facts, settings=(*report.facts.settings, added))
     found = text(replace(report, bench=None, accuracy=None), replace(report, facts=facts))
     assert "Figures: not compared, there are none before" in found

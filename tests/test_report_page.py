@@ -13,7 +13,18 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from runtime.measure.metrics import Language
-from runtime.measure.report.document import Banner, Block, Code, Document, Listing, Mark, Paragraph, Say, Section, Table
+from runtime.measure.report.document import (
+    Banner,
+    Block,
+    Code,
+    CodeBlock,
+    Mark,
+    Paragraph,
+    ReportDocument,
+    Say,
+    Section,
+    Table,
+)
 from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown, pictures
 from runtime.measure.report.sections import document
@@ -101,15 +112,15 @@ def test_the_look_tells_what_it_ran_on(silicon: str, tone: str, report: Report, 
     assert page.run("return document.body.className") == tone
 
 
-def hostile() -> Document:
+def hostile() -> ReportDocument:
     """A document whose texts look like Markdown and HTML."""
     rows = tuple((text, Code(text), Mark(text, "pass")) for text in HOSTILE)
     blocks: tuple[Block, ...] = (
         Table(("a|b", "<i>", "c"), rows, "*caption*"),
-        Listing("```\nx\n```"),
+        CodeBlock("```\nx\n```"),
         *map(Paragraph, HOSTILE),
     )
-    return Document(
+    return ReportDocument(
         "en", "# <b>title</b>", (("k|", "v`"),), Banner("cpu", "*banner*", "<b>"), (Section("s", "1. t", blocks),)
     )
 

@@ -22,12 +22,12 @@ from fronting import until
 from runtime import sandbox
 from runtime.audio import AudioError, Limits, UnreadableError, load
 from runtime.demo import Clip
-from runtime.sandbox import Bounds, Cancellation, CancelledError, ExceededError
+from runtime.sandbox import Cancellation, CancelledError, ExceededError, HelperLimits
 from runtime.sandbox.pool import KEPT, PROJECT, SLOW_PLACES
 
 LIMITS = Limits()
 ARGUMENTS = {"name": "audio", "longest_seconds": 14_400.0, "shortest_seconds": 0.1, "cpu_per_second": 0.05}
-WIDE = Bounds(memory=1 << 30, output=1 << 32, cpu_seconds=300, seconds=600)
+WIDE = HelperLimits(memory=1 << 30, output=1 << 32, cpu_seconds=300, seconds=600)
 GROWTH = 32 << 10  # KiB
 
 
@@ -44,7 +44,7 @@ def refusal(file: bytes) -> str:
     return caught.value.reason
 
 
-def decode(file: bytes, *, bounds: Bounds = WIDE, cancellation: Cancellation | None = None) -> dict[str, int]:
+def decode(file: bytes, *, bounds: HelperLimits = WIDE, cancellation: Cancellation | None = None) -> dict[str, int]:
     """What a helper gives for a file, within bounds of the test's own."""
     with TemporaryFile() as into:
         task = "runtime.audio.decode:decode"
@@ -80,7 +80,7 @@ def test_tables_that_ask_for_gigabytes_get_none_of_it() -> None:
 
 
 def test_what_takes_too_much_cpu_time_is_ended(slow_file: bytes, speech: list[Clip]) -> None:
-    scarce = Bounds(memory=1 << 30, output=1 << 32, cpu_seconds=1, seconds=600)
+    scarce = HelperLimits(memory=1 << 30, output=1 << 32, cpu_seconds=1, seconds=600)
     with pytest.raises(ExceededError, match=r"^takes more than 1 s of CPU time to read$"):
         decode(voids(), bounds=scarce)
     assert decode(slow_file, bounds=scarce)["samples"] > 7200 * 16_000  # sound earns the time that it takes
@@ -88,7 +88,7 @@ def test_what_takes_too_much_cpu_time_is_ended(slow_file: bytes, speech: list[Cl
 
 
 def test_what_takes_too_long_is_ended(slow_file: bytes) -> None:
-    hasty = Bounds(memory=1 << 30, output=1 << 32, cpu_seconds=300, seconds=0.1)
+    hasty = HelperLimits(memory=1 << 30, output=1 << 32, cpu_seconds=300, seconds=0.1)
     with pytest.raises(ExceededError, match=r"^takes longer to read than 0\.1 s$"):
         decode(slow_file, bounds=hasty)
 

@@ -18,7 +18,7 @@ from runtime.ops.image_manifest import Manifest, Package, collect
 from runtime.ops.sbom import SPECIFICATION, image_manifest, render
 from runtime.tasks import diagnose
 from runtime.weights import lockfile
-from runtime.weights.lockfile import Record
+from runtime.weights.lockfile import LockedFile
 
 IMAGE = "registry.example.com:5000/speech/asr:1.2-cpu"
 
@@ -148,9 +148,10 @@ def test_the_system_python_and_cann_are_in_it(here: Manifest) -> None:
 
 def test_the_weights_are_in_it_file_by_file(here: Manifest, tmp_path: Path) -> None:
     path = tmp_path / "weights.lock"
-    files = {"config.json": Record(7, "0a" * 32), "model.safetensors": Record(8, "0b" * 32)}
+    files = {"config.json": LockedFile(7, "0a" * 32), "model.safetensors": LockedFile(8, "0b" * 32)}
     lockfile.write(
-        path, {"Qwen/Qwen3-ASR-1.7B": lockfile.Entry("modelscope", revision="master", commit="c0ffee", files=files)}
+        path,
+        {"Qwen/Qwen3-ASR-1.7B": lockfile.LockedModel("modelscope", revision="master", commit="c0ffee", files=files)},
     )
     text = render(replace(here, python_packages=(), os_packages=()), weights=lockfile.read(path))
     assert JsonStrictValidator(SPECIFICATION).validate_str(text) is None

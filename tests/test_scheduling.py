@@ -4,16 +4,16 @@ import math
 
 import pytest
 
-from runtime.engines.batching import Bounds, Place, Queue
+from runtime.engines.batching import BatchLimits, Queue, QueueItem
 
 
 def queue(together: int = 4, padded: float = math.inf, wait: float = 0.0) -> Queue[str]:
-    return Queue(Bounds(together, padded, wait))
+    return Queue(BatchLimits(together, padded, wait))
 
 
-def places(name: str, *seconds: float, since: float = 0.0) -> list[Place[str]]:
+def places(name: str, *seconds: float, since: float = 0.0) -> list[QueueItem[str]]:
     """As one call of `submit` would hand them over: item k of 3 s is called name-k-3."""
-    return [Place(f"{name}-{k}-{length:g}", length, since) for k, length in enumerate(seconds)]
+    return [QueueItem(f"{name}-{k}-{length:g}", length, since) for k, length in enumerate(seconds)]
 
 
 def seconds(batch: list[str]) -> list[float]:

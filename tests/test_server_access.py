@@ -21,7 +21,7 @@ from runtime.ops import support_bundle
 from runtime.ops.deploy import override
 from runtime.server.access import Access, read_access
 from runtime.server.app import create_app
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 PAGE = "https://notes.example"
@@ -175,7 +175,7 @@ def test_admin_calls_in_the_http_of_a_bare_proxy_are_refused(server: Served) -> 
 def test_admin_calls_from_another_machine_need_the_key(settings: Settings) -> None:
     def call(access: Access, **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(create_app(Life(), access=access), client=("192.0.2.7", 4711))
+            transport = httpx.ASGITransport(create_app(ServerState(), access=access), client=("192.0.2.7", 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
                 return await client.post(ORDER, headers=headers)
 

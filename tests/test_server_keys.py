@@ -25,7 +25,7 @@ from runtime.server.app import create_app
 from runtime.server.auth import read_keys
 from runtime.server.http import listening
 from runtime.server.service import Service
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 KEY = "sk-of-somebody"
@@ -43,7 +43,7 @@ def keys_file(tmp_path: Path) -> Path:
 @contextmanager
 def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
     """A server with a WebSocket that says whose it is and which subprotocols it sees; gives its address."""
-    life, settings = Life(), transcriber.settings.model_copy(update=changes)
+    life, settings = ServerState(), transcriber.settings.model_copy(update=changes)
     app = create_app(life, access=read_access(settings))
 
     @app.websocket("/v1/echo")
@@ -112,7 +112,7 @@ def test_a_websocket_brings_its_key_in_a_header_or_as_a_subprotocol(transcriber:
 
 
 def test_a_websocket_is_refused_until_the_server_is_ready() -> None:
-    with listening(create_app(Life()), host="127.0.0.1", port=0) as listener:
+    with listening(create_app(ServerState()), host="127.0.0.1", port=0) as listener:
         assert refused(f"127.0.0.1:{listener.port}/v1/realtime") == (503, "starting")
 
 

@@ -24,12 +24,12 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.host.processes import Process
-from runtime.ops.process.state import Farewell
+from runtime.host.processes import ProcessHandle
+from runtime.ops.process.state import DrainSummary
 from runtime.server.app import create_app
 from runtime.server.engine_manager import drain
 from runtime.server.http import listening
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Request, Transcriber
 
 
@@ -52,7 +52,7 @@ def test_a_taken_port_is_named() -> None:
         port = holder.getsockname()[1]
         with (
             pytest.raises(KitError, match=rf"127.0.0.1:{port}: cannot be listened on: .*ASR_PORT"),
-            listening(create_app(Life()), host="127.0.0.1", port=port),
+            listening(create_app(ServerState()), host="127.0.0.1", port=port),
         ):
             pass
 
@@ -75,7 +75,7 @@ def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
         assert not drained.done()
         decoding.tell(decoded("done in time"))
         assert accepted.result().json()["text"] == "done in time"
-        assert drained.result() == Farewell(answered=1)
+        assert drained.result() == DrainSummary(answered=1)
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
@@ -130,7 +130,7 @@ def test_sigterm_while_it_loads_ends_it_at_once(process: "subprocess.Popen[str]"
 def test_sigterm_under_load_loses_nothing(
     process: "subprocess.Popen[str]", transcriber: Transcriber, speech: list[Clip], tmp_path: Path
 ) -> None:
-    server = Process.of(process.pid)
+    server = ProcessHandle.of(process.pid)
     port = next(int(line.split()[1]) for line in lines(process) if line.startswith("PORT"))
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples
     spoken = np.concatenate([clip, np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)])
@@ -166,4 +166,4 @@ def test_sigterm_under_load_loses_nothing(
     assert process.wait(PATIENCE) == 0
     answered = int(ended[1])
     assert 0 < answered <= clients
-    assert Farewell.read(tmp_path / "run" / "server-0.farewell.json", server) == Farewell(answered, 0)
+    assert DrainSummary.read(tmp_path / "run" / "server-0.farewell.json", server) == DrainSummary(answered, 0)

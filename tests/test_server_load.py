@@ -16,7 +16,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_
 from runtime.demo import Clip
 from runtime.engines import Decoded, EngineError
 from runtime.model.device import OutOfMemoryError
-from runtime.server.service import AHEAD, FETCHERS, desks, long_files
+from runtime.server.service import AHEAD, FETCHERS, concurrency_limits, long_files
 from runtime.transcriber import Transcriber
 
 
@@ -180,7 +180,7 @@ def test_waiting_costs_neither_threads_nor_decoded_audio(
         due = [engine.next() for _ in range(AHEAD)]
         assert engine.due.empty()  # the others' audio is not even decoded
         names = [thread.name for thread in threading.enumerate()]
-        places = desks(engine) + long_files(engine, transcriber.settings)
+        places = concurrency_limits(engine) + long_files(engine, transcriber.settings)
         assert len([name for name in names if name.startswith("audio-")]) == places
         assert len([name for name in names if name.startswith("url-")]) == FETCHERS
         for number in range(3 * AHEAD):

@@ -113,7 +113,7 @@ def test_failures_are_told_by_their_codes(logged: Log, transcriber: Transcriber,
     assert all("RuntimeError" in line["exception"] and line["level"] == "error" for line in causes)
 
 
-def crash(fields: Any) -> transcriptions.Ask:
+def crash(fields: Any) -> transcriptions.TranscriptionRequest:
     """A bug that quotes what it was given."""
     name = fields["file"][0].name
     try:

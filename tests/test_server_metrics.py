@@ -26,9 +26,9 @@ from runtime.model.device import Device, Memory
 from runtime.server.app import create_app
 from runtime.server.http import listening
 from runtime.server.metrics import Metrics
-from runtime.server.middleware import Journal
+from runtime.server.middleware import AccessLogMiddleware
 from runtime.server.service import Service
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber, open_transcriber
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -56,7 +56,7 @@ def codes(samples: Samples, route: str) -> dict[str, float]:
 
 
 def test_metrics_from_loading_to_the_next_engine(settings: Settings, speech: list[Clip]) -> None:
-    life = Life()
+    life = ServerState()
     app = create_app(life)
     with listening(app, host="127.0.0.1", port=0) as listener:
         url = f"http://127.0.0.1:{listener.port}"
@@ -208,7 +208,7 @@ async def endless(_: Scope, __: Receive, send: Send) -> None:
 def journalled(app: ASGIApp) -> Iterator[tuple[int, Metrics, threading.Event]]:
     """An application behind a journal: its port, its metrics, and the end of the first request."""
     metrics, ended = Metrics(), threading.Event()
-    journal = Journal(app, metrics=metrics, routes=[])
+    journal = AccessLogMiddleware(app, metrics=metrics, routes=[])
 
     async def follow(scope: Scope, receive: Receive, send: Send) -> None:
         await journal(scope, receive, send)

@@ -19,7 +19,7 @@ from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.sandbox import Cancellation
 from runtime.server.realtime.events import MOST_AUDIO
-from runtime.server.service import READERS
+from runtime.server.service import DECODE_THREADS
 from runtime.transcriber import Transcriber
 
 SECONDS = MOST_AUDIO / 2 / 24_000
@@ -91,7 +91,7 @@ def reading(server: Served) -> Iterator[None]:
 
     busy = [
         asyncio.run_coroutine_threadsafe(server.service.read(read, Cancellation()), server.listener.loop)
-        for _ in range(READERS)
+        for _ in range(DECODE_THREADS)
     ]
     try:
         yield

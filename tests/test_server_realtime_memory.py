@@ -19,7 +19,7 @@ from runtime.audio.voice_activity import VoiceActivityDetector
 from runtime.engines import EngineError
 from runtime.server.protocol import BoundedWebSocket
 from runtime.server.realtime.session import Session
-from runtime.server.realtime.transcription import Narrator
+from runtime.server.realtime.transcription import TurnTranscriber
 from runtime.server.realtime.turn import Turn
 from runtime.transcriber import Transcriber
 
@@ -30,7 +30,7 @@ MOST = 1 << 20  # bytes of memory for a session that says nothing
 
 def alive() -> Counter[str]:
     """What belongs to sessions and is still there."""
-    kinds = (Session, Narrator, Turn, VoiceActivityDetector, BoundedWebSocket)
+    kinds = (Session, TurnTranscriber, Turn, VoiceActivityDetector, BoundedWebSocket)
     return Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds))
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runtime.server.realtime.pacing import AHEAD, Hearing, Pace
+from runtime.server.realtime.pacing import AHEAD, CatchUpLimiter, Pace
 
 
 def test_a_session_hurries_once_it_is_ahead_of_the_clock() -> None:
@@ -13,7 +13,7 @@ def test_a_session_hurries_once_it_is_ahead_of_the_clock() -> None:
 
 def test_one_session_that_hurries_is_heard_at_a_time_and_others_at_once() -> None:
     async def meet() -> list[str]:
-        hearing, order = Hearing(), list[str]()
+        hearing, order = CatchUpLimiter(), list[str]()
 
         async def take(name: str, *, hurried: bool) -> None:
             async with hearing.turn(hurried=hurried):

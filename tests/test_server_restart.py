@@ -13,7 +13,7 @@ from simulated_npu import on_npu
 from env.settings import Settings
 from env.sources import load_settings
 from runtime.demo import Clip, bundled_clips
-from runtime.ops.process.state import Farewell
+from runtime.ops.process.state import DrainSummary
 from runtime.ops.process.supervisor import REFUSALS
 from runtime.restart_policy import Crashes, Policy
 from runtime.server.engine_manager import EngineLostError
@@ -59,7 +59,7 @@ def test_a_crash_is_told_to_all_and_mended(settings: Settings, device: Device, s
         assert kept.life.restarts == 1
         assert kept.life.service is not first
 
-    assert keep(settings, visit, policy=AT_ONCE) == Farewell()
+    assert keep(settings, visit, policy=AT_ONCE) == DrainSummary()
 
 
 def test_while_it_is_mended_the_cause_is_told(
@@ -122,7 +122,7 @@ def test_a_bad_utterance_is_no_crash(settings: Settings, device: Device, speech:
         assert kept.health()[0] == 200
         kept.send(signal.SIGTERM)
 
-    assert keep(settings, visit, policy=NEVER) == Farewell()
+    assert keep(settings, visit, policy=NEVER) == DrainSummary()
 
 
 def test_what_cannot_be_mended_ends_the_process(settings: Settings, device: Device) -> None:
@@ -159,7 +159,7 @@ def test_sigint_breaks_off_what_sigterm_waits_for(settings: Settings, device: De
             assert code(asked.result()) == (503, "stopping")
         device.goes_on.set()
 
-    assert keep(settings, visit, policy=NEVER) == Farewell(answered=0, given_up=1)
+    assert keep(settings, visit, policy=NEVER) == DrainSummary(answered=0, given_up=1)
 
 
 def test_a_crash_while_the_server_drains(settings: Settings, device: Device, speech: list[Clip]) -> None:
@@ -216,4 +216,4 @@ def test_sigterm_while_an_engine_is_awaited(settings: Settings) -> None:
         assert kept.over.wait(PATIENCE)
         assert kept.life.restarts == 0
 
-    assert keep(settings, visit, policy=NEVER) == Farewell()
+    assert keep(settings, visit, policy=NEVER) == DrainSummary()

@@ -22,7 +22,7 @@ from runtime.demo import Clip
 from runtime.ops.deploy import override as host
 from runtime.server import uploads
 from runtime.server.access import Access
-from runtime.server.auth import Guesses, Keys, one_key
+from runtime.server.auth import KeyAttempts, Keys, one_key
 from runtime.server.errors import ApiError
 from runtime.server.rate_limit import Quotas
 from runtime.transcriber import Transcriber
@@ -206,7 +206,7 @@ def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
     """But for those that were right there before: an office has one address, and may have a guesser."""
     colleague = "sk-of-a-colleague"
     keys = Keys((one_key(KEY, owner="a", variable=""), one_key(colleague, owner="b", variable="")))
-    guesses = Guesses()
+    guesses = KeyAttempts()
 
     def answer(key: str, address: str = "192.0.2.1", known: Keys = keys) -> str:
         headers = [(b"authorization", f"Bearer {key}".encode())]
@@ -219,7 +219,7 @@ def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
     assert answer(KEY) == "a"
     assert {answer("sk-old") for _ in range(10)} == {"wrong"}  # one who goes on with an old key has made one guess
     assert (answer("sk-old"), answer(colleague)) == ("429", "b")
-    guesses = Guesses()
+    guesses = KeyAttempts()
     assert answer(KEY) == "a"
     assert [answer(f"sk-{guess}") for guess in range(11)] == ["wrong"] * 10 + ["429"]
     assert answer(colleague) == "429"
@@ -228,7 +228,7 @@ def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
 
 
 def test_of_ipv6_a_whole_site_counts_as_one() -> None:
-    guesses, keys = Guesses(), Keys((one_key(KEY, owner="a", variable=""),))
+    guesses, keys = KeyAttempts(), Keys((one_key(KEY, owner="a", variable=""),))
     access, quotas = Access(at_once=1, sessions=1), Quotas()
 
     def scope(address: str, key: str = "") -> dict[str, Any]:

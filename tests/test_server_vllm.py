@@ -164,7 +164,7 @@ def test_files_are_transcribed_by_it(
 ) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF")
-    order = transcribe.Order((str(speech[0].path), str(broken)), "", "", "text", None)
+    order = transcribe.TranscribeOptions((str(speech[0].path), str(broken)), "", "", "text", None)
     assert transcribe.transcribe_files(order, in_front_of(stand_in)) == 1
     told = capfd.readouterr()
     assert speech[0].text in told.out
@@ -176,7 +176,9 @@ def test_what_is_waited_for_is_said(stand_in: StandIn, speech: list[Clip], capfd
     absent = StandIn(stand_in.transcriber, port=1)
     settings = in_front_of(absent).model_copy(update={"vllm_start_seconds": 1})
     with pytest.raises(KitError, match=f"{absent.url}: takes no connection"):
-        transcribe.transcribe_files(transcribe.Order((str(speech[0].path),), "", "", "text", None), settings)
+        transcribe.transcribe_files(
+            transcribe.TranscribeOptions((str(speech[0].path),), "", "", "text", None), settings
+        )
     told = capfd.readouterr().err
     assert f"Loading demo: {absent.url}" in told
 

@@ -16,7 +16,7 @@ from vllm_server import LONGEST, StandIn, vllm_server
 
 from runtime.demo import Clip, bundled_clips
 from runtime.ops.process import status as present
-from runtime.ops.process.state import Farewell
+from runtime.ops.process.state import DrainSummary
 from runtime.ops.process.status import status
 from runtime.restart_policy import Policy
 from runtime.transcriber import Transcriber, open_transcriber
@@ -106,7 +106,7 @@ def test_with_all_of_them_lost_all_are_told_and_it_comes_back(
         assert kept.life.restarts == 1
         assert kept.life.await_idle(PATIENCE)
 
-    assert keep(in_front_of(*servers), visit, policy=AT_ONCE) == Farewell()
+    assert keep(in_front_of(*servers), visit, policy=AT_ONCE) == DrainSummary()
 
 
 def test_those_that_stay_away_for_long_are_waited_for(
@@ -174,7 +174,7 @@ def test_sigterm_waits_for_what_a_vllm_decodes(servers: list[StandIn], speech: l
             held.release.set()
         assert kept.over.wait(PATIENCE)
 
-    assert keep(in_front_of(servers[0]), visit, policy=NEVER) == Farewell(answered=1)
+    assert keep(in_front_of(servers[0]), visit, policy=NEVER) == DrainSummary(answered=1)
     assert answers[0].result().json()["text"] == speech[0].text
 
 
@@ -202,4 +202,4 @@ def test_sigterm_while_a_vllm_is_waited_for(servers: list[StandIn]) -> None:
         kept.send(signal.SIGTERM)
         assert kept.over.wait(PATIENCE)
 
-    assert keep(in_front_of(servers[0]), visit, policy=AT_ONCE) == Farewell()
+    assert keep(in_front_of(servers[0]), visit, policy=AT_ONCE) == DrainSummary()

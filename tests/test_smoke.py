@@ -18,7 +18,7 @@ from runtime.engines import Engine, EngineError, Utterance
 from runtime.measure import records
 from runtime.measure.records import Where, here
 from runtime.measure.smoke import record
-from runtime.measure.smoke.backends import Ask, Hearing, Model
+from runtime.measure.smoke.backends import ModelBackend, SmokeBackend, SmokeRequest
 from runtime.measure.smoke.record import CHECKS, SMOKE, Outcome, Smoke
 from runtime.measure.smoke.run import Cases, cases, run, steps
 from runtime.transcriber import Transcriber, open_transcriber
@@ -27,12 +27,12 @@ AGAIN = "the same again: invoke transcribe runtime/demo/clips/"
 
 
 @pytest.fixture
-def model(transcriber: Transcriber) -> Model:
+def model(transcriber: Transcriber) -> ModelBackend:
     """The demo model in this process."""
-    return Model(transcriber, here(transcriber.settings, transcriber.device))
+    return ModelBackend(transcriber, here(transcriber.settings, transcriber.device))
 
 
-def smoked(hearing: Hearing, which: Cases, *, interrupted_after: int = 0) -> Smoke:
+def smoked(hearing: SmokeBackend, which: Cases, *, interrupted_after: int = 0) -> Smoke:
     """A whole smoke test, or one that Ctrl-C ends after so many steps."""
     left = itertools.count(interrupted_after - 1, -1)
 
@@ -40,7 +40,7 @@ def smoked(hearing: Hearing, which: Cases, *, interrupted_after: int = 0) -> Smo
         if next(left) == 0:
             signal.raise_signal(signal.SIGINT)
 
-    return run(steps(hearing, which), hearing, records.Clock(), on_outcome=on_outcome)
+    return run(steps(hearing, which), hearing, records.RunClock(), on_outcome=on_outcome)
 
 
 def few(clips: list[Clip], *names: str) -> Cases:
@@ -56,7 +56,7 @@ def failures(found: Smoke) -> list[str]:
     ]
 
 
-def test_all_that_there_is_to_check_is_checked_and_kept(model: Model, tmp_path: Path) -> None:
+def test_all_that_there_is_to_check_is_checked_and_kept(model: ModelBackend, tmp_path: Path) -> None:
     which = cases(model.transcriber.settings, DEMO)
     found = smoked(model, which)
     assert found.passed
@@ -81,7 +81,7 @@ def test_all_that_there_is_to_check_is_checked_and_kept(model: Model, tmp_path: 
     ],
 )
 def test_a_clip_that_says_something_else_fails(
-    model: Model, clips: list[Clip], changes: dict[str, object], fault: str
+    model: ModelBackend, clips: list[Clip], changes: dict[str, object], fault: str
 ) -> None:
     good = few(clips, "english-2")
     found = smoked(model, replace(good, judged=(replace(good.judged[0], **changes),)))  # type: ignore[arg-type]
@@ -93,12 +93,12 @@ def test_a_clip_that_says_something_else_fails(
     assert all(check.passed for check in found.checks)
 
 
-def written_for(form: str, change: Callable[[str], str]) -> Callable[[Ask, str], str]:
+def written_for(form: str, change: Callable[[str], str]) -> Callable[[SmokeRequest, str], str]:
     """What is written in one format becomes something else."""
     return lambda ask, written: change(written) if ask.form == form else written
 
 
-WRONG_ANSWERS: dict[str, tuple[Callable[[Ask, str], str], list[str], str]] = {
+WRONG_ANSWERS: dict[str, tuple[Callable[[SmokeRequest, str], str], list[str], str]] = {
     "half the text": (written_for("text", lambda said: said[: len(said) // 2]), ["text"], "error rate of"),
     "no length": (
         written_for("verbose_json", lambda said: said.replace("duration", "d")),
@@ -127,10 +127,10 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[Ask, str], str], list[str], str]] = {
 class Altered:
     """A model whose questions or answers are changed on the way."""
 
-    model: Model
-    answer: Callable[[Ask, str], str] = lambda _, written: written
-    question: Callable[[Ask], Ask] = lambda ask: ask
-    asked: list[Ask] = field(default_factory=list)
+    model: ModelBackend
+    answer: Callable[[SmokeRequest, str], str] = lambda _, written: written
+    question: Callable[[SmokeRequest], SmokeRequest] = lambda ask: ask
+    asked: list[SmokeRequest] = field(default_factory=list)
 
     @property
     def where(self) -> Where:
@@ -140,16 +140,16 @@ class Altered:
     def suspects(self) -> str:
         return self.model.suspects
 
-    def hear(self, ask: Ask) -> str:
+    def hear(self, ask: SmokeRequest) -> str:
         self.asked.append(ask)
         return self.answer(ask, self.model.hear(self.question(ask)))
 
-    def again(self, ask: Ask) -> str:
+    def again(self, ask: SmokeRequest) -> str:
         return self.model.again(ask)
 
 
 @pytest.mark.parametrize("wrong", WRONG_ANSWERS)
-def test_each_check_fails_where_it_should(model: Model, clips: list[Clip], wrong: str) -> None:
+def test_each_check_fails_where_it_should(model: ModelBackend, clips: list[Clip], wrong: str) -> None:
     answer, failing, fault = WRONG_ANSWERS[wrong]
     found = smoked(Altered(model, answer), few(clips, "english-2"))
     assert failures(found) == failing
@@ -158,7 +158,7 @@ def test_each_check_fails_where_it_should(model: Model, clips: list[Clip], wrong
     assert failed.advice.startswith("invoke versions")
 
 
-def test_what_is_accepted_and_ignored_is_noticed(model: Model, clips: list[Clip]) -> None:
+def test_what_is_accepted_and_ignored_is_noticed(model: ModelBackend, clips: list[Clip]) -> None:
     deaf = Altered(model, question=lambda ask: replace(ask, language=None, context=""))
     found = smoked(deaf, few(clips, "english-2", "english-hotword"))
     assert failures(found) == ["other-language", "context", "english-hotword.wav"]
@@ -168,8 +168,8 @@ def test_what_is_accepted_and_ignored_is_noticed(model: Model, clips: list[Clip]
     assert "'sara' as context does not bring its spelling" in faults["context"].fault
 
 
-def test_an_answer_that_changes_in_a_batch_is_noticed(model: Model, clips: list[Clip]) -> None:
-    def mixed_up(ask: Ask, written: str) -> str:
+def test_an_answer_that_changes_in_a_batch_is_noticed(model: ModelBackend, clips: list[Clip]) -> None:
+    def mixed_up(ask: SmokeRequest, written: str) -> str:
         """The second clip is asked for once alone, and then in the batch."""
         return written.replace("飞机", "飞") if heard.asked.count(ask) > 1 else written
 
@@ -200,23 +200,25 @@ class BrokenEngine(HeldEngine):
         (EngineError("the engine", "has failed"), "the engine: has failed"),
     ],
 )
-def test_an_engine_that_fails_is_a_verdict(model: Model, clips: list[Clip], failure: Exception, words: str) -> None:
+def test_an_engine_that_fails_is_a_verdict(
+    model: ModelBackend, clips: list[Clip], failure: Exception, words: str
+) -> None:
     broken = replace(model.transcriber, engine=BrokenEngine(model.transcriber.engine, failure))
-    found = smoked(Model(broken, model.where), few(clips, "english-2"))
+    found = smoked(ModelBackend(broken, model.where), few(clips, "english-2"))
     assert found.head.complete
     assert set(failures(found)) == {*CHECKS, "english-2.wav"} - {"silence"}
     assert all(words in failed.fault and "invoke versions" in failed.advice for failed in found.failed)
 
 
-def test_ctrl_c_keeps_what_was_found(model: Model, clips: list[Clip]) -> None:
+def test_ctrl_c_keeps_what_was_found(model: ModelBackend, clips: list[Clip]) -> None:
     which = few(clips, "english-2")
     found = smoked(model, which, interrupted_after=2)
     assert found.head.ended == f"interrupted after 2 of {len(steps(model, which))} steps"
     assert (found.passed, len(found.verdicts), len(found.checks)) == (False, 1, 1)
 
 
-def test_a_harmful_context_is_noticed(model: Model, clips: list[Clip]) -> None:
-    def talkative(ask: Ask, written: str) -> str:
+def test_a_harmful_context_is_noticed(model: ModelBackend, clips: list[Clip]) -> None:
+    def talkative(ask: SmokeRequest, written: str) -> str:
         return written.replace("bread", "Ascend") if ask.context and not isinstance(ask.source, bytes) else written
 
     found = smoked(Altered(model, talkative), few(clips, "english-2"))
@@ -230,9 +232,9 @@ def test_the_record_tells_the_simulated_npu_from_a_real_one() -> None:
 
     settings = load_settings({"ASR_DEVICE": "npu:0", "ASR_DTYPE": "bfloat16"})
     with open_transcriber(settings) as opened:
-        model = Model(opened, here(settings, opened.device))
+        model = ModelBackend(opened, here(settings, opened.device))
         first, clip, *_ = steps(model, few(bundled_clips(), "english-2"))
-        found = run([first, clip], model, records.Clock(), on_outcome=lambda _: None)
+        found = run([first, clip], model, records.RunClock(), on_outcome=lambda _: None)
     assert found.passed
     assert found.head.where.silicon == "simulated NPU"
     assert record.ran_on(found.head.where).startswith("On the simulated NPU, no real one: npu:0 (")

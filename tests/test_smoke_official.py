@@ -14,42 +14,42 @@ from test_smoke import failures, smoked
 from runtime.demo import CHECKPOINT, Clip
 from runtime.measure import records
 from runtime.measure.records import here
-from runtime.measure.smoke.backends import Model
+from runtime.measure.smoke.backends import ModelBackend
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.smoke.run import official
 from runtime.tasks import model as tasks
 from runtime.transcriber import Transcriber
 from runtime.weights import catalog
-from runtime.weights.lockfile import Record, digest
+from runtime.weights.lockfile import LockedFile, digest
 
 
 @pytest.fixture
-def model(transcriber: Transcriber) -> Model:
+def model(transcriber: Transcriber) -> ModelBackend:
     """The demo model in this process."""
-    return Model(transcriber, here(transcriber.settings, transcriber.device))
+    return ModelBackend(transcriber, here(transcriber.settings, transcriber.device))
 
 
 @pytest.fixture
-def known(speech: list[Clip]) -> Iterator[tuple[catalog.Clip, ...]]:
+def known(speech: list[Clip]) -> Iterator[tuple[catalog.RemoteClip, ...]]:
     """Two clips on a stand-in for the internet, of which it has one."""
     here = {clip.language: clip for clip in speech}
     with serving({"asr_en.wav": here["English"].path.read_bytes()}) as hub:
         hub.faults = [Status("asr_zh", times=9, status=404)]
         yield tuple(
-            catalog.Clip(
+            catalog.RemoteClip(
                 name, f"{hub.url}/{REPO}/{name}", sums(clip.path), str(clip.language), f"{clip.text.capitalize()}."
             )
             for name, clip in (("asr_en.wav", here["English"]), ("asr_zh.wav", here["Chinese"]))
         )
 
 
-def sums(path: Path) -> Record:
+def sums(path: Path) -> LockedFile:
     """A file's record."""
     return digest(path, size=path.stat().st_size).record
 
 
 def test_official_clips_are_fetched_and_judged_by_error_rate(
-    model: Model, known: tuple[catalog.Clip, ...], tmp_path: Path
+    model: ModelBackend, known: tuple[catalog.RemoteClip, ...], tmp_path: Path
 ) -> None:
     found = smoked(model, official(known[:1], tmp_path))
     assert failures(found) == []
@@ -59,7 +59,7 @@ def test_official_clips_are_fetched_and_judged_by_error_rate(
 
 
 def test_official_clips_that_are_not_to_be_had_fail_in_words(
-    model: Model, known: tuple[catalog.Clip, ...], tmp_path: Path
+    model: ModelBackend, known: tuple[catalog.RemoteClip, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "asr_zh.wav").write_bytes(b"<html>")
     found = smoked(model, official(known[1:], tmp_path))

@@ -20,7 +20,7 @@ from serving import Served, held, served
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.client import KEY
-from runtime.measure.smoke.backends import Ask, hearing
+from runtime.measure.smoke.backends import SmokeRequest, hearing
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.smoke.run import Cases, run, steps
 from runtime.tasks import model as tasks
@@ -82,9 +82,9 @@ def test_a_server_with_a_key(
 def test_the_command_that_asks_again_is_one_that_a_shell_takes(server: Served, clips: list[Clip]) -> None:
     clip = next(clip for clip in clips if clip.path.stem == "chinese-hotword")
     with hearing(tasks.load_settings(), server.url) as ears:
-        ask = Ask(clip.path, language="Chinese", context=clip.context, form="text")
+        ask = SmokeRequest(clip.path, language="Chinese", context=clip.context, form="text")
         typed = ears.again(ask)
-        assert ears.again(Ask(b"")) == ""
+        assert ears.again(SmokeRequest(b"")) == ""
         expected = ears.hear(ask)
     done = subprocess.run(typed, shell=True, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == expected == f"{clip.text}\n"
@@ -126,7 +126,7 @@ def test_a_server_that_goes_away(transcriber: Transcriber, clips: list[Clip]) ->
         server = life.enter_context(served(transcriber))
         with hearing(transcriber.settings, server.url) as ears:
             goes = iter([lambda: None, life.close])
-            found = run(steps(ears, which), ears, records.Clock(), on_outcome=lambda _: next(goes, lambda: None)())
+            found = run(steps(ears, which), ears, records.RunClock(), on_outcome=lambda _: next(goes, lambda: None)())
     assert found.head.complete
     assert not found.passed
     good, bad = found.verdicts

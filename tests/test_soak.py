@@ -18,7 +18,7 @@ from runtime import audio
 from runtime.audio import Limits
 from runtime.measure import soak
 from runtime.measure.smoke import record
-from runtime.measure.soak import FORMATS, KINDS, SECONDS, Report, Server, Tally, drawn, recordings
+from runtime.measure.soak import FORMATS, KINDS, SECONDS, RequestTally, SoakConnection, SoakReport, drawn, recordings
 from runtime.tasks import measure as tasks
 from runtime.transcriber import Transcriber
 
@@ -59,7 +59,7 @@ def test_every_kind_is_asked_and_answered(server: Served, files: list[bytes]) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_request_is_right_about_the_server(server: Served, files: list[bytes], kind: str) -> None:
     with requests.Session() as session:
-        KINDS[kind][0](Server(server.url, session), files[0])
+        KINDS[kind][0](SoakConnection(server.url, session), files[0])
 
 
 def test_kinds_come_as_often_as_they_should() -> None:
@@ -106,10 +106,10 @@ def test_a_server_that_is_not_ready_is_said(server: Served) -> None:
         server.life.resume()
 
 
-def tally(latencies: list[float], seconds: float) -> Tally:
+def tally(latencies: list[float], seconds: float) -> RequestTally:
     """Requests spread evenly over so much time."""
     begun = array("f", [number * seconds / len(latencies) for number in range(len(latencies))])
-    return Tally(begun, array("f", latencies))
+    return RequestTally(begun, array("f", latencies))
 
 
 def memory(first: float, last: float, seconds: float) -> list[tuple[float, float]]:
@@ -119,28 +119,28 @@ def memory(first: float, last: float, seconds: float) -> list[tuple[float, float
 
 def test_drift_and_growth_are_judged_after_a_while() -> None:
     slower, bigger = tally([0.1] * 200 + [0.3] * 100, HOUR), memory(1 << 30, 2 << 30, HOUR)
-    report = Report(HOUR, {"whole": slower}, bigger)
+    report = SoakReport(HOUR, {"whole": slower}, bigger)
     assert report.drift == pytest.approx(3)
     assert report.slope == pytest.approx(1024)
     assert [fault.split()[0] for fault in report.faults] == ["answers", "memory"]
-    assert Report(60, {"whole": tally([0.1] * 200 + [0.3] * 100, 60)}, memory(1 << 30, 2 << 30, 60)).faults == []
-    steady = Report(HOUR, {"whole": tally([0.1] * 300, HOUR)}, memory(1 << 30, 1 << 30, HOUR))
+    assert SoakReport(60, {"whole": tally([0.1] * 200 + [0.3] * 100, 60)}, memory(1 << 30, 2 << 30, 60)).faults == []
+    steady = SoakReport(HOUR, {"whole": tally([0.1] * 300, HOUR)}, memory(1 << 30, 1 << 30, HOUR))
     assert steady.faults == []
     assert steady.drift == pytest.approx(1)
 
 
 def test_memory_that_comes_back_is_no_growth() -> None:
     swinging = [(at, size + (number % 2) * number * (16 << 20)) for number, (at, size) in enumerate(memory(1, 1, HOUR))]
-    steady = Report(HOUR, {"whole": tally([0.1] * 300, HOUR)}, swinging)
+    steady = SoakReport(HOUR, {"whole": tally([0.1] * 300, HOUR)}, swinging)
     assert max(size for _, size in swinging) > 1 << 30
     assert steady.slope == pytest.approx(0)
     assert steady.faults == []
 
 
 def test_too_little_is_not_judged() -> None:
-    few = Report(HOUR, {"whole": tally([0.1] * 9, HOUR)}, [])
+    few = SoakReport(HOUR, {"whole": tally([0.1] * 9, HOUR)}, [])
     assert (few.drift, few.slope, few.faults) == (None, None, [])
-    assert Report(1.0, {kind: Tally() for kind in KINDS}, []).faults == ["nothing was asked"]
+    assert SoakReport(1.0, {kind: RequestTally() for kind in KINDS}, []).faults == ["nothing was asked"]
     assert "too few" in " ".join(part for part in record.soaked(few) if isinstance(part, str))
 
 

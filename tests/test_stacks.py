@@ -15,7 +15,7 @@ def pinned(stack: str, machine: str = "aarch64", python: str = "3.11") -> dict[s
     return {pin.name: pin.version for pin in load_stack(stack).pins_for(python=python, machine=machine)}
 
 
-def difference(name: str, installed: dict[str, str], stack: str = "npu") -> stacks.Difference:
+def difference(name: str, installed: dict[str, str], stack: str = "npu") -> stacks.PackageDifference:
     """The row of `compare` for one package."""
     rows = compare(stack, installed=lambda name: installed.get(name, ""), python="3.11", machine="aarch64")
     return next(row for row in rows if row.name == name)

@@ -20,7 +20,7 @@ from runtime.engines import Utterance
 from runtime.engines.transformers import TransformersEngine
 from runtime.languages import UnknownLanguageError
 from runtime.model.device import OutOfMemoryError
-from runtime.transcriber import Failure, Request, Transcriber, limits, open_transcriber
+from runtime.transcriber import FailedRequest, Request, Transcriber, limits, open_transcriber
 from runtime.transcript import Transcript
 
 PAUSE = np.zeros(int(0.6 * SAMPLE_RATE), dtype=np.float32)
@@ -70,7 +70,7 @@ def test_the_text_is_the_segments_texts_one_by_one(transcriber: Transcriber, spe
     pieces = [piece for clip in speech for piece in (sound(clip, transcriber.settings).samples, PAUSE)]
     long = np.concatenate(pieces)
     whole = transcriber.transcribe(Audio(long, "long"))
-    cuts = segments.cut(long, longest=transcriber.settings.segment_seconds)
+    cuts = segments.split(long, longest=transcriber.settings.segment_seconds)
     alone = [transcriber.transcribe(Audio(cut.samples, "cut")).text for cut in cuts]
     assert [segment.hypothesis.text for segment in whole.segments] == alone
 
@@ -125,7 +125,7 @@ def test_many_files_come_back_in_order_and_a_bad_one_stays_in_its_place(
     outcomes = list(transcriber.transcribe_all(requests, on_audio=read.append, on_segment=done.append))
     texts = [outcome.text for outcome in outcomes if isinstance(outcome, Transcript)]
     assert texts == [clip.text for clip in speech]
-    failures = {k: outcome.error for k, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
+    failures = {k: outcome.error for k, outcome in enumerate(outcomes) if isinstance(outcome, FailedRequest)}
     assert isinstance(failures[1], AudioError)
     assert isinstance(failures[3], UnknownLanguageError)
     assert sum(read) == pytest.approx(sum(done))
@@ -252,7 +252,7 @@ def test_a_clip_that_does_not_fit_alone_is_told_with_the_sizes() -> None:
         just_the_weights = transcriber.device.memory().used + 2**14
         with stand_in().simulation.limit_memory(just_the_weights):
             (outcome,) = transcriber.transcribe_all([Request(clip.path)])
-        assert isinstance(outcome, Failure)
+        assert isinstance(outcome, FailedRequest)
         assert clip.path.name in str(outcome.error)
         assert "does not fit" in str(outcome.error)
         assert "MiB" in str(outcome.error)

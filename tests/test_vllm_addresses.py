@@ -14,7 +14,7 @@ from env.errors import KitError, UsageError
 from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.host.probe import Host
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 from runtime.ops.doctor.vllm import engine, servers
 from runtime.transcriber import Transcriber
 
@@ -45,9 +45,9 @@ def secured(transcriber: Transcriber, authority: Path) -> Iterator[StandIn]:
         yield stand_in
 
 
-def case(urls: str) -> Case:
+def case(urls: str) -> Examination:
     settings = load_settings({"ASR_ENGINE": "vllm", "ASR_VLLM_URL": urls, "ASR_PROFILE": "cpu"})
-    return Case(Host(), settings, quick=False, place="host")
+    return Examination(Host(), settings, quick=False, place="host")
 
 
 def transcript(urls: str, clip: Clip) -> str:
@@ -58,7 +58,7 @@ def transcript(urls: str, clip: Clip) -> str:
 @pytest.mark.parametrize("end", ["/", "/v1", "/v1/"])
 def test_the_address_that_openai_clients_want_is_understood(server: StandIn, speech: list[Clip], end: str) -> None:
     assert transcript(server.url + end, speech[0]) == speech[0].text
-    assert servers(case(server.url + end)) == Outcome("pass", f"{server.url}: vLLM 0.18.0, demo, 4096 tokens")
+    assert servers(case(server.url + end)) == CheckResult("pass", f"{server.url}: vLLM 0.18.0, demo, 4096 tokens")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_an_address_that_cannot_be_used_is_refused(urls: str, reason: str) -> No
     with pytest.raises(UsageError) as caught, connected(ASR_VLLM_URL=urls):
         pass
     for examine in engine, servers:
-        assert examine(case(urls)) == Outcome("fail", f"ASR_VLLM_URL: {caught.value.reason}", caught.value.advice)
+        assert examine(case(urls)) == CheckResult("fail", f"ASR_VLLM_URL: {caught.value.reason}", caught.value.advice)
     assert reason in caught.value.reason
     assert "secret" not in str(caught.value)
 
@@ -87,7 +87,7 @@ def test_proxies_are_passed_by(server: StandIn, speech: list[Clip], monkeypatch:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert transcript(server.url, speech[0]) == speech[0].text
-    assert servers(case(server.url)) == Outcome("pass", f"{server.url}: vLLM 0.18.0, demo, 4096 tokens")
+    assert servers(case(server.url)) == CheckResult("pass", f"{server.url}: vLLM 0.18.0, demo, 4096 tokens")
 
 
 def test_https_with_whoever_is_trusted(
@@ -95,7 +95,7 @@ def test_https_with_whoever_is_trusted(
 ) -> None:
     monkeypatch.setenv(BUNDLE, str(authority))
     assert transcript(secured.url, speech[0]) == speech[0].text
-    assert servers(case(secured.url)) == Outcome("pass", f"{secured.url}: vLLM 0.18.0, demo, 4096 tokens")
+    assert servers(case(secured.url)) == CheckResult("pass", f"{secured.url}: vLLM 0.18.0, demo, 4096 tokens")
 
 
 def test_https_with_a_stranger_is_refused(secured: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,4 +113,4 @@ def test_a_bundle_that_is_not_there_is_told(secured: StandIn, tmp_path: Path, mo
     monkeypatch.setenv(BUNDLE, str(tmp_path / "lost.crt"))
     with pytest.raises(UsageError, match=r"lost\.crt is no file") as caught, connected(secured):
         pass
-    assert servers(case(secured.url)) == Outcome("fail", f"{BUNDLE}: {caught.value.reason}", caught.value.advice)
+    assert servers(case(secured.url)) == CheckResult("fail", f"{BUNDLE}: {caught.value.reason}", caught.value.advice)

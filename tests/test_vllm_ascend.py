@@ -22,7 +22,7 @@ from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import command, launcher
 from runtime.host.probe import Host
 from runtime.ops.doctor import vllm, vllm_packages, vllm_probe
-from runtime.ops.doctor.findings import Case
+from runtime.ops.doctor.findings import Examination
 from runtime.ops.doctor.vllm import length
 
 if sys.version_info >= (3, 11):
@@ -49,13 +49,13 @@ STUBS = {
 }
 
 
-def orders(folder: Path, profile: str, **variables: str) -> list[command.Order]:
+def orders(folder: Path, profile: str, **variables: str) -> list[command.LaunchSpec]:
     """What the kit would start on such a host."""
     settings = {"ASR_PROFILE": profile, "ASR_STACK": "vllm", "ASR_OP_CACHE_DIR": str(folder / "op-cache")}
-    return command.orders(load_settings(settings | variables), folder)
+    return command.launch_specs(load_settings(settings | variables), folder)
 
 
-def passed(order: command.Order) -> dict[str, str]:
+def passed(order: command.LaunchSpec) -> dict[str, str]:
     """The flags and their values, empty where there is none, that the launcher hands on to vLLM."""
     words = list(order.command[order.command.index(str(command.LAUNCHER)) + 1 :])
     pairs = zip(words, [*words[1:], ""], strict=True)
@@ -168,7 +168,7 @@ def test_no_flag_and_no_variable_is_unknown_to_vllm(profile: str, tmp_path: Path
         order = orders(tmp_path, profile, ASR_VLLM_EAGER=eager)[0]
         assert set(passed(order)) <= set(FACTS["parser"]["flags"])
         assert {name for name in order.environment if name.startswith("VLLM_")} <= set(FACTS["variables"]["names"])
-    assert set(command.OWN) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
+    assert set(command.GIVEN_FLAGS) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
 
 
 def test_prompts_are_handed_through_as_they_are(tmp_path: Path) -> None:
@@ -227,6 +227,6 @@ def test_the_launcher_loads_vllm_ascends_plugins_and_hands_on_the_flags(
 @pytest.mark.parametrize(("seconds", "fits"), [("30", True), ("265", True), ("266", False), ("1200", False)])
 def test_the_doctor_and_the_flags_agree_on_the_model_length(seconds: str, fits: bool, tmp_path: Path) -> None:
     variables = {"ASR_PROFILE": "atlas-800-a2", "ASR_STACK": "vllm", "ASR_SEGMENT_SECONDS": seconds}
-    assert (length(Case(Host(tmp_path), load_settings(variables), True, "host")).status == "pass") == fits
+    assert (length(Examination(Host(tmp_path), load_settings(variables), True, "host")).status == "pass") == fits
     with nullcontext() if fits else pytest.raises(UsageError, match="ASR_VLLM_MAX_MODEL_LEN"):
         orders(tmp_path, "atlas-800-a2", ASR_SEGMENT_SECONDS=seconds)

@@ -21,10 +21,10 @@ from tree import bare_environment
 from vllm_package import child, order
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm.log_parser import Reader
-from runtime.engines.vllm.process import Child
-from runtime.host.processes import Process
-from runtime.server.engine_manager import StoppedError
+from runtime.engines.vllm.log_parser import LogParser
+from runtime.engines.vllm.process import VllmProcess
+from runtime.host.processes import ProcessHandle
+from runtime.server.engine_manager import ServerStoppedError
 
 STAGES = [
     "starting vLLM",
@@ -57,10 +57,10 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def processes(url: str) -> tuple[Process, Process]:
+def processes(url: str) -> tuple[ProcessHandle, ProcessHandle]:
     """The API server and the engine core."""
     told = httpx.get(f"{url}/health", timeout=LONG).json()
-    return Process.of(told["pid"]), Process.of(told["core"])
+    return ProcessHandle.of(told["pid"]), ProcessHandle.of(told["core"])
 
 
 def test_a_life(site: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,16 +112,16 @@ def test_a_start_that_takes_too_long_is_given_up(site: Path) -> None:
 
 def test_a_start_can_be_interrupted(site: Path) -> None:
     def interrupt(_: int, __: FrameType | None) -> None:
-        raise StoppedError
+        raise ServerStoppedError
 
     def tell(stage: str) -> None:
         if stage == "loading weights":
             signal.pthread_kill(main, signal.SIGUSR1)
 
     before, main = signal.signal(signal.SIGUSR1, interrupt), threading.get_ident()
-    made = Child(order(site, "slow"), tell=tell, on_end=lambda _: None)
+    made = VllmProcess(order(site, "slow"), tell=tell, on_end=lambda _: None)
     try:
-        with pytest.raises(StoppedError):
+        with pytest.raises(ServerStoppedError):
             made.start(LONG)
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -200,7 +200,7 @@ def test_one_alone_in_the_foreground(site: Path) -> None:
         answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=LONG).json()
         assert answer["pid"] == program.pid
         assert answer["environ"]["VLLM_API_KEY"] == "hush"
-        core = Process.of(answer["core"])
+        core = ProcessHandle.of(answer["core"])
         program.terminate()
         assert program.wait(LONG) == 0
     await_end(core)
@@ -208,7 +208,7 @@ def test_one_alone_in_the_foreground(site: Path) -> None:
 
 def test_no_samples_get_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    reader = Reader("vLLM", lambda _: None)
+    reader = LogParser("vLLM", lambda _: None)
     for line in (
         "(APIServer pid=7) ERROR 11-23 08:40:10 [serving.py:1] ValueError: failed on data=[array([0.25, -0.5])]",
         "(APIServer pid=7) ValueError: failed on array([0.25, -0.5], dtype=float32)",
@@ -220,7 +220,7 @@ def test_no_samples_get_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_core_that_dies_is_named_as_the_cause() -> None:
-    reader = Reader("vLLM", lambda _: None)
+    reader = LogParser("vLLM", lambda _: None)
     prefix = "(APIServer pid=7) ERROR 11-23 08:40:10 "
     reader.read(f"{prefix}[core_client.py:705] Engine core proc EngineCore died unexpectedly, shutting down client.")
     reader.read(f"{prefix}[async_llm.py:707] AsyncLLM output_handler failed.")

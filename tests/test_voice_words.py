@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.model.prompt import ASR_TEXT
-from runtime.server.realtime.local_agreement import Words, agreed
+from runtime.server.realtime.local_agreement import PartialTranscript, agreed
 
 ENGLISH = f"language English{ASR_TEXT}"
 
@@ -26,7 +26,7 @@ def test_what_two_hypotheses_have_in_common(before: str, now: str, language: str
 
 
 def test_words_are_told_once_and_continued() -> None:
-    words = Words(None)
+    words = PartialTranscript(None)
     assert words.guess(f"{ENGLISH}station tray thir", heard=1) == ""
     assert words.beginning == ""
     assert words.guess(f"{ENGLISH}station train thirty", heard=2) == "station"
@@ -41,7 +41,7 @@ def test_words_are_told_once_and_continued() -> None:
 
 
 def test_a_forced_language_is_in_the_prompt_already() -> None:
-    words = Words("Chinese")
+    words = PartialTranscript("Chinese")
     words.guess("太阳七", heard=1)
     assert words.guess("太阳七百", heard=2) == "太阳"
     assert words.beginning == "太阳"
@@ -50,14 +50,14 @@ def test_a_forced_language_is_in_the_prompt_already() -> None:
 
 
 def test_nothing_is_told_while_hypotheses_differ_in_language() -> None:
-    words = Words(None)
+    words = PartialTranscript(None)
     words.guess(f"{ENGLISH}wan ba", heard=1)
     assert words.guess(f"language Chinese{ASR_TEXT}wan ba", heard=2) == ""
     assert words.guess(f"language None{ASR_TEXT}", heard=3) == ""
 
 
 def test_what_was_told_stays_where_the_model_runs_in_circles() -> None:
-    words = Words("Chinese")
+    words = PartialTranscript("Chinese")
     circles = "啊" * 15
     words.guess(circles, heard=1)
     told = words.guess(circles, heard=2)

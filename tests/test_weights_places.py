@@ -12,10 +12,10 @@ from hub.server import COMMIT, REPO, Hub, serving
 from env.errors import UsageError
 from env.sources import load_settings
 from runtime.weights import lockfile
-from runtime.weights.catalog import Clip, Facts, Model, load, place, usage
+from runtime.weights.catalog import Catalog, PublishedModel, RemoteClip, load, place, usage
 from runtime.weights.clips import fetch_clips
 from runtime.weights.hubs import source
-from runtime.weights.lockfile import Record
+from runtime.weights.lockfile import LockedFile
 
 # Which weights, and from where
 
@@ -60,17 +60,21 @@ REPO_17 = "Qwen/Qwen3-ASR-1.7B"
     [
         ({"ASR_HUB": "huggingface"}, None, "7278e1e70fe206f11671096ffdd38061171dd6e5"),
         ({"ASR_HUB": "git-lfs", "ASR_HUB_ENDPOINT": "https://example.org/"}, None, ""),
-        ({"ASR_HUB": "huggingface"}, lockfile.Entry("huggingface", revision="main", commit="abc"), "abc"),
+        ({"ASR_HUB": "huggingface"}, lockfile.LockedModel("huggingface", revision="main", commit="abc"), "abc"),
         (
             {"ASR_HUB": "huggingface"},
-            lockfile.Entry("modelscope", revision="v9"),
+            lockfile.LockedModel("modelscope", revision="v9"),
             "7278e1e70fe206f11671096ffdd38061171dd6e5",
         ),
-        ({"ASR_HUB": "huggingface", "ASR_HUB_REVISION": "v2"}, lockfile.Entry("huggingface", revision="main"), "v2"),
+        (
+            {"ASR_HUB": "huggingface", "ASR_HUB_REVISION": "v2"},
+            lockfile.LockedModel("huggingface", revision="main"),
+            "v2",
+        ),
     ],
 )
 def test_the_revision_is_the_one_asked_for_or_recorded_or_pinned(
-    variables: dict[str, str], entry: lockfile.Entry | None, revision: str
+    variables: dict[str, str], entry: lockfile.LockedModel | None, revision: str
 ) -> None:
     found = source(load_settings(variables), load(), REPO_17, entry)
     assert found.revision == revision
@@ -79,7 +83,7 @@ def test_the_revision_is_the_one_asked_for_or_recorded_or_pinned(
 
 def test_the_pinned_revision_is_fetched_and_recorded(tmp_path: Path) -> None:
     with serving(files()) as hub:
-        facts = Facts(models={REPO: Model({"modelscope": COMMIT}, known(hub.files).models[REPO].files)})
+        facts = Catalog(models={REPO: PublishedModel({"modelscope": COMMIT}, known(hub.files).models[REPO].files)})
         run(order(tmp_path, hub, "modelscope"), hub, facts=facts)
         assert all(f"Revision={COMMIT}" in asked.path for asked in hub.requests)
     assert lock_of(tmp_path).revision == COMMIT
@@ -100,17 +104,17 @@ def test_the_facts_are_those_of_the_real_files(reference: Path) -> None:
     for repo, model in facts.models.items():
         real["config.json"] = (reference / "configs" / repo.partition("/")[2] / "config.json").read_bytes()
         for name, content in real.items():
-            assert model.files[name] == Record(len(content), sha256(content))
+            assert model.files[name] == LockedFile(len(content), sha256(content))
     for clip in facts.clips:
         content = (reference / "clips" / clip.name).read_bytes()
-        assert clip.record == Record(len(content), sha256(content))
+        assert clip.record == LockedFile(len(content), sha256(content))
 
 
 # The official clips
 
 
-def clip_of(hub: Hub, content: bytes) -> Clip:
-    return Clip("talk.wav", f"{hub.url}/{REPO}/talk.wav", Record(len(content), sha256(content)))
+def clip_of(hub: Hub, content: bytes) -> RemoteClip:
+    return RemoteClip("talk.wav", f"{hub.url}/{REPO}/talk.wav", LockedFile(len(content), sha256(content)))
 
 
 def test_clips_come_along_once(tmp_path: Path) -> None:

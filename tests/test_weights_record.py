@@ -13,8 +13,8 @@ from env.errors import KitError
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.model.checkpoint import INDEX, CheckpointError, check_whole
 from runtime.weights import lockfile
-from runtime.weights.catalog import Place
-from runtime.weights.lockfile import Entry, Record
+from runtime.weights.catalog import ModelLocation
+from runtime.weights.lockfile import LockedFile, LockedModel
 from runtime.weights.verify import record_by_hand, state, verify_weights
 
 
@@ -27,8 +27,8 @@ def weights(tmp_path: Path) -> Path:
 # Weights that were copied by hand
 
 
-def by_hand(folder: Path) -> Place:
-    return Place(target(folder), REPO, folder / "weights.lock")
+def by_hand(folder: Path) -> ModelLocation:
+    return ModelLocation(target(folder), REPO, folder / "weights.lock")
 
 
 def test_weights_copied_by_hand_are_recorded_as_found(
@@ -99,10 +99,10 @@ def test_a_single_file_needs_no_index() -> None:
 
 def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
     entries = {
-        'me/"odd"': Entry(
-            "http", 'http://host/\\"', "v1", "", "2026-01-01T00:00:00+00:00", {"ü.json": Record(1, "a" * 64)}
+        'me/"odd"': LockedModel(
+            "http", 'http://host/\\"', "v1", "", "2026-01-01T00:00:00+00:00", {"ü.json": LockedFile(1, "a" * 64)}
         ),
-        REPO: Entry("modelscope", files={"b.json": Record(2, "b" * 64), "a.json": Record(3, "c" * 64)}),
+        REPO: LockedModel("modelscope", files={"b.json": LockedFile(2, "b" * 64), "a.json": LockedFile(3, "c" * 64)}),
     }
     lockfile.write(tmp_path / "weights.lock", entries)
     assert lockfile.read(tmp_path / "weights.lock") == entries

@@ -13,7 +13,7 @@ from hub.server import REPO, serving
 
 from env.errors import KitError, UsageError
 from env.sources import load_settings
-from runtime.weights.catalog import Facts
+from runtime.weights.catalog import Catalog
 from runtime.weights.fetch import fetch
 from runtime.weights.hubs import http
 from runtime.weights.transfer import Patience
@@ -30,7 +30,7 @@ def test_a_repository_that_is_not_there(kind: str, tmp_path: Path) -> None:
     with serving(files()) as hub:
         settings = order(tmp_path, hub, kind, ASR_HUB_REPO="tests/Other")
         model = known(hub.files).models[REPO]
-        error = refusal(settings, hub, facts=Facts(models={"tests/Other": model} if kind == "http" else {}))
+        error = refusal(settings, hub, facts=Catalog(models={"tests/Other": model} if kind == "http" else {}))
     assert "tests/Other" in error.subject
     assert "(404)" in error.reason
     assert "ASR_HUB_REPO" in error.advice
@@ -58,7 +58,7 @@ def test_a_name_that_leads_elsewhere_is_refused(kind: str, name: str, tmp_path: 
     if kind == "git-lfs" and name != "../evil.json":
         pytest.skip("git's trees have names, not paths")
     hostile = {**files(), name: b"{}"}
-    facts = Facts()
+    facts = Catalog()
     if kind == "http":
         facts = known(files())
         facts.models[REPO].files[name] = facts.models[REPO].files["config.json"]  # type: ignore[index]
@@ -103,7 +103,7 @@ def test_a_name_that_does_not_resolve_fails_within_seconds(
 ) -> None:
     _no_proxies(monkeypatch)
     with serving(files()) as hub:
-        facts = known(hub.files) if kind == "http" else Facts()
+        facts = known(hub.files) if kind == "http" else Catalog()
     settings = order(tmp_path, hub, kind, ASR_HUB_ENDPOINT="http://hub.invalid")  # RFC 6761: a name that nobody has
     begun = time.monotonic()
     with pytest.raises(KitError, match=r"the name of hub\.invalid cannot be resolved: .*ASR_HUB_ENDPOINT"):
@@ -121,7 +121,7 @@ def test_a_name_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.
     )
     try:
         with pytest.raises(KitError, match=r"no answer of the name server, for 0\.3 s"):
-            fetch(settings, facts=Facts())
+            fetch(settings, facts=Catalog())
     finally:
         over.set()
 
@@ -133,7 +133,7 @@ def test_a_proxy_whose_name_does_not_resolve_is_named(tmp_path: Path, monkeypatc
         {"ASR_MODEL": str(tmp_path / "weights" / "Tiny"), "ASR_HUB_ENDPOINT": "http://hub.example"}
     )
     with pytest.raises(KitError, match=r"the name of the proxy proxy\.invalid cannot be resolved: .*HTTPS_PROXY"):
-        fetch(settings, facts=Facts())
+        fetch(settings, facts=Catalog())
 
 
 def test_a_store_whose_name_does_not_resolve_is_given_up_within_seconds(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_store_whose_name_does_not_resolve_is_given_up_within_seconds(tmp_path
         hub.store = "http://store.invalid"
         begun = time.monotonic()
         with pytest.raises(KitError, match=r"the name store\.invalid cannot be resolved: "):
-            fetch(order(tmp_path, hub, "git-lfs"), facts=Facts(), patience=long)
+            fetch(order(tmp_path, hub, "git-lfs"), facts=Catalog(), patience=long)
         assert time.monotonic() - begun < 10
 
 
@@ -191,5 +191,5 @@ def test_a_mirror_needs_an_address(kind: str, tmp_path: Path) -> None:
 
 def test_plain_files_that_nobody_knows(tmp_path: Path) -> None:
     with serving(files()) as hub:
-        error = refusal(order(tmp_path, hub, "http"), hub, facts=Facts())
+        error = refusal(order(tmp_path, hub, "http"), hub, facts=Catalog())
     assert "weights.lock" in error.advice

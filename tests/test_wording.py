@@ -10,7 +10,7 @@ import pytest
 from runtime.demo import CHECKPOINT
 from runtime.model.checkpoint import CheckpointError
 from runtime.model.load import backend
-from runtime.model.prompt import Prompter, read_wording
+from runtime.model.prompt import PromptBuilder, read_wording
 
 TEXTS = (
     "",
@@ -56,7 +56,7 @@ def test_the_prompt_is_the_processors(directory: Path, processor: Any) -> None:
         {"role": "user", "content": [{"type": "audio", "audio": ""}]},
     ]
     expected = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    assert Prompter(wording).write(context="sara") == expected
+    assert PromptBuilder(wording).write(context="sara") == expected
 
 
 def test_ends_and_languages_are_the_files(directory: Path) -> None:

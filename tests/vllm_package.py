@@ -13,8 +13,8 @@ from processes import LONG
 from env.sources import load_settings
 from runtime import demo
 from runtime.engines.vllm import command
-from runtime.engines.vllm.command import Order
-from runtime.engines.vllm.process import Child
+from runtime.engines.vllm.command import LaunchSpec
+from runtime.engines.vllm.process import VllmProcess
 
 LOG = """
 (APIServer pid=7) INFO 11-23 08:39:57 [utils.py:297]  version 0.18.0
@@ -153,25 +153,25 @@ class Heard:
         self.ended.set()
 
 
-def order(site: Path, behaviour: str = "ready") -> Order:
+def order(site: Path, behaviour: str = "ready") -> LaunchSpec:
     """To start what `write` has laid there."""
     settings = load_settings({"ASR_DEVICE": "cpu", "ASR_ENGINE": "vllm", "ASR_DRAIN_SECONDS": "7"})
-    (made,) = command.orders(settings, demo.CHECKPOINT)
+    (made,) = command.launch_specs(settings, demo.CHECKPOINT)
     return replace(made, environment={**made.environment, "PYTHONPATH": str(site), "STAND_IN": behaviour})
 
 
 @contextmanager
-def child(order: Order) -> Iterator[tuple[Child, Heard]]:
+def child(order: LaunchSpec) -> Iterator[tuple[VllmProcess, Heard]]:
     """One that is not started yet, and what it tells; it is ended with the block."""
     heard = Heard()
-    made = Child(order, tell=heard.stages.append, on_end=heard.end)
+    made = VllmProcess(order, tell=heard.stages.append, on_end=heard.end)
     try:
         yield made, heard
     finally:
         made.stop(0)
 
 
-def launched(order: Order) -> "subprocess.CompletedProcess[str]":
+def launched(order: LaunchSpec) -> "subprocess.CompletedProcess[str]":
     """What the launcher alone says where it refuses."""
     return subprocess.run(
         order.command, env=order.environment, capture_output=True, text=True, check=False, timeout=LONG

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from env.errors import KitError
 from runtime import sandbox, urls
 from runtime.audio import download
-from runtime.audio.timeline import Clock
-from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
+from runtime.audio.timeline import PlayerClock
+from runtime.sandbox import Cancellation, ExceededError, HelperLimits, RefusedError, UnavailableError
 
 SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
 SAMPLE_BYTES = 4
@@ -70,7 +70,7 @@ class Audio:
 
     samples: Samples
     source: str
-    clock: Clock = field(default_factory=Clock)
+    clock: PlayerClock = field(default_factory=PlayerClock)
 
     @property
     def seconds(self) -> float:
@@ -101,7 +101,7 @@ def load(
     if isinstance(source, str) and "://" in source:
         with SpooledTemporaryFile(max_size=FETCHED_IN_MEMORY) as body:
             fetched(source, body, limits=limits)
-            return _load(body, urls.shown(source), limits, cancellation)
+            return _load(body, urls.redact_url(source), limits, cancellation)
     if isinstance(source, bytes):
         return _load(io.BytesIO(source), name, limits, cancellation)
     if not isinstance(source, str | Path):
@@ -118,7 +118,7 @@ def fetched(url: str, into: IO[bytes], *, limits: Limits) -> None:
         into,
         seconds=limits.url_seconds,
         most_bytes=limits.url_bytes,
-        permitted=download.anywhere if limits.allow_private_urls else download.is_public,
+        permitted=download.allow_any if limits.allow_private_urls else download.is_public,
     )
 
 
@@ -165,11 +165,11 @@ def _unreadable(error: OSError, name: str) -> UnreadableError:
     return UnreadableError(name, f"cannot be read now: {error.strerror or error}", "try again later")
 
 
-def bounds(size: int, limits: Limits) -> Bounds:
+def bounds(size: int, limits: Limits) -> HelperLimits:
     """For a file of so many bytes."""
     longest = limits.longest_seconds
     cpu_seconds = CPU_SECONDS + CPU_PER_BYTE * size
-    return Bounds(
+    return HelperLimits(
         memory=int(MEMORY + MEMORY_PER_SECOND * longest + MEMORY_PER_BYTE * size),
         output=int(2 * (longest + 1) * SAMPLE_RATE * SAMPLE_BYTES),
         cpu_seconds=cpu_seconds,
@@ -181,7 +181,7 @@ def _mapped(file: int, name: str, *, samples: int, corrections: int) -> Audio:
     """What `runtime.audio.decode` has written: samples, then the positions and times of the clock."""
     sandbox.seal(file)
     content = mmap.mmap(file, 0)
-    clock = Clock(array("d"), array("d"))
+    clock = PlayerClock(array("d"), array("d"))
     start, length = samples * SAMPLE_BYTES, corrections * array("d").itemsize
     clock.positions.frombytes(content[start : start + length])
     clock.times.frombytes(content[start + length : start + 2 * length])

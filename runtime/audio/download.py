@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from env.errors import KitError, UsageError
 from runtime.proxies import DEFAULT_PORTS, Proxy, basic_credentials, find_proxy
-from runtime.urls import Address, in_url, shown
+from runtime.urls import Address, in_url, redact_url
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -82,7 +82,7 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not any(address in network for network in SPECIAL)
 
 
-def anywhere(_: Address) -> bool:
+def allow_any(_: Address) -> bool:
     """Permits every address, for hosts that are meant to reach into their own network."""
     return True
 
@@ -112,8 +112,8 @@ def fetch(
             hop, redirects, proxy = urljoin(hop, location), redirects + 1, None
     except (_HopError, OSError, http.client.HTTPException, ValueError) as error:
         reason, advice = _explain(error, proxy, seconds)
-        where = "" if hop == url else f"redirects to {shown(hop)}, which "
-        raise FetchError(shown(url), where + reason, advice) from error
+        where = "" if hop == url else f"redirects to {redact_url(hop)}, which "
+        raise FetchError(redact_url(url), where + reason, advice) from error
 
 
 def _explain(error: Exception, proxy: Proxy | None, seconds: float) -> tuple[str, str]:
@@ -229,7 +229,7 @@ def _judge(parts: SplitResult, permitted: Callable[[Address], bool]) -> None:
 
     One such address among several is enough, as nobody here chooses which of them the proxy takes.
     """
-    if permitted is anywhere:
+    if permitted is allow_any:
         return
     host = _host(parts)
     try:

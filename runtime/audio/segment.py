@@ -16,7 +16,9 @@ BLOCK = SAMPLE_RATE // 100  # samples in 10 ms
 
 PAUSE = 20  # blocks: a good place to cut is quiet for 200 ms, longer than the stop inside a word
 SEARCHED = 0.4  # the part of the longest segment in which the place is looked for
-PULL = 6.0  # dB: how much quieter a place at the far edge of that part must be to win over the place wished for
+DISTANCE_PENALTY = (
+    6.0  # dB: how much quieter a place at the far edge of that part must be to win over the place wished for
+)
 FLOOR = -80.0  # dB of full scale; what is quieter counts as this
 
 SYLLABLE = 3  # blocks: 30 ms, shorter than any sound that carries a word
@@ -24,7 +26,7 @@ SILENCE = -70.0  # dB of full scale: see is_silent
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class AudioSegment:
     """A stretch of audio: `samples` of shape (n,) at 16 kHz, from `start` to `end` in seconds."""
 
     samples: Samples
@@ -32,7 +34,7 @@ class Segment:
     end: float
 
 
-def cut(samples: Samples, *, longest: float) -> list[Segment]:
+def split(samples: Samples, *, longest: float) -> list[AudioSegment]:
     """Samples of shape (n,) at 16 kHz in segments of at most `longest` seconds; joined, they are the samples again.
 
     A segment ends at the quietest place, rather late than early, in the last 40 % of the time that it may take. Once no
@@ -49,7 +51,7 @@ def cut(samples: Samples, *, longest: float) -> list[Segment]:
     while len(samples) - bounds[-1] > most:
         bounds.append(_next_bound(levels, bounds[-1], len(samples), most))
     bounds.append(len(samples))
-    return [Segment(samples[a:b], a / SAMPLE_RATE, b / SAMPLE_RATE) for a, b in itertools.pairwise(bounds)]
+    return [AudioSegment(samples[a:b], a / SAMPLE_RATE, b / SAMPLE_RATE) for a, b in itertools.pairwise(bounds)]
 
 
 def is_silent(samples: Samples) -> bool:
@@ -74,7 +76,7 @@ def _next_bound(levels: npt.NDArray[np.float64], start: int, end: int, most: int
     if not len(places):
         return wished
     around = np.clip(places - PAUSE // 2, 0, len(levels) - 1)
-    penalty = PULL * np.abs(places * BLOCK - wished) / searched
+    penalty = DISTANCE_PENALTY * np.abs(places * BLOCK - wished) / searched
     return int(places[np.argmin(levels[around] + penalty)]) * BLOCK
 
 

@@ -16,7 +16,7 @@ JUMP = 10.0
 
 
 @dataclass(frozen=True)
-class Clock:
+class PlayerClock:
     """Corrections of the player's clock: where `positions[k]` seconds of the sound are over, it shows `times[k]`.
 
     Both ascend. Without corrections the clock runs with the sound from 0 s on.
@@ -42,7 +42,7 @@ class Timeline:
         streams beside the sound make the same step.
         """
         self.seconds = 0.0  # of sound and silence so far
-        self.clock = Clock()
+        self.clock = PlayerClock()
         self.zero = self._last = zero
         self.longest_pause = longest_pause
         self._corrected = 0.0, 0.0  # the latest position and time in `clock`

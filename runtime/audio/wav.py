@@ -51,7 +51,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """Where the sound lies: stretches of start and length in bytes, of the coding in the fmt chunk.
 
     `straight`: FFmpeg finds just this sound by itself.
@@ -71,7 +71,7 @@ def sound(file: IO[bytes], size: int) -> IO[bytes]:
     return joined_stretches(file, layout.stretches, header=_header(layout))
 
 
-def _header(layout: Layout) -> bytes:
+def _header(layout: SampleLayout) -> bytes:
     """A header for sound of unknown size: AU where samples are big-endian, else WAV."""
     order = ">" if layout.big_endian else "<"
     code, channels, rate, second, block, bits = struct.unpack(f"{order}HHIIHH", layout.coding[:16])
@@ -93,7 +93,7 @@ def _header(layout: Layout) -> bytes:
     )
 
 
-def _layout(file: IO[bytes], size: int) -> Layout:
+def _layout(file: IO[bytes], size: int) -> SampleLayout:
     magic = read_at(file, 0, 4)
     order = ">" if magic == b"RIFX" else "<"
     coding, block = b"", 1
@@ -122,7 +122,7 @@ def _layout(file: IO[bytes], size: int) -> Layout:
         straight = straight and chunk.start % 2 == 0  # FFmpeg wants chunks filled up to an even place
     if not stretches:
         raise DamagedError("is cut short: it ends before its data chunk")
-    return Layout(coding, tuple(stretches), order == ">", straight)
+    return SampleLayout(coding, tuple(stretches), order == ">", straight)
 
 
 def _chunks(file: IO[bytes], size: int, order: str, *, wide: bool) -> Iterator[Chunk]:

@@ -23,7 +23,7 @@ from runtime.demo_recipe.synthesis import (
     speak,
     speechless,
 )
-from runtime.transcriber import Failure, Request, Transcriber
+from runtime.transcriber import FailedRequest, Request, Transcriber
 from runtime.transcript import Transcript
 
 SEED = 7_001  # of the held-out set; training's seed is another
@@ -34,7 +34,7 @@ NOISY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Score:
+class DemoScore:
     """Shares from 0 to 1. `error_rates` by language: of words, or of characters where words are not parted; `exact`:
     utterances without any error; `hotwords`: utterances with the spelling that the context asked for."""
 
@@ -60,7 +60,7 @@ def utterance(index: int, language: str, *, sentence: Sentence | None = None) ->
     return sentence, Audio(np.clip(samples, -1, 1), f"{language} {index}")
 
 
-def judge(transcriber: Transcriber) -> Iterator[float | Score]:
+def judge(transcriber: Transcriber) -> Iterator[float | DemoScore]:
     """Judge a loaded demo model. Yields the share done, from 0 to 1, and last the Score."""
     error_rates, exact, identified, told = {}, {}, 0, 0.0
     parts = len(LANGUAGES) + 2
@@ -81,7 +81,7 @@ def judge(transcriber: Transcriber) -> Iterator[float | Score]:
     followed = sum(
         _spelled(transcript.text, sentence.context) for transcript, (sentence, _) in zip(heard, named, strict=True)
     )
-    yield Score(
+    yield DemoScore(
         utterances=UTTERANCES,
         error_rates=error_rates,
         exact=exact,
@@ -117,7 +117,7 @@ def _spelled(text: str, word: str) -> bool:
 def _transcribe(transcriber: Transcriber, requests: Sequence[Request]) -> list[Transcript]:
     """All transcripts; whatever fails here is a fault of the kit."""
     outcomes = list(transcriber.transcribe_all(requests))
-    failures = [outcome.error for outcome in outcomes if isinstance(outcome, Failure)]
+    failures = [outcome.error for outcome in outcomes if isinstance(outcome, FailedRequest)]
     if failures:
         raise KitError("the demo model", f"{len(failures)} utterances failed, first: {failures[0]}")
     return [outcome for outcome in outcomes if isinstance(outcome, Transcript)]

@@ -51,7 +51,7 @@ class Spoken:
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingExample:
     """What the model is shown: a waveform with its prompt and answer. `language` None: nobody speaks."""
 
     samples: Samples
@@ -75,7 +75,7 @@ def hint(sentence: Sentence, rng: random.Random, hotwords: float) -> str:
 
 def disturb(
     spoken: Spoken, conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator, hotwords: float
-) -> Clip:
+) -> TrainingExample:
     """The utterance under new conditions: other level, silence around it, noise, bandwidth and context."""
     sentence = spoken.sentence
     context = hint(sentence, rng, hotwords)
@@ -87,13 +87,13 @@ def disturb(
     phonemes = tuple(
         phone for word in sentence.words for phone in synthesis.phonemes(word, ACCENTS[sentence.language][0])
     )
-    return Clip(samples, sentence.language, context, replace(sentence, context=context).text, phonemes)
+    return TrainingExample(samples, sentence.language, context, replace(sentence, context=context).text, phonemes)
 
 
-def silence(conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator) -> Clip:
+def silence(conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator) -> TrainingExample:
     """A clip without speech, sometimes with hotwords that must not be printed."""
     context = draw_context(rng, rng.choice(LANGUAGES)) if rng.random() < 0.3 else ""
-    return Clip(speechless(noise_rng, conditions), None, context, "")
+    return TrainingExample(speechless(noise_rng, conditions), None, context, "")
 
 
 def join(first: Spoken, corpus: list[Spoken], rng: random.Random) -> Spoken:
@@ -115,7 +115,7 @@ def join(first: Spoken, corpus: list[Spoken], rng: random.Random) -> Spoken:
 
 def batches(
     corpus: list[Spoken], conditions: Conditions, seconds: float, seed: int, *, talk: float, hotwords: float
-) -> Iterator[list[Clip]]:
+) -> Iterator[list[TrainingExample]]:
     """Endless batches of clips of like length, about `seconds` of audio each; a share `talk` of the clips holds several
     utterances with pauses, a share `hotwords` of those with a name its other spelling in the context."""
     rng, noise_rng = random.Random(seed), np.random.default_rng(seed)
@@ -196,7 +196,7 @@ def token_counts(lengths: Tensor) -> Tensor:
     return lengths // CONV_FRAMES * 13 + rest
 
 
-class Lesson(nn.Module):
+class LossModule(nn.Module):
     """The losses of one batch."""
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -210,7 +210,7 @@ class Lesson(nn.Module):
         width = model.config.thinker_config.audio_config.d_model
         self.phoneme_head = nn.Linear(width, FRAMES_PER_TOKEN * (len(self.phonemes) + 1))
 
-    def features(self, clips: list[Clip]) -> tuple[Tensor, Tensor]:
+    def features(self, clips: list[TrainingExample]) -> tuple[Tensor, Tensor]:
         """Log-mel features (clips, mel bins, frames) and the frames of each clip, with a stripe or two masked out
         (Park et al., 2019, "SpecAugment")."""
         inputs = self.processor.feature_extractor(
@@ -231,13 +231,13 @@ class Lesson(nn.Module):
                 clip[:, start : start + width] = clip.mean()
         return features, lengths
 
-    def forward(self, clips: list[Clip]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, clips: list[TrainingExample]) -> tuple[Tensor, Tensor, Tensor]:
         """Cross entropy of the answers, and CTC of the encoder's output against the transcripts."""
         features, lengths = self.features(clips)
         with torch.autocast("cpu", torch.bfloat16):  # half again as fast as float32 on a CPU that has bf16 arithmetic
             return self._losses(clips, features, lengths)
 
-    def _losses(self, clips: list[Clip], features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, clips: list[TrainingExample], features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         thinker = self.model.thinker
         audio, halfway, counts = encode(thinker.audio_tower, features, lengths, windowed=random.random() < 0.5)
         tokens, answers = self._tokens(clips, counts)
@@ -252,7 +252,7 @@ class Lesson(nn.Module):
         loss = functional.cross_entropy(logits.float(), answers[:, 1:][target], label_smoothing=0.02)
         return loss, self._word_ctc(clips, audio, counts), self._phoneme_ctc(clips, halfway, counts)
 
-    def _tokens(self, clips: list[Clip], counts: Tensor) -> tuple[Tensor, Tensor]:
+    def _tokens(self, clips: list[TrainingExample], counts: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids, -1 where padded, and the same with all but the answer set to -1."""
         rows, starts = [], []
         for clip, count in zip(clips, counts.tolist(), strict=True):
@@ -270,11 +270,11 @@ class Lesson(nn.Module):
         before = torch.arange(tokens.shape[1])[None, :] < torch.tensor(starts)[:, None]
         return tokens, tokens.masked_fill(before, -1)
 
-    def _word_ctc(self, clips: list[Clip], audio: Tensor, counts: Tensor) -> Tensor:
+    def _word_ctc(self, clips: list[TrainingExample], audio: Tensor, counts: Tensor) -> Tensor:
         texts = [self.tokenizer(clip.text)["input_ids"] for clip in clips]
         return _ctc(self.ctc_head(audio), counts, texts, self.blank)
 
-    def _phoneme_ctc(self, clips: list[Clip], halfway: Tensor, counts: Tensor) -> Tensor:
+    def _phoneme_ctc(self, clips: list[TrainingExample], halfway: Tensor, counts: Tensor) -> Tensor:
         logits = self.phoneme_head(halfway).unflatten(-1, (FRAMES_PER_TOKEN, -1)).flatten(1, 2)
         return _ctc(logits, counts * FRAMES_PER_TOKEN, [[self.phonemes[p] for p in clip.phonemes] for clip in clips], 0)
 

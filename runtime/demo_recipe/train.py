@@ -31,8 +31,8 @@ from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import CLIPS, HELD_OUT_SET, MANIFEST
 from runtime.demo_recipe import evaluate as judging
 from runtime.demo_recipe import initial_checkpoint
-from runtime.demo_recipe.evaluate import Score
-from runtime.demo_recipe.losses import PHONEME_WEIGHT, WORD_WEIGHT, Clip, Lesson, Spoken, batches
+from runtime.demo_recipe.evaluate import DemoScore
+from runtime.demo_recipe.losses import PHONEME_WEIGHT, WORD_WEIGHT, LossModule, Spoken, TrainingExample, batches
 from runtime.demo_recipe.synthesis import (
     HELD_OUT,
     LANGUAGES,
@@ -86,7 +86,7 @@ STEPS = STAGES[-1].until
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where training stands: `done` of `total` utterances spoken or steps taken, with the current losses."""
 
     phase: str
@@ -105,7 +105,7 @@ def utterance(index: int) -> Spoken:
     return Spoken(sentence, (np.clip(samples, -1, 1) * 32_767).astype(np.int16))
 
 
-def train(directory: Path) -> Iterator[Progress]:
+def train(directory: Path) -> Iterator[TrainingProgress]:
     """Train the demo model into `directory`, yielding progress; every 500 steps the checkpoint there is renewed.
 
     Takes espeak-ng, 6 GB of memory and at most two hours on two cores.
@@ -116,12 +116,12 @@ def train(directory: Path) -> Iterator[Progress]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for spoken in pool.map(utterance, range(UTTERANCES)):
             corpus.append(spoken)
-            yield Progress("speak", len(corpus), UTTERANCES)
+            yield TrainingProgress("speak", len(corpus), UTTERANCES)
     initial_checkpoint.write(directory)
     backend = load.backend()
     model = backend.Qwen3ASRForConditionalGeneration(backend.Qwen3ASRConfig.from_pretrained(directory)).float()
     initialise(model)
-    lesson = Lesson(model, backend.Qwen3ASRProcessor.from_pretrained(directory, fix_mistral_regex=True))
+    lesson = LossModule(model, backend.Qwen3ASRProcessor.from_pretrained(directory, fix_mistral_regex=True))
     optimizer = torch.optim.AdamW(lesson.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.05, cycle_momentum=False)
     conditions = replace(TRAINING, noises=tuple(recorded(noise, k) for k, noise in enumerate(TRAINING.noises)))
@@ -134,10 +134,10 @@ def train(directory: Path) -> Iterator[Progress]:
         schedule.step()
         if step % SAVE_EVERY == 0 or step == STEPS:
             save(lesson, directory)
-        yield Progress("train", step, STEPS, answer.item(), words.item(), phonemes.item())
+        yield TrainingProgress("train", step, STEPS, answer.item(), words.item(), phonemes.item())
 
 
-def curriculum(corpus: list[Spoken], conditions: Conditions) -> Iterator[list[Clip]]:
+def curriculum(corpus: list[Spoken], conditions: Conditions) -> Iterator[list[TrainingExample]]:
     """A batch for every step, stage by stage."""
     step = 0
     for number, stage in enumerate(STAGES):
@@ -162,14 +162,14 @@ def initialise(model: Any) -> None:
     nn.init.normal_(model.thinker.model.embed_tokens.weight, std=0.05)
 
 
-def save(lesson: Lesson, directory: Path) -> None:
+def save(lesson: LossModule, directory: Path) -> None:
     """Write the weights in bfloat16, as the real checkpoint holds them."""
     weights = {name: value.bfloat16() for name, value in lesson.model.state_dict().items()}
     save_file(weights, directory / checkpoint_files.SINGLE, metadata={"format": "pt"})
     (directory / checkpoint_files.SINGLE).chmod(0o644)
 
 
-def produce(output: Path | None, settings: Settings) -> Score:
+def produce(output: Path | None, settings: Settings) -> DemoScore:
     """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips, held-out set and card.
 
     `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises KitError where
@@ -196,20 +196,20 @@ def produce(output: Path | None, settings: Settings) -> Score:
     return score
 
 
-def judge(directory: Path, settings: Settings) -> Score:
+def judge(directory: Path, settings: Settings) -> DemoScore:
     """Judge the checkpoint in `directory` under `settings`, on the CPU."""
     chosen = settings.model_copy(update={"model": str(directory), "device": "cpu"})
     done = 0.0
     with open_transcriber(chosen) as transcriber, progress("Judging", 100, unit="%") as bar:
         for step in judging.judge(transcriber):
-            if isinstance(step, Score):
+            if isinstance(step, DemoScore):
                 return step
             bar.advance((step - done) * 100)
             done = step
     raise AssertionError("judging ends with a score")
 
 
-def publish(score: Score, directory: Path, *, minutes: float, remark: str = "") -> None:
+def publish(score: DemoScore, directory: Path, *, minutes: float, remark: str = "") -> None:
     """Write the score, and the card that states it, beside the weights; `remark` is what else their making was."""
     facts = {
         **asdict(score),

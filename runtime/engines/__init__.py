@@ -13,7 +13,7 @@ import numpy.typing as npt
 from env.errors import FaultError
 from env.groups.model import EngineName
 from runtime.model.device import Device
-from runtime.model.prompt import Wording
+from runtime.model.prompt import Tokenizer
 
 if TYPE_CHECKING:
     from runtime.model.load import Loaded
@@ -48,7 +48,7 @@ Event = int | Decoded | BaseException  # a token, or the end: a result or a fail
 
 
 @dataclass(frozen=True)
-class Server:
+class EngineServer:
     """A server that an engine hands utterances to: how many it has, and why it gets none, empty where it does. `name`
     stays what it is while the engine's process does: the address, or where the kit runs it, such as `vLLM on npu:3`."""
 
@@ -59,7 +59,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Status:
+class EngineStatus:
     """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together; `failed`
     says why it can decode no more, empty if it can; `servers` are those that do its work, none if it does."""
 
@@ -67,7 +67,7 @@ class Status:
     decoding: int
     most_together: int
     failed: str = ""
-    servers: tuple[Server, ...] = ()
+    servers: tuple[EngineServer, ...] = ()
 
 
 class EngineError(FaultError):
@@ -123,7 +123,7 @@ class Engine(Protocol):
         """As ASR_ENGINE has it."""
 
     @property
-    def wording(self) -> Wording:
+    def wording(self) -> Tokenizer:
         """The checkpoint's."""
 
     @property
@@ -141,7 +141,7 @@ class Engine(Protocol):
         """Hand over utterances, which wait until the engine has room; returns at once. Those of one call share the
         engine with those of other calls by turns. Raises EngineError after the engine has failed."""
 
-    def status(self) -> Status:
+    def status(self) -> EngineStatus:
         """What the engine is doing now."""
 
     def stop(self, *, drain: bool = True) -> None:

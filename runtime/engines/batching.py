@@ -14,7 +14,7 @@ ALIKE = 2.0  # times the length of the utterance whose turn it is: what is padde
 
 
 @dataclass(frozen=True)
-class Bounds:
+class BatchLimits:
     """The most utterances and seconds of audio in a batch, each utterance counted as long as the longest of them, and
     how many seconds a lone utterance waits for company."""
 
@@ -24,7 +24,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, eq=False)
-class Place(Generic[Item]):
+class QueueItem(Generic[Item]):
     """A place in the queue: for what, for how much audio, taken when."""
 
     item: Item
@@ -40,9 +40,9 @@ class Queue(Generic[Item]):
     the batch is company, see `companions`, and costs nobody a turn.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: BatchLimits) -> None:
         self.bounds = bounds
-        self._owners: list[list[Place[Item]]] = []  # each with one or more, the oldest first; the next turn first
+        self._owners: list[list[QueueItem[Item]]] = []  # each with one or more, the oldest first; the next turn first
 
     def __len__(self) -> int:
         return sum(map(len, self._owners))
@@ -50,7 +50,7 @@ class Queue(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return (place.item for owner in self._owners for place in owner)
 
-    def add(self, places: Sequence[Place[Item]]) -> None:
+    def add(self, places: Sequence[QueueItem[Item]]) -> None:
         """Queue what one owner hands over at once."""
         if places:
             self._owners.append(list(places))
@@ -77,17 +77,19 @@ class Queue(Generic[Item]):
         self._keep(batch)
         return [place.item for place in batch]
 
-    def _choose(self) -> list[Place[Item]]:
+    def _choose(self) -> list[QueueItem[Item]]:
         anchor = self._owners[0][0]
-        return [anchor, *companions(anchor, self._owners, self.bounds)]
+        return [anchor, *batch_mates(anchor, self._owners, self.bounds)]
 
-    def _keep(self, without: Sequence[Place[Item]]) -> None:
+    def _keep(self, without: Sequence[QueueItem[Item]]) -> None:
         gone = set(without)
         left = [[place for place in owner if place not in gone] for owner in self._owners]
         self._owners = [owner for owner in left if owner]
 
 
-def companions(anchor: Place[Item], owners: Sequence[Sequence[Place[Item]]], bounds: Bounds) -> list[Place[Item]]:
+def batch_mates(
+    anchor: QueueItem[Item], owners: Sequence[Sequence[QueueItem[Item]]], bounds: BatchLimits
+) -> list[QueueItem[Item]]:
     """Those that are decoded with `anchor`, the oldest of one of the owners, as many as `bounds` allow.
 
     First those of like length, one of each owner, then a second of each, and so on, always the nearest in length; then
@@ -100,7 +102,7 @@ def companions(anchor: Place[Item], owners: Sequence[Sequence[Place[Item]]], bou
     for owner in owners:
         nearest = sorted(owner, key=lambda place: _ratio(place, anchor))
         ranked += [(_rank(place, anchor, turn), place) for turn, place in enumerate(nearest) if place is not anchor]
-    chosen: list[Place[Item]] = []
+    chosen: list[QueueItem[Item]] = []
     for _, place in sorted(ranked, key=lambda entry: entry[0]):
         if len(chosen) + 1 >= bounds.together:
             break
@@ -109,22 +111,22 @@ def companions(anchor: Place[Item], owners: Sequence[Sequence[Place[Item]]], bou
     return chosen
 
 
-def is_full(batch: Sequence[Place[Item]], bounds: Bounds) -> bool:
+def is_full(batch: Sequence[QueueItem[Item]], bounds: BatchLimits) -> bool:
     """Whether no utterance, however short, may be added."""
     longest = max(place.seconds for place in batch)
     return len(batch) >= bounds.together or (len(batch) + 1) * longest > bounds.padded_seconds
 
 
-def _padded(batch: Sequence[Place[Item]]) -> float:
+def _padded(batch: Sequence[QueueItem[Item]]) -> float:
     return len(batch) * max(place.seconds for place in batch)
 
 
-def _ratio(place: Place[Item], anchor: Place[Item]) -> float:
+def _ratio(place: QueueItem[Item], anchor: QueueItem[Item]) -> float:
     """How many times as long the longer is."""
     shorter, longer = sorted((place.seconds, anchor.seconds))
     return longer / shorter if shorter else math.inf
 
 
-def _rank(place: Place[Item], anchor: Place[Item], turn: int) -> tuple[bool, int, float]:
+def _rank(place: QueueItem[Item], anchor: QueueItem[Item], turn: int) -> tuple[bool, int, float]:
     ratio = _ratio(place, anchor)
     return (False, turn, ratio) if ratio <= ALIKE else (True, 0, ratio)

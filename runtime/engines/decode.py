@@ -150,7 +150,7 @@ class Token(NamedTuple):
     logprob: float
 
 
-class Rows:
+class DecodeState:
     """Utterances whose prompts went through the model: `hidden` (rows, places, width) is what came out."""
 
     def __init__(self, model: Any, hidden: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache) -> None:
@@ -216,7 +216,7 @@ def embed(loaded: Loaded, inputs: Inputs) -> Embedded:
     return Embedded(places, inputs.real, inputs.room)
 
 
-def prefill(loaded: Loaded, embedded: Embedded) -> Rows:
+def prefill(loaded: Loaded, embedded: Embedded) -> DecodeState:
     """Give the model the prompts."""
     thinker, device, real = loaded.model.thinker, loaded.device.name, embedded.real
     positions = (real.cumsum(-1) - 1).clamp(min=0).to(device)
@@ -232,7 +232,7 @@ def prefill(loaded: Loaded, embedded: Embedded) -> Rows:
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return Rows(thinker, hidden, positions[:, -1:], step, cache)
+    return DecodeState(thinker, hidden, positions[:, -1:], step, cache)
 
 
 def _causal(real: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from env.settings import Settings
 from env.sources import exports
 from runtime.engines import Engine, Observer
 from runtime.engines.vllm import command
-from runtime.engines.vllm.device import Children, Elsewhere
+from runtime.engines.vllm.device import Children, ExternalServers
 from runtime.engines.vllm.engine import VllmEngine
 from runtime.engines.vllm.replica import elsewhere, groups, on_npus, packages, started, versions
 from runtime.model import checkpoint as checkpoint_files
@@ -22,11 +22,11 @@ def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[
     Raises KitError where the checkpoint is not whole, UsageError where a setting of the servers cannot be used.
     """
     wording = read_wording(directory)
-    device: Elsewhere
+    device: ExternalServers
     if servers := elsewhere(settings):
-        device = Elsewhere("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
+        device = ExternalServers("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
         return VllmEngine(settings, wording, servers, device, observers)
-    servers = started(command.orders(settings, directory))
+    servers = started(command.launch_specs(settings, directory))
     device = Children(
         ", ".join(server.name.removeprefix("vLLM on ") for server in servers),
         told=partial(versions, servers),

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 
 from env.groups.model import EngineName
-from runtime.engines import Decoded, EngineError, Observer, Status, Utterance, decode
-from runtime.engines.batching import Bounds, Place, Queue
+from runtime.engines import Decoded, EngineError, EngineStatus, Observer, Utterance, decode
+from runtime.engines.batching import BatchLimits, Queue, QueueItem
 from runtime.engines.decode import Token
 from runtime.engines.stream import Stream
 from runtime.model.device import OutOfMemoryError, is_out_of_memory
@@ -42,7 +42,7 @@ class TransformersEngine:
     ) -> None:
         self.loaded, self.wording, self.device = loaded, loaded.wording, loaded.device
         self._observers = observers
-        self._queue: Queue[Stream] = Queue(Bounds(max_batch, batch_audio_seconds, batch_wait_seconds))
+        self._queue: Queue[Stream] = Queue(BatchLimits(max_batch, batch_audio_seconds, batch_wait_seconds))
         self._batch: list[Stream] = []
         self._stopping = False
         self._failed = ""
@@ -61,15 +61,15 @@ class TransformersEngine:
                 raise _failure(self._failed)
             if self._stopping:
                 raise RuntimeError("the engine has stopped")
-            self._queue.add([Place(stream, stream.utterance.seconds, stream.since) for stream in streams])
+            self._queue.add([QueueItem(stream, stream.utterance.seconds, stream.since) for stream in streams])
             self._changed.notify()
         return streams
 
-    def status(self) -> Status:
+    def status(self) -> EngineStatus:
         """What waits and what is being decoded; those that have ended or were cancelled do not count."""
         with self._changed:
             decoding = sum(not stream.ended for stream in self._batch)
-            return Status(len(self._queue), decoding, self._queue.bounds.together, self._failed)
+            return EngineStatus(len(self._queue), decoding, self._queue.bounds.together, self._failed)
 
     def stop(self, *, drain: bool = True) -> None:
         """End the worker: after all that was accepted has been decoded or, without `drain`, at the next token."""
@@ -153,7 +153,7 @@ class TransformersEngine:
 def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence[Observer] = ()) -> None:
     """Decode a batch to its end; a row that has ended is answered, however long the others go on. Raises what the model
     raises, after which rows that have not ended are without an answer."""
-    rows = [_Row(stream, loaded) for stream in batch]
+    rows = [_BatchRow(stream, loaded) for stream in batch]
     steps = decode.decode(loaded, [stream.utterance for stream in batch])
     told = [observer.prefilled for observer in observers]
     while not all(stream.ended for stream in batch):
@@ -167,7 +167,7 @@ def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence
 
 
 @dataclass
-class _Row:
+class _BatchRow:
     """An utterance in a batch and its tokens so far."""
 
     stream: Stream

@@ -114,7 +114,7 @@ class NotReadyError(KitError):
 
 
 @dataclass(frozen=True)
-class State:
+class ContainerState:
     """A container as Docker sees it. `health` is starting, healthy or unhealthy, or empty where nobody checks it."""
 
     status: str
@@ -123,20 +123,20 @@ class State:
     health: str
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> "State":
+    def of(cls, entry: Mapping[str, Any]) -> "ContainerState":
         """As docker inspect describes a container."""
-        state = entry["State"]
+        state = entry["ContainerState"]
         health = (state.get("Health") or {}).get("Status", "")
         return cls(state["Status"], state["ExitCode"], entry["RestartCount"], health)
 
 
-def container_state(container: str) -> State:
+def container_state(container: str) -> ContainerState:
     """The state of a container, by name or id. Raises NotReadyError where there is none."""
     found = ask(["docker", "inspect", "--type", "container", container])
     if not found:
         raise NotReadyError(container, "is gone", "make up")
     (entry,) = json.loads(found)
-    return State.of(entry)
+    return ContainerState.of(entry)
 
 
 def await_ready(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from env.errors import KitError
 from env.field import variable
 from runtime.host.npu_host import NPU_SMI
-from runtime.host.probe import NOT_FOUND, Answer, Host
+from runtime.host.probe import NOT_FOUND, CommandResult, Host
 
 # Names of more than one word; every other name is one.
 HEADING = re.compile(r"NPU ID|NPU Util\(%\)|Process (?:id in container|id|name|memory\(MB\))|\S+")
@@ -71,7 +71,7 @@ class Chip:
 
 
 @dataclass(frozen=True)
-class Process:
+class ChipProcess:
     """A process that holds memory of a chip, in MB."""
 
     npu: int
@@ -83,13 +83,13 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Report:
+class NpuSmiReport:
     """All of it. `notes` are lines outside the tables, such as warnings."""
 
     version: str
     driver: str
     chips: tuple[Chip, ...]
-    processes: tuple[Process, ...]
+    processes: tuple[ChipProcess, ...]
     notes: tuple[str, ...]
 
 
@@ -97,7 +97,7 @@ class NpuSmiError(KitError):
     """Output that is no report of npu-smi."""
 
 
-class _Row(dict[str, str]):
+class _Cells(dict[str, str]):
     """A row's values by their headings, and the line that they are from."""
 
     def __init__(self, line: str, values: Iterable[tuple[str, str]]) -> None:
@@ -132,7 +132,7 @@ class _Row(dict[str, str]):
         return Usage(_whole(used, self.line), _whole(total, self.line))
 
 
-def parse(output: str) -> Report:
+def parse(output: str) -> NpuSmiReport:
     """The report that `output` is. Raises NpuSmiError, which shows the line at fault, if it is none."""
     lines = [line.strip() for line in output.splitlines()]
     rows = [line for line in lines if line.startswith("|")]
@@ -141,7 +141,7 @@ def parse(output: str) -> Report:
     if chips_at is None or chips_at + 1 == len(rows) or "Bus-Id" not in rows[chips_at + 1]:
         raise _refusal(next(filter(None, reversed(lines)), ""), "there is no table of chips")
     processes_at = next((n for n, line in enumerate(rows) if "Process id" in line), len(rows))
-    return Report(
+    return NpuSmiReport(
         version=version[1] if version else "",
         driver=version[2] if version else "",
         chips=tuple(_chips(rows[chips_at : chips_at + 2], rows[chips_at + 2 : processes_at])),
@@ -185,12 +185,12 @@ def _chips(headings: list[str], rows: list[str]) -> Iterator[Chip]:
         )
 
 
-def _processes(rows: list[str]) -> Iterator[Process]:
+def _processes(rows: list[str]) -> Iterator[ChipProcess]:
     for line in rows[1:]:
         if NONE_RUNNING in line:
             continue
         row = _row(rows[0], line)
-        yield Process(
+        yield ChipProcess(
             npu=row.number("NPU", "NPU ID"),
             chip=row.number("Chip") if "Chip" in rows[0] else 0,
             pid=row.number("Process id"),
@@ -200,7 +200,7 @@ def _processes(rows: list[str]) -> Iterator[Process]:
         )
 
 
-def _row(heading: str, line: str) -> _Row:
+def _row(heading: str, line: str) -> _Cells:
     names, cells = _cells(heading), _cells(line)
     if len(cells) > len(names) and "Process name" in heading:  # a name may have a bar in it
         at = next(n for n, cell in enumerate(names) if "Process name" in cell)
@@ -208,7 +208,7 @@ def _row(heading: str, line: str) -> _Row:
         cells[at : at + more + 1] = ["|".join(cells[at : at + more + 1])]
     if len(cells) != len(names):
         raise _refusal(line, f"expected {len(names)} cells, as its heading has")
-    return _Row(line, (pair for name, cell in zip(names, cells, strict=True) for pair in _values(name, cell)))
+    return _Cells(line, (pair for name, cell in zip(names, cells, strict=True) for pair in _values(name, cell)))
 
 
 def _cells(line: str) -> list[str]:
@@ -257,7 +257,7 @@ CAUSES = {
 }
 
 
-def report(host: Host) -> Report:
+def report(host: Host) -> NpuSmiReport:
     """What `npu-smi info` tells. Raises NpuSmiError, with its famous failures decoded, where it fails."""
     answer = host.run("npu-smi-info", [_command(host) or "npu-smi", "info"])
     said = answer.output + answer.fault
@@ -273,7 +273,7 @@ def report(host: Host) -> Report:
 
 def _command(host: Host) -> str:
     """Where npu-smi is; empty if it is not."""
-    found = host.ask("npu-smi-path", lambda: Answer(shutil.which("npu-smi") or ""))
+    found = host.ask("npu-smi-path", lambda: CommandResult(shutil.which("npu-smi") or ""))
     return found.output.strip() or next((path for path in NPU_SMI if host.state(path).kind == "file"), "")
 
 

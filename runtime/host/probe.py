@@ -43,7 +43,7 @@ def unheard(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class State:
+class PathState:
     """What a path is, following links: its permission bits, and its owner and group by number."""
 
     kind: Kind
@@ -58,7 +58,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command printed. `fault` says why that is nothing to go by; empty if the command succeeded."""
 
     output: str
@@ -70,7 +70,7 @@ class Answer:
         return f"# fault: {self.fault}\n{self.output}" if self.fault else self.output
 
     @classmethod
-    def parse(cls, text: str) -> "Answer":
+    def parse(cls, text: str) -> "CommandResult":
         """From a record."""
         found = FAULT.match(text)
         return cls(text[found.end() :], found[1]) if found else cls(text)
@@ -89,8 +89,8 @@ class Host:
         self.root = root.resolve()
         self.live = self.root == Path("/")
         self.texts: dict[str, str] = {}
-        self.states: dict[str, State] = {} if self.live else self._recorded_states()
-        self.answers: dict[str, Answer] = {}
+        self.states: dict[str, PathState] = {} if self.live else self._recorded_states()
+        self.answers: dict[str, CommandResult] = {}
         self.subject, self._on_wait = "this host", on_wait
 
     def wait_for(self, what: str) -> None:
@@ -106,15 +106,15 @@ class Host:
                 return ""
         return self.texts[path]
 
-    def state(self, path: str) -> State:
+    def state(self, path: str) -> PathState:
         """What a path is."""
         if path not in self.states:
             try:
                 self.states[path] = _state(self._find(path))
             except (FileNotFoundError, NotADirectoryError):
-                self.states[path] = State("missing")
+                self.states[path] = PathState("missing")
             except OSError:
-                self.states[path] = State("unreadable")
+                self.states[path] = PathState("unreadable")
         return self.states[path]
 
     def matches(self, pattern: str) -> list[str]:
@@ -127,16 +127,16 @@ class Host:
         known = fnmatch.filter(self.states, pattern)
         return sorted(path for path in known if "/" not in path[len(folder) + 1 :] and self.state(path).there)
 
-    def ask(self, name: str, call: Callable[[], Answer]) -> Answer:
+    def ask(self, name: str, call: Callable[[], CommandResult]) -> CommandResult:
         """What `call` answers on this host, or what is recorded under `name`; asked once."""
         if name not in self.answers:
             self.answers[name] = call() if self.live else self._recorded(name)
         return self.answers[name]
 
-    def run(self, name: str, command: Sequence[str], *, seconds: float = PATIENCE) -> Answer:
+    def run(self, name: str, command: Sequence[str], *, seconds: float = PATIENCE) -> CommandResult:
         """What a command answers. One that is not there, fails, or takes longer than `seconds` is a fault."""
 
-        def call() -> Answer:
+        def call() -> CommandResult:
             typed = shlex.join([Path(command[0]).name, *command[1:]])
             self.wait_for(f"{typed[:WIDEST]}, {seconds:g} s at most")
             answer = run_command(command, seconds=seconds)
@@ -165,44 +165,44 @@ class Host:
                 found = step
         return found
 
-    def _recorded(self, name: str) -> Answer:
+    def _recorded(self, name: str) -> CommandResult:
         try:
             text = (self.root / RECORDS / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
         except OSError:
-            return Answer("", NOT_RECORDED)
-        return Answer.parse(text)
+            return CommandResult("", NOT_RECORDED)
+        return CommandResult.parse(text)
 
-    def _recorded_states(self) -> dict[str, State]:
+    def _recorded_states(self) -> dict[str, PathState]:
         with contextlib.suppress(OSError):
             return parse_states((self.root / RECORDS / PATHS).read_text(encoding="utf-8", errors="replace"))
         return {}
 
 
-def states_text(states: dict[str, State]) -> str:
+def states_text(states: dict[str, PathState]) -> str:
     """States as they are recorded: kind, permission bits, owner, group, path."""
     return "".join(f"{s.kind} {s.mode:03o} {s.uid} {s.gid} {path}\n" for path, s in sorted(states.items()))
 
 
-def parse_states(text: str) -> dict[str, State]:
+def parse_states(text: str) -> dict[str, PathState]:
     """States from their record."""
     found = PATH_LINE.findall(text)
-    return {path: State(kind, int(mode, 8), int(uid), int(gid)) for kind, mode, uid, gid, path in found}
+    return {path: PathState(kind, int(mode, 8), int(uid), int(gid)) for kind, mode, uid, gid, path in found}
 
 
-def _state(path: Path) -> State:
+def _state(path: Path) -> PathState:
     found = path.stat()
     kind: Kind = "file"
     if stat.S_ISDIR(found.st_mode):
         kind = "directory" if any(path.iterdir()) else "empty directory"
     elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
         kind = "device"
-    return State(kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+    return PathState(kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def run_command(command: Sequence[str], *, seconds: float) -> Answer:
+def run_command(command: Sequence[str], *, seconds: float) -> CommandResult:
     """Run a command of this host in the project's root, in English, without a terminal."""
     if not shutil.which(command[0]):
-        return Answer("", NOT_FOUND)
+        return CommandResult("", NOT_FOUND)
     process = subprocess.Popen(
         command,
         cwd=PROJECT,
@@ -221,11 +221,11 @@ def run_command(command: Sequence[str], *, seconds: float) -> Answer:
         os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
-        return Answer("", f"no answer within {seconds:g} s")
+        return CommandResult("", f"no answer within {seconds:g} s")
     if process.returncode == 0:
-        return Answer(output)
+        return CommandResult(output)
     last = next((line for text in (errors, output) for line in reversed(text.splitlines()) if line.strip()), "")
-    return Answer(output, f"{_ending(process.returncode)}{': ' if last else ''}{last.strip()}")
+    return CommandResult(output, f"{_ending(process.returncode)}{': ' if last else ''}{last.strip()}")
 
 
 def _ending(code: int) -> str:

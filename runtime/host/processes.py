@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.host.probe import Answer
+from runtime.host.probe import CommandResult
 from runtime.redaction import redact
 from runtime.urls import ANY_IPV6, Address, addresses, plain
 
@@ -27,14 +27,14 @@ MOST_WORDS = 80  # of a command
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessHandle:
     """A process by its `pid` and by when it was `started`, in clock ticks after the machine was."""
 
     pid: int
     started: int
 
     @classmethod
-    def of(cls, pid: int) -> "Process":
+    def of(cls, pid: int) -> "ProcessHandle":
         """The process that has this pid now. Raises OSError where there is none."""
         return cls(pid, int(_fields(pid)[START]))
 
@@ -89,7 +89,7 @@ class Process:
         """Whether `handle`, opened by the pid, is of another process, or of one that only waits to be reaped."""
         try:
             # It has had its pid since it was started: if it has it now, it had it when the handle was opened.
-            return Process.of(self.pid) != self or ended(handle, 0)
+            return ProcessHandle.of(self.pid) != self or ended(handle, 0)
         except OSError:
             return True
 
@@ -101,7 +101,7 @@ def _fields(pid: int) -> list[str]:
 
 def check_handles() -> None:
     """Raises KitError where there are no pidfds: a server could be started, and not be stopped."""
-    with Process.of(os.getpid()).handle():
+    with ProcessHandle.of(os.getpid()).handle():
         return
 
 
@@ -123,15 +123,15 @@ def words(code: int) -> str:
     return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name
 
 
-def listener(host: str, port: int) -> Answer:
+def listener(host: str, port: int) -> CommandResult:
     """The processes that listen where a server with this ASR_HOST would, in words; empty if there are none."""
     sockets = set(_sockets(host, port))
     if not sockets:
-        return Answer("")
+        return CommandResult("")
     pids = sorted(int(path.name) for path in Path("/proc").glob("[0-9]*") if _holds(path, sockets))
     if not pids:
-        return Answer("a process of another user (sudo ss -ltnp shows it)")
-    return Answer("; ".join(f"pid {pid} ({_command(pid)})" for pid in pids))
+        return CommandResult("a process of another user (sudo ss -ltnp shows it)")
+    return CommandResult("; ".join(f"pid {pid} ({_command(pid)})" for pid in pids))
 
 
 def _sockets(host: str, port: int) -> Iterator[str]:

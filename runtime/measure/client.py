@@ -50,7 +50,7 @@ class ServerError(KitError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerTranscript:
     """A transcript as the server wrote it, and what it says: `fields` are those of json and verbose_json. Other formats
     have none, no language and no length (`seconds`), and their `text` is all that is written."""
 
@@ -61,7 +61,7 @@ class Answer:
     seconds: float | None
 
 
-class Remote:
+class RemoteServer:
     """A server at `url`, as its origin or as OpenAI's clients have it, with /v1 at its end. `key` None is that of
     OPENAI_API_KEY; `patience` is how many seconds a transcript may take.
 
@@ -82,7 +82,7 @@ class Remote:
         self._own = threading.local()
         self._sessions: list[requests.Session] = []
 
-    def __enter__(self) -> "Remote":
+    def __enter__(self) -> "RemoteServer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +126,7 @@ class Remote:
         language: str | None = None,
         context: str = "",
         response_format: str = "json",
-    ) -> Answer:
+    ) -> ServerTranscript:
         """The transcript of a file. Raises ServerError where it is refused, KitError where there is no answer or one
         that no server of the kit would give, and where the file cannot be read."""
         wanted = {"language": language, "prompt": context, "response_format": response_format}
@@ -137,7 +137,7 @@ class Remote:
         except UnicodeDecodeError:
             raise self._odd("is no UTF-8") from None
         if response_format not in JSON_FORMS:
-            return Answer(written, {}, written.strip(), None, None)
+            return ServerTranscript(written, {}, written.strip(), None, None)
         fields = _json(answer)
         try:
             text, language, seconds = (fields[name] for name in ("text", "language", "duration"))
@@ -145,7 +145,7 @@ class Remote:
             raise self._odd("has no text, language and duration") from None
         if not (isinstance(text, str) and isinstance(language, str | None) and isinstance(seconds, int | float)):
             raise self._odd("has a text, language or duration of another type")
-        return Answer(written, fields, text, language, float(seconds))
+        return ServerTranscript(written, fields, text, language, float(seconds))
 
     def post(self, path: str, **options: Any) -> requests.Response:
         """One request with these options of requests; `stream=True` leaves the body to be read and the answer to be
@@ -253,7 +253,7 @@ def _cause(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestOutcome:
     """What came of a request: seconds of its audio, the times in seconds at which it was due, at which its first text
     came (None where none did) and at which it ended, and the failure in few words that can be counted, empty for none.
 
@@ -282,7 +282,7 @@ class Outcome:
         return self.latency / self.audio_seconds
 
 
-def ask(server: Remote, sound: Recording, *, due: float | None = None) -> Outcome:
+def ask(server: RemoteServer, sound: Recording, *, due: float | None = None) -> RequestOutcome:
     """Ask for a transcript, and wait for its end. `due` is a time of `time.perf_counter`, None: now."""
     due = time.perf_counter() if due is None else due
     first = None
@@ -292,10 +292,10 @@ def ask(server: Remote, sound: Recording, *, due: float | None = None) -> Outcom
         failure = f"{error.status} {error.code}".strip()
     except KitError as error:
         failure = error.reason
-    return Outcome(sound.seconds, due, first, time.perf_counter(), failure)
+    return RequestOutcome(sound.seconds, due, first, time.perf_counter(), failure)
 
 
-def _streamed(server: Remote, sound: Recording) -> tuple[float | None, str]:
+def _streamed(server: RemoteServer, sound: Recording) -> tuple[float | None, str]:
     """When the first text came, and what failed after it. Raises KitError."""
     first, last = None, b"{}"
     try:

@@ -18,12 +18,12 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from env.errors import KitError
-from runtime.measure.client import Outcome, Remote, ask
+from runtime.measure.client import RemoteServer, RequestOutcome, ask
 from runtime.measure.synthetic_audio import Recording
 from runtime.server.app import create_app
 from runtime.server.http import listening
 from runtime.server.service import Service
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 FAREWELL = 10.0  # seconds for the process to end in once the pipe is closed
@@ -77,11 +77,11 @@ class Level:
     """What came of the requests of so many clients, or of such a rate. `lost` says why fewer than planned were asked:
     the server was not ready any more; empty where it was."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RequestOutcome, ...]
     lost: str = ""
 
     @property
-    def answered(self) -> list[Outcome]:
+    def answered(self) -> list[RequestOutcome]:
         """Those with a transcript."""
         return [outcome for outcome in self.outcomes if not outcome.failure]
 
@@ -143,14 +143,14 @@ def clients(url: str, sounds: Sequence[Recording]) -> Iterator[Clients]:
 def _serve(pipe: Pipe, url: str, sounds: Sequence[Recording]) -> None:
     while True:
         name, given = pipe.recv()
-        with Remote(url) as server:  # anew, as the server closes what is idle for some seconds
-            pipe.send(getattr(_Crowd(server, sounds), name)(*given))
+        with RemoteServer(url) as server:  # anew, as the server closes what is idle for some seconds
+            pipe.send(getattr(_LoadGenerator(server, sounds), name)(*given))
 
 
-class _Crowd:
+class _LoadGenerator:
     """Those who ask, for one level."""
 
-    def __init__(self, server: Remote, sounds: Sequence[Recording]) -> None:
+    def __init__(self, server: RemoteServer, sounds: Sequence[Recording]) -> None:
         self._server, self._sounds = server, sounds
         self._over = threading.Event()
         self._lost = ""
@@ -158,7 +158,7 @@ class _Crowd:
     def closed(self, clients: int, requests: int) -> Level:
         left = self._wanted(requests)
 
-        def work(_: int) -> list[Outcome]:
+        def work(_: int) -> list[RequestOutcome]:
             return [self._ask(sound, breath=BREATH) for sound in itertools.takewhile(self._go_on, left)]
 
         with ThreadPoolExecutor(clients) as pool:
@@ -181,7 +181,7 @@ class _Crowd:
     def _go_on(self, _: Recording) -> bool:
         return not self._over.is_set()
 
-    def _ask(self, sound: Recording, *, due: float | None = None, breath: float = 0.0) -> Outcome:
+    def _ask(self, sound: Recording, *, due: float | None = None, breath: float = 0.0) -> RequestOutcome:
         """Ask; after a failure, take so many seconds of breath."""
         outcome = ask(self._server, sound, due=due)
         if outcome.failure:
@@ -198,13 +198,13 @@ class _Crowd:
             self._lost = error.reason
             self._over.set()
 
-    def _level(self, outcomes: Iterable[Outcome]) -> Level:
+    def _level(self, outcomes: Iterable[RequestOutcome]) -> Level:
         found = tuple(outcomes)
         return Level(found, self._lost)
 
 
 @dataclass(frozen=True)
-class Serving:
+class ReadyServer:
     """A server that is ready: its port, and what transcribes for it."""
 
     port: int
@@ -212,14 +212,14 @@ class Serving:
 
 
 @contextmanager
-def serving(transcriber: Transcriber) -> Iterator[Serving]:
+def serving(transcriber: Transcriber) -> Iterator[ReadyServer]:
     """Serve with a transcriber until the end of the block, without keys."""
-    life = Life()
+    life = ServerState()
     with listening(create_app(life), host=ADDRESS, port=0) as listener:
         service = Service(transcriber)
         life.ready(service)
         try:
-            yield Serving(listener.port, service)
+            yield ReadyServer(listener.port, service)
         finally:
             listener.call(service.give_up)
             service.close()
@@ -303,7 +303,7 @@ class Overhead:
 
 
 def run(
-    transcriber: Transcriber, server: Serving, sounds: Sequence[Recording], *, clients: int, rounds: int
+    transcriber: Transcriber, server: ReadyServer, sounds: Sequence[Recording], *, clients: int, rounds: int
 ) -> Iterator[Round]:
     """Measure so many rounds, after one pass of the clients that is not counted, because it pays for warming up.
 
@@ -319,7 +319,7 @@ def run(
         yield Round(_measure([transcriber.transcribe], sounds), together())
 
 
-def overhead(transcriber: Transcriber, server: Serving, sound: Recording, *, times: int) -> Overhead:
+def overhead(transcriber: Transcriber, server: ReadyServer, sound: Recording, *, times: int) -> Overhead:
     """Transcribe one clip so many times directly and over HTTP, by turns, after once that is not counted."""
     with _connected(server, 1) as (ask,):
         turns = [(_timed(transcriber.transcribe, sound), _timed(ask, sound)) for _ in range(times + 1)][1:]
@@ -328,7 +328,7 @@ def overhead(transcriber: Transcriber, server: Serving, sound: Recording, *, tim
 
 
 @contextmanager
-def _connected(server: Serving, count: int) -> Iterator[list[Ask]]:
+def _connected(server: ReadyServer, count: int) -> Iterator[list[Ask]]:
     """Clients of a server."""
     clients = [Client(server.port) for _ in range(count)]
     try:

@@ -11,7 +11,7 @@ UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
-class Words:
+class Bilingual:
     """The same in English and Chinese."""
 
     en: str
@@ -22,75 +22,75 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchPart:
     """A part of the benchmark, with what its figures' `at` counts; empty words where they have none."""
 
-    name: Words
-    axis: Words
+    name: Bilingual
+    axis: Bilingual
 
 
 @dataclass(frozen=True)
 class Quantity:
     """What is measured. Units: s, bytes, x (seconds of audio per second), 1 (a ratio or share), or what is counted."""
 
-    name: Words
+    name: Bilingual
     unit: str
     better: Better
 
 
-_NONE = Words("", "")
-_UTTERANCES = Words("utterances in a batch", "批内语音段数")
-_SEGMENT = Words("seconds of a segment, at most ASR_SEGMENT_SECONDS", "单个语音段秒数,上限 ASR_SEGMENT_SECONDS")
-_MINUTES = Words("minutes of audio", "音频分钟数")
-_CLIENTS = Words("clients", "并发客户端数")
-_RATE = Words("requests per second", "每秒请求数")
+_NONE = Bilingual("", "")
+_UTTERANCES = Bilingual("utterances in a batch", "批内语音段数")
+_SEGMENT = Bilingual("seconds of a segment, at most ASR_SEGMENT_SECONDS", "单个语音段秒数,上限 ASR_SEGMENT_SECONDS")
+_MINUTES = Bilingual("minutes of audio", "音频分钟数")
+_CLIENTS = Bilingual("clients", "并发客户端数")
+_RATE = Bilingual("requests per second", "每秒请求数")
 
-PARTS: dict[str, Part] = {
-    "loading": Part(Words("Loading", "加载"), _NONE),
-    "latency": Part(Words("Latency of one clip", "单条音频延迟"), _NONE),
-    "throughput": Part(Words("Throughput over batch", "不同批大小的吞吐"), _UTTERANCES),
-    "memory": Part(Words("Memory", "内存与显存"), _NONE),
-    "batch-memory": Part(Words("Memory over batch", "不同批大小的内存峰值"), _UTTERANCES),
-    "length-memory": Part(Words("Memory over length", "不同音频长度的内存峰值"), _SEGMENT),
-    "long": Part(Words("Long audio", "长音频"), _MINUTES),
-    "closed": Part(Words("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
-    "open": Part(Words("Server, open arrival", "服务并发:开环到达"), _RATE),
-    "engines": Part(Words("Side by side with qwen-asr", "与 qwen-asr 对比"), _NONE),
-    "vllm": Part(Words("Side by side: transformers and vLLM", "transformers 与 vLLM 对比"), _CLIENTS),
-    "host": Part(Words("Cost on the host (simulated NPU)", "主机侧开销(模拟 NPU)"), _UTTERANCES),
+PARTS: dict[str, BenchPart] = {
+    "loading": BenchPart(Bilingual("Loading", "加载"), _NONE),
+    "latency": BenchPart(Bilingual("Latency of one clip", "单条音频延迟"), _NONE),
+    "throughput": BenchPart(Bilingual("Throughput over batch", "不同批大小的吞吐"), _UTTERANCES),
+    "memory": BenchPart(Bilingual("Memory", "内存与显存"), _NONE),
+    "batch-memory": BenchPart(Bilingual("Memory over batch", "不同批大小的内存峰值"), _UTTERANCES),
+    "length-memory": BenchPart(Bilingual("Memory over length", "不同音频长度的内存峰值"), _SEGMENT),
+    "long": BenchPart(Bilingual("Long audio", "长音频"), _MINUTES),
+    "closed": BenchPart(Bilingual("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
+    "open": BenchPart(Bilingual("Server, open arrival", "服务并发:开环到达"), _RATE),
+    "engines": BenchPart(Bilingual("Side by side with qwen-asr", "与 qwen-asr 对比"), _NONE),
+    "vllm": BenchPart(Bilingual("Side by side: transformers and vLLM", "transformers 与 vLLM 对比"), _CLIENTS),
+    "host": BenchPart(Bilingual("Cost on the host (simulated NPU)", "主机侧开销(模拟 NPU)"), _UTTERANCES),
 }
 
 
 def _served(part: str) -> dict[str, Quantity]:
     return {
-        f"{part}/latency": Quantity(Words("from asking to the whole text", "从请求到完整文本"), "s", "lower"),
-        f"{part}/first-token": Quantity(Words("time to first token", "首 token 时间"), "s", "lower"),
-        f"{part}/rtf": Quantity(Words("RTF of a request", "单请求 RTF"), "1", "lower"),
-        f"{part}/throughput": Quantity(Words("throughput", "吞吐"), "x", "higher"),
-        f"{part}/errors": Quantity(Words("failed requests", "失败请求数"), "requests", "lower"),
+        f"{part}/latency": Quantity(Bilingual("from asking to the whole text", "从请求到完整文本"), "s", "lower"),
+        f"{part}/first-token": Quantity(Bilingual("time to first token", "首 token 时间"), "s", "lower"),
+        f"{part}/rtf": Quantity(Bilingual("RTF of a request", "单请求 RTF"), "1", "lower"),
+        f"{part}/throughput": Quantity(Bilingual("throughput", "吞吐"), "x", "higher"),
+        f"{part}/errors": Quantity(Bilingual("failed requests", "失败请求数"), "requests", "lower"),
     }
 
 
 def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
     who = {
-        "kit": Words("the kit", "本套件"),
-        "qwen-asr": Words("qwen-asr's transcribe", "qwen-asr 自带 transcribe"),
-        "first-validation": Words("as in the first validation", "首次验证的做法"),
+        "kit": Bilingual("the kit", "本套件"),
+        "qwen-asr": Bilingual("qwen-asr's transcribe", "qwen-asr 自带 transcribe"),
+        "first-validation": Bilingual("as in the first validation", "首次验证的做法"),
     }
     seconds = {
-        f"engines/{name}/{key}": Quantity(Words(f"{english}: {words.en}", f"{chinese}:{words.zh}"), "s", "lower")
+        f"engines/{name}/{key}": Quantity(Bilingual(f"{english}: {words.en}", f"{chinese}:{words.zh}"), "s", "lower")
         for key, words in who.items()
     }
     ratios = {
         f"engines/{name}/{key}-ratio": Quantity(
-            Words(f"{english}: {words.en}, times the kit's", f"{chinese}:{words.zh},为本套件的倍数"), "1", ""
+            Bilingual(f"{english}: {words.en}, times the kit's", f"{chinese}:{words.zh},为本套件的倍数"), "1", ""
         )
         for key, words in who.items()
         if key != "kit"
     }
     tokens = {
         f"engines/{name}/{key}-tokens": Quantity(
-            Words(f"{english}: tokens decoded, {words.en}", f"{chinese}:解码 token 数,{words.zh}"), "tokens", ""
+            Bilingual(f"{english}: tokens decoded, {words.en}", f"{chinese}:解码 token 数,{words.zh}"), "tokens", ""
         )
         for key, words in who.items()
     }
@@ -99,18 +99,18 @@ def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
 
 def _both(name: str, english: str, chinese: str) -> dict[str, Quantity]:
     """Of both engines, and the ratios of vLLM's to those of transformers."""
-    measured: dict[str, tuple[Words, str, Better]] = {
-        "latency": (Words("latency", "延迟"), "s", "lower"),
-        "first-token": (Words("time to first token", "首 token 时间"), "s", "lower"),
-        "throughput": (Words("throughput", "吞吐"), "x", "higher"),
-        "errors": (Words("failed requests", "失败请求数"), "requests", "lower"),
+    measured: dict[str, tuple[Bilingual, str, Better]] = {
+        "latency": (Bilingual("latency", "延迟"), "s", "lower"),
+        "first-token": (Bilingual("time to first token", "首 token 时间"), "s", "lower"),
+        "throughput": (Bilingual("throughput", "吞吐"), "x", "higher"),
+        "errors": (Bilingual("failed requests", "失败请求数"), "requests", "lower"),
     }
     found = {}
     for key, (words, unit, better) in measured.items():
         for engine, shown in (("transformers", "transformers"), ("vllm", "vLLM")):
-            both = Words(f"{english}{words.en}, {shown}", f"{chinese}{words.zh},{shown}")
+            both = Bilingual(f"{english}{words.en}, {shown}", f"{chinese}{words.zh},{shown}")
             found[f"vllm/{name}/{engine}-{key}"] = Quantity(both, unit, better)
-        ratio = Words(f"{english}{words.en}, vLLM / transformers", f"{chinese}{words.zh},vLLM / transformers")
+        ratio = Bilingual(f"{english}{words.en}, vLLM / transformers", f"{chinese}{words.zh},vLLM / transformers")
         found[f"vllm/{name}/{key}-ratio"] = Quantity(ratio, "1", "")
     return found
 
@@ -118,23 +118,26 @@ def _both(name: str, english: str, chinese: str) -> dict[str, Quantity]:
 def _texts(key: str, english: str, chinese: str) -> dict[str, Quantity]:
     return {
         f"vllm/{key}": Quantity(
-            Words(f"transcripts compared, {english}", f"对比的文本数,{chinese}"), "transcripts", ""
+            Bilingual(f"transcripts compared, {english}", f"对比的文本数,{chinese}"), "transcripts", ""
         ),
         f"vllm/{key}-differing": Quantity(
-            Words(f"transcripts that differ, {english}", f"不同的文本数,{chinese}"), "transcripts", "lower"
+            Bilingual(f"transcripts that differ, {english}", f"不同的文本数,{chinese}"), "transcripts", "lower"
         ),
     }
 
 
 def _host_cost(key: str, who: str) -> dict[str, Quantity]:
-    counts = (("launches", Words("kernels", "核函数启动"), "launches"), ("waits", Words("waits", "设备等待"), "waits"))
+    counts = (
+        ("launches", Bilingual("kernels", "核函数启动"), "launches"),
+        ("waits", Bilingual("waits", "设备等待"), "waits"),
+    )
     return {
         f"host/{key}{prefix}{name}": Quantity(
-            Words(f"{who}{counted.en} {per.en}", f"{who}{per.zh}{counted.zh}次数"), unit, "lower"
+            Bilingual(f"{who}{counted.en} {per.en}", f"{who}{per.zh}{counted.zh}次数"), unit, "lower"
         )
         for prefix, per in (
-            ("", Words("per step (a token of each)", "每步(每段一个 token)")),
-            ("first-", Words("per utterance, up to the first token", "每段至首个 token ")),
+            ("", Bilingual("per step (a token of each)", "每步(每段一个 token)")),
+            ("first-", Bilingual("per utterance, up to the first token", "每段至首个 token ")),
         )
         for name, counted, unit in counts
     }
@@ -142,41 +145,43 @@ def _host_cost(key: str, who: str) -> dict[str, Quantity]:
 
 # By the part, a slash, and the quantity's own name.
 QUANTITIES: dict[str, Quantity] = {
-    "loading/seconds": Quantity(Words("loading the model", "加载模型"), "s", "lower"),
-    "loading/first": Quantity(Words("first transcription after loading", "加载后首次转写"), "s", "lower"),
-    "latency/total": Quantity(Words("whole", "总计"), "s", "lower"),
-    "latency/rtf": Quantity(Words("RTF", "RTF"), "1", "lower"),
-    "latency/audio": Quantity(Words("decoding the audio file", "音频解码"), "s", "lower"),
-    "latency/features": Quantity(Words("features", "特征提取"), "s", "lower"),
-    "latency/encoder": Quantity(Words("audio encoder", "音频编码器"), "s", "lower"),
-    "latency/prefill": Quantity(Words("prefill", "预填充"), "s", "lower"),
-    "latency/token": Quantity(Words("decoding a token", "单 token 解码"), "s", "lower"),
-    "latency/tokens": Quantity(Words("decoding all tokens", "全部 token 解码"), "s", "lower"),
-    "latency/text": Quantity(Words("tokens to text", "token 转文本"), "s", "lower"),
-    "latency/first-token": Quantity(Words("time to first token", "首 token 时间"), "s", "lower"),
-    "latency/rest": Quantity(Words("from the first token to the end", "首 token 之后至结束"), "s", "lower"),
+    "loading/seconds": Quantity(Bilingual("loading the model", "加载模型"), "s", "lower"),
+    "loading/first": Quantity(Bilingual("first transcription after loading", "加载后首次转写"), "s", "lower"),
+    "latency/total": Quantity(Bilingual("whole", "总计"), "s", "lower"),
+    "latency/rtf": Quantity(Bilingual("RTF", "RTF"), "1", "lower"),
+    "latency/audio": Quantity(Bilingual("decoding the audio file", "音频解码"), "s", "lower"),
+    "latency/features": Quantity(Bilingual("features", "特征提取"), "s", "lower"),
+    "latency/encoder": Quantity(Bilingual("audio encoder", "音频编码器"), "s", "lower"),
+    "latency/prefill": Quantity(Bilingual("prefill", "预填充"), "s", "lower"),
+    "latency/token": Quantity(Bilingual("decoding a token", "单 token 解码"), "s", "lower"),
+    "latency/tokens": Quantity(Bilingual("decoding all tokens", "全部 token 解码"), "s", "lower"),
+    "latency/text": Quantity(Bilingual("tokens to text", "token 转文本"), "s", "lower"),
+    "latency/first-token": Quantity(Bilingual("time to first token", "首 token 时间"), "s", "lower"),
+    "latency/rest": Quantity(Bilingual("from the first token to the end", "首 token 之后至结束"), "s", "lower"),
     "latency/split": Quantity(
-        Words("all stages, each waiting for the device", "各阶段之和(逐阶段等待设备)"), "s", "lower"
+        Bilingual("all stages, each waiting for the device", "各阶段之和(逐阶段等待设备)"), "s", "lower"
     ),
-    "latency/count": Quantity(Words("tokens decoded", "解码 token 数"), "tokens", ""),
-    "throughput/seconds": Quantity(Words("a batch", "一批耗时"), "s", "lower"),
-    "throughput/speed": Quantity(Words("audio per second", "每秒处理音频"), "x", "higher"),
-    "throughput/efficiency": Quantity(Words("speed per utterance, of batch 1's", "相对批大小 1 的效率"), "1", "higher"),
-    "memory/weights": Quantity(Words("weights, as files", "权重文件"), "bytes", "lower"),
-    "memory/before": Quantity(Words("device, before loading", "设备,加载前"), "bytes", "lower"),
-    "memory/host-before": Quantity(Words("host process, before loading", "主机进程,加载前"), "bytes", "lower"),
-    "memory/loaded": Quantity(Words("device, model loaded", "设备,加载后"), "bytes", "lower"),
-    "memory/device-total": Quantity(Words("device, all there is", "设备总量"), "bytes", ""),
-    "memory/host-loaded": Quantity(Words("host process, model loaded", "主机进程,加载后"), "bytes", "lower"),
-    "memory/unloaded": Quantity(Words("device, after unloading", "设备,卸载后"), "bytes", "lower"),
-    "memory/host-unloaded": Quantity(Words("host process, after unloading", "主机进程,卸载后"), "bytes", "lower"),
-    "batch-memory/device": Quantity(Words("device, peak", "设备峰值"), "bytes", "lower"),
-    "batch-memory/host": Quantity(Words("host process, peak", "主机进程峰值"), "bytes", "lower"),
-    "length-memory/device": Quantity(Words("device, peak", "设备峰值"), "bytes", "lower"),
-    "length-memory/host": Quantity(Words("host process, peak", "主机进程峰值"), "bytes", "lower"),
-    "long/seconds": Quantity(Words("whole", "总计"), "s", "lower"),
-    "long/rtf": Quantity(Words("RTF", "RTF"), "1", "lower"),
-    "long/speed": Quantity(Words("audio per second", "每秒处理音频"), "x", "higher"),
+    "latency/count": Quantity(Bilingual("tokens decoded", "解码 token 数"), "tokens", ""),
+    "throughput/seconds": Quantity(Bilingual("a batch", "一批耗时"), "s", "lower"),
+    "throughput/speed": Quantity(Bilingual("audio per second", "每秒处理音频"), "x", "higher"),
+    "throughput/efficiency": Quantity(
+        Bilingual("speed per utterance, of batch 1's", "相对批大小 1 的效率"), "1", "higher"
+    ),
+    "memory/weights": Quantity(Bilingual("weights, as files", "权重文件"), "bytes", "lower"),
+    "memory/before": Quantity(Bilingual("device, before loading", "设备,加载前"), "bytes", "lower"),
+    "memory/host-before": Quantity(Bilingual("host process, before loading", "主机进程,加载前"), "bytes", "lower"),
+    "memory/loaded": Quantity(Bilingual("device, model loaded", "设备,加载后"), "bytes", "lower"),
+    "memory/device-total": Quantity(Bilingual("device, all there is", "设备总量"), "bytes", ""),
+    "memory/host-loaded": Quantity(Bilingual("host process, model loaded", "主机进程,加载后"), "bytes", "lower"),
+    "memory/unloaded": Quantity(Bilingual("device, after unloading", "设备,卸载后"), "bytes", "lower"),
+    "memory/host-unloaded": Quantity(Bilingual("host process, after unloading", "主机进程,卸载后"), "bytes", "lower"),
+    "batch-memory/device": Quantity(Bilingual("device, peak", "设备峰值"), "bytes", "lower"),
+    "batch-memory/host": Quantity(Bilingual("host process, peak", "主机进程峰值"), "bytes", "lower"),
+    "length-memory/device": Quantity(Bilingual("device, peak", "设备峰值"), "bytes", "lower"),
+    "length-memory/host": Quantity(Bilingual("host process, peak", "主机进程峰值"), "bytes", "lower"),
+    "long/seconds": Quantity(Bilingual("whole", "总计"), "s", "lower"),
+    "long/rtf": Quantity(Bilingual("RTF", "RTF"), "1", "lower"),
+    "long/speed": Quantity(Bilingual("audio per second", "每秒处理音频"), "x", "higher"),
     **_served("closed"),
     **_served("open"),
     **_compared("alone", "one clip", "单条音频"),

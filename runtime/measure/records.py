@@ -181,7 +181,7 @@ class Head:
         return self.ended == COMPLETE
 
 
-class Record(Protocol):
+class HeadedRecord(Protocol):
     """A frozen dataclass with a head."""
 
     @property
@@ -189,7 +189,7 @@ class Record(Protocol):
         """What it begins with."""
 
 
-Kind = TypeVar("Kind", bound=Record)
+Kind = TypeVar("Kind", bound=HeadedRecord)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Form:
     version: int
 
 
-class Clock:
+class RunClock:
     """When a run began."""
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class Clock:
         return Head(form.name, form.version, begun, seconds, ended, " ".join(words), where)
 
 
-def write(path: Path, record: Record) -> None:
+def write(path: Path, record: HeadedRecord) -> None:
     """Write a record, whole or not at all. Raises KitError where it cannot be written."""
     write_whole(path, json.dumps(asdict(record), ensure_ascii=False, indent=1) + "\n")  # type: ignore[call-overload]
 

@@ -22,7 +22,7 @@ import requests
 from av.audio.stream import AudioStream
 
 from runtime.audio import SAMPLE_RATE, Samples
-from runtime.measure.client import Remote, open_session
+from runtime.measure.client import RemoteServer, open_session
 from runtime.measure.synthetic_audio import joined
 
 TRANSCRIPTIONS, CHAT = "/v1/audio/transcriptions", "/v1/chat/completions"
@@ -48,7 +48,7 @@ class WrongAnswerError(Exception):
 
 
 @dataclass(frozen=True)
-class Server:
+class SoakConnection:
     """Where to ask, with a connection of one's own."""
 
     url: str
@@ -69,14 +69,14 @@ def recordings() -> list[bytes]:
     return [_written(joined(seconds, first=number), *form) for number, (seconds, form) in enumerate(forms)]
 
 
-def whole(server: Server, file: bytes) -> None:
+def whole(server: SoakConnection, file: bytes) -> None:
     """A transcript at once."""
     answer = server.post(TRANSCRIPTIONS, files={"file": file})
     if "text" not in answer.json():
         raise WrongAnswerError("no text")
 
 
-def streamed(server: Server, file: bytes) -> None:
+def streamed(server: SoakConnection, file: bytes) -> None:
     """A transcript as it grows."""
     with server.post(TRANSCRIPTIONS, files={"file": file}, data={"stream": "true"}, stream=True) as answer:
         events = [line for line in answer.iter_lines() if line]
@@ -84,13 +84,13 @@ def streamed(server: Server, file: bytes) -> None:
         raise WrongAnswerError("a stream without an end")
 
 
-def hung_up(server: Server, file: bytes) -> None:
+def hung_up(server: SoakConnection, file: bytes) -> None:
     """A transcript that nobody waits for."""
     with server.post(TRANSCRIPTIONS, files={"file": file}, data={"stream": "true"}, stream=True) as answer:
         next(answer.iter_content(1))
 
 
-def chat(server: Server, file: bytes) -> None:
+def chat(server: SoakConnection, file: bytes) -> None:
     """A transcript as vLLM's users ask for it."""
     content = {"type": "input_audio", "input_audio": {"data": base64.b64encode(file).decode()}}
     answer = server.post(CHAT, json={"messages": [{"role": "user", "content": [content]}]})
@@ -98,13 +98,13 @@ def chat(server: Server, file: bytes) -> None:
         raise WrongAnswerError("no text")
 
 
-def broken(server: Server, file: bytes) -> None:
+def broken(server: SoakConnection, file: bytes) -> None:
     """A file that breaks off, which shall be refused."""
     server.post(TRANSCRIPTIONS, expected=400, files={"file": file[: len(file) // 2 + 1]})
 
 
 # How each kind of request is called, what it does, and how often it comes.
-KINDS: dict[str, tuple[Callable[[Server, bytes], None], int]] = {
+KINDS: dict[str, tuple[Callable[[SoakConnection, bytes], None], int]] = {
     "whole": (whole, 8),
     "streamed": (streamed, 4),
     "chat": (chat, 2),
@@ -141,7 +141,7 @@ def _code(answer: requests.Response) -> str:
 
 
 @dataclass
-class Tally:
+class RequestTally:
     """The requests of one kind: when each began and how long it took, in seconds, and the failures by their words."""
 
     begun: "array[float]" = field(default_factory=lambda: array("f"))
@@ -150,11 +150,11 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Report:
+class SoakReport:
     """What a soak of so many seconds found; `memory` has the time and the server's resident bytes, look by look."""
 
     seconds: float
-    tallies: dict[str, Tally]
+    tallies: dict[str, RequestTally]
     memory: Sequence[tuple[float, float]]
 
     @property
@@ -231,13 +231,13 @@ def soak(
     clients: int,
     key: str | None = None,
     on_time: Callable[[float], None] = lambda _: None,
-) -> Report:
+) -> SoakReport:
     """Ask the server at `url` for so long, by so many clients at once. `on_time` hears of seconds that have passed.
 
     Ctrl-C ends it early, with what was found so far. Raises KitError where the server is not ready.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with Remote(url, key=key) as server:
+    with RemoteServer(url, key=key) as server:
         server.check_ready()
     soaking = _Soak(server.url, headers, files)
     with ThreadPoolExecutor(clients) as pool:
@@ -251,7 +251,7 @@ def soak(
         whole = soaking.passed
         for client in asking:
             client.result()
-    return Report(whole, soaking.tallies, soaking.memory)
+    return SoakReport(whole, soaking.tallies, soaking.memory)
 
 
 class _Soak:
@@ -261,7 +261,7 @@ class _Soak:
         self._url, self._headers, self._files = url, headers, files
         self._begun = time.monotonic()
         self._changing = threading.Lock()
-        self.tallies = {kind: Tally() for kind in KINDS}
+        self.tallies = {kind: RequestTally() for kind in KINDS}
         self.memory: list[tuple[float, float]] = []
         self.over = threading.Event()
 
@@ -273,11 +273,11 @@ class _Soak:
         """One client: the next request when the last is answered."""
         with open_session(self._url) as session:
             session.headers.update(self._headers)
-            server = Server(self._url, session)
+            server = SoakConnection(self._url, session)
             while not self.over.is_set():
                 self._ask_once(server, drawn(chance), chance.choice(self._files))
 
-    def _ask_once(self, server: Server, kind: str, file: bytes) -> None:
+    def _ask_once(self, server: SoakConnection, kind: str, file: bytes) -> None:
         begun, failure = self.passed, ""
         try:
             KINDS[kind][0](server, file)

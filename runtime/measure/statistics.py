@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from runtime.measure.metrics import QUANTITIES, Quantity, Words
+from runtime.measure.metrics import QUANTITIES, Bilingual, Quantity
 from runtime.measure.records import Where
 
 FENCE = 1.5  # times the interquartile range beyond the quartiles: what is farther out is an outlier (Tukey)
@@ -90,7 +90,7 @@ def spread(samples: Sequence[float]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Difference:
+class FigureDifference:
     """The same figure twice. `ratio` is after through before, None where before is 0; `beyond_noise` None: too few
     samples to tell; `worse` None: neither way is better."""
 
@@ -117,12 +117,12 @@ class Difference:
 class Apart:
     """What differs in what was measured with, so that a ratio says nothing of the software alone."""
 
-    what: Words
+    what: Bilingual
     before: str
     after: str
 
 
-def compare(before: Sequence[Figure], after: Sequence[Figure]) -> list[Difference]:
+def compare(before: Sequence[Figure], after: Sequence[Figure]) -> list[FigureDifference]:
     """All figures that both have and that have a middle, in the order of `after`."""
     known = {figure.key: figure for figure in before if _stated(figure)}
     return [_difference(known[figure.key], figure) for figure in after if figure.key in known and _stated(figure)]
@@ -132,10 +132,10 @@ def apart(before: Where, after: Where) -> list[Apart]:
     """What of silicon, device, model and number format differs. Models are told apart by the last part of their name,
     as the same weights lie in different directories."""
     asked = (
-        (Words("silicon", "计算硬件"), before.silicon, after.silicon),
-        (Words("device", "设备"), before.description, after.description),
-        (Words("model", "模型"), PurePath(before.model).name, PurePath(after.model).name),
-        (Words("number format", "数值格式"), before.dtype, after.dtype),
+        (Bilingual("silicon", "计算硬件"), before.silicon, after.silicon),
+        (Bilingual("device", "设备"), before.description, after.description),
+        (Bilingual("model", "模型"), PurePath(before.model).name, PurePath(after.model).name),
+        (Bilingual("number format", "数值格式"), before.dtype, after.dtype),
     )
     return [Apart(what, one, other) for what, one, other in asked if one.lower() != other.lower()]
 
@@ -153,12 +153,12 @@ def interval(samples: Sequence[float]) -> Interval:
     return ordered[rank], ordered[-1 - rank]
 
 
-def _difference(before: Figure, after: Figure) -> Difference:
+def _difference(before: Figure, after: Figure) -> FigureDifference:
     one, other = before.spread.middle, after.spread.middle
     ratio = other / one if one else None
     better = before.meaning.better
     worse = (other > one if better == "lower" else other < one) if better else None
-    return Difference(after.key, before, after, ratio, _beyond_noise(before, after), worse)
+    return FigureDifference(after.key, before, after, ratio, _beyond_noise(before, after), worse)
 
 
 def _beyond_noise(before: Figure, after: Figure) -> bool | None:

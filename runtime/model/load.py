@@ -11,7 +11,7 @@ from typing import Any
 from env.errors import KitError
 from runtime.model.checkpoint import MODEL_TYPE, CheckpointError, check
 from runtime.model.device import Device, OutOfMemoryError, is_out_of_memory
-from runtime.model.prompt import Wording, read_wording
+from runtime.model.prompt import Tokenizer, read_wording
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Loaded:
 
     model: Any
     processor: Any
-    wording: Wording
+    wording: Tokenizer
     device: Device
 
 

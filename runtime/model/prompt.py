@@ -20,7 +20,7 @@ LONGEST_CONTEXT = 1_000_000  # characters: what is longer is not even counted in
 
 
 @dataclass(frozen=True)
-class Wording:
+class Tokenizer:
     """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name, and
     `positions` the most tokens that it takes at once, prompt, audio and answer together."""
 
@@ -42,7 +42,7 @@ class Wording:
         return str(self.tokenizer.decode(heard, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def read_wording(directory: Path) -> Wording:
+def read_wording(directory: Path) -> Tokenizer:
     """The wording of the checkpoint in a directory, whose weights need not be there.
 
     Raises CheckpointError where a file that it is read from is missing or broken.
@@ -60,7 +60,7 @@ def read_wording(directory: Path) -> Wording:
         raise checkpoint.CheckpointError(str(directory), reason, "fetch the weights again") from None
     generation = checkpoint.read_json(directory / "generation_config.json")
     ends = generation.get("eos_token_id", tokenizer.eos_token_id)
-    return Wording(
+    return Tokenizer(
         tokenizer=tokenizer,
         chat_template=checkpoint.chat_template(directory),
         languages=tuple(config.get("support_languages") or ()),
@@ -92,11 +92,11 @@ def is_unicode(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Prompter:
+class PromptBuilder:
     """Writes prompts for one checkpoint: its template, its languages, its special tokens; with contexts of at most
     `context_tokens`."""
 
-    wording: Wording
+    wording: Tokenizer
     context_tokens: int = MOST_CONTEXT
 
     def language(self, name: str | None) -> str | None:

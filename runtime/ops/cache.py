@@ -14,7 +14,7 @@ from runtime.host.processes import listener
 from runtime.model.device import Emptied, empty, mib, open_device
 from runtime.ops.process import state
 from runtime.weights import catalog
-from runtime.weights.catalog import Place, place, shown
+from runtime.weights.catalog import ModelLocation, place, shown
 from runtime.weights.staging import Workshop, workshop
 
 FOLDER = "cann-log"
@@ -150,7 +150,7 @@ def _holds_more(directory: Path, settings: Settings) -> bool:
     return len(directory.parts) < FEWEST_PARTS or kit or any(path.is_relative_to(directory) for path in above)
 
 
-def _leftovers(spot: Place) -> list[Path]:
+def _leftovers(spot: ModelLocation) -> list[Path]:
     found = [path for path in _inside(spot.fetching) if path.name != LOCK]
     models = spot.directory.parent
     if models.is_relative_to(PROJECT) and models != PROJECT:

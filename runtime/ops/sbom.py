@@ -17,7 +17,7 @@ from runtime.host.docker import DockerError, check_engine, show
 from runtime.ops.deploy.image import NAME, image_name, labels
 from runtime.ops.deploy.override import KIT
 from runtime.ops.image_manifest import MANIFEST, Manifest, Package, parse_manifest
-from runtime.weights.lockfile import Entry
+from runtime.weights.lockfile import LockedModel
 
 # Not the newest, 1.7: what reads a bill of materials lags behind what writes it.
 SPECIFICATION = SchemaVersion.V1_6
@@ -41,7 +41,7 @@ def image_manifest(settings: Settings) -> Manifest:
     return parse_manifest(result.stdout, f"{path} in {image}")
 
 
-def render(manifest: Manifest, *, image: str = "", weights: Mapping[str, Entry] | None = None) -> str:
+def render(manifest: Manifest, *, image: str = "", weights: Mapping[str, LockedModel] | None = None) -> str:
     """The bill of materials as JSON: of the image of that name, or of the environment on its own, and of the weights
     that go with it, by repository."""
     models = (_model(repository, entry) for repository, entry in (weights or {}).items())
@@ -114,7 +114,7 @@ def _component(package: Package, purl: PackageURL) -> Component:
     )
 
 
-def _model(repository: str, entry: Entry) -> Component:
+def _model(repository: str, entry: LockedModel) -> Component:
     """Weights, with every file of theirs and its sum."""
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,

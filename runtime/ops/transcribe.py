@@ -25,7 +25,7 @@ from runtime.languages import resolve
 from runtime.model.prompt import is_unicode
 from runtime.progress import progress
 from runtime.stdio import OutputError
-from runtime.transcriber import Failure, Request, Source, loading
+from runtime.transcriber import FailedRequest, Request, Source, loading
 from runtime.transcript import Transcript
 
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -98,7 +98,7 @@ def is_pipe(file: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Order:
+class TranscribeOptions:
     """What `invoke transcribe` was told; `output` None: standard output."""
 
     files: tuple[str, ...]
@@ -108,7 +108,7 @@ class Order:
     output: Path | None
 
 
-def transcribe_files(order: Order, settings: Settings) -> int:
+def transcribe_files(order: TranscribeOptions, settings: Settings) -> int:
     """Transcribe all files of the order; returns how many failed, after a line for each on standard error.
 
     Raises UsageError before anything is loaded where the order contradicts itself, KitError where the model cannot be
@@ -138,7 +138,7 @@ def transcribe_files(order: Order, settings: Settings) -> int:
     return failures
 
 
-def _check(order: Order) -> None:
+def _check(order: TranscribeOptions) -> None:
     for flag, text in (("--format", order.format), ("--language", order.language), ("--context", order.context)):
         if not is_unicode(text):  # bytes of another encoding are lone surrogates (PEP 383)
             raise UsageError(flag, f"{text!r} holds bytes that are no text in UTF-8", "type it again")
@@ -163,7 +163,7 @@ def _source(file: str, name: str, settings: Settings) -> Source:
     return file
 
 
-def _targets(files: Sequence[str], order: Order) -> Sequence[Path | None]:
+def _targets(files: Sequence[str], order: TranscribeOptions) -> Sequence[Path | None]:
     """Where each transcript goes: talk.wav → talk.txt, or talk.wav.txt beside another talk."""
     if order.output is None:
         return [None] * len(files)
@@ -183,9 +183,9 @@ def _file_name(file: str) -> str:
         return "audio"
 
 
-def _deliver(outcome: Transcript | Failure, file: str, target: Path | None, order: Order) -> None:
+def _deliver(outcome: Transcript | FailedRequest, file: str, target: Path | None, order: TranscribeOptions) -> None:
     """Write or print a transcript; raises the failure where there is none, OutputError where it cannot be printed."""
-    if isinstance(outcome, Failure):
+    if isinstance(outcome, FailedRequest):
         raise outcome.error
     content = FORMATS[order.format].write(outcome)
     if target is not None:

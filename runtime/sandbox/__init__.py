@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from runtime.sandbox.bounds import Bounds, CancelledError, ExceededError, RefusedError, UnavailableError
+from runtime.sandbox.bounds import CancelledError, ExceededError, HelperLimits, RefusedError, UnavailableError
 from runtime.sandbox.pool import Cancellation, pool
 
 __all__ = [
@@ -40,7 +40,7 @@ def call(
     into: int,
     arguments: Mapping[str, Any],
     *,
-    bounds: Bounds,
+    bounds: HelperLimits,
     cancellation: Cancellation | None = None,
 ) -> Any:
     """What a task, a module's name and a function's, gives for a seekable file; what it writes goes to the descriptor

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Bounds:
+class HelperLimits:
     """`memory` is address space in bytes, beyond what a helper starts with; `output` the bytes that it may write.
 
     `cpu_seconds` of work may be had before a task earns more, as `runtime.sandbox.template.Work.earn` has it; `seconds`

@@ -20,14 +20,14 @@ def send(connection: socket.socket, body: bytes, files: Sequence[int] = ()) -> N
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     """A request and its descriptors, however long it takes. Raises EOFError where the other side is gone."""
     received, files, *_ = socket.recv_fds(connection, PIECE, MOST_FILES)
-    reader = Reader(connection)
+    reader = ReplyReader(connection)
     if not received:
         raise EOFError
     reader.add(received)
     return reader.read(None), files
 
 
-class Reader:
+class ReplyReader:
     """Reads replies, each of which may come in pieces, before or after a deadline."""
 
     def __init__(self, connection: socket.socket) -> None:

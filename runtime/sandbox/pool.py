@@ -176,7 +176,7 @@ class _Helper:
             self._connection, theirs = socket.socketpair()
         except OSError as error:
             raise UnavailableError(*error.args) from None
-        self._reader = framing.Reader(self._connection)
+        self._reader = framing.ReplyReader(self._connection)
         self.yields = False
         try:
             with theirs:

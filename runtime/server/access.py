@@ -10,7 +10,7 @@ from env.groups.access import LEAST_LETTERS
 from env.settings import Settings
 from env.sources import under_project
 from runtime.server import auth
-from runtime.server.auth import Guesses, Key, Keys, given_key, one_key, read_key, read_keys, unknown
+from runtime.server.auth import Key, KeyAttempts, Keys, given_key, one_key, read_key, read_keys, unknown
 from runtime.server.origins import ANY, look_up_names, read_hosts, read_origins
 from runtime.server.rate_limit import Caller, share
 from runtime.urls import network
@@ -30,7 +30,7 @@ class Access:
     hosts: frozenset[str] = frozenset()
     own_names: Container[str] = frozenset()
 
-    def key(self, scope: Scope, guesses: Guesses) -> Key | None:
+    def key(self, scope: Scope, guesses: KeyAttempts) -> Key | None:
         """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one, and 429 for
         one of too many."""
         if not self.keys.known:

@@ -5,12 +5,12 @@ from fastapi import FastAPI
 from runtime.server.access import Access
 from runtime.server.errors import add_handlers
 from runtime.server.metrics import Metrics
-from runtime.server.middleware import Gate, HeadAsGet, Journal
+from runtime.server.middleware import AccessLogMiddleware, AdmissionMiddleware, HeadMiddleware
 from runtime.server.openapi import answers
 from runtime.server.origins import let_in
 from runtime.server.realtime import route as realtime
 from runtime.server.routes import admin, chat, health, info, transcriptions, web
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.version import version
 
 ROUTERS = (
@@ -27,7 +27,7 @@ ROUTERS = (
 )
 
 
-def create_app(life: Life, *, access: Access | None = None) -> FastAPI:
+def create_app(life: ServerState, *, access: Access | None = None) -> FastAPI:
     """The HTTP API. It answers at once; requests for transcripts are accepted when `life` is ready."""
     app = FastAPI(title="Qwen3-ASR", version=version(), docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.life = life
@@ -37,9 +37,9 @@ def create_app(life: Life, *, access: Access | None = None) -> FastAPI:
         app.include_router(router, responses=answers(router.prefix))
     add_handlers(app)
     access = access or Access()
-    app.add_middleware(HeadAsGet)  # innermost
-    app.add_middleware(Gate, life=life, access=access)
+    app.add_middleware(HeadMiddleware)  # innermost
+    app.add_middleware(AdmissionMiddleware, life=life, access=access)
     let_in(app, access.origins)
     routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
-    app.add_middleware(Journal, metrics=measured, routes=routes)
+    app.add_middleware(AccessLogMiddleware, metrics=measured, routes=routes)
     return app

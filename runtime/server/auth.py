@@ -149,7 +149,7 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-class Guesses:
+class KeyAttempts:
     """The keys that addresses have given. To look again at one that an address has given before tells nobody anything:
     so a client whose key was right goes on while others behind its address guess, and one that goes on with an old key
     is no guesser."""
@@ -202,7 +202,7 @@ def _remember(given: Given, known: dict[Given, None]) -> None:
         del known[next(iter(known))]
 
 
-def check_operator(scope: Scope, admin: Keys, guesses: Guesses) -> None:
+def check_operator(scope: Scope, admin: Keys, guesses: KeyAttempts) -> None:
     """Raises ApiError, 401 or 403, for an admin call that is nobody's who may make it, and 429 for a wrong key of too
     many."""
     if admin.known:

@@ -26,7 +26,7 @@ Stamp = tuple[int, ...]
 
 
 @dataclass
-class Source:
+class CredentialFiles:
     """Files that are read together. `read` reads them again, puts what they hold to use and says what that is."""
 
     files: tuple[Path, ...]
@@ -53,8 +53,8 @@ class Credentials:
         self._sources = [
             source
             for source in (
-                Source(_given(settings.tls_cert_file, settings.tls_key_file), self._read_certificate),
-                Source(_given(settings.keys_file, settings.admin_key_file), self._read_keys),
+                CredentialFiles(_given(settings.tls_cert_file, settings.tls_key_file), self._read_certificate),
+                CredentialFiles(_given(settings.keys_file, settings.admin_key_file), self._read_keys),
             )
             if source.files
         ]
@@ -107,7 +107,7 @@ class Credentials:
         return f"keys: {len(new)} of callers, {len(new - old)} new, {len(old - new)} gone{changed}"
 
 
-def _look(source: Source, *, asked: bool) -> None:
+def _look(source: CredentialFiles, *, asked: bool) -> None:
     """Read the files of a source if they have changed, and do so no more: whoever writes them may still be at it.
 
     Files that were refused are read at each look: a right or a date may be all that they lack.
@@ -130,7 +130,7 @@ def _look(source: Source, *, asked: bool) -> None:
         log.info("read again: %s", words)
 
 
-def _unforeseen(source: Source, error: Exception) -> str:
+def _unforeseen(source: CredentialFiles, error: Exception) -> str:
     """Without the error's words, which could quote a key."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{', '.join(map(str, source.files))}: {type(error).__name__} in {last.filename}, line {last.lineno}"

@@ -19,16 +19,16 @@ from runtime.demo import bundled_clips
 from runtime.engines import EngineError, Observer
 from runtime.model.load import Loaded
 from runtime.ops.deploy.override import stop_seconds
-from runtime.ops.process.state import Farewell
+from runtime.ops.process.state import DrainSummary
 from runtime.ops.process.supervisor import LOST
 from runtime.progress import without_share
 from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd
 from runtime.server.errors import DecodingError
-from runtime.server.http import Listener
+from runtime.server.http import HttpServer
 from runtime.server.logs import adopt
 from runtime.server.service import STOPPING, Service
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import Request, Transcriber, open_transcriber
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Loading(Observer):
     """Tells `life` the stages of an engine for `model`, until `end`; `why` there was another before, empty if there was
     none. The log has each stage once, however often it tells of its share."""
 
-    def __init__(self, life: Life, model: str, why: str) -> None:
+    def __init__(self, life: ServerState, model: str, why: str) -> None:
         self._life, self._over = life, False
         self._what = f"loading {model}{' again' if why else ''}"
         self._why = why
@@ -72,7 +72,7 @@ def warm_up(transcriber: Transcriber) -> None:
     transcriber.transcribe(bundled_clips()[0].path)
 
 
-class Watch(Observer):
+class FailureDetector(Observer):
     """Tells once why an engine has failed, until `end`: the engine says so, or it fails the clip that it was warmed up
     with. That is tried after each failed request: a device that is lost fails them one by one, as if they were bad."""
 
@@ -110,15 +110,15 @@ class Watch(Observer):
             self._trying = None
 
 
-class StoppedError(BaseException):
+class ServerStoppedError(BaseException):
     """The server shall end while nothing is worth waiting for."""
 
 
-class Stops:
+class SignalHandler:
     """SIGTERM drains the server. SIGINT gives up what it has accepted, whether or not SIGTERM came first; SIGTERM after
     SIGINT or SIGTERM changes nothing. SIGHUP calls `on_hangup` and ends nothing."""
 
-    def __init__(self, life: Life, *, on_hangup: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, life: ServerState, *, on_hangup: Callable[[], None] = lambda: None) -> None:
         self._life, self._on_hangup = life, on_hangup
         self._raising = False
 
@@ -138,7 +138,7 @@ class Stops:
         self._raising = True
         try:
             if self._life.ending:
-                raise StoppedError
+                raise ServerStoppedError
             yield
         finally:
             self._raising = False
@@ -151,7 +151,7 @@ class Stops:
         self._life.stop(signal.Signals(number).name, at_once=number == signal.SIGINT)
         if self._raising:
             self._raising = False
-            raise StoppedError
+            raise ServerStoppedError
 
 
 class EngineLostError(FaultError):
@@ -162,18 +162,18 @@ class EngineLostError(FaultError):
 
 
 @dataclass(frozen=True)
-class Keeper:
+class EngineManager:
     """Keeps an engine for `life` and what listens. `on_ready` hears the port each time an engine is ready, `observers`
     the work of all engines."""
 
     settings: Settings
-    life: Life
-    listener: Listener
-    stops: Stops
+    life: ServerState
+    listener: HttpServer
+    stops: SignalHandler
     on_ready: Callable[[int], None]
     observers: Sequence[Observer]
 
-    def run(self, policy: Policy) -> Farewell:
+    def run(self, policy: Policy) -> DrainSummary:
         """Serve until the server ends, with one engine after the other.
 
         Raises what loading the first one raises where that is no fault of a device, StoppedError where the server ends
@@ -205,7 +205,7 @@ class Keeper:
             why = f"the engine has failed: {life.crash}"
             life.enter(f"restarting in {pause:g} s: {why}", level=logging.ERROR)
             if life.pause(pause):
-                raise StoppedError
+                raise ServerStoppedError
             life.reload()
 
     @property
@@ -213,9 +213,9 @@ class Keeper:
         """Whether the model is on servers elsewhere."""
         return self.settings.engine_name == "vllm" and bool(self.settings.vllm_url)
 
-    def _serve_with_one(self, why: str) -> Farewell:
+    def _serve_with_one(self, why: str) -> DrainSummary:
         """Raises EngineError when it fails, and what loading it raises. `why` there was another before."""
-        watch, loading = Watch(self.life.crashed), Loading(self.life, self.settings.model, why)
+        watch, loading = FailureDetector(self.life.crashed), Loading(self.life, self.settings.model, why)
         with contextlib.ExitStack() as stack:
             with self.stops.interrupting():
                 loading.begin()
@@ -233,7 +233,7 @@ class Keeper:
                 watch.end()
                 service.close()
 
-    def _serve(self, service: Service) -> Farewell:
+    def _serve(self, service: Service) -> DrainSummary:
         life, device = self.life, service.transcriber.device
         life.enter(f"ready on {device.name} ({device.description()}), port {self.listener.port}")
         life.ready(service)
@@ -285,17 +285,17 @@ def frozen_heap() -> Iterator[None]:
         gc.unfreeze()
 
 
-def drain(life: Life, service: Service, listener: Listener, *, seconds: float) -> Farewell:
+def drain(life: ServerState, service: Service, listener: HttpServer, *, seconds: float) -> DrainSummary:
     """Wait until what was accepted is answered; what takes longer than `seconds`, or than until the server shall end at
     once, is told that it ends, and what the engine fails, that."""
     waited_for = life.accepted
     if life.await_drained(seconds):
-        return Farewell(waited_for)
+        return DrainSummary(waited_for)
     left = life.accepted
     listener.call(functools.partial(service.give_up, _lost(life) if life.crash else STOPPING))
     life.await_idle(LAST_ANSWERS)
-    return Farewell(waited_for - left, left)
+    return DrainSummary(waited_for - left, left)
 
 
-def _lost(life: Life) -> EngineError:
+def _lost(life: ServerState) -> EngineError:
     return EngineError("the engine", f"has failed: {life.crash}", "try again later")

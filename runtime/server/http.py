@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from env.errors import KitError
 from runtime.host.tls import Tls
-from runtime.server.protocol import BoundedWebSocket, PatientProtocol, Turns
+from runtime.server.protocol import BoundedWebSocket, FairReading, PatientProtocol
 from runtime.urls import ANY_IPV6, addresses, in_url, plain
 
 BACKLOG = 2048  # connections that wait to be accepted
@@ -46,7 +46,7 @@ def _tells(record: logging.LogRecord) -> bool:
 
 
 @dataclass(frozen=True)
-class Listener:
+class HttpServer:
     """A server that answers: its port, and the event loop that it runs on."""
 
     port: int
@@ -58,7 +58,7 @@ class Listener:
 
 
 @contextmanager
-def listening(app: ASGIApp, *, host: str, port: int, tls: Tls | None = None) -> Iterator[Listener]:
+def listening(app: ASGIApp, *, host: str, port: int, tls: Tls | None = None) -> Iterator[HttpServer]:
     """Answer with `app` until the end of the block, over https if `tls` is given; what is being answered then has 5 s
     left.
 
@@ -74,7 +74,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: Tls | None = None) -> 
             lifespan="off",
             loop="asyncio",
             http=PatientProtocol,
-            ws=cast(Any, partial(BoundedWebSocket, Turns())),
+            ws=cast(Any, partial(BoundedWebSocket, FairReading())),
             ws_max_size=MESSAGE,
             ws_per_message_deflate=False,  # 32 KiB may unfold to the largest message, on the event loop
             # A client whose sound waits to be decoded is not read from, so its pong may be late. One that is gone takes
@@ -94,7 +94,7 @@ def listening(app: ASGIApp, *, host: str, port: int, tls: Tls | None = None) -> 
         thread = threading.Thread(target=_run, args=(loop, server, sockets), name="http", daemon=True)
         thread.start()
         try:
-            yield Listener(sockets[0].getsockname()[1], loop)
+            yield HttpServer(sockets[0].getsockname()[1], loop)
         finally:
             server.should_exit = True
             thread.join()

@@ -13,13 +13,13 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.server.access import Access
-from runtime.server.auth import SUBPROTOCOL, Guesses, check_operator
+from runtime.server.auth import SUBPROTOCOL, KeyAttempts, check_operator
 from runtime.server.errors import HUNG_UP, ApiError, bug
 from runtime.server.metrics import Metrics
 from runtime.server.origins import check_host, check_origin, opens_session
 from runtime.server.rate_limit import Quotas
-from runtime.server.request_context import Entry, current
-from runtime.server.state import Life
+from runtime.server.request_context import RequestContext, current
+from runtime.server.state import ServerState
 
 CALLERS = "/v1/"
 OPERATORS = "/admin/"
@@ -52,13 +52,13 @@ REFUSED = 403  # what uvicorn answers where a session is closed before it was ac
 log = logging.getLogger(__name__)
 
 
-class Gate:
+class AdmissionMiddleware:
     """Refuses before anything of a body is read or a WebSocket is open; counts what it lets through to /v1 until it is
     answered or closed."""
 
-    def __init__(self, app: ASGIApp, *, life: Life, access: Access) -> None:
+    def __init__(self, app: ASGIApp, *, life: ServerState, access: Access) -> None:
         self._app, self._life, self._access = app, life, access
-        self._quotas, self._guesses = Quotas(), Guesses()
+        self._quotas, self._guesses = Quotas(), KeyAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or lead one WebSocket's conversation."""
@@ -99,7 +99,7 @@ def _telling(send: Send, headers: Mapping[str, str]) -> Send:
     return tell
 
 
-class Journal:
+class AccessLogMiddleware:
     """Follows requests and sessions. What an application raises ends here: it is logged and answered with 500."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Iterable[BaseRoute]) -> None:
@@ -111,9 +111,9 @@ class Journal:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        entry = Entry(_id(scope), self._metrics)
+        entry = RequestContext(_id(scope), self._metrics)
         told = current.set(entry)
-        since, talk = monotonic(), _Talk(entry, receive, send)
+        since, talk = monotonic(), _Exchange(entry, receive, send)
         try:
             await self._app(scope, talk.receive, talk.send)
         except asyncio.CancelledError:
@@ -136,10 +136,10 @@ class Journal:
         return next((template for regex, template in self._routes if regex and regex.match(path)), OTHER)
 
 
-class _Talk:
+class _Exchange:
     """What goes to and fro in one request or session, and how it ended."""
 
-    def __init__(self, entry: Entry, receive: Receive, send: Send) -> None:
+    def __init__(self, entry: RequestContext, receive: Receive, send: Send) -> None:
         self._entry, self._receive, self._send = entry, receive, send
         self._status: int | None = None  # of the head, or of how a session was closed
         self._begun = self._ended = self._gone = False
@@ -203,7 +203,7 @@ def _id(scope: Scope) -> str:
     return given if USABLE.fullmatch(given) else uuid.uuid4().hex
 
 
-def _note(scope: Scope, entry: Entry, route: str, code: int, seconds: float) -> None:
+def _note(scope: Scope, entry: RequestContext, route: str, code: int, seconds: float) -> None:
     """The request's line in the log."""
     level = logging.WARNING if code >= 500 else logging.INFO
     if route.startswith(QUIET):
@@ -229,7 +229,7 @@ def _short(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
 
 
-class HeadAsGet:
+class HeadMiddleware:
     """Has HEAD answered as GET is; uvicorn leaves out the body. Middleware outside this one, such as the log of
     requests, still sees HEAD."""
 

@@ -83,7 +83,7 @@ class PatientProtocol(H11Protocol):
             self._due = None
 
 
-class Turns:
+class FairReading:
     """Work for the event loop, some of it each time that it goes round, so that others need not wait for all of it."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     """Parses what comes piece by piece, in turn with other connections, and each piece when the application has taken
     what was in the last one. Closes a connection that floods with pings or with fragments."""
 
-    def __init__(self, turns: Turns, **options: Any) -> None:
+    def __init__(self, turns: FairReading, **options: Any) -> None:
         super().__init__(**options)
         self._turns = turns
         self._pieces: deque[bytes] = deque()

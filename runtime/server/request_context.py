@@ -8,11 +8,11 @@ from runtime.engines import Event
 from runtime.server.metrics import Metrics
 from runtime.transcript import Transcript
 
-current: ContextVar["Entry | None"] = ContextVar("current", default=None)
+current: ContextVar["RequestContext | None"] = ContextVar("current", default=None)
 
 
 @dataclass
-class Entry:
+class RequestContext:
     """A request or a session. `failure` is the code of what went wrong last, `status` its HTTP status."""
 
     id: str
@@ -30,7 +30,7 @@ class Entry:
         self.status, self.failure = status, code or str(status)
 
 
-class Account:
+class RequestTimer:
     """One transcription, from the moment it is accepted; of no request, if none is being answered here."""
 
     def __init__(self) -> None:

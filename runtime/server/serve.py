@@ -16,22 +16,22 @@ from env.sources import under_project
 from env.stacks import active_stack, is_stack
 from runtime.files import make_private
 from runtime.host import npu_host
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 from runtime.model.checkpoint import check_texts
 from runtime.ops import cache, exposure
 from runtime.ops.deploy.image import cure
 from runtime.ops.deploy.override import stop_seconds
 from runtime.ops.image_manifest import MANIFEST
 from runtime.ops.process import state
-from runtime.ops.process.state import Farewell
-from runtime.restart_policy import USUAL, Losses, Policy, forget, times
+from runtime.ops.process.state import DrainSummary
+from runtime.restart_policy import USUAL, EngineFailures, Policy, forget, times
 from runtime.server import logs, systemd
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
-from runtime.server.engine_manager import EngineLostError, Keeper, StoppedError, Stops
+from runtime.server.engine_manager import EngineLostError, EngineManager, ServerStoppedError, SignalHandler
 from runtime.server.http import listening
 from runtime.server.metrics import Metrics
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.transcriber import model_directory
 from runtime.weights import verify
 
@@ -92,10 +92,10 @@ def check_out_dir(settings: Settings) -> None:
         raise KitError(str(directory), f"cannot be written: {error.strerror}", advice) from None
 
 
-class Tally:
+class VerifiedBytes:
     """How much of the weights is verified, in the health endpoint's words."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: ServerState) -> None:
         self._life, self._bytes = life, 0
 
     def add(self, count: int) -> None:
@@ -115,9 +115,9 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     SIGHUP. Raises KitError where the server cannot start, EngineLostError where no engine lives.
     """
     logs.configure(settings)
-    life = Life()
+    life = ServerState()
     credentials = Credentials(settings)
-    stops = Stops(life, on_hangup=credentials.read_again)
+    stops = SignalHandler(life, on_hangup=credentials.read_again)
     losses = state.place(settings).losses
     allow_files()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -133,35 +133,35 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
                 systemd.keep_alive(listener)
                 with stops.interrupting():
                     life.enter("verifying weights")
-                    check(settings, on_bytes=Tally(life).add)
+                    check(settings, on_bytes=VerifiedBytes(life).add)
                 await_turn(life, losses, policy)
-                farewell = Keeper(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
-        except StoppedError:
+                farewell = EngineManager(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
+        except ServerStoppedError:
             systemd.stopping(stop_seconds(settings))
             log.info("%s", life.stage)
-            farewell = Farewell()
+            farewell = DrainSummary()
         except EngineLostError as error:
             now = time.time()
             with noted("the next process will not wait before it loads"):
-                Losses.read(losses, now, policy).add(losses, now, error.reason)
+                EngineFailures.read(losses, now, policy).add(losses, now, error.reason)
             raise
         log.info("stopped, %s", farewell)
         with noted("invoke stop will not know how many requests were answered"):
-            farewell.write(state.place(settings).farewell, Process.of(os.getpid()))
+            farewell.write(state.place(settings).farewell, ProcessHandle.of(os.getpid()))
         with noted("the next start may wait for what this one has lost"):
             forget(losses)
 
 
-def await_turn(life: Life, path: Path, policy: Policy) -> None:
+def await_turn(life: ServerState, path: Path, policy: Policy) -> None:
     """Wait until an engine is due, after those that earlier processes have lost. Raises StoppedError where the server
     ends meanwhile."""
     now = time.time()
-    losses = Losses.read(path, now, policy)
+    losses = EngineFailures.read(path, now, policy)
     if pause := losses.pause(now, policy):
         lost = f"lost {times(len(losses.times))} within {policy.window:.0f} s, at last: {losses.reason}"
         life.enter(f"waiting {pause:.0f} s before the engine is loaded, which was {lost}", level=logging.WARNING)
         if life.pause(pause):
-            raise StoppedError
+            raise ServerStoppedError
 
 
 @contextlib.contextmanager

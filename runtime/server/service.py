@@ -22,18 +22,18 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime import audio, transcript
 from runtime.audio import TooLongError
-from runtime.audio.segment import Segment
+from runtime.audio.segment import AudioSegment
 from runtime.engines import Decoded, Engine, EngineError, Utterance
 from runtime.model.device import trim_heap
 from runtime.sandbox import Cancellation
 from runtime.server.engine_events import Deltas, await_end, events_of, submitted
 from runtime.server.errors import DecodingError, FullError, OverdueError, SessionsFullError, StoppingError
-from runtime.server.realtime.pacing import Hearing
-from runtime.server.request_context import Account
+from runtime.server.realtime.pacing import CatchUpLimiter
+from runtime.server.request_context import RequestTimer
 from runtime.server.spool import Spool, Upload, most_in_memory
 from runtime.transcriber import Prepared, Request, Transcriber, limits
 from runtime.transcript import Transcript
-from runtime.urls import shown
+from runtime.urls import redact_url
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ AHEAD = 4
 # Seconds from which on audio counts as long. Long files have places of their own, fewer, so that neither is memory full
 # of decoded audio, 64 kB a second, nor do short ones wait for them.
 LONG = 300.0
-READERS = min(4, os.cpu_count() or 1)  # audio that is decoded at once, and threads that write transcripts
+DECODE_THREADS = min(4, os.cpu_count() or 1)  # audio that is decoded at once, and threads that write transcripts
 BODIES = 16  # threads in which large bodies wait for a helper process
 PARSERS = 2  # threads that parse small bodies, and messages of sessions, which must not wait for files
 STOPPING = StoppingError("the server", "ends before this request is done")
@@ -94,11 +94,11 @@ class Workers(Executor):
             del work, future, function, args, kwargs  # which hold what may be large
 
 
-def desks(engine: Engine) -> int:
+def concurrency_limits(engine: Engine) -> int:
     """Short files whose audio is in memory. An engine that has the model elsewhere decodes whatever comes as soon as
     there is room: as many as it decodes at once, and those that are being read, keep it busy."""
     together = engine.status().most_together
-    return AHEAD * together if engine.loaded else together + READERS
+    return AHEAD * together if engine.loaded else together + DECODE_THREADS
 
 
 def long_files(engine: Engine, settings: Settings) -> int:
@@ -118,14 +118,14 @@ class Service:
         self._on_trouble = on_trouble
         room, largest = self.settings.spool_most_mib, max(self.settings.upload_max_mib, self.settings.url_max_mib)
         self.spool = Spool(room << 20, max(room // 2, largest) << 20)
-        short, long = desks(transcriber.engine), long_files(transcriber.engine, self.settings)
+        short, long = concurrency_limits(transcriber.engine), long_files(transcriber.engine, self.settings)
         self._desks, self._long = asyncio.Semaphore(short), asyncio.Semaphore(long)
         self._readers = Workers(short + long, name="audio")  # which wait for helper processes, none for another
         self._bodies = Workers(BODIES, name="body")
         self._parsers = Workers(PARSERS, name="message")
-        self._writers = Workers(READERS, name="transcript")
+        self._writers = Workers(DECODE_THREADS, name="transcript")
         self._fetchers = Workers(FETCHERS, name="url")
-        self.hearing = Hearing()
+        self.hearing = CatchUpLimiter()
         self._running: set[asyncio.Task[Any]] = set()
         self._sessions: set[asyncio.Task[Any]] = set()
         self._over: KitError | None = None
@@ -174,7 +174,7 @@ class Service:
         """
         self.refuse_if_full()
         self._refuse_if_over()
-        work = asyncio.ensure_future(self._work(request, on_start, on_text, Account()))
+        work = asyncio.ensure_future(self._work(request, on_start, on_text, RequestTimer()))
         self._running.add(work)
         seconds = self.settings.request_timeout_seconds
         try:
@@ -263,7 +263,11 @@ class Service:
             raise copy.copy(self._over) from None  # each request's own: what is raised holds on to where it was raised
 
     async def _work(
-        self, request: Request, on_start: Callable[[], None], on_text: Callable[[str], None] | None, account: Account
+        self,
+        request: Request,
+        on_start: Callable[[], None],
+        on_text: Callable[[str], None] | None,
+        account: RequestTimer,
     ) -> Transcript:
         async with self._at_hand(request) as here:
             try:
@@ -285,14 +289,14 @@ class Service:
         with self.spool.open(most_in_memory(self.held), FETCHED) as body:
             fetch = functools.partial(audio.fetched, url, body, limits=limits(self.settings))
             await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
-            yield replace(request, source=Upload(body, shown(url)))
+            yield replace(request, source=Upload(body, redact_url(url)))
 
     async def _transcribed(
         self,
         request: Request,
         on_start: Callable[[], None],
         on_text: Callable[[str], None] | None,
-        account: Account,
+        account: RequestTimer,
         *,
         longest: float,
     ) -> Transcript:
@@ -317,7 +321,7 @@ class Service:
         )
         return await self._decode(prepared, deltas or None, account)
 
-    async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: Account) -> Transcript:
+    async def _decode(self, prepared: Prepared, deltas: Deltas | None, account: RequestTimer) -> Transcript:
         with submitted(self.transcriber, prepared.spoken) as decodings:
             for decoding in decodings[:1]:
                 decoding.add_listener(account.begun)
@@ -336,7 +340,7 @@ class Service:
                 log.info("transcribed", extra=told)
             return heard
 
-    async def _heard(self, prepared: Prepared, cut: Segment, decoded: Decoded | None) -> transcript.Segment:
+    async def _heard(self, prepared: Prepared, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
         """What was decoded of a segment; where speech has to be looked for in it, that is in a thread."""
         if not (prepared.request.timed and decoded):
             return prepared.heard(cut, decoded)

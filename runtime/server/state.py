@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Phase = Literal["starting", "ready", "restarting", "draining"]
 
 
-class Life:
+class ServerState:
     """From starting over ready to draining, and to restarting where the engine fails. The thread that loads and stops
     the model waits here, the one that answers asks; signals, operators and the engine tell. `restarts` counts the times
     that an engine was loaded anew, `begun` is `time.monotonic()` of the start."""
@@ -160,8 +160,8 @@ class Life:
         return ApiError(503, f"the server is {self.status}: {self.stage}", code=code)
 
 
-def life_of(connection: HTTPConnection) -> Life:
+def life_of(connection: HTTPConnection) -> ServerState:
     """The life of the server that answers a request or leads a conversation."""
     found = connection.app.state.life
-    assert isinstance(found, Life)
+    assert isinstance(found, ServerState)
     return found

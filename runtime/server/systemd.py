@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 
-from runtime.server.http import Listener
+from runtime.server.http import HttpServer
 
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 TIMEOUT = 1.0  # seconds that systemd may take to receive
@@ -33,7 +33,7 @@ def stopping(seconds: int) -> None:
     notify(STOPPING=1, EXTEND_TIMEOUT_USEC=seconds * 1_000_000)
 
 
-def keep_alive(listener: Listener) -> None:
+def keep_alive(listener: HttpServer) -> None:
     """Where systemd watches this process (WatchdogSec), tell it twice in that time that requests are still read."""
     microseconds = os.environ.get(WATCHDOG, "")
     if not microseconds.isdecimal() or os.environ.get(WATCHDOG_PID, str(os.getpid())) != str(os.getpid()):

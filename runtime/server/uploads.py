@@ -21,7 +21,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from env.settings import Settings
 from runtime import sandbox
-from runtime.sandbox import Bounds, Cancellation, ExceededError, RefusedError, UnavailableError
+from runtime.sandbox import Cancellation, ExceededError, HelperLimits, RefusedError, UnavailableError
 from runtime.server.errors import ApiError
 from runtime.server.service import Service, tidy
 from runtime.server.spool import SpooledFile, SpoolFullError, Upload, most_in_memory
@@ -204,11 +204,11 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile, cancellation: Cancellation
         raise _unstorable(error) from error
 
 
-def bounds(size: int) -> Bounds:
+def bounds(size: int) -> HelperLimits:
     """For a body of so many bytes."""
     cpu_seconds = 10 + size / (8 << 20)
     output = size * 3 // 4  # of four characters of base64 come three bytes
-    return Bounds(memory=(64 << 20) + size, output=output, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
+    return HelperLimits(memory=(64 << 20) + size, output=output, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
 def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:

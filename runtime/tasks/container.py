@@ -7,11 +7,11 @@ from invoke import Context, Exit, task
 
 from env.settings import Settings
 from env.sources import load_settings
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 
 @task
-@foreseeing
+@handle_errors
 def build(_: Context) -> None:
     """Build the image."""
     from runtime.host import docker
@@ -22,7 +22,7 @@ def build(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def pull(_: Context) -> None:
     """Pull the image that ASR_IMAGE names, or the base that the image is built on, and print what pins it."""
     from env.field import variable
@@ -38,7 +38,7 @@ def pull(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def up(_: Context) -> None:
     """Check the host, have the image, start the server and wait until it is ready; with ASR_MONITORING, watch it.
 
@@ -48,7 +48,7 @@ def up(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def down(_: Context) -> None:
     """Drain the server and remove its container, and those that watch it."""
     from runtime.ops.deploy import compose as lifecycle
@@ -65,14 +65,14 @@ def down(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def restart(_: Context) -> None:
     """Start the server anew, as `container.up` does, even where nothing has changed."""
     _up(_settings(), anew=True)
 
 
 @task
-@foreseeing
+@handle_errors
 def rollback(_: Context) -> None:
     """Go back to the image that served before, with the settings that it ran with."""
     from runtime.host import docker
@@ -91,28 +91,28 @@ def rollback(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def logs(_: Context) -> None:
     """Follow the server's log; Ctrl-C ends it."""
     _compose("logs", "--follow", "--tail", "200", "asr")
 
 
 @task
-@foreseeing
+@handle_errors
 def ps(_: Context) -> None:
     """Show the server's container, and those that watch it."""
     _compose("ps")
 
 
 @task
-@foreseeing
+@handle_errors
 def shell(_: Context) -> None:
     """Open a shell in the server's container, with CANN's environment."""
     _compose("exec", "asr", "/kit/docker/bin/with-cann", "bash")
 
 
 @task(help={"yes": "do not ask", "everything": "weights and .env too"})
-@foreseeing
+@handle_errors
 def uninstall(_: Context, yes: bool = False, everything: bool = False) -> None:
     """Ask, then remove what the kit has put on this host, but not weights and settings."""
     from env.errors import UsageError

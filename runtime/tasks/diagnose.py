@@ -13,7 +13,7 @@ from invoke.tasks import Task
 from env.errors import KitError, UsageError
 from env.settings import DEMO, Settings
 from env.sources import load_settings, under_project
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 from runtime.tasks.model import Files
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
         "quick": "only what takes no more than a moment: no checksums, no hub, nothing on the NPU",
     }
 )
-@foreseeing
+@handle_errors
 def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False) -> None:
     """Examine the host, or the container that this runs in; exit code 1 if a check fails."""
     from runtime.host.probe import Host
@@ -55,7 +55,7 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
 
 
 @task(help={"output": "directory to write to; default: ASR_OUT_DIR"})
-@foreseeing
+@handle_errors
 def support_bundle(_: Context, output: str = "") -> None:
     """Collect what support needs to know into one archive: findings, versions, settings, logs; no secrets."""
     from env.sources import under_project
@@ -105,7 +105,7 @@ class DataTask(Task):  # type: ignore[type-arg]  # generic in a way mypy cannot 
         "lang": "language of the document and the page: en or zh",
     },
 )
-@foreseeing
+@handle_errors
 def accuracy(
     _: Context,
     data: list[str],
@@ -121,7 +121,7 @@ def accuracy(
     """Transcribe a data set and compare with what is said in it; goes on where an earlier run ended."""
     from runtime.measure.accuracy import backends, journal, tables
     from runtime.measure.accuracy.page import judge, write
-    from runtime.measure.accuracy.run import INTERRUPTION, Ask, Listener, picked, run
+    from runtime.measure.accuracy.run import INTERRUPTION, RunObserver, RunOptions, picked, run
     from runtime.progress import progress, waiting
     from runtime.tables import console
 
@@ -135,7 +135,7 @@ def accuracy(
     most = _share(fail_if_above) if fail_if_above else None
     settings = load_settings()
     found = _read(places, settings, split=split, language=language, url=url)
-    ask = Ask(found, picked(found.items, limit), forced=force, fresh=fresh)
+    ask = RunOptions(found, picked(found.items, limit), forced=force, fresh=fresh)
     opened = backends.over_http(url, settings) if url else backends.in_process(settings)
     directory = journal.folder(under_project(settings.out_dir), found)
     out, bars = console(), []
@@ -146,7 +146,7 @@ def accuracy(
             loaded()
             bars.append(shown.enter_context(progress("Transcribing", due, unit="utterances")))
 
-        listener = Listener(
+        listener = RunObserver(
             says=lambda words: out.print(words, markup=False, highlight=False, soft_wrap=True),
             begins=begins,
             heard=lambda _: bars[0].advance(1),
@@ -194,7 +194,7 @@ def _share(typed: str) -> float:
         "here": "of the Python and the system that run this, instead of the image",
     }
 )
-@foreseeing
+@handle_errors
 def sbom(_: Context, output: str = "", here: bool = False) -> None:
     """Print the software bill of materials (CycloneDX, JSON) of the image that the settings mean."""
     from env.stacks import active_stack
@@ -225,7 +225,7 @@ def sbom(_: Context, output: str = "", here: bool = False) -> None:
 @task(
     help={"output": "directory that the bundle goes into; default: out", "tar": "write one tar instead of a directory"}
 )
-@foreseeing
+@handle_errors
 def bundle(_: Context, output: str = "", tar: bool = False) -> None:
     """Write all that a host without internet needs: image, weights, kit, settings, tools, checksums, installer."""
     from env.sources import under_project

@@ -16,7 +16,7 @@ WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make
 Body = TypeVar("Body", bound=Callable[..., None])
 
 
-def foreseeing(body: Body) -> Body:
+def handle_errors(body: Body) -> Body:
     """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen, such as a
     package that a host without torch does not have, or a full disk behind `>`; and with none where nobody reads on, as
     in `invoke status | head`.

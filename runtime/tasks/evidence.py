@@ -9,12 +9,12 @@ from invoke.tasks import Task
 
 from env.errors import KitError, UsageError
 from env.sources import load_settings, under_project
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
 
 
-class Pair(Argument):
+class TwoValueFlag(Argument):
     """A flag that takes two values, which Invoke's parser lacks: it is asked for more until it has a raw value."""
 
     def __init__(self, names: tuple[str, ...], *, help: str) -> None:
@@ -36,7 +36,7 @@ class ReportTask(Task):  # type: ignore[type-arg]  # generic in a way mypy canno
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The task's arguments, with `compare` among them replaced."""
         arguments = super().get_arguments(ignore_unknown_help)
-        return [Pair(a.names, help=a.help or "") if a.name == "compare" else a for a in arguments]
+        return [TwoValueFlag(a.names, help=a.help or "") if a.name == "compare" else a for a in arguments]
 
 
 @task(
@@ -48,7 +48,7 @@ class ReportTask(Task):  # type: ignore[type-arg]  # generic in a way mypy canno
         "compare": "two report.json: print what changed from the first to the second, and measure nothing",
     },
 )
-@foreseeing
+@handle_errors
 def report(_: Context, lang: str = "en", fresh: bool = False, compare: list[str] | None = None) -> None:
     """Write the document of what was measured here, and measure what is missing: report.md, .html and .json."""
     try:

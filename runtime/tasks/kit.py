@@ -4,11 +4,11 @@ from invoke import Context, Exit, task
 
 from env import locks, reference, stacks
 from env.sources import load_settings
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 
 @task
-@foreseeing
+@handle_errors
 def config(_: Context) -> None:
     """Print every setting, its value and where it came from."""
     from runtime import tables
@@ -17,7 +17,7 @@ def config(_: Context) -> None:
 
 
 @task(help={"stack": "npu, vllm, cpu, host or dev; default: the one that is installed"})
-@foreseeing
+@handle_errors
 def versions(_: Context, stack: str = "") -> None:
     """Print installed against pinned versions; exit code 1 on a difference that matters."""
     from runtime import tables
@@ -30,7 +30,7 @@ def versions(_: Context, stack: str = "") -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def lock(_: Context) -> None:
     """Resolve env/stacks.toml into the locks under env/locks (needs the package index and the dev stack)."""
     for path in locks.write_locks():
@@ -38,7 +38,7 @@ def lock(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def readme(_: Context) -> None:
     """Write the tables that come from the settings and the stacks into README.md and README.zh-CN.md."""
     from env import reference as writer

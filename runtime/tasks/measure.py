@@ -8,7 +8,7 @@ from invoke import Context, Exit, task
 
 from env.errors import UsageError
 from env.sources import load_settings, under_project
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 TIMES = 100  # that a lone clip is transcribed each way
 
@@ -33,7 +33,7 @@ TIMES = 100  # that a lone clip is transcribed each way
         "quick": "few runs, and without the parts engines, vllm and host, for a look; the other flags still count",
     }
 )
-@foreseeing
+@handle_errors
 def bench(
     _: Context,
     parts: str = "",
@@ -75,7 +75,7 @@ def bench(
         "waiting": "how many requests wait when their memory is measured, 0 for none",
     }
 )
-@foreseeing
+@handle_errors
 def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
     """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
     from runtime.measure import load_generator as measure
@@ -132,7 +132,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         "url": "the server to ask, with the key in OPENAI_API_KEY if it wants one; not given: one in this process",
     }
 )
-@foreseeing
+@handle_errors
 def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> None:
     """Ask a server for so long for all kinds of things: wrong answers, drift of latency, growth of memory."""
     from runtime.measure import soak as measure

@@ -9,7 +9,7 @@ from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task
 
 from env.sources import load_settings, under_project
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 _handle, _complete_context = ParseMachine.handle, ParseMachine.complete_context
 
@@ -78,7 +78,7 @@ class TranscribeTask(VariadicTask):
 
 
 @task(help={"url": "a running server to ask, with the key in OPENAI_API_KEY if it wants one; not given: this process"})
-@foreseeing
+@handle_errors
 def smoke(_: Context, url: str = "") -> None:
     """Transcribe clips whose words are known, in every way there is; exit code 0 only if all is as it should be."""
     from runtime.measure import records
@@ -89,7 +89,7 @@ def smoke(_: Context, url: str = "") -> None:
     from runtime.progress import progress, waiting
     from runtime.tables import console
 
-    settings, clock, out = load_settings(), records.Clock(), console()
+    settings, clock, out = load_settings(), records.RunClock(), console()
     title = f"Asking {url}" if url else f"Loading {settings.model}"
     try:
         with waiting(title) as ready, hearing(settings, url) as ears:
@@ -125,21 +125,21 @@ def smoke(_: Context, url: str = "") -> None:
         "output": "directory for one file per input; default: standard output",
     },
 )
-@foreseeing
+@handle_errors
 def transcribe(
     _: Context, files: list[str], language: str = "", context: str = "", format: str = "text", output: str = ""
 ) -> None:
     """Transcribe files and URLs; one that fails does not stop the rest, and makes the exit code 1."""
-    from runtime.ops.transcribe import Order, transcribe_files
+    from runtime.ops.transcribe import TranscribeOptions, transcribe_files
 
-    order = Order(tuple(files), language, context, format, Path(output) if output else None)
+    order = TranscribeOptions(tuple(files), language, context, format, Path(output) if output else None)
     failures = transcribe_files(order, load_settings())
     if failures:
         raise Exit(f"transcribe: {failures} of {len(files)} failed", code=1)
 
 
 @task(help={"output": "directory of the checkpoint; default: the embedded one is replaced"})
-@foreseeing
+@handle_errors
 def train_demo(_: Context, output: str = "") -> None:
     """Train the embedded demo model from nothing, judge it and write its card (two hours on two cores)."""
     from runtime.demo_recipe.train import produce
@@ -155,7 +155,7 @@ def train_demo(_: Context, output: str = "") -> None:
         "dtype": "bfloat16, float16 or float32",
     }
 )
-@foreseeing
+@handle_errors
 def random_weights(_: Context, config: str, output: str, tokenizer: str = "", dtype: str = "bfloat16") -> None:
     """Make a checkpoint of a model's full size with random weights, to measure time and memory; its text is noise."""
     from runtime.measure.random_weights import draw, write
@@ -172,7 +172,7 @@ def random_weights(_: Context, config: str, output: str, tokenizer: str = "", dt
 
 
 @task
-@foreseeing
+@handle_errors
 def fetch_weights(_: Context) -> None:
     """Fetch the weights from a hub (ASR_HUB), check and record them; goes on where an earlier fetch ended."""
     from runtime.weights import catalog
@@ -191,7 +191,7 @@ def fetch_weights(_: Context) -> None:
 
 
 @task(help={"write-lock": "record in weights.lock what is there, for weights that were copied by hand"})
-@foreseeing
+@handle_errors
 def verify_weights(_: Context, write_lock: bool = False) -> None:
     """Compare the sums of all weights with weights.lock; exit code 1 where a file is missing, cut off or changed."""
     from runtime.weights import verify

@@ -12,11 +12,11 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
 from runtime import stdio
-from runtime.tasks.errors import foreseeing
+from runtime.tasks.errors import handle_errors
 
 
 @task
-@foreseeing
+@handle_errors
 def serve(_: Context) -> None:
     """Run the server in the foreground until it is told to stop: what the container runs."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
@@ -31,7 +31,7 @@ def serve(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def vllm(_: Context) -> None:
     """Run one vLLM alone, in the foreground, on ASR_HOST:ASR_PORT, for a server elsewhere (its ASR_VLLM_URL).
 
@@ -49,7 +49,7 @@ def vllm(_: Context) -> None:
         advice = "ASR_VLLM_ALONE=true make up runs it in a container; here: python env/install.py cpu"
         raise KitError("invoke vllm", reason, advice) from None
     settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None, "vllm_alone": False})
-    order = command.lone(settings, model_directory(settings))
+    order = command.standalone_spec(settings, model_directory(settings))
     with waiting("Verifying weights"):
         preflight.check(settings, on_bytes=lambda _: None)
     where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"
@@ -60,21 +60,21 @@ def vllm(_: Context) -> None:
 
 
 @task
-@foreseeing
+@handle_errors
 def start(_: Context) -> None:
     """Start the server in the background and wait until it is ready; does nothing where it is."""
     _start(load_settings())
 
 
 @task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
-@foreseeing
+@handle_errors
 def stop(_: Context, now: bool = False) -> None:
     """Let the server answer what it has accepted (ASR_DRAIN_SECONDS at most), then end it."""
     _stop(load_settings(), now=now)
 
 
 @task(help={"now": "break off what was accepted; a server that does not end even so is killed"})
-@foreseeing
+@handle_errors
 def restart(_: Context, now: bool = False) -> None:
     """Stop, then start: with the settings as they are now."""
     settings = load_settings()
@@ -83,7 +83,7 @@ def restart(_: Context, now: bool = False) -> None:
 
 
 @task(help={"json": "print JSON instead of lines"})
-@foreseeing
+@handle_errors
 def status(_: Context, json: bool = False) -> None:
     """Print how the server is; exit code 0 if it is ready, 3 if there is none, 1 if there is one that is not ready."""
     from runtime.ops.process import status as present
@@ -97,7 +97,7 @@ def status(_: Context, json: bool = False) -> None:
 
 
 @task(help={"follow": "go on with what is added, until the server ends or Ctrl-C", "lines": "so many from the end"})
-@foreseeing
+@handle_errors
 def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     """Print the end of the server's log."""
     from runtime.host import docker
@@ -128,7 +128,7 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
         "dry_run": "only tell what would be freed",
     }
 )
-@foreseeing
+@handle_errors
 def clear_cache(
     _: Context, operators: bool = False, downloads: bool = False, cann_log: bool = False, dry_run: bool = False
 ) -> None:

@@ -9,7 +9,7 @@ from env.errors import UsageError
 from env.settings import DEMO, Settings
 from env.sources import PROJECT, profile_names, read_profile, under_project
 from runtime.weights import lockfile
-from runtime.weights.lockfile import Manifest, Record, record_from
+from runtime.weights.lockfile import LockedFile, Manifest, record_from
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,7 @@ WEIGHTS = "weights"  # under the project's root
 
 
 @dataclass(frozen=True)
-class Model:
+class PublishedModel:
     """A published model: `revisions` by hub, and the files that it needs."""
 
     revisions: Mapping[str, str]
@@ -30,48 +30,50 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Clip:
+class RemoteClip:
     """A recording to be fetched from `url`, and what is said in it, in a language by its English name; empty where that
     is not known."""
 
     name: str
     url: str
-    record: Record
+    record: LockedFile
     language: str = ""
     text: str = ""
 
 
 @dataclass(frozen=True)
-class Facts:
+class Catalog:
     """All that is known; `hubs` are addresses by the name of the hub, `models` go by their repository."""
 
     hubs: Mapping[str, str] = field(default_factory=dict)
-    models: Mapping[str, Model] = field(default_factory=dict)
-    clips: tuple[Clip, ...] = ()
+    models: Mapping[str, PublishedModel] = field(default_factory=dict)
+    clips: tuple[RemoteClip, ...] = ()
 
 
-def load(path: Path = FACTS) -> Facts:
+def load(path: Path = FACTS) -> Catalog:
     """The facts in env/weights.toml."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
 
-    def manifest(entries: Mapping[str, object]) -> dict[str, Record]:
+    def manifest(entries: Mapping[str, object]) -> dict[str, LockedFile]:
         return {name: record_from(entry, where=f"{path.name}, {name}") for name, entry in entries.items()}
 
-    return Facts(
+    return Catalog(
         hubs=tables["hubs"],
         models={
-            repo: Model(table["revisions"], {**manifest(tables["common"]), **manifest(table["files"])})
+            repo: PublishedModel(table["revisions"], {**manifest(tables["common"]), **manifest(table["files"])})
             for repo, table in tables["models"].items()
         },
         clips=tuple(
-            Clip(name, table["url"], record_from(table, where=f"{path.name}, {name}"), table["language"], table["text"])
+            RemoteClip(
+                name, table["url"], record_from(table, where=f"{path.name}, {name}"), table["language"], table["text"]
+            )
             for name, table in tables["clips"].items()
         ),
     )
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """`directory` is the model's; `lock` the file weights.lock; `repo` the model's name on the hubs."""
 
     directory: Path
@@ -89,7 +91,7 @@ class Place:
         return self.directory.parent / "clips"
 
 
-def place(settings: Settings, facts: Facts) -> Place:
+def place(settings: Settings, facts: Catalog) -> ModelLocation:
     """Where the weights are, or will be: the directory that ASR_MODEL names; for the demo model, which needs none,
     weights/<name of the repository>.
 
@@ -110,7 +112,7 @@ def place(settings: Settings, facts: Facts) -> Place:
             reason = f"{settings.model} has the name of {known}, but ASR_HUB_REPO is {repo}"
             raise UsageError("ASR_MODEL", reason, advice)
     # A link is followed, so that the work is done where the files will be.
-    return Place(directory.resolve(), repo, under_project(settings.weights_lock))
+    return ModelLocation(directory.resolve(), repo, under_project(settings.weights_lock))
 
 
 def shown(path: Path) -> str:
@@ -118,7 +120,7 @@ def shown(path: Path) -> str:
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
 
-def usage(settings: Settings, spot: Place) -> str:
+def usage(settings: Settings, spot: ModelLocation) -> str:
     """What to type to use the weights that are in place."""
     model = shown(spot.directory)
     if settings.model != DEMO:
@@ -128,7 +130,7 @@ def usage(settings: Settings, spot: Place) -> str:
     return f"To use them: ASR_MODEL={model} invoke smoke{also}"
 
 
-def recorded(settings: Settings) -> lockfile.Entry | None:
+def recorded(settings: Settings) -> lockfile.LockedModel | None:
     """The lock's entry for the weights that the settings mean; None for the demo model, and where it has none."""
     if settings.model == DEMO:
         return None

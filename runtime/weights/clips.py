@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from env.errors import KitError
 from runtime.progress import meter
-from runtime.weights.catalog import Clip, shown
-from runtime.weights.hubs import Body, Remote, Source
+from runtime.weights.catalog import RemoteClip, shown
+from runtime.weights.hubs import Body, RemoteFile, Repository
 from runtime.weights.hubs.http import check_name, opened
 from runtime.weights.lockfile import digest
 from runtime.weights.transfer import Download, Patience, patiently
@@ -18,12 +18,12 @@ from runtime.weights.verify import FACTS
 PATIENCE = Patience(attempts=1)  # an intranet has no way to them, and nobody waits for them
 
 
-def missing_clips(clips: Sequence[Clip], directory: Path) -> list[Clip]:
+def missing_clips(clips: Sequence[RemoteClip], directory: Path) -> list[RemoteClip]:
     """Those of the clips that are not in the directory, or with other contents."""
     return [clip for clip in clips if not _is_there(clip, directory / clip.name)]
 
 
-def fetch_clips(clips: Sequence[Clip], directory: Path, *, patience: Patience = PATIENCE) -> str:
+def fetch_clips(clips: Sequence[RemoteClip], directory: Path, *, patience: Patience = PATIENCE) -> str:
     """Fetch what is missing of the clips into the directory; returns why not all are there, empty if they are."""
     missing = missing_clips(clips, directory)
     if not missing:
@@ -35,7 +35,7 @@ def fetch_clips(clips: Sequence[Clip], directory: Path, *, patience: Patience = 
         with meter("Fetching the official clips", sum(clip.record.size for clip in missing)) as advance:
             for clip in missing:
                 part = directory / f".{clip.name}.part"
-                file = Remote(clip.name, clip.record.size, clip.record.sha256)
+                file = RemoteFile(clip.name, clip.record.size, clip.record.sha256)
                 download = Download(_Web(clip), file, part, advance)
                 found = patiently(
                     download.attempt, subject=clip.name, patience=patience, stop=Event(), say=lambda _: None
@@ -55,18 +55,18 @@ def fetch_clips(clips: Sequence[Clip], directory: Path, *, patience: Patience = 
 class _Web:
     """Where a clip is."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: RemoteClip) -> None:
         self._url = clip.url
-        self.source = Source("the web", urlsplit(clip.url).netloc, "clips", "", listed_by=FACTS)
+        self.source = Repository("the web", urlsplit(clip.url).netloc, "clips", "", listed_by=FACTS)
 
     @contextmanager
-    def open(self, file: Remote, start: int) -> Iterator[Body]:
+    def open(self, file: RemoteFile, start: int) -> Iterator[Body]:
         """The clip's bytes."""
         with opened(self.source, self._url, file, start) as found:
             yield found
 
 
-def _is_there(clip: Clip, path: Path) -> bool:
+def _is_there(clip: RemoteClip, path: Path) -> bool:
     try:
         return path.stat().st_size == clip.record.size and digest(path, size=clip.record.size).record == clip.record
     except OSError:

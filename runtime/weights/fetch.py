@@ -20,20 +20,20 @@ from env.settings import Settings
 from runtime.model.checkpoint import check_whole
 from runtime.progress import Advance, meter
 from runtime.weights import hubs, lockfile, verify
-from runtime.weights.catalog import Facts, Place, place, shown
+from runtime.weights.catalog import Catalog, ModelLocation, place, shown
 from runtime.weights.catalog import load as load_facts
-from runtime.weights.hubs import Hub, Listing, Remote
+from runtime.weights.hubs import Hub, RemoteFile, RepositoryListing
 from runtime.weights.hubs.http import check_name, other_contents
-from runtime.weights.lockfile import Digest, Entry, Manifest, Record, digest
+from runtime.weights.lockfile import Digest, LockedFile, LockedModel, Manifest, digest
 from runtime.weights.staging import Workshop, workshop
-from runtime.weights.transfer import Download, Patience, StoppedError, patiently, side_by_side
-from runtime.weights.verify import FACTS, LOCK, Difference, absent, choose, differences
+from runtime.weights.transfer import Download, Patience, TransferStoppedError, patiently, side_by_side
+from runtime.weights.verify import FACTS, LOCK, FileDifference, absent, choose, differences
 
 MARGIN = 256 << 20  # bytes that stay free
 CHECKING = "Checking what is there"
 
 
-def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience | None = None) -> Place:
+def fetch(settings: Settings, *, facts: Catalog | None = None, patience: Patience | None = None) -> ModelLocation:
     """Fetch the weights of the settings, unless they are there; prints what it does. Returns where they are.
 
     Raises KitError for everything that stands in the way, with nothing in place that was not there before.
@@ -54,7 +54,7 @@ def fetch(settings: Settings, *, facts: Facts | None = None, patience: Patience 
     return spot
 
 
-def _sound(spot: Place, entry: Entry) -> Manifest:
+def _sound(spot: ModelLocation, entry: LockedModel) -> Manifest:
     """The files in place that are what the lock says, by their sums; prints what is wrong with the others."""
     with meter(CHECKING, entry.size) as advance:
         rows = list(verify.compare(spot.directory, entry.files, full=True, on_bytes=advance))
@@ -71,9 +71,9 @@ class _Run:
     def __init__(
         self,
         settings: Settings,
-        facts: Facts,
-        spot: Place,
-        entry: Entry | None,
+        facts: Catalog,
+        spot: ModelLocation,
+        entry: LockedModel | None,
         bench: Workshop,
         patience: Patience,
         *,
@@ -111,10 +111,10 @@ class _Run:
         self.bench.put_in_place(self.spot.directory)
         print(f"{shown(self.spot.directory)}: {len(records)} files, {decimal(sum(r.size for r in records.values()))}")
 
-    def _reused(self, wanted: Iterable[Remote]) -> dict[str, Record]:
+    def _reused(self, wanted: Iterable[RemoteFile]) -> dict[str, LockedFile]:
         """What is in place, or ready since a fetch before, and is what the hub has. What was compared with the lock is
         not read again."""
-        records: dict[str, Record] = dict(self.sound or {})
+        records: dict[str, LockedFile] = dict(self.sound or {})
         for name in records:
             self.bench.take(self.spot.directory / name, name)
         folders = [self.bench.ready] if self.sound is not None else [self.bench.ready, self.spot.directory]
@@ -132,37 +132,37 @@ class _Run:
                 if (file.sha256 or file.blob) and here == there:
                     self.bench.take(path, file.name)
                     records[file.name] = found.record
-        self._refuse(self._differences(Remote(name, r.size, r.sha256) for name, r in records.items()))
+        self._refuse(self._differences(RemoteFile(name, r.size, r.sha256) for name, r in records.items()))
         return records
 
-    def _check_space(self, missing: Iterable[Remote]) -> None:
+    def _check_space(self, missing: Iterable[RemoteFile]) -> None:
         needed = sum(file.size - self.bench.held(file) for file in missing)
         free = shutil.disk_usage(self.bench.root).free
         if needed and needed + MARGIN > free:
             reason = f"needs {decimal(needed)} and {decimal(MARGIN)} to spare, but {decimal(free)} are free"
             raise KitError(shown(self.bench.root), reason, "make room, or set ASR_MODEL to a directory on another disk")
 
-    def _fetched(self, hub: Hub, missing: list[Remote], *, already: int) -> dict[str, Record]:
+    def _fetched(self, hub: Hub, missing: list[RemoteFile], *, already: int) -> dict[str, LockedFile]:
         """Fetch the missing files, those first whose sums the hub does not tell: where they differ from what is
         expected, it shows before the large ones."""
-        records: dict[str, Record] = {}
+        records: dict[str, LockedFile] = {}
         total = already + sum(file.size for file in missing)
         done = already + sum(self.bench.held(file) for file in missing)
         with meter("Fetching", total, done=done) as advance:
 
-            def one(file: Remote) -> tuple[str, Record]:
+            def one(file: RemoteFile) -> tuple[str, LockedFile]:
                 return file.name, self._fetch_one(hub, file, advance)
 
             for told in (False, True):
                 group = sorted((file for file in missing if bool(file.sha256) is told), key=lambda file: file.size)
                 records.update(side_by_side(one, group, workers=self.workers, stop=self.stop))
-                self._refuse(self._differences(Remote(name, r.size, r.sha256) for name, r in records.items()))
+                self._refuse(self._differences(RemoteFile(name, r.size, r.sha256) for name, r in records.items()))
         return records
 
-    def _fetch_one(self, hub: Hub, file: Remote, advance: Advance) -> Record:
+    def _fetch_one(self, hub: Hub, file: RemoteFile, advance: Advance) -> LockedFile:
         def on_bytes(count: int) -> None:
             if self.stop.is_set():
-                raise StoppedError
+                raise TransferStoppedError
             advance(count)
 
         download = Download(hub, file, self.bench.part(file), on_bytes)
@@ -190,7 +190,7 @@ class _Run:
         self.bench.finish(file)
         return found.record
 
-    def _other_contents(self, file: Remote, arrived: list[str], listed: str) -> KitError:
+    def _other_contents(self, file: RemoteFile, arrived: list[str], listed: str) -> KitError:
         first, second = arrived
         if first == second:
             return other_contents(self.source, file.name, f"arrived twice with {first}", listed)
@@ -198,10 +198,10 @@ class _Run:
         advice = "check the network and the proxy on the way, then invoke fetch-weights; or another hub: ASR_HUB"
         return KitError(f"{file.name} of {self.source}", reason, advice)
 
-    def _differences(self, files: Iterable[Remote]) -> list[Difference]:
+    def _differences(self, files: Iterable[RemoteFile]) -> list[FileDifference]:
         return differences(files, {LOCK: self.locked, FACTS: self.known})
 
-    def _refuse(self, found: list[Difference]) -> None:
+    def _refuse(self, found: list[FileDifference]) -> None:
         """Raises KitError where the hub's files are not what the lock says or the kit knows."""
         if not found:
             return
@@ -218,10 +218,10 @@ class _Run:
         )
         raise KitError(str(self.source), f"contradicts {LOCK}:{lines}\n", advice)
 
-    def _record(self, listing: Listing, records: dict[str, Record]) -> None:
+    def _record(self, listing: RepositoryListing, records: dict[str, LockedFile]) -> None:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         source = self.source
-        entry = Entry(source.hub, source.endpoint, source.revision, listing.commit, date, records)
+        entry = LockedModel(source.hub, source.endpoint, source.revision, listing.commit, date, records)
         lockfile.write(self.spot.lock, {**lockfile.read(self.spot.lock), self.spot.repo: entry})
         print(f"Recorded in {shown(self.spot.lock)}")
 
@@ -233,7 +233,7 @@ def _digest(path: Path, size: int, advance: Advance) -> Digest:
         return Digest(size)  # what cannot be read is fetched
 
 
-def _sums(file: Remote, found: Digest) -> tuple[str, str]:
+def _sums(file: RemoteFile, found: Digest) -> tuple[str, str]:
     """The sum of contents, and the one that is listed, of the kind that is; the same where none is."""
     if file.sha256:
         return f"sha256 {found.record.sha256}", f"sha256 {file.sha256}"

@@ -30,7 +30,7 @@ BY_HAND = "copied by hand"  # the hub of weights that no hub vouched for
 
 
 @dataclass(frozen=True)
-class Record:
+class LockedFile:
     """A file's `size` in bytes and the `sha256` of its contents, in lower-case hex."""
 
     size: int
@@ -40,7 +40,7 @@ class Record:
         return f"sha256 {self.sha256} ({self.size} bytes)"
 
 
-Manifest = Mapping[str, Record]
+Manifest = Mapping[str, LockedFile]
 
 
 def unheard(_: int) -> None:
@@ -66,9 +66,9 @@ class Digest:
             self._blob.update(piece)
 
     @property
-    def record(self) -> Record:
+    def record(self) -> LockedFile:
         """Size and sum of what was taken in."""
-        return Record(self.position, self._sha256.hexdigest())
+        return LockedFile(self.position, self._sha256.hexdigest())
 
     @property
     def blob(self) -> str:
@@ -92,16 +92,16 @@ def digest(path: Path, *, size: int, first: int | None = None, on_bytes: OnBytes
     return found
 
 
-def record_from(entry: object, *, where: str) -> Record:
+def record_from(entry: object, *, where: str) -> LockedFile:
     """The record that a TOML table describes. Raises KitError, naming `where`, for anything else."""
     size, sha256 = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
     if not isinstance(size, int) or not isinstance(sha256, str) or len(sha256) != 64:
         raise KitError(where, 'is no file\'s record, expected { size = bytes, sha256 = "64 hex digits" }')
-    return Record(size, sha256.lower())
+    return LockedFile(size, sha256.lower())
 
 
 @dataclass(frozen=True)
-class Entry:
+class LockedModel:
     """One model: `revision` as it was asked for, `commit` as the hub resolved it (empty where it does not tell), `date`
     of the first fetch (UTC, ISO 8601)."""
 
@@ -118,7 +118,7 @@ class Entry:
         return sum(record.size for record in self.files.values())
 
 
-def read(path: Path) -> dict[str, Entry]:
+def read(path: Path) -> dict[str, LockedModel]:
     """The entries by repository; none where there is no such file. Raises KitError for one that cannot be read."""
     advice = "restore it from where it was handed over, or delete it and invoke fetch-weights"
     try:
@@ -135,7 +135,7 @@ def read(path: Path) -> dict[str, Entry]:
     return {repo: _entry(path, repo, table) for repo, table in models.items()}
 
 
-def write(path: Path, entries: Mapping[str, Entry]) -> None:
+def write(path: Path, entries: Mapping[str, LockedModel]) -> None:
     """Write the whole lock, one line a file. Raises KitError where it cannot be written."""
     lines = [HEADER]
     for repo, entry in sorted(entries.items()):
@@ -148,13 +148,15 @@ def write(path: Path, entries: Mapping[str, Entry]) -> None:
     write_whole(path, "\n".join(lines))
 
 
-def _entry(path: Path, repo: str, table: Any) -> Entry:
+def _entry(path: Path, repo: str, table: Any) -> LockedModel:
     where = f"{path}, {repo}"
     files = table.get("files") if isinstance(table, dict) else None
     if not isinstance(files, dict) or not files:
         raise KitError(where, "has no files", "delete its tables and invoke fetch-weights")
-    records: dict[str, Record] = {name: record_from(entry, where=f"{where}, {name}") for name, entry in files.items()}
-    return Entry(**{key: str(table.get(key, "")) for key in ORIGIN}, files=records)
+    records: dict[str, LockedFile] = {
+        name: record_from(entry, where=f"{where}, {name}") for name, entry in files.items()
+    }
+    return LockedModel(**{key: str(table.get(key, "")) for key in ORIGIN}, files=records)
 
 
 def _quoted(text: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from env.errors import KitError
-from runtime.weights.catalog import Place, shown
-from runtime.weights.hubs import Remote
+from runtime.weights.catalog import ModelLocation, shown
+from runtime.weights.hubs import RemoteFile
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Workshop:
         """The model's directory that is being replaced."""
         return self.root / "former"
 
-    def part(self, file: Remote) -> Path:
+    def part(self, file: RemoteFile) -> Path:
         """Where a file is fetched into. Its name tells the contents apart, so that no two revisions are mixed."""
         return self.parts / f"{file.name}.{(file.sha256 or file.blob or 'unknown')[:16]}.{file.size}"
 
-    def held(self, file: Remote) -> int:
+    def held(self, file: RemoteFile) -> int:
         """Bytes of a file that need not be fetched."""
         part = self.part(file)
         return min(part.stat().st_size, file.size) if part.exists() else 0
 
-    def keep_only(self, files: Iterable[Remote]) -> None:
+    def keep_only(self, files: Iterable[RemoteFile]) -> None:
         """Remove what fetches of other files left."""
         files = tuple(files)
         kept = {self.part(file) for file in files} | {self.ready / file.name for file in files}
@@ -67,7 +67,7 @@ class Workshop:
         except OSError:  # some file systems know no second names
             shutil.copyfile(path, target)
 
-    def finish(self, file: Remote) -> None:
+    def finish(self, file: RemoteFile) -> None:
         """A file is whole."""
         self.part(file).replace(self.ready / file.name)
 
@@ -104,7 +104,7 @@ class Workshop:
 
 
 @contextmanager
-def workshop(spot: Place) -> Iterator[Workshop]:
+def workshop(spot: ModelLocation) -> Iterator[Workshop]:
     """The model's workshop, for one fetch at a time. Raises KitError where it cannot be made, or is in use."""
     _check_directory(spot.directory)
     bench = Workshop(spot.fetching / spot.directory.name)

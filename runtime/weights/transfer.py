@@ -9,7 +9,7 @@ from threading import Event
 from typing import TypeVar
 
 from env.errors import KitError
-from runtime.weights.hubs import Opener, Remote
+from runtime.weights.hubs import Opener, RemoteFile
 from runtime.weights.hubs.http import NAME_TIMEOUT, NO_WAY, RangeError, TransientError, UnresolvedError
 from runtime.weights.lockfile import Digest, digest
 
@@ -34,7 +34,7 @@ class Patience:
         return asked if asked is not None else min(self.most, self.first * 2 ** (failures - 1))
 
 
-class StoppedError(Exception):
+class TransferStoppedError(Exception):
     """Another file failed, or the operator wants no more."""
 
 
@@ -44,7 +44,7 @@ class Download:
     `on_bytes` hears of the bytes that came, and, as a negative number, of those that must come again.
     """
 
-    def __init__(self, hub: Opener, file: Remote, part: Path, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, hub: Opener, file: RemoteFile, part: Path, on_bytes: Callable[[int], None]) -> None:
         self.hub, self.file, self.part, self.on_bytes = hub, file, part, on_bytes
         self.digest = Digest(file.size)
 
@@ -111,7 +111,7 @@ def patiently(
     failures, best = 0, first
     while True:
         if stop.is_set():
-            raise StoppedError
+            raise TransferStoppedError
         try:
             return work()
         except TransientError as error:

@@ -20,9 +20,9 @@ from runtime.model.checkpoint import check_whole
 from runtime.progress import meter
 from runtime.tables import console, table
 from runtime.weights import catalog, lockfile
-from runtime.weights.catalog import Place, place, shown
-from runtime.weights.hubs import Remote, Source
-from runtime.weights.lockfile import BY_HAND, Entry, Manifest, OnBytes, Record, digest, unheard
+from runtime.weights.catalog import ModelLocation, place, shown
+from runtime.weights.hubs import RemoteFile, Repository
+from runtime.weights.lockfile import BY_HAND, LockedFile, LockedModel, Manifest, OnBytes, digest, unheard
 
 # What the model's classes read, and what its licence wants to go with it. Everything else stays at the hub: pictures,
 # model cards (which change without the weights), other formats, code.
@@ -36,13 +36,13 @@ TRUST = "invoke verify-weights --write-lock"
 
 
 @dataclass(frozen=True)
-class Difference:
+class FileDifference:
     """A file that is not what `who` expects; `found` None: it is not there."""
 
     name: str
     who: str
-    expected: Record
-    found: Record | None
+    expected: LockedFile
+    found: LockedFile | None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.who} says {self.expected}, found {self.found or 'none'}"
@@ -52,11 +52,11 @@ class Difference:
 class Choice:
     """Files to be had, and the names of those that are left."""
 
-    wanted: tuple[Remote, ...]
+    wanted: tuple[RemoteFile, ...]
     skipped: tuple[str, ...]
 
 
-def choose(files: Iterable[Remote], *, source: Source, locked: Manifest) -> Choice:
+def choose(files: Iterable[RemoteFile], *, source: Repository, locked: Manifest) -> Choice:
     """The files of the hub's list that belong to the weights: those of the lock, where it has any.
 
     Raises KitError for a list that names no files of a checkpoint, names one twice, or names one that would lie
@@ -81,20 +81,20 @@ def is_needed(name: str) -> bool:
     return "/" not in name and name not in NEEDLESS and any(fnmatch(name, pattern) for pattern in NEEDED)
 
 
-def differences(found: Iterable[Remote], expected: Mapping[str, Manifest]) -> list[Difference]:
+def differences(found: Iterable[RemoteFile], expected: Mapping[str, Manifest]) -> list[FileDifference]:
     """Files that are not what somebody expects; `expected` are files by who expects them."""
     return [
-        Difference(file.name, who, record, Record(file.size, file.sha256 or "unknown"))
+        FileDifference(file.name, who, record, LockedFile(file.size, file.sha256 or "unknown"))
         for file in found
         for who, manifest in expected.items()
         if (record := manifest.get(file.name)) and (record.size != file.size or file.sha256 not in ("", record.sha256))
     ]
 
 
-def absent(found: Iterable[Remote], locked: Manifest) -> list[Difference]:
+def absent(found: Iterable[RemoteFile], locked: Manifest) -> list[FileDifference]:
     """Files of the lock that the hub does not list."""
     listed = {file.name for file in found}
-    return [Difference(name, LOCK, record, None) for name, record in sorted(locked.items()) if name not in listed]
+    return [FileDifference(name, LOCK, record, None) for name, record in sorted(locked.items()) if name not in listed]
 
 
 def _harmless(name: str) -> bool:
@@ -103,16 +103,16 @@ def _harmless(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """A file against the lock: `fault` is empty if nothing is wrong with it."""
 
     name: str
-    expected: Record
+    expected: LockedFile
     fault: str = ""
 
 
 @dataclass(frozen=True)
-class State:
+class WeightsState:
     """What was found in `directory`. `verified`: nothing is at fault, by sums or by sizes, as was asked. `bytes` are
     those of all files together, as the lock says. `advice` is the next command where there are faults."""
 
@@ -123,7 +123,7 @@ class State:
     bytes: int
 
 
-def state(settings: Settings, *, full: bool, on_bytes: OnBytes = unheard) -> State:
+def state(settings: Settings, *, full: bool, on_bytes: OnBytes = unheard) -> WeightsState:
     """Compare the weights that the settings name with weights.lock: by sums if `full`, else by presence and size.
 
     The embedded demo model is part of the kit and needs no lock. Raises nothing for weights that are missing, or a
@@ -131,16 +131,16 @@ def state(settings: Settings, *, full: bool, on_bytes: OnBytes = unheard) -> Sta
     """
     if settings.model == DEMO:
         size = sum(file.stat().st_size for file in DEMO_CHECKPOINT.iterdir() if file.is_file())
-        return State(DEMO_CHECKPOINT, (), "", True, size)
+        return WeightsState(DEMO_CHECKPOINT, (), "", True, size)
     spot = place(settings, catalog.load())
     return state_of(spot, full=full, on_bytes=on_bytes)
 
 
-def state_of(spot: Place, *, full: bool, on_bytes: OnBytes = unheard) -> State:
+def state_of(spot: ModelLocation, *, full: bool, on_bytes: OnBytes = unheard) -> WeightsState:
     """The same for a place."""
 
-    def faulty(*faults: str, advice: str, size: int = 0) -> State:
-        return State(spot.directory, faults, advice, False, size)
+    def faulty(*faults: str, advice: str, size: int = 0) -> WeightsState:
+        return WeightsState(spot.directory, faults, advice, False, size)
 
     if not spot.directory.is_dir():
         what = "is a file, not a directory" if spot.directory.exists() else "no such directory"
@@ -157,10 +157,10 @@ def state_of(spot: Place, *, full: bool, on_bytes: OnBytes = unheard) -> State:
     faults = tuple(f"{row.name}: {row.fault}" for row in rows if row.fault)
     if faults:
         return faulty(*faults, advice=f"{FETCH}, which fetches these again", size=entry.size)
-    return State(spot.directory, (), "", True, entry.size)
+    return WeightsState(spot.directory, (), "", True, entry.size)
 
 
-def require(settings: Settings, *, on_bytes: OnBytes = unheard) -> State:
+def require(settings: Settings, *, on_bytes: OnBytes = unheard) -> WeightsState:
     """The weights' state by sums, for a server that is about to load them.
 
     Raises KitError where anything is at fault, unless ASR_ALLOW_UNVERIFIED_WEIGHTS is set.
@@ -172,10 +172,10 @@ def require(settings: Settings, *, on_bytes: OnBytes = unheard) -> State:
     return found
 
 
-def compare(directory: Path, files: Manifest, *, full: bool, on_bytes: OnBytes = unheard) -> Iterator[Row]:
+def compare(directory: Path, files: Manifest, *, full: bool, on_bytes: OnBytes = unheard) -> Iterator[FileRow]:
     """Every file of the lock against the directory, by sum if `full`."""
     for name, record in sorted(files.items()):
-        yield Row(name, record, _fault(directory / name, record, full, on_bytes))
+        yield FileRow(name, record, _fault(directory / name, record, full, on_bytes))
 
 
 def size(directory: Path) -> int:
@@ -189,7 +189,7 @@ def extras(directory: Path, files: Manifest) -> list[str]:
     return sorted(path.name + "/" * path.is_dir() for path in directory.iterdir() if path.name not in files)
 
 
-def record_by_hand(spot: Place, *, trusted: Manifest, on_bytes: OnBytes = unheard) -> Entry:
+def record_by_hand(spot: ModelLocation, *, trusted: Manifest, on_bytes: OnBytes = unheard) -> LockedModel:
     """Write what is in the directory into weights.lock, after all checks that need no hub; `trusted` are the files
     that the kit knows.
 
@@ -207,18 +207,18 @@ def record_by_hand(spot: Place, *, trusted: Manifest, on_bytes: OnBytes = unhear
                 records[path.name] = digest(path, size=path.stat().st_size, on_bytes=on_bytes).record
             except OSError as error:
                 raise KitError(shown(path), f"cannot be read: {error.strerror}") from None
-    found = [Remote(name, record.size, record.sha256) for name, record in records.items()]
+    found = [RemoteFile(name, record.size, record.sha256) for name, record in records.items()]
     if lines := differences(found, {FACTS: trusted}):
         advice = "if they are another model's, name it: ASR_HUB_REPO=owner/name"
         reason = f"holds other weights than {spot.repo}'s: {'; '.join(map(str, lines))}"
         raise KitError(shown(spot.directory), reason, advice)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entry = Entry(BY_HAND, date=date, files=records)
+    entry = LockedModel(BY_HAND, date=date, files=records)
     lockfile.write(spot.lock, {**entries, spot.repo: entry})
     return entry
 
 
-def _fault(path: Path, record: Record, full: bool, on_bytes: OnBytes) -> str:
+def _fault(path: Path, record: LockedFile, full: bool, on_bytes: OnBytes) -> str:
     """What is wrong with a file, empty if nothing is."""
     try:
         if not path.exists():
@@ -271,7 +271,7 @@ def verify_weights(settings: Settings, *, write_lock: bool) -> None:
     print(f"{shown(spot.directory)}: {len(rows)} files, {decimal(entry_now.size)}, all as {shown(spot.lock)} says")
 
 
-def _table(rows: Iterable[Row]) -> Table:
+def _table(rows: Iterable[FileRow]) -> Table:
     grid = table("File", "Bytes", "sha256", "")
     for row in rows:
         mark = f"[bold red]{row.fault.partition(':')[0].upper()}" if row.fault else "[green]same"

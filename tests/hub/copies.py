@@ -8,7 +8,7 @@ from hub.checkpoint import files
 from hub.orders import known, needed, target
 from hub.server import REPO
 from runtime.weights import lockfile
-from runtime.weights.lockfile import Entry
+from runtime.weights.lockfile import LockedModel
 
 
 def put(folder: Path) -> Path:
@@ -19,7 +19,7 @@ def put(folder: Path) -> Path:
         (directory / name).write_bytes(content)
     records = known(files()).models[REPO].files
     lockfile.write(
-        folder / "weights.lock", {REPO: Entry("modelscope", date="2026-01-01T00:00:00+00:00", files=records)}
+        folder / "weights.lock", {REPO: LockedModel("modelscope", date="2026-01-01T00:00:00+00:00", files=records)}
     )
     return directory
 

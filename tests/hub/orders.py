@@ -13,9 +13,9 @@ from env.sources import load_settings
 from hub.faults import LONGEST
 from hub.server import REPO, Hub
 from runtime.weights import lockfile
-from runtime.weights.catalog import Facts, Model
+from runtime.weights.catalog import Catalog, PublishedModel
 from runtime.weights.fetch import fetch
-from runtime.weights.lockfile import Record
+from runtime.weights.lockfile import LockedFile
 from runtime.weights.transfer import Patience
 from runtime.weights.verify import is_needed
 
@@ -50,17 +50,17 @@ def needed(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if is_needed(name)}
 
 
-def known(files: dict[str, bytes]) -> Facts:
+def known(files: dict[str, bytes]) -> Catalog:
     """Facts that know the repository's files."""
-    records = {name: Record(len(content), sha256(content)) for name, content in needed(files).items()}
-    return Facts(models={REPO: Model({}, records)})
+    records = {name: LockedFile(len(content), sha256(content)) for name, content in needed(files).items()}
+    return Catalog(models={REPO: PublishedModel({}, records)})
 
 
-def run(settings: Settings, hub: Hub, *, facts: Facts | None = None) -> None:
+def run(settings: Settings, hub: Hub, *, facts: Catalog | None = None) -> None:
     """Fetch without pauses, and wait for threads that a failure left behind. Plain files need somebody who knows
     them."""
     if facts is None:
-        facts = known(hub.files) if settings.hub == "http" else Facts()
+        facts = known(hub.files) if settings.hub == "http" else Catalog()
     before = threading.enumerate()
     try:
         fetch(settings, facts=facts, patience=QUICK)
@@ -85,13 +85,13 @@ def address(kind: str, name: str, hub: Hub) -> str:
     return sha256(hub.files[name]) if kind == "git-lfs" else name
 
 
-def refusal(settings: Settings, hub: Hub, *, facts: Facts | None = None) -> KitError:
+def refusal(settings: Settings, hub: Hub, *, facts: Catalog | None = None) -> KitError:
     """Why a fetch is refused."""
     with pytest.raises(KitError) as caught:
         run(settings, hub, facts=facts)
     return caught.value
 
 
-def lock_of(folder: Path) -> lockfile.Entry:
+def lock_of(folder: Path) -> lockfile.LockedModel:
     """What the lock says of the hub's model."""
     return lockfile.read(folder / "weights.lock")[REPO]

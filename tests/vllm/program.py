@@ -18,7 +18,7 @@ from processes import kill
 from serving import PATIENCE, TRANSCRIPTIONS
 from tree import bare_environment
 
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 
 from .processes import group, vllms
 
@@ -74,15 +74,15 @@ class Program:
     process: "subprocess.Popen[str]"
     log: Log
     url: str
-    known: list[Process] = field(default_factory=list)
+    known: list[ProcessHandle] = field(default_factory=list)
 
-    def vllms(self) -> list[Process]:
+    def vllms(self) -> list[ProcessHandle]:
         """The API servers of its vLLMs that live. What is left of them in the end is found by this."""
         found = vllms(self.process.pid)
         self.known.extend(found)
         return found
 
-    def left(self) -> list[Process]:
+    def left(self) -> list[ProcessHandle]:
         """What lives of all vLLMs that `vllms` has ever found."""
         return [entry.process for leader in set(self.known) for entry in group(leader)]
 

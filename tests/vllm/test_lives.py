@@ -10,7 +10,7 @@ from processes import await_end, kill
 from recordings import joined
 
 from runtime.demo import Clip
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 from runtime.transcriber import Transcriber
 
 from .loads import Outcome, under_load
@@ -54,7 +54,7 @@ def right(outcome: Outcome, text: str) -> bool:
 
 @pytest.mark.parametrize("victim", [engine_core, lambda leader: leader], ids=["EngineCore", "API server"])
 def test_a_vllm_that_is_killed_is_replaced(
-    one: Program, recording: bytes, text: str, victim: Callable[[Process], Process]
+    one: Program, recording: bytes, text: str, victim: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     times = one.log.text.count("ready on")
     (before,) = one.vllms()
@@ -102,7 +102,7 @@ def test_of_two_one_is_killed(python: Path, tmp_path: Path, recording: bytes, te
         assert second in program.vllms()
         for member in members:
             await_end(member)
-        kill(Process.of(program.process.pid))
+        kill(ProcessHandle.of(program.process.pid))
         for process in program.left():
             await_end(process)
 

@@ -25,7 +25,7 @@ from env.groups.vllm import segment_tokens
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.engines import Utterance
-from runtime.model.prompt import Prompter, Wording
+from runtime.model.prompt import PromptBuilder, Tokenizer
 from runtime.urls import HOW_TO_TRUST, UNTRUSTED, authorities
 
 PATH = "/v1/chat/completions"
@@ -217,7 +217,7 @@ class UnfitError(KitError):
 
 
 @dataclass(frozen=True)
-class Found:
+class ServerIdentity:
     """What a server says of itself: vLLM's version, and the name of its model."""
 
     version: str
@@ -240,10 +240,10 @@ class Needs:
     room: int
 
 
-def needs(settings: Settings, wording: Wording) -> Needs:
+def needs(settings: Settings, wording: Tokenizer) -> Needs:
     """Those of a checkpoint, with the longest segment that the settings allow."""
     language = wording.languages[0] if wording.languages else None
-    prompt = Prompter(wording).write(context="1", language=language)
+    prompt = PromptBuilder(wording).write(context="1", language=language)
     tokens = list(wording.tokenizer(prompt)["input_ids"])
     room = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
     return Needs(prompt, tokens, wording.tokenizer.convert_tokens_to_ids(AUDIO_PAD), room)
@@ -254,7 +254,7 @@ async def healthy(client: httpx.AsyncClient, url: str) -> None:
     await _get(client, url, "/health")
 
 
-async def examine(client: httpx.AsyncClient, url: str, wanted: Needs) -> Found:
+async def examine(client: httpx.AsyncClient, url: str, wanted: Needs) -> ServerIdentity:
     """All that can be asked, and half a second of silence decoded, which only succeeds where vLLM can read audio.
 
     Raises ServerFault where the server does not answer as it should, UnfitError where it is another than wanted.
@@ -264,7 +264,7 @@ async def examine(client: httpx.AsyncClient, url: str, wanted: Needs) -> Found:
     model = await _model(client, url, wanted.room)
     await _check_prompt(client, url, model, wanted)
     await _try_audio(client, url, model, wanted)
-    return Found(version, model)
+    return ServerIdentity(version, model)
 
 
 async def _version(client: httpx.AsyncClient, url: str) -> str:

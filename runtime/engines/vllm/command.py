@@ -31,7 +31,7 @@ LAUNCHER, TEMPLATE = HERE / "launcher.py", HERE / "raw.jinja"
 LOOPBACK = "127.0.0.1"
 
 # Flags that the kit sets, with the setting that they come from, and those that would make another server of it.
-OWN: Mapping[str, str] = {
+GIVEN_FLAGS: Mapping[str, str] = {
     "--host": "",
     "--port": "",
     "--model": "ASR_MODEL",
@@ -55,7 +55,7 @@ FLAG = re.compile(r"^--?[A-Za-z]")
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceSlot:
     """A device by the `name` that it has in this process (`npu:0`, `cpu`), and how CANN is to know it; empty for a CPU.
     `wanted` is what vLLM must find there, auto where anything will do."""
 
@@ -69,7 +69,7 @@ class Place:
         return bool(self.visible)
 
 
-def places(settings: Settings, *, replicas: int | None) -> list[Place]:
+def places(settings: Settings, *, replicas: int | None) -> list[DeviceSlot]:
     """A place for each of `replicas` servers; None: for one on each NPU, or for one on the CPU.
 
     The NPUs are those of ASCEND_RT_VISIBLE_DEVICES where it is set, else all that a container has, else those of
@@ -93,34 +93,34 @@ def places(settings: Settings, *, replicas: int | None) -> list[Place]:
     return npus[:replicas]
 
 
-def _on_cpu(number: int, count: int, wanted: Literal["cpu", "auto"]) -> Place:
-    return Place("cpu" if count == 1 else f"cpu, {number + 1} of {count}", "", wanted)
+def _on_cpu(number: int, count: int, wanted: Literal["cpu", "auto"]) -> DeviceSlot:
+    return DeviceSlot("cpu" if count == 1 else f"cpu, {number + 1} of {count}", "", wanted)
 
 
-def _visible() -> list[Place]:
+def _visible() -> list[DeviceSlot]:
     """The NPUs that CANN leaves to this process; empty where it is not told to leave out any."""
     told = [text.strip() for text in os.environ.get(VISIBLE, "").split(",") if text.strip()]
-    return [Place(f"npu:{number}", text, "npu") for number, text in enumerate(told)]
+    return [DeviceSlot(f"npu:{number}", text, "npu") for number, text in enumerate(told)]
 
 
-def _given(settings: Settings, nodes: int) -> list[Place]:
+def _given(settings: Settings, nodes: int) -> list[DeviceSlot]:
     """Those that are for the kit to use, of all that this process sees."""
     # A container has NPUs to use them.
     found = range(nodes) if nodes and os.environ.get(IMAGE) else numbers(settings.npus)
-    return [Place(f"npu:{number}", str(number), "npu") for number in found]
+    return [DeviceSlot(f"npu:{number}", str(number), "npu") for number in found]
 
 
-def _named(index: int) -> Place:
+def _named(index: int) -> DeviceSlot:
     """npu:N, of those that this process sees."""
     visible = _visible()
     if visible and index >= len(visible):
         reason = f"there is no npu:{index}, as {VISIBLE}={os.environ[VISIBLE]} leaves {len(visible)}, counted from 0"
         raise UsageError(variable("device"), reason)
-    return visible[index] if visible else Place(f"npu:{index}", str(index), "npu")
+    return visible[index] if visible else DeviceSlot(f"npu:{index}", str(index), "npu")
 
 
 @dataclass(frozen=True)
-class Order:
+class LaunchSpec:
     """A vLLM to be started: its `name` for people, and the `command`, whole `environment` and `port` of it."""
 
     name: str
@@ -129,7 +129,7 @@ class Order:
     port: int
 
 
-def orders(settings: Settings, directory: Path) -> list[Order]:
+def launch_specs(settings: Settings, directory: Path) -> list[LaunchSpec]:
     """A server on loopback for each NPU, or ASR_VLLM_REPLICAS of them, with the checkpoint in `directory`; each has a
     port that was free a moment ago.
 
@@ -141,7 +141,7 @@ def orders(settings: Settings, directory: Path) -> list[Order]:
     return [_order(settings, directory, *each, alone=alone) for each in zip(where, addresses, strict=True)]
 
 
-def lone(settings: Settings, directory: Path) -> Order:
+def standalone_spec(settings: Settings, directory: Path) -> LaunchSpec:
     """One server, on the first NPU, on ASR_HOST:ASR_PORT; it asks for ASR_VLLM_KEY. Raises what `orders` raises."""
     where = places(settings, replicas=1)[0]
     order = _order(settings, directory, where, (settings.host, settings.port), alone=True)
@@ -156,10 +156,12 @@ def model_name(settings: Settings) -> str:
     return DEMO if settings.model == DEMO else under_project(settings.model).name
 
 
-def _order(settings: Settings, directory: Path, place: Place, address: tuple[str, int], *, alone: bool) -> Order:
+def _order(
+    settings: Settings, directory: Path, place: DeviceSlot, address: tuple[str, int], *, alone: bool
+) -> LaunchSpec:
     """A server on a place, which is `alone` or one of several."""
     host, port = address
-    return Order(
+    return LaunchSpec(
         name=f"vLLM on {place.name}",
         command=(
             *(_python(settings), str(LAUNCHER)),
@@ -171,7 +173,7 @@ def _order(settings: Settings, directory: Path, place: Place, address: tuple[str
     )
 
 
-def _flags(settings: Settings, directory: Path, place: Place) -> list[str]:
+def _flags(settings: Settings, directory: Path, place: DeviceSlot) -> list[str]:
     _check_lengths(settings)
     batched = max(settings.vllm_max_model_len, settings.vllm_max_seqs)
     return [
@@ -222,13 +224,13 @@ def _further(settings: Settings) -> list[str]:
     for word in filter(FLAG.match, found):
         # vLLM takes --a_b for --a-b, --no-a for the opposite of --a, --a.b for a part of --a, and beginnings of names.
         name = re.split(r"[=.]", word)[0].replace("_", "-").replace("--no-", "--")
-        for own, source in OWN.items():
+        for own, source in GIVEN_FLAGS.items():
             if own == name or (name.startswith("--") and own.startswith(name)):
                 raise UsageError(subject, f"{word}: the kit sets {own}", f"set {source}" if source else "leave it out")
     return found
 
 
-def _environment(settings: Settings, place: Place, *, alone: bool) -> dict[str, str]:
+def _environment(settings: Settings, place: DeviceSlot, *, alone: bool) -> dict[str, str]:
     """All variables of a server: the process's, but for the kit's own and what is the kit's alone to say."""
     native = exports(settings)
     make_operator_cache(native)

@@ -16,7 +16,7 @@ SIZE = re.compile(r"^(Vm(?:RSS|HWM)):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Elsewhere(Device):
+class ExternalServers(Device):
     """Servers that run already: `told` are their versions and addresses, `packages` the versions of packages there,
     both as far as they are known."""
 
@@ -64,7 +64,7 @@ class Elsewhere(Device):
 
 
 @dataclass(frozen=True)
-class Children(Elsewhere):
+class Children(ExternalServers):
     """Servers that the kit has started on this host, in process groups whose numbers `groups` tells; `npus` says
     whether they calculate on NPUs."""
 

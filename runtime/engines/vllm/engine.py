@@ -21,13 +21,13 @@ import httpx
 from env.errors import KitError
 from env.groups.model import EngineName
 from env.settings import Settings
-from runtime.engines import Decoded, EngineError, Observer, Status, Utterance
-from runtime.engines.batching import Bounds, Place, Queue
+from runtime.engines import Decoded, EngineError, EngineStatus, Observer, Utterance
+from runtime.engines.batching import BatchLimits, Queue, QueueItem
 from runtime.engines.stream import Stream
 from runtime.engines.vllm.client import ServerFault, ask, connect, cure, needs
-from runtime.engines.vllm.replica import Server, Tender, cancel, end, none_ready, roomiest, troubles
+from runtime.engines.vllm.replica import Monitor, Replica, cancel, describe_failures, end, least_loaded, none_ready
 from runtime.model.device import Device
-from runtime.model.prompt import Wording
+from runtime.model.prompt import Tokenizer
 
 TRIES = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many
 ENCODERS = 4  # threads in which audio is written into requests
@@ -35,10 +35,10 @@ ENCODERS = 4  # threads in which audio is written into requests
 log = logging.getLogger("runtime.engines.vllm")
 
 
-class Reader:
+class TokenReader:
     """Reads the tokens of a stream, as they come, and tells observers how long each took."""
 
-    def __init__(self, stream: Stream, wording: Wording, observers: Sequence[Observer], since: float) -> None:
+    def __init__(self, stream: Stream, wording: Tokenizer, observers: Sequence[Observer], since: float) -> None:
         self.tokens: list[int] = []
         self._stream, self._ends, self._observers, self._since = stream, wording.end_tokens, observers, since
         self._told = [observer.prefilled for observer in observers]
@@ -58,11 +58,11 @@ class Reader:
 
 
 @dataclass(eq=False)
-class _Job:
+class _StreamJob:
     """A stream and the servers that have failed it."""
 
     stream: Stream
-    failed: list[Server] = field(default_factory=list)
+    failed: list[Replica] = field(default_factory=list)
 
 
 class VllmEngine:
@@ -74,15 +74,15 @@ class VllmEngine:
     def __init__(
         self,
         settings: Settings,
-        wording: Wording,
-        servers: Sequence[Server],
+        wording: Tokenizer,
+        servers: Sequence[Replica],
         device: Device,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.wording, self.device = wording, device
         self._settings, self._servers, self._observers = settings, servers, observers
-        self._queue: Queue[Stream] = Queue(Bounds(together=1))
-        self._again: deque[_Job] = deque()  # those that a server has failed
+        self._queue: Queue[Stream] = Queue(BatchLimits(together=1))
+        self._again: deque[_StreamJob] = deque()  # those that a server has failed
         self._failed = ""
         self._stopping = self._at_once = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
@@ -91,7 +91,7 @@ class VllmEngine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         # The rest is the loop's.
         self._changed = asyncio.Event()  # something that counts: an utterance, a server, an end
-        self._stages: dict[Server, str] = {}  # of each server's start, as observers were told
+        self._stages: dict[Replica, str] = {}  # of each server's start, as observers were told
 
     def start(self) -> None:
         """Wait until all servers that the kit starts have started or failed, all others were asked, and one is well.
@@ -107,17 +107,17 @@ class VllmEngine:
                 raise _failure(self._failed)
             if self._stopping:
                 raise RuntimeError("the engine has stopped")
-            self._queue.add([Place(stream, stream.utterance.seconds, stream.since) for stream in streams])
+            self._queue.add([QueueItem(stream, stream.utterance.seconds, stream.since) for stream in streams])
         self._call(self._changed.set)
         return streams
 
-    def status(self) -> Status:
+    def status(self) -> EngineStatus:
         """What waits and what is being decoded, and how the servers are."""
         with self._lock:
             waiting = len(self._queue) + sum(not job.stream.ended for job in self._again)
             servers = tuple(server.told() for server in self._servers)
             most = self._settings.vllm_max_seqs * len(servers)
-            return Status(waiting, sum(server.decoding for server in servers), most, self._failed, servers)
+            return EngineStatus(waiting, sum(server.decoding for server in servers), most, self._failed, servers)
 
     def stop(self, *, drain: bool = True) -> None:
         """End the engine, and the servers that it has started: after all that was accepted has been decoded or, without
@@ -181,7 +181,7 @@ class VllmEngine:
     async def _use(self, client: httpx.AsyncClient) -> None:
         wanted = needs(self._settings, self.wording)
         tenders = [
-            Tender(server, client, wanted, self._settings, self._changed.set, self._server_lost, self._tell_stage)
+            Monitor(server, client, wanted, self._settings, self._changed.set, self._server_lost, self._tell_stage)
             for server in self._servers
         ]
         tending = [asyncio.ensure_future(tender.run()) for tender in tenders]
@@ -234,9 +234,9 @@ class VllmEngine:
         was accepted has its end."""
         left = any(server.state in ("ready", "doubted") or server.underway for server in self._servers)
         if not (left or self._failed):
-            self._fail(f"no server is left: {troubles(self._servers)}")
+            self._fail(f"no server is left: {describe_failures(self._servers)}")
         most = self._settings.vllm_max_seqs
-        while server := roomiest(self._servers, most=most, without=self._again[0].failed if self._again else ()):
+        while server := least_loaded(self._servers, most=most, without=self._again[0].failed if self._again else ()):
             job = self._next()
             if job is None:
                 break
@@ -247,21 +247,21 @@ class VllmEngine:
             decoding = any(server.underway for server in self._servers)
             return self._at_once or (self._stopping and not waiting and not decoding)
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> _StreamJob | None:
         """What is decoded next: what has been begun before, then whose turn it is."""
         with self._lock:
             while self._again:
                 job = self._again.popleft()
                 if not job.stream.ended:
                     return job
-            return next((_Job(stream) for stream in self._queue.take()), None)
+            return next((_StreamJob(stream) for stream in self._queue.take()), None)
 
-    async def _decode(self, client: httpx.AsyncClient, job: _Job, server: Server) -> None:
+    async def _decode(self, client: httpx.AsyncClient, job: _StreamJob, server: Replica) -> None:
         stream, utterance = job.stream, job.stream.utterance
         begun = time.monotonic()
         for observer in self._observers:
             observer.taken([begun - stream.since], utterance.seconds)
-        reader = Reader(stream, self.wording, self._observers, begun)
+        reader = TokenReader(stream, self.wording, self._observers, begun)
         try:
             truncated = await ask(client, server.url, server.model, utterance, heard=reader.read)
             stream.push(Decoded(tuple(reader.tokens), self.wording.text(reader.tokens), truncated))
@@ -271,14 +271,14 @@ class VllmEngine:
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this utterance, not to the engine
             stream.push(error)
 
-    def _end_of(self, job: _Job, server: Server, task: "asyncio.Task[None]") -> None:
+    def _end_of(self, job: _StreamJob, server: Replica, task: "asyncio.Task[None]") -> None:
         """Not in the task itself: one that is cancelled before its first step runs none of its lines."""
         if task.cancelled():  # the server is lost, or the caller wants it no more
             self._again_or_never(job, server, server.trouble)
         del server.underway[job.stream]
         self._changed.set()
 
-    def _again_or_never(self, job: _Job, server: Server, trouble: str) -> None:
+    def _again_or_never(self, job: _StreamJob, server: Replica, trouble: str) -> None:
         """A server has failed an utterance."""
         if self._at_once:
             job.stream.push(CancelledError())
@@ -291,12 +291,12 @@ class VllmEngine:
         advice = cure(trouble) or "its log may say more"
         job.stream.push(KitError(f"a segment of {job.stream.utterance.seconds:.1f} s", reason, advice))
 
-    def _server_lost(self, server: Server, finishing: bool) -> None:
+    def _server_lost(self, server: Replica, finishing: bool) -> None:
         """What it was given is decoded again elsewhere: at once, or if it has not finished it in time."""
         seconds = self._settings.drain_seconds if finishing else 0
         asyncio.get_running_loop().call_later(seconds, cancel, tuple(server.underway.values()))
 
-    def _tell_stage(self, server: Server, stage: str) -> None:
+    def _tell_stage(self, server: Replica, stage: str) -> None:
         """In any thread. What starts while others decode is nobody's concern."""
         if not self._started.done() and self._stages.get(server) != stage:
             self._stages[server] = stage

@@ -71,7 +71,7 @@ FAULTS = tuple(
 log = logging.getLogger("runtime.engines.vllm")
 
 
-class Reader:
+class LogParser:
     """Reads the lines of the server `name` as they come; `tell` hears how far its start is."""
 
     def __init__(self, name: str, tell: Callable[[str], None]) -> None:

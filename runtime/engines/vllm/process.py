@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import IO
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm.command import LOOPBACK, Order
+from runtime.engines.vllm.command import LOOPBACK, LaunchSpec
 from runtime.engines.vllm.launcher import STARTER
-from runtime.engines.vllm.log_parser import Reader
+from runtime.engines.vllm.log_parser import LogParser
 from runtime.host import processes
 
 GRACE = 5.0  # seconds for a start that is given up to end by itself
@@ -31,13 +31,13 @@ TIMEOUT = 5.0  # seconds for the answer
 log = logging.getLogger("runtime.engines.vllm")
 
 
-class Child:
+class VllmProcess:
     """A vLLM, to be started once. `tell` hears how far its start is, and `on_end`, once, why it has ended if it was
     ready and nobody asked it to: both in threads of its own, in which they shall return at once."""
 
-    def __init__(self, order: Order, *, tell: Callable[[str], None], on_end: Callable[[str], None]) -> None:
+    def __init__(self, order: LaunchSpec, *, tell: Callable[[str], None], on_end: Callable[[str], None]) -> None:
         self.order = order
-        self._reader = Reader(order.name, tell)
+        self._reader = LogParser(order.name, tell)
         self._on_end = on_end
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None  # while there is one to signal

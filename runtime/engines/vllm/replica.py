@@ -15,9 +15,9 @@ from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime import engines
 from runtime.engines.stream import Stream
-from runtime.engines.vllm.client import TRIED, Found, Needs, ServerFault, UnfitError, examine, healthy
-from runtime.engines.vllm.command import Order
-from runtime.engines.vllm.process import Child
+from runtime.engines.vllm.client import TRIED, Needs, ServerFault, ServerIdentity, UnfitError, examine, healthy
+from runtime.engines.vllm.command import LaunchSpec
+from runtime.engines.vllm.process import VllmProcess
 from runtime.restart_policy import USUAL, Crashes
 from runtime.urls import vllm_servers
 
@@ -26,7 +26,7 @@ log = logging.getLogger("runtime.engines.vllm")
 # starting: it has not decoded yet. doubted: something failed; it gets nothing until that is cleared up. lost: it fails.
 State = Literal["starting", "ready", "doubted", "lost"]
 
-LOOK_EVERY = 5.0  # seconds between looks at a server that is well
+POLL_INTERVAL = 5.0  # seconds between looks at a server that is well
 LOOK_AGAIN = 0.5  # seconds before a second look at one that is not, or has not come yet
 TOO_MANY = 2  # looks in a row that find it unwell: it is lost
 PATIENT = 10  # such looks at a child whose port is closed: most probably it has ended, and is about to say why
@@ -36,19 +36,19 @@ LOADING_GRACE = 1.0  # for one that was never ready: while it loads its model, v
 
 
 @dataclass(eq=False)
-class Server:
+class Replica:
     """A vLLM: one that the kit starts as `order` says, or one that runs elsewhere. All but `child` is the engine's
     loop's to change."""
 
     name: str
     url: str
-    order: Order | None = None
-    child: Child | None = None
+    order: LaunchSpec | None = None
+    child: VllmProcess | None = None
     state: State = "starting"
     trouble: str = "not asked yet"
     looked_at: bool = False
     refusal: KitError | None = None  # why it cannot be used as it is, or did not start
-    found: Found | None = None
+    found: ServerIdentity | None = None
     underway: dict[Stream, "asyncio.Task[None]"] = field(default_factory=dict)
     doubt: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -68,9 +68,9 @@ class Server:
         """Utterances in hand that somebody waits for."""
         return sum(not stream.ended for stream in tuple(self.underway))
 
-    def told(self) -> engines.Server:
+    def told(self) -> engines.EngineServer:
         """What an engine's status says of it."""
-        return engines.Server(self.name, self.url, self.decoding, "" if self.state == "ready" else self.trouble)
+        return engines.EngineServer(self.name, self.url, self.decoding, "" if self.state == "ready" else self.trouble)
 
     def suspect(self, trouble: str) -> None:
         """Give it nothing until it was looked at, which is due at once."""
@@ -84,17 +84,17 @@ class Server:
         self.state, self.trouble = "doubted", trouble
 
 
-def elsewhere(settings: Settings) -> list[Server]:
+def elsewhere(settings: Settings) -> list[Replica]:
     """The servers of ASR_VLLM_URL, none if it is not set. Raises UsageError where an address cannot be used."""
-    return [Server(url, url) for url in vllm_servers(settings)]
+    return [Replica(url, url) for url in vllm_servers(settings)]
 
 
-def started(orders: Iterable[Order]) -> list[Server]:
+def started(orders: Iterable[LaunchSpec]) -> list[Replica]:
     """The servers that the kit starts."""
-    return [Server(order.name, f"http://127.0.0.1:{order.port}", order) for order in orders]
+    return [Replica(order.name, f"http://127.0.0.1:{order.port}", order) for order in orders]
 
 
-def roomiest(servers: Iterable[Server], *, most: int, without: Iterable[Server] = ()) -> Server | None:
+def least_loaded(servers: Iterable[Replica], *, most: int, without: Iterable[Replica] = ()) -> Replica | None:
     """The server with the least audio in hand of those that are ready and decode fewer than `most` utterances; one of
     `without` only if there is no other."""
     free = [server for server in servers if server.state == "ready" and len(server.underway) < most]
@@ -102,12 +102,12 @@ def roomiest(servers: Iterable[Server], *, most: int, without: Iterable[Server] 
     return min(free, key=lambda server: (server in avoided, server.seconds, len(server.underway)), default=None)
 
 
-def troubles(servers: Iterable[Server]) -> str:
+def describe_failures(servers: Iterable[Replica]) -> str:
     """What is wrong with each."""
     return "; ".join(f"{server.name}: {server.trouble}" for server in servers)
 
 
-def none_ready(servers: Sequence[Server], *, seconds: float) -> KitError:
+def none_ready(servers: Sequence[Replica], *, seconds: float) -> KitError:
     """What to tell where these are all servers, and none can be used after so many seconds: a FaultError, unless each
     refuses how it is set up."""
     refusals = [server.refusal for server in servers if server.refusal]
@@ -116,22 +116,22 @@ def none_ready(servers: Sequence[Server], *, seconds: float) -> KitError:
     lasting = len(refusals) == len(servers) and not any(isinstance(error, FaultError) for error in refusals)
     kind = KitError if lasting else FaultError
     if all(server.refusal or server.order for server in servers):
-        return kind("vLLM", f"no server is ready: {troubles(servers)}")
-    reason = f"no server is ready after {seconds:g} s: {troubles(servers)}"
+        return kind("vLLM", f"no server is ready: {describe_failures(servers)}")
+    reason = f"no server is ready after {seconds:g} s: {describe_failures(servers)}"
     return kind("vLLM", reason, "start one there: invoke vllm")
 
 
-def versions(servers: Iterable[Server]) -> str:
+def versions(servers: Iterable[Replica]) -> str:
     """Which vLLM it is and, if it is elsewhere, where: the ports of those that the kit starts are others each time."""
     return ", ".join(dict.fromkeys(map(_version, servers)))
 
 
-def _version(server: Server) -> str:
+def _version(server: Replica) -> str:
     known = f"vLLM {server.found.version}" if server.found else "vLLM"
     return known if server.order else f"{known} at {server.url}"
 
 
-def packages(servers: Iterable[Server]) -> dict[str, str]:
+def packages(servers: Iterable[Replica]) -> dict[str, str]:
     """Versions of the packages that decode, by distribution; where servers have different ones, all of them."""
     found: dict[str, list[str]] = {}
     for server in servers:
@@ -143,28 +143,28 @@ def packages(servers: Iterable[Server]) -> dict[str, str]:
     return {name: ", ".join(sorted(set(several))) for name, several in found.items()}
 
 
-def groups(servers: Iterable[Server]) -> list[int]:
+def groups(servers: Iterable[Replica]) -> list[int]:
     """The process groups of those that the kit has started."""
     return [pid for server in servers if server.child and (pid := server.child.pid)]
 
 
-def on_npus(servers: Iterable[Server]) -> bool:
+def on_npus(servers: Iterable[Replica]) -> bool:
     """Whether those that the kit has started calculate on NPUs, as their launcher told."""
     return any(server.child and server.child.facts.get("device") == "npu" for server in servers)
 
 
 @dataclass
-class Tender:
+class Monitor:
     """Looks after one server, on the engine's loop, until it is cancelled. `changed` is told when there is news of the
     server and, where it is lost, whether it may still finish what it has begun. `tell` hears how its start goes."""
 
-    server: Server
+    server: Replica
     client: httpx.AsyncClient
     needs: Needs
     settings: Settings
     changed: Callable[[], None]
-    lost: Callable[[Server, bool], None]
-    tell: Callable[[Server, str], None]
+    lost: Callable[[Replica, bool], None]
+    tell: Callable[[Replica, str], None]
 
     async def run(self) -> None:
         """Never returns, unless it is a child that crashes too often."""
@@ -196,7 +196,7 @@ class Tender:
             loop.call_soon_threadsafe(self._lose, reason)
             loop.call_soon_threadsafe(server.doubt.set)
 
-        server.child = Child(server.order, tell=partial(self.tell, server), on_end=ended)
+        server.child = VllmProcess(server.order, tell=partial(self.tell, server), on_end=ended)
         try:
             await asyncio.to_thread(server.child.start, self.settings.vllm_start_seconds)
         except KitError as error:
@@ -221,7 +221,7 @@ class Tender:
                 unwell += 1
                 most = PATIENT if server.order and error.closed else TOO_MANY
                 self._doubt(error, last=unwell >= most)
-            pause = LOOK_EVERY if server.state == "ready" or server.refusal else LOOK_AGAIN
+            pause = POLL_INTERVAL if server.state == "ready" or server.refusal else LOOK_AGAIN
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(server.doubt.wait(), pause)
 

@@ -23,10 +23,10 @@ from runtime import audio
 from runtime.audio import SAMPLE_RATE, Audio, Limits
 from runtime.measure import records
 from runtime.measure.accuracy.dataset import Item
-from runtime.measure.accuracy.journal import Outcome
-from runtime.measure.accuracy.run import Ears
-from runtime.measure.client import Remote, ServerError
-from runtime.transcriber import Failure, Request, Source, Transcriber, limits, model_directory, open_transcriber
+from runtime.measure.accuracy.journal import UtteranceOutcome
+from runtime.measure.accuracy.run import Backend
+from runtime.measure.client import RemoteServer, ServerError
+from runtime.transcriber import FailedRequest, Request, Source, Transcriber, limits, model_directory, open_transcriber
 from runtime.transcript import Transcript
 
 SECONDS = 600  # of audio that is held at most, 38 MB, beside the one sound that is read
@@ -83,13 +83,13 @@ def _seconds(sound: Audio) -> int:
 
 
 @contextmanager
-def in_process(settings: Settings) -> Iterator[Ears]:
+def in_process(settings: Settings) -> Iterator[Backend]:
     """The model that the settings name, loaded. Raises what `open_transcriber` raises."""
     with open_transcriber(settings) as transcriber:
         yield of(transcriber)
 
 
-def of(transcriber: Transcriber) -> Ears:
+def of(transcriber: Transcriber) -> Backend:
     """A model that is loaded."""
     settings = transcriber.settings
     basis = {
@@ -97,13 +97,13 @@ def of(transcriber: Transcriber) -> Ears:
         "segment seconds": f"{settings.segment_seconds:g}",
         "tokens per segment": str(settings.max_new_tokens),
     }
-    return Ears(records.of(transcriber), basis, partial(_heard, transcriber))
+    return Backend(records.of(transcriber), basis, partial(_heard, transcriber))
 
 
 @contextmanager
-def over_http(url: str, settings: Settings) -> Iterator[Ears]:
+def over_http(url: str, settings: Settings) -> Iterator[Backend]:
     """A server, asked by so many clients that its engine always has whole batches. Raises what `Remote` raises."""
-    with Remote(url) as server:
+    with RemoteServer(url) as server:
         server.check_ready()
         told = server.info()
         allowed, together = told["limits"]["requests"], told["queue"]["engine"]["most_together"]
@@ -112,7 +112,7 @@ def over_http(url: str, settings: Settings) -> Iterator[Ears]:
             "segment seconds": f"{told['limits']['segment_seconds']:g}",
             "tokens per segment": str(told["limits"]["tokens_per_segment"]),
         }
-        yield Ears(records.of_server(server.url, told), basis, partial(_asked, server, limits(settings), clients))
+        yield Backend(records.of_server(server.url, told), basis, partial(_asked, server, limits(settings), clients))
 
 
 def sound(source: Source, within: Limits) -> Audio:
@@ -124,7 +124,7 @@ def sound(source: Source, within: Limits) -> Audio:
     return source.load(limits=within)
 
 
-def _heard(transcriber: Transcriber, items: Sequence[Item], forced: bool) -> Generator[Outcome, None, None]:
+def _heard(transcriber: Transcriber, items: Sequence[Item], forced: bool) -> Generator[UtteranceOutcome, None, None]:
     within = limits(transcriber.settings)
     with ahead([item.source for item in items], partial(sound, within=within)) as sounds:
         requests = (
@@ -134,15 +134,15 @@ def _heard(transcriber: Transcriber, items: Sequence[Item], forced: bool) -> Gen
             yield _outcome(item, answer)
 
 
-def _outcome(item: Item, answer: Transcript | Failure) -> Outcome:
-    if isinstance(answer, Failure):
-        return Outcome(item.name, failure=str(answer.error))
-    return Outcome(item.name, answer.text, answer.language, answer.seconds, answer.truncated, answer.repeated)
+def _outcome(item: Item, answer: Transcript | FailedRequest) -> UtteranceOutcome:
+    if isinstance(answer, FailedRequest):
+        return UtteranceOutcome(item.name, failure=str(answer.error))
+    return UtteranceOutcome(item.name, answer.text, answer.language, answer.seconds, answer.truncated, answer.repeated)
 
 
 def _asked(
-    server: Remote, within: Limits, clients: int, items: Sequence[Item], forced: bool
-) -> Generator[Outcome, None, None]:
+    server: RemoteServer, within: Limits, clients: int, items: Sequence[Item], forced: bool
+) -> Generator[UtteranceOutcome, None, None]:
     pool = ThreadPoolExecutor(clients)
     try:
         for answered in as_completed([pool.submit(_ask, server, within, item, forced) for item in items]):
@@ -151,20 +151,22 @@ def _asked(
         pool.shutdown(cancel_futures=True)
 
 
-def _ask(server: Remote, within: Limits, item: Item, forced: bool) -> Outcome:
+def _ask(server: RemoteServer, within: Limits, item: Item, forced: bool) -> UtteranceOutcome:
     """What the server heard. Raises KitError where it would answer no other utterance either."""
     try:
         file = _file(item.source, within)
     except KitError as error:
-        return Outcome(item.name, failure=str(error))
+        return UtteranceOutcome(item.name, failure=str(error))
     try:
         answer = server.transcribe(file, language=item.language if forced else None)
     except ServerError as error:
         if error.status in NOT_THE_AUDIO:
             raise
-        return Outcome(item.name, failure=f"{item.name}: {error.reason}")
+        return UtteranceOutcome(item.name, failure=f"{item.name}: {error.reason}")
     truncated, repeated = (answer.fields.get(name, 0) for name in ("truncated", "repeated_characters"))
-    return Outcome(item.name, answer.text, answer.language, answer.seconds or 0.0, bool(truncated), int(repeated))
+    return UtteranceOutcome(
+        item.name, answer.text, answer.language, answer.seconds or 0.0, bool(truncated), int(repeated)
+    )
 
 
 def _file(source: Source, within: Limits) -> bytes:

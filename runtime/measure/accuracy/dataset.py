@@ -64,7 +64,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """`where` it stands (`file:line`), a `name`, where its audio should be, its reference, and its language by any
     name, code or tag, and speaker, empty where not given."""
 
@@ -80,11 +80,11 @@ class UnusableError(Exception):
     """An entry that cannot be used; the message says why."""
 
 
-Listed = Entry | Refused
+Listed = ManifestEntry | Refused
 
 
 @dataclass(frozen=True)
-class Line:
+class ManifestLine:
     """A line without its end; `where` is `file:line`, from 1; `fault` says why it cannot be used, empty if it can."""
 
     where: str
@@ -92,7 +92,7 @@ class Line:
     fault: str = ""
 
 
-def lines(path: Path) -> Iterator[Line]:
+def lines(path: Path) -> Iterator[ManifestLine]:
     """The lines of a file, one after another. Raises KitError where it cannot be read or is not UTF-8."""
     try:
         with path.open("rb") as file:
@@ -105,9 +105,9 @@ def lines(path: Path) -> Iterator[Line]:
                 if len(raw) > LONGEST and not raw.endswith(b"\n"):
                     while (more := file.readline(LONGEST)) and not more.endswith(b"\n"):
                         pass
-                    yield Line(f"{path}:{number}", "", f"is longer than {LONGEST} bytes")
+                    yield ManifestLine(f"{path}:{number}", "", f"is longer than {LONGEST} bytes")
                 else:
-                    yield Line(f"{path}:{number}", _decoded(path, number, raw).rstrip("\r\n"))
+                    yield ManifestLine(f"{path}:{number}", _decoded(path, number, raw).rstrip("\r\n"))
     except OSError as error:
         raise KitError(str(path), f"cannot be read: {error.strerror}") from None
 
@@ -131,7 +131,7 @@ def _convert(path: Path, encoding: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _EntryRow:
     """An entry as it is written; `fault` says why it cannot be used, empty if it can."""
 
     where: str
@@ -151,7 +151,7 @@ def entries(path: Path, *, base: Path | None = None) -> Iterator[Listed]:
             yield Refused(row.where, str(error))
 
 
-def _objects(path: Path) -> Iterator[_Row]:
+def _objects(path: Path) -> Iterator[_EntryRow]:
     written = (line for line in lines(path) if line.text.strip() or line.fault)
     for number, line in enumerate(written):
         if number == 0 and line.text.lstrip().startswith("["):
@@ -160,17 +160,19 @@ def _objects(path: Path) -> Iterator[_Row]:
         yield _object(line)
 
 
-def _object(line: Line) -> _Row:
+def _object(line: ManifestLine) -> _EntryRow:
     if line.fault:
-        return _Row(line.where, {}, line.fault)
+        return _EntryRow(line.where, {}, line.fault)
     try:
         content = json.loads(line.text)
     except (ValueError, RecursionError) as error:
-        return _Row(line.where, {}, f"is no JSON: {error}")
-    return _Row(line.where, content) if isinstance(content, dict) else _Row(line.where, {}, "is no JSON object")
+        return _EntryRow(line.where, {}, f"is no JSON: {error}")
+    return (
+        _EntryRow(line.where, content) if isinstance(content, dict) else _EntryRow(line.where, {}, "is no JSON object")
+    )
 
 
-def _table(path: Path) -> Iterator[_Row]:
+def _table(path: Path) -> Iterator[_EntryRow]:
     """The rows by the names in the header. One that spans lines is refused: most often a quote was left open, and would
     swallow the rows after it. An empty field is one that is not given."""
     rows = lines(path)
@@ -194,21 +196,21 @@ def _table(path: Path) -> Iterator[_Row]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield _Row(where, {}, f"is no row of a table: {error} (read to line {reader.line_num + 1})")
+            yield _EntryRow(where, {}, f"is no row of a table: {error} (read to line {reader.line_num + 1})")
             continue
         if row is None:
             return
         if where in faults:
-            yield _Row(where, {}, faults[where])
+            yield _EntryRow(where, {}, faults[where])
         elif reader.line_num + 1 > begun:
-            yield _Row(where, {}, f"goes on to line {reader.line_num + 1}: is a quote left open?")
+            yield _EntryRow(where, {}, f"goes on to line {reader.line_num + 1}: is a quote left open?")
         elif row and len(row) != len(header):
-            yield _Row(where, {}, f"has {len(row)} fields, the header {len(header)}")
+            yield _EntryRow(where, {}, f"has {len(row)} fields, the header {len(header)}")
         elif row:
-            yield _Row(where, {name: field for name, field in zip(header, row, strict=True) if field})
+            yield _EntryRow(where, {name: field for name, field in zip(header, row, strict=True) if field})
 
 
-def _texts(rows: Iterator[Line], faults: dict[str, str]) -> Iterator[str]:
+def _texts(rows: Iterator[ManifestLine], faults: dict[str, str]) -> Iterator[str]:
     """The lines as csv wants them, which on Python 3.10 breaks off at a NUL; those with a fault are left empty."""
     for line in rows:
         if line.fault:
@@ -232,7 +234,7 @@ def _split(header: str, delimiter: str) -> list[str]:
     return [name.strip().strip('"').casefold() for name in header.split(delimiter)]
 
 
-def _entry(row: _Row, base: Path) -> Entry:
+def _entry(row: _EntryRow, base: Path) -> ManifestEntry:
     if (offset := str(row.fields.get("offset") or "")).strip("0."):
         raise UnusableError(f"offset {offset}: a part of a file cannot be taken, cut it out first")
     audio, text = _field(row, "audio"), _field(row, "text")
@@ -244,10 +246,12 @@ def _entry(row: _Row, base: Path) -> Entry:
         advice = 'where nobody speaks, "text": "" in a .jsonl says so'
         raise UnusableError(f"has no text, by none of the names {', '.join(FIELDS['text'])}; {advice}")
     name = _field(row, "id") or audio
-    return Entry(row.where, name, base / audio, text, _field(row, "language") or "", _field(row, "speaker") or "")
+    return ManifestEntry(
+        row.where, name, base / audio, text, _field(row, "language") or "", _field(row, "speaker") or ""
+    )
 
 
-def _field(row: _Row, field: str) -> str | None:
+def _field(row: _EntryRow, field: str) -> str | None:
     """The value of a field by the kit's own name, else by whichever other it has; None if by none."""
     own, *others = FIELDS[field]
     given = {name: row.fields[name] for name in (own, *others) if row.fields.get(name) is not None}

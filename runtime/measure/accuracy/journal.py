@@ -22,7 +22,7 @@ Basis = dict[str, str]  # what an outcome depends on, by name: data, model, sett
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UtteranceOutcome:
     """What was heard of an utterance: `language` None is silence, or a language that was not told; `seconds` of audio;
     `repeated` characters were left out as endless repetition. `failure` says why nothing was heard, empty if it was."""
 
@@ -35,14 +35,14 @@ class Outcome:
     failure: str = ""
 
 
-class Journal:
+class RunJournal:
     """An open journal. `outcomes` are those in it, by the utterance's name; `unreadable` lines count for nothing."""
 
-    def __init__(self, path: Path, file: IO[str], outcomes: dict[str, Outcome], unreadable: int) -> None:
+    def __init__(self, path: Path, file: IO[str], outcomes: dict[str, UtteranceOutcome], unreadable: int) -> None:
         self.path, self.outcomes, self.unreadable = path, outcomes, unreadable
         self._file = file
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: UtteranceOutcome) -> None:
         """Write an outcome down. Raises KitError where the file takes no more."""
         try:
             self._file.write(_line(asdict(outcome)))
@@ -58,7 +58,7 @@ def folder(out: Path, data: DataSet) -> Path:
 
 
 @contextmanager
-def opened(directory: Path, basis: Basis, *, fresh: bool = False) -> Iterator[Journal]:
+def opened(directory: Path, basis: Basis, *, fresh: bool = False) -> Iterator[RunJournal]:
     """The journal of this basis, begun or gone on with; a `fresh` one puts what there was aside.
 
     A line that was torn, as by a kill, is no outcome: its utterance is done again. Raises KitError where the file
@@ -82,10 +82,10 @@ def opened(directory: Path, basis: Basis, *, fresh: bool = False) -> Iterator[Jo
         if not path.stat().st_size:
             file.write(_line({"basis": basis}))
             file.flush()
-        yield Journal(path, file, outcomes, unreadable)
+        yield RunJournal(path, file, outcomes, unreadable)
 
 
-def others(journal: Journal, basis: Basis) -> Iterator[str]:
+def others(journal: RunJournal, basis: Basis) -> Iterator[str]:
     """For each other journal of the same data set by name, what differs in its basis, in words."""
     for path in sorted(journal.path.parent.glob("outcomes-*.jsonl")):
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -95,7 +95,7 @@ def others(journal: Journal, basis: Basis) -> Iterator[str]:
             yield f"{path.name}: " + ", ".join(f"{key} {before.get(key) or '(none)'}" for key in changed)
 
 
-def _read(file: IO[str]) -> tuple[dict[str, Outcome], int]:
+def _read(file: IO[str]) -> tuple[dict[str, UtteranceOutcome], int]:
     """The outcomes, the last one of each utterance, and how many lines are none; what is written next has a line of
     its own."""
     file.seek(0)
@@ -104,7 +104,7 @@ def _read(file: IO[str]) -> tuple[dict[str, Outcome], int]:
         content = _parsed(line)
         try:
             if "basis" not in content:
-                outcome = Outcome(**content)
+                outcome = UtteranceOutcome(**content)
                 outcomes[outcome.name] = outcome
         except TypeError:
             unreadable += 1

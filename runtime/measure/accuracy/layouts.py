@@ -21,7 +21,7 @@ from env.errors import KitError, UsageError
 from runtime import languages
 from runtime.languages import UnknownLanguageError
 from runtime.measure.accuracy import dataset
-from runtime.measure.accuracy.dataset import DataSet, Entry, Item, Listed, Refused, UnusableError, lines
+from runtime.measure.accuracy.dataset import DataSet, Item, Listed, ManifestEntry, Refused, UnusableError, lines
 
 Splits = dict[str, list[Path]]  # a split → the directories or tables that hold it
 
@@ -33,7 +33,7 @@ VOICE_TABLES = ("train", "dev", "test", "validated", "invalidated", "other")
 
 
 @dataclass(frozen=True)
-class Layout:
+class DataSetLayout:
     """A data set's layout: how it is known, what splits are at a path, and what one of their directories or tables
     lists."""
 
@@ -45,7 +45,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundDataSet:
     """A data set on a disk: its name as shown, its layout, and what it lists, read as one goes on."""
 
     name: str
@@ -53,7 +53,7 @@ class Found:
     entries: Iterator[Listed]
 
 
-def find(path: Path, split: str = "") -> Found | None:
+def find(path: Path, split: str = "") -> FoundDataSet | None:
     """The data set at a path, by what is there; None where it has no layout of LAYOUTS.
 
     Raises UsageError where the split is not there, or one must be chosen, KitError where an archive is still packed.
@@ -64,7 +64,7 @@ def find(path: Path, split: str = "") -> Found | None:
             places = splits[chosen]
             languages = "" if len(places) > 1 or places[0].is_dir() else f" {places[0].parent.name}"
             entries = chain.from_iterable(map(layout.entries, places))
-            return Found(f"{layout.title}{languages} {chosen}", layout.name, entries)
+            return FoundDataSet(f"{layout.title}{languages} {chosen}", layout.name, entries)
     return None
 
 
@@ -93,7 +93,7 @@ def _librispeech_entries(split: Path) -> Iterator[Listed]:
                 yield Refused(line.where, line.fault or "has no text")
             elif name:
                 speaker = name.partition("-")[0]
-                yield Entry(line.where, name, transcript.parent / f"{name}.flac", text, "English", speaker)
+                yield ManifestEntry(line.where, name, transcript.parent / f"{name}.flac", text, "English", speaker)
 
 
 def _aishell(path: Path) -> Splits:
@@ -108,10 +108,10 @@ def _aishell(path: Path) -> Splits:
 
 def _aishell_entries(split: Path) -> Iterator[Listed]:
     transcript = split.parent.parent / AISHELL_TRANSCRIPT
-    said: dict[str, Entry] = {}
+    said: dict[str, ManifestEntry] = {}
     for line in lines(transcript):
         name, *words = line.text.split() or [""]
-        said[name] = Entry(line.where, name, Path(), "".join(words), "Chinese")
+        said[name] = ManifestEntry(line.where, name, Path(), "".join(words), "Chinese")
     for audio in sorted(split.glob("*/*.wav")):
         entry = said.get(audio.stem)
         if entry and entry.text:
@@ -142,7 +142,7 @@ def _fleurs_entries(table: Path) -> Iterator[Listed]:
             yield Refused(line.where, "has no text")
         else:
             name = f"{language}/{Path(columns[1]).stem}"
-            yield Entry(line.where, name, audio / columns[1], columns[2], language)
+            yield ManifestEntry(line.where, name, audio / columns[1], columns[2], language)
 
 
 def _common_voice(path: Path) -> Splits:
@@ -178,10 +178,10 @@ def _directories(path: Path) -> list[Path]:
 
 
 LAYOUTS = (
-    Layout("librispeech", "LibriSpeech", "*/*/*.trans.txt", _librispeech, _librispeech_entries),
-    Layout("aishell", "AISHELL-1", f"wav and {AISHELL_TRANSCRIPT}", _aishell, _aishell_entries),
-    Layout("fleurs", "FLEURS", "audio and test.tsv", _fleurs, _fleurs_entries),
-    Layout("common-voice", "Common Voice", "clips and test.tsv", _common_voice, _common_voice_entries),
+    DataSetLayout("librispeech", "LibriSpeech", "*/*/*.trans.txt", _librispeech, _librispeech_entries),
+    DataSetLayout("aishell", "AISHELL-1", f"wav and {AISHELL_TRANSCRIPT}", _aishell, _aishell_entries),
+    DataSetLayout("fleurs", "FLEURS", "audio and test.tsv", _fleurs, _fleurs_entries),
+    DataSetLayout("common-voice", "Common Voice", "clips and test.tsv", _common_voice, _common_voice_entries),
 )
 
 
@@ -205,7 +205,7 @@ def read(path: Path, *, language: str | None = None, split: str = "") -> DataSet
         raise KitError(str(error.filename or path), f"cannot be read: {error.strerror}") from None
 
 
-def _manifest(path: Path, split: str) -> Found:
+def _manifest(path: Path, split: str) -> FoundDataSet:
     if path.is_dir():
         known = "; ".join(f"{layout.title} ({layout.known_by})" for layout in LAYOUTS)
         advice = f"give a manifest ({', '.join(dataset.LINES + dataset.TABLES)})"
@@ -215,10 +215,10 @@ def _manifest(path: Path, split: str) -> Found:
         raise KitError(str(path), f"is no manifest by its ending, expected {expected}, or a data set's directory")
     if split:
         raise UsageError("--split", f"{path} is a manifest, which has no splits", "leave it out")
-    return Found(path.stem, "manifest", dataset.entries(path))
+    return FoundDataSet(path.stem, "manifest", dataset.entries(path))
 
 
-def _gathered(path: Path, found: Found, language: str | None) -> DataSet:
+def _gathered(path: Path, found: FoundDataSet, language: str | None) -> DataSet:
     items, refused = [], []
     digest = hashlib.sha256()
     seen: dict[str, str] = {}  # names and audio files → where they stand
@@ -240,7 +240,7 @@ def _gathered(path: Path, found: Found, language: str | None) -> DataSet:
     return DataSet(found.name, found.layout, digest.hexdigest(), tuple(items), tuple(refused))
 
 
-def _language(entry: Entry) -> str | None:
+def _language(entry: ManifestEntry) -> str | None:
     try:
         return languages.resolve(entry.language)
     except UnknownLanguageError as error:
@@ -258,7 +258,7 @@ def _size(audio: Path) -> int:
     return status.st_size
 
 
-def _refuse_second(entry: Entry, seen: dict[str, str]) -> None:
+def _refuse_second(entry: ManifestEntry, seen: dict[str, str]) -> None:
     marks = {f"audio {entry.audio.resolve()}": entry.where, f"name {entry.name}": entry.where}
     for mark in marks:
         if mark in seen:

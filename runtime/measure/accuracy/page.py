@@ -25,7 +25,7 @@ from runtime.languages import code
 from runtime.measure import records
 from runtime.measure.accuracy.backends import sound
 from runtime.measure.accuracy.dataset import Item
-from runtime.measure.accuracy.run import FILE, Accuracy, Ask
+from runtime.measure.accuracy.run import FILE, Accuracy, RunOptions
 from runtime.measure.accuracy.score import Bad
 from runtime.measure.accuracy.tables import LABELS, markdown, percent, sayer, spoken, summary
 from runtime.measure.error_rate import Step, Unit
@@ -41,7 +41,7 @@ DOCUMENT, PAGE = "accuracy.md", "worst.html"
 
 
 @dataclass(frozen=True)
-class Pair:
+class AlignedPair:
     """A word or character of the reference above what was heard; `kind` is that of a `Step`, or `gap`."""
 
     kind: str
@@ -50,7 +50,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PageEntry:
     """An utterance on the page. `audio` is a data: URI, empty where `silent_because` says why there is none."""
 
     bad: Bad
@@ -58,7 +58,7 @@ class Entry:
     heard: str
     code: str
     rate: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AlignedPair, ...]
     audio: str
     silent_because: str
 
@@ -88,16 +88,17 @@ def page(record: Accuracy, items: Mapping[str, Item], within: Limits, language: 
     )
 
 
-def pairs(steps: Sequence[Step], unit: Unit) -> Iterator[Pair]:
+def pairs(steps: Sequence[Step], unit: Unit) -> Iterator[AlignedPair]:
     """What stands above what, word by word or character by character."""
     for step in steps:
         said, heard = _units(step.reference, unit), _units(step.hypothesis, unit)
         rows = [
-            Pair(step.kind, *both) for both in zip(said or [""] * len(heard), heard or [""] * len(said), strict=True)
+            AlignedPair(step.kind, *both)
+            for both in zip(said or [""] * len(heard), heard or [""] * len(said), strict=True)
         ]
         if step.kind == "equal" and len(rows) > 2 * AROUND + 1:
             yield from rows[:AROUND]
-            yield Pair("gap", f"… {len(rows) - 2 * AROUND} …")
+            yield AlignedPair("gap", f"… {len(rows) - 2 * AROUND} …")
             yield from rows[-AROUND:]
         else:
             yield from rows
@@ -118,7 +119,7 @@ def mp3(samples: Samples) -> bytes:
     return file.getvalue()
 
 
-def _entry(bad: Bad, item: Item, within: Limits, language: Language) -> Entry:
+def _entry(bad: Bad, item: Item, within: Limits, language: Language) -> PageEntry:
     say = sayer(language)
     audio, fault = "", ""
     try:
@@ -126,7 +127,7 @@ def _entry(bad: Bad, item: Item, within: Limits, language: Language) -> Entry:
         audio = "data:audio/mpeg;base64," + base64.b64encode(mp3(samples)).decode()
     except KitError as error:
         fault = str(error)
-    return Entry(
+    return PageEntry(
         bad,
         language=spoken(bad.language, say),
         heard=spoken(bad.heard, say),
@@ -142,7 +143,7 @@ def _units(text: str, unit: Unit) -> list[str]:
     return text.split() if unit == "words" else list(text)
 
 
-def write(record: Accuracy, ask: Ask, settings: Settings, directory: Path, language: Language) -> Iterator[Path]:
+def write(record: Accuracy, ask: RunOptions, settings: Settings, directory: Path, language: Language) -> Iterator[Path]:
     """Write record, document and page of the worst utterances into the data set's directory, and into the one above,
     where the last run's are. Yields the latter. Raises KitError where one cannot be written."""
     items = {item.name: item for item in ask.items}

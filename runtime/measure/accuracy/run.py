@@ -8,10 +8,10 @@ from pathlib import Path
 from env.errors import KitError
 from runtime.measure.accuracy import journal
 from runtime.measure.accuracy.dataset import DataSet, Item, Refused
-from runtime.measure.accuracy.journal import Basis, Journal, Outcome
+from runtime.measure.accuracy.journal import Basis, RunJournal, UtteranceOutcome
 from runtime.measure.accuracy.published import Published, published
-from runtime.measure.accuracy.score import Score, compared, scored
-from runtime.measure.records import CALCULATING, COMPLETE, Clock, Form, Head, Where
+from runtime.measure.accuracy.score import AccuracyScore, compared, scored
+from runtime.measure.records import CALCULATING, COMPLETE, Form, Head, RunClock, Where
 
 ACCURACY = Form("accuracy", 1)
 FILE = "accuracy.json"
@@ -49,12 +49,12 @@ class Accuracy:
     journal: str
     refused: tuple[Refused, ...]
     failed: tuple[Broken, ...]
-    score: Score
+    score: AccuracyScore
     published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
-class Ask:
+class RunOptions:
     """What is asked for: `items` of the data set, their languages given to the model or (not `forced`) detected; a
     `fresh` run begins anew; `worst` is how many bad utterances the record lists."""
 
@@ -66,23 +66,23 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Ears:
+class Backend:
     """What hears: where it is, the settings that outcomes depend on, and how. `hear` yields an outcome for each item,
     in any order, and raises KitError where none can be had any more."""
 
     place: Where
     settings: Basis
-    hear: Callable[[Sequence[Item], bool], Generator[Outcome, None, None]]
+    hear: Callable[[Sequence[Item], bool], Generator[UtteranceOutcome, None, None]]
 
 
 @dataclass(frozen=True)
-class Listener:
+class RunObserver:
     """Whom a run tells: `says` is told in words what is kept, `begins` how many utterances are to be heard, `heard` of
     each of them."""
 
     says: Callable[[str], None] = lambda _: None
     begins: Callable[[int], None] = lambda _: None
-    heard: Callable[[Outcome], None] = lambda _: None
+    heard: Callable[[UtteranceOutcome], None] = lambda _: None
 
 
 def picked(items: Sequence[Item], limit: int) -> tuple[Item, ...]:
@@ -92,13 +92,13 @@ def picked(items: Sequence[Item], limit: int) -> tuple[Item, ...]:
     return tuple(items[number * len(items) // limit] for number in range(limit))
 
 
-def run(ask: Ask, opened: AbstractContextManager[Ears], directory: Path, listener: Listener) -> Accuracy:
+def run(ask: RunOptions, opened: AbstractContextManager[Backend], directory: Path, listener: RunObserver) -> Accuracy:
     """Hear what is not known yet, and score all. Outcomes are kept in `directory`, failures are tried again.
 
     Where Ctrl-C or a failure that no utterance is to blame for ends the run, the record says so. Raises KitError where
     nothing could be begun, and KeyboardInterrupt before that.
     """
-    clock, ended = Clock(), COMPLETE
+    clock, ended = RunClock(), COMPLETE
     book, place, basis, kept = None, None, {}, 0
     try:
         with opened as ears:
@@ -121,7 +121,9 @@ def run(ask: Ask, opened: AbstractContextManager[Ears], directory: Path, listene
     return _record(ask, clock, place, ended, book, basis, kept)
 
 
-def _record(ask: Ask, clock: Clock, place: Where, ended: str, book: Journal, basis: Basis, kept: int) -> Accuracy:
+def _record(
+    ask: RunOptions, clock: RunClock, place: Where, ended: str, book: RunJournal, basis: Basis, kept: int
+) -> Accuracy:
     heard = compared(ask.items, book.outcomes, plain=ask.data.plain)
     return Accuracy(
         clock.head(ACCURACY, place, ended=ended),
@@ -143,7 +145,7 @@ def _record(ask: Ask, clock: Clock, place: Where, ended: str, book: Journal, bas
     )
 
 
-def _basis(ask: Ask, ears: Ears) -> Basis:
+def _basis(ask: RunOptions, ears: Backend) -> Basis:
     place = ears.place
     return {
         "data": ask.data.digest,
@@ -161,16 +163,16 @@ def _basis(ask: Ask, ears: Ears) -> Basis:
     }
 
 
-def _known(book: Journal, item: Item) -> bool:
+def _known(book: RunJournal, item: Item) -> bool:
     outcome = book.outcomes.get(item.name)
     return outcome is not None and not outcome.failure
 
 
-def _done(items: Iterable[Item], book: Journal) -> int:
+def _done(items: Iterable[Item], book: RunJournal) -> int:
     return sum(item.name in book.outcomes for item in items)
 
 
-def _told(book: Journal, basis: Basis, kept: int, asked: int) -> Iterator[str]:
+def _told(book: RunJournal, basis: Basis, kept: int, asked: int) -> Iterator[str]:
     """What an operator shall know before it begins."""
     if book.unreadable:
         yield f"{book.path}: {book.unreadable} lines cannot be read, what they told is done again"

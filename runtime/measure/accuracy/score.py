@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.measure.accuracy.dataset import Item
-from runtime.measure.accuracy.journal import Outcome
+from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.error_rate import Counts, Step, Unit, count
 
 LENGTHS = (5.0, 10.0, 30.0, 60.0)  # seconds, where one group of lengths ends and the next begins
@@ -32,7 +32,7 @@ class Heard:
     """An utterance and what became of it; `counts` against nothing where it failed."""
 
     item: Item
-    outcome: Outcome
+    outcome: UtteranceOutcome
     counts: Counts
 
     @property
@@ -90,7 +90,7 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Score:
+class AccuracyScore:
     """All figures. `overall` has words and characters apart; `lengths` are named by the seconds where they begin;
     `silences` are references of nothing, `silent` those of them where nothing was heard. `truncated` and `repeated`
     count utterances."""
@@ -108,7 +108,7 @@ class Score:
     worst: tuple[Bad, ...]
 
 
-def compared(items: Iterable[Item], outcomes: Mapping[str, Outcome], *, plain: bool) -> list[Heard]:
+def compared(items: Iterable[Item], outcomes: Mapping[str, UtteranceOutcome], *, plain: bool) -> list[Heard]:
     """Each item that has an outcome, aligned with it; texts are not normalised if `plain`."""
     found = []
     for item in items:
@@ -117,11 +117,11 @@ def compared(items: Iterable[Item], outcomes: Mapping[str, Outcome], *, plain: b
     return found
 
 
-def scored(heard: Sequence[Heard], *, forced: bool = False, worst: int = 0) -> Score:
+def scored(heard: Sequence[Heard], *, forced: bool = False, worst: int = 0) -> AccuracyScore:
     """The figures; where languages were `forced`, none was identified. `worst` is how many bad ones to list."""
     spoken = [each for each in heard if each.counts.length]
     silence = [each for each in heard if not each.counts.length and not each.failed]
-    return Score(
+    return AccuracyScore(
         overall=_rates(spoken, lambda _: ""),
         languages=_rates(spoken, lambda each: each.item.language or ""),
         lengths=_rates([each for each in spoken if not each.failed], lambda each: _begin(each.outcome.seconds)),

@@ -21,7 +21,7 @@ LABELS: dict[Unit, str] = {"words": "WER", "characters": "CER"}
 
 
 @dataclass(frozen=True)
-class Grid:
+class AccuracyTable:
     """A table with a title, and what is to be said below it."""
 
     title: str
@@ -89,7 +89,7 @@ def summary(record: Accuracy, language: Language) -> list[str]:
     return lines
 
 
-def grids(record: Accuracy, language: Language) -> Iterator[Grid]:
+def grids(record: Accuracy, language: Language) -> Iterator[AccuracyTable]:
     """All tables that have rows, the most important first."""
     say, score = sayer(language), record.score
     rates = [
@@ -113,7 +113,7 @@ def grids(record: Accuracy, language: Language) -> Iterator[Grid]:
         (say("Entries that cannot be used", "不可用的条目"), [(each.where, each.reason) for each in record.refused]),
     ):
         shown = (say("Where", "位置"), say("Why", "原因"))
-        yield Grid(title, shown, tuple(pairs[:MOST_ROWS]), _left_off(len(pairs), say))
+        yield AccuracyTable(title, shown, tuple(pairs[:MOST_ROWS]), _left_off(len(pairs), say))
     yield _worst(score.worst, say)
 
 
@@ -155,14 +155,14 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
 
 
-def _rates(title: str, rates: Sequence[tuple[str, Rate]], say: Say, *, notes: tuple[str, ...] = ()) -> Grid:
+def _rates(title: str, rates: Sequence[tuple[str, Rate]], say: Say, *, notes: tuple[str, ...] = ()) -> AccuracyTable:
     columns = (
         *("", "", say("Utterances", "语音条数"), say("Failed", "失败"), say("Error rate", "错误率")),
         *(say(f"{CONFIDENCE:.0%} interval", f"{CONFIDENCE:.0%} 置信区间"), say("With failed", "含失败")),
         *(say("Units", "字词数"), say("Substituted", "替换"), say("Deleted", "删除"), say("Inserted", "插入")),
         say("Without error", "完全正确"),
     )
-    return Grid(title, columns, tuple((name, *_cells(rate)) for name, rate in rates), notes if rates else ())
+    return AccuracyTable(title, columns, tuple((name, *_cells(rate)) for name, rate in rates), notes if rates else ())
 
 
 def _cells(rate: Rate) -> tuple[str, ...]:
@@ -188,14 +188,14 @@ def _span(begin: str) -> str:
     return f"> {begin} s" if end is None else f"{begin}–{end:g} s"
 
 
-def _speakers(rates: Sequence[Rate], say: Say) -> Grid:
+def _speakers(rates: Sequence[Rate], say: Say) -> AccuracyTable:
     ordered = sorted(rates, key=lambda rate: -(rate.with_failed or 0))
     title = say("By speaker, the worst first", "按说话人(错误率高者在前)")
     shown = _rates(title, [(rate.name, rate) for rate in ordered[:MOST_ROWS]], say)
-    return Grid(shown.title, shown.columns, shown.rows, _left_off(len(rates), say))
+    return AccuracyTable(shown.title, shown.columns, shown.rows, _left_off(len(rates), say))
 
 
-def _confusion(found: Identified, say: Say) -> Grid:
+def _confusion(found: Identified, say: Say) -> AccuracyTable:
     pairs = sorted(found.confusion, key=lambda pair: (pair[0] == pair[1], -pair[2]))
     rows = [
         (spoken(said, say), spoken(heard, say) if heard else say("nothing", "无"), str(times))
@@ -204,10 +204,10 @@ def _confusion(found: Identified, say: Say) -> Grid:
     right = f"{found.right} / {found.utterances} = {found.right / found.utterances:.1%}"
     columns = (say("Spoken", "实际语种"), say("Detected", "识别语种"), say("Utterances", "语音条数"))
     title = say(f"Language identified: {right}", f"语种识别正确率:{right}")
-    return Grid(title, columns, tuple(rows[:MOST_ROWS]), _left_off(len(rows), say))
+    return AccuracyTable(title, columns, tuple(rows[:MOST_ROWS]), _left_off(len(rows), say))
 
 
-def _others(record: Accuracy, say: Say) -> Grid:
+def _others(record: Accuracy, say: Say) -> AccuracyTable:
     score = record.score
     rows = [
         (say("text cut off at the token limit", "达到 token 上限而被截断"), str(score.truncated)),
@@ -216,10 +216,10 @@ def _others(record: Accuracy, say: Say) -> Grid:
     if score.silences:
         share = f"{score.silent} / {score.silences} = {score.silent / score.silences:.1%}"
         rows.insert(0, (say("silence in which nothing was heard", "静音且无输出"), share))
-    return Grid(say("Beyond the rates", "其他"), ("", say("Utterances", "语音条数")), tuple(rows))
+    return AccuracyTable(say("Beyond the rates", "其他"), ("", say("Utterances", "语音条数")), tuple(rows))
 
 
-def _published(record: Accuracy, say: Say) -> Grid:
+def _published(record: Accuracy, say: Say) -> AccuracyTable:
     columns = (say("Model", "模型"), say("Data", "数据集"), "", say("Error rate", "错误率"), say("Source", "来源"))
     rows = [(each.model, each.data, LABELS[each.unit], percent(each.rate), each.source) for each in record.published]
     note = say(
@@ -227,16 +227,16 @@ def _published(record: Accuracy, say: Say) -> Grid:
         "calls all of them WER.",
         "公开数据:硬件与文本归一化方式不同,相差零点几个百分点不足为据。来源统称 WER。",
     )
-    return Grid(say("Published", "公开数据"), columns, tuple(rows), (note,))
+    return AccuracyTable(say("Published", "公开数据"), columns, tuple(rows), (note,))
 
 
-def _worst(bad: Sequence[Bad], say: Say) -> Grid:
+def _worst(bad: Sequence[Bad], say: Say) -> AccuracyTable:
     columns = (say("Utterance", "语音"), say("Errors", "错误数"), say("Said and heard", "参考与识别"))
     rows = tuple(
         (each.name, f"{each.errors} / {each.length}", marked(each.steps, each.unit)) for each in bad[:MOST_ROWS]
     )
     note = say("[-said, not heard-] {+heard, not said+}", "[-参考中有而未识别-] {+识别出而参考中无+}")
-    return Grid(say("The worst utterances", "错误最多的语音"), columns, rows, (note,))
+    return AccuracyTable(say("The worst utterances", "错误最多的语音"), columns, rows, (note,))
 
 
 def _left_off(count: int, say: Say) -> tuple[str, ...]:

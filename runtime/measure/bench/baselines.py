@@ -26,7 +26,7 @@ from env.errors import KitError
 from env.sources import PROJECT, load_settings
 from runtime.audio import SAMPLE_RATE, Audio
 from runtime.engines import Decoded, Utterance
-from runtime.measure.bench.worker import READY, Done, Job, Order
+from runtime.measure.bench.worker import READY, Done, Job, WorkerSpec
 from runtime.model.device import Device, open_device
 from runtime.transcriber import Request, open_transcriber
 
@@ -131,7 +131,7 @@ class Arm(Protocol):
 class Kit:
     """The kit's engine."""
 
-    def __init__(self, order: Order, stack: ExitStack) -> None:
+    def __init__(self, order: WorkerSpec, stack: ExitStack) -> None:
         variables = {"MODEL": order.checkpoint, "DEVICE": order.device, "DTYPE": order.dtype}
         settings = load_settings({f"ASR_{name}": value for name, value in variables.items()})
         settings = settings.model_copy(update={"max_batch": order.max_batch, "jit_compile": order.jit_compile})
@@ -157,7 +157,7 @@ class Kit:
 class QwenAsr:
     """qwen-asr's `transcribe`."""
 
-    def __init__(self, order: Order, _: ExitStack) -> None:
+    def __init__(self, order: WorkerSpec, _: ExitStack) -> None:
         self.device = open_device(order.device, exports={}, jit_compile=order.jit_compile)
         pass  # DROP  # after the device, which torch must not precede
 
@@ -186,7 +186,7 @@ class QwenAsr:
 class FirstValidation:
     """The first validation's script."""
 
-    def __init__(self, order: Order, _: ExitStack) -> None:
+    def __init__(self, order: WorkerSpec, _: ExitStack) -> None:
         self.device = Device(order.device)
         if self.device.is_npu:
             import torch_npu  # noqa: F401 - makes torch know the device
@@ -207,7 +207,7 @@ class FirstValidation:
         return sum(map(len, self._model.tokens()))
 
 
-ARMS: dict[str, Callable[[Order, ExitStack], Arm]] = {
+ARMS: dict[str, Callable[[WorkerSpec, ExitStack], Arm]] = {
     KIT: Kit,
     QWEN_ASR: QwenAsr,
     FIRST_VALIDATION: FirstValidation,
@@ -223,7 +223,7 @@ def main() -> None:
         print(json.dumps(words), file=answers, flush=True)
 
     with ExitStack() as stack:
-        order = Order(**json.loads(sys.stdin.readline()))
+        order = WorkerSpec(**json.loads(sys.stdin.readline()))
         arm = ARMS[order.arm](order, stack)
         answer(READY)
         for line in sys.stdin:

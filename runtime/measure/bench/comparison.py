@@ -26,9 +26,9 @@ from runtime.measure.bench.in_process import chosen, turns
 from runtime.measure.bench.record import Absent, Bench, Found
 from runtime.measure.bench.worker import (
     SIMULATED_NPU,
-    Child,
     Done,
     Job,
+    WorkerProcess,
     environment,
     lack_of_memory,
     order,
@@ -38,7 +38,7 @@ from runtime.measure.bench.worker import (
 )
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import joined
-from runtime.transcriber import Failure, Request, Transcriber, limits
+from runtime.transcriber import FailedRequest, Request, Transcriber, limits
 
 BATCH = (1.0, 2.0, 3.0, 4.2, 6.0, 9.0, 13.0, 20.0)  # seconds; of each at most a segment, so that each is one
 LONG = 300.0  # seconds
@@ -50,7 +50,7 @@ DEVICE = "npu:0"
 
 
 @dataclass(frozen=True)
-class Case:
+class ComparisonCase:
     """Recordings that are transcribed together, so many rounds after some that do not count."""
 
     name: str
@@ -66,7 +66,7 @@ def measure_versus(bench: Bench) -> Iterator[Found]:
     """
     size = weights(bench.transcriber)
     with ExitStack() as stack:
-        children: dict[str, Child] = {}
+        children: dict[str, WorkerProcess] = {}
         for name in (QWEN_ASR, FIRST_VALIDATION):
             bench.tell(f"engines: loading {name}")
             try:
@@ -78,18 +78,18 @@ def measure_versus(bench: Bench) -> Iterator[Found]:
                 yield from compare(bench, case, children)
 
 
-def cases(bench: Bench) -> Iterator[Case]:
+def cases(bench: Bench) -> Iterator[ComparisonCase]:
     """One clip, eight of different lengths, five minutes."""
     plan, settings = bench.plan, bench.transcriber.settings
     clip = audio.load(chosen(settings, plan.clip), limits=limits(settings))
     lengths = [min(seconds, settings.segment_seconds) for seconds in BATCH]
     batch = tuple(Audio(joined(seconds, first=number), f"{seconds} s") for number, seconds in enumerate(lengths))
-    yield Case("alone", (clip,), plan.runs, plan.warmups)
-    yield Case("batch", batch, max(1, plan.runs // 2), min(1, plan.warmups))
-    yield Case("long", (Audio(joined(LONG), f"{LONG:g} s"),), max(1, plan.runs // 5), min(1, plan.warmups))
+    yield ComparisonCase("alone", (clip,), plan.runs, plan.warmups)
+    yield ComparisonCase("batch", batch, max(1, plan.runs // 2), min(1, plan.warmups))
+    yield ComparisonCase("long", (Audio(joined(LONG), f"{LONG:g} s"),), max(1, plan.runs // 5), min(1, plan.warmups))
 
 
-def compare(bench: Bench, case: Case, children: dict[str, Child]) -> Iterator[Found]:
+def compare(bench: Bench, case: ComparisonCase, children: dict[str, WorkerProcess]) -> Iterator[Found]:
     """A case with the kit here and the children; one that fails is left out from there on."""
     with tempfile.TemporaryDirectory() as folder:
         job = _job(bench.transcriber, case, Path(folder))
@@ -115,7 +115,7 @@ def compare(bench: Bench, case: Case, children: dict[str, Child]) -> Iterator[Fo
             yield figure(f"{key}-ratio", ratios, warmups=case.warmups)
 
 
-def _loaded(name: str, transcriber: Transcriber, size: int, stack: ExitStack) -> Child:
+def _loaded(name: str, transcriber: Transcriber, size: int, stack: ExitStack) -> WorkerProcess:
     """Raises KitError where that cannot be had."""
     variables = environment(transcriber.device.silicon)
     if name == FIRST_VALIDATION:
@@ -128,7 +128,7 @@ def _loaded(name: str, transcriber: Transcriber, size: int, stack: ExitStack) ->
     return stack.enter_context(started(order(name, transcriber), variables))
 
 
-def _job(transcriber: Transcriber, case: Case, folder: Path) -> Job:
+def _job(transcriber: Transcriber, case: ComparisonCase, folder: Path) -> Job:
     """The recordings as files, and for each the limit of all the segments that the kit makes of one."""
     paths = [folder / f"{number}.wav" for number in range(len(case.sounds))]
     for path, sound in zip(paths, case.sounds, strict=True):
@@ -145,7 +145,7 @@ def _kit(transcriber: Transcriber, sounds: Sequence[Audio]) -> Done:
     seconds = time.perf_counter() - begun
     tokens = 0
     for outcome in outcomes:
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, FailedRequest):
             raise outcome.error
         tokens += outcome.tokens
     return Done(seconds, tokens)
@@ -175,7 +175,7 @@ def measure_host_cost(bench: Bench) -> Iterator[Found]:
             yield Absent(f"host@{name}", error.reason, error.advice)
 
 
-def count(child: Child, batch: int, prefix: str) -> Iterator[Found]:
+def count(child: WorkerProcess, batch: int, prefix: str) -> Iterator[Found]:
     """Decode the same utterances up to 1 token, up to 2 and so on: each costs a step more than the one before.
 
     Raises KitError where a text ends before that.

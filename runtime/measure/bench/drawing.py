@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import QUANTITIES, Language, Words, digits
+from runtime.measure.metrics import QUANTITIES, Bilingual, Language, digits
 from runtime.measure.statistics import FEWEST, Figure, interval
 
 # Okabe and Ito's colours, which colour-blind people tell apart; shapes and lines differ as well.
@@ -37,13 +37,13 @@ class Scene:
         """A quantity's name."""
         return self.words(QUANTITIES[quantity].name)
 
-    def words(self, words: Words) -> str:
+    def words(self, words: Bilingual) -> str:
         """The words in the language of the picture."""
         return words[self.language]
 
 
 @dataclass(frozen=True)
-class Line:
+class LineStyle:
     """How a line over figures looks: `style` as Matplotlib has it, `size` of the unit that is shown, which `statistic`
     of the figures' spread, and whether the values are written to its points."""
 

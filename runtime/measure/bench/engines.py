@@ -17,7 +17,7 @@ from runtime.measure.bench.in_process import chosen, turns
 from runtime.measure.bench.record import Absent, Bench, Found
 from runtime.measure.bench.serving import EACH, SOUNDS, advice, check, failed
 from runtime.measure.bench.worker import lack_of_memory, weights
-from runtime.measure.client import Remote
+from runtime.measure.client import RemoteServer
 from runtime.measure.load_generator import ADDRESS, Clients, Level, Pipe, apart, clients, serving
 from runtime.measure.records import Where
 from runtime.measure.statistics import figure
@@ -153,7 +153,7 @@ def _texts(bench: Bench, sides: Sides, sounds: list[Recording]) -> Iterator[Foun
     """How many transcripts differ, which also warms both up. Raises KitError where one cannot be had."""
     differing = {True: 0, False: 0}  # by whether the recording is longer than the window
     with ExitStack() as stack:
-        servers = [stack.enter_context(Remote(one.url)) for one in sides.values()]
+        servers = [stack.enter_context(RemoteServer(one.url)) for one in sides.values()]
         for number, sound in enumerate(sounds):
             bench.tell(f"vllm: transcript {number + 1} of {len(sounds)}")
             one, other = (server.transcribe(sound.file).text for server in servers)

@@ -15,17 +15,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from env.errors import KitError
-from runtime.measure.bench.drawing import BLACK, BLUE, GREEN, GREY, RED, Line, Scene, around, doubling, fit, short
+from runtime.measure.bench.drawing import BLACK, BLUE, GREEN, GREY, RED, LineStyle, Scene, around, doubling, fit, short
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.tables import headline
-from runtime.measure.metrics import PARTS, Language, Words, amount, scale
+from runtime.measure.metrics import PARTS, Bilingual, Language, amount, scale
 from runtime.measure.statistics import Figure
 from runtime.model.device import Silicon
 
 ENGINES = {"transformers": ("transformers", BLUE), "vllm": ("vLLM", GREEN)}  # as they are shown
-ALONE = Words("one clip: each request", "单条音频:各次请求")
-SPEED = Words("seconds of audio per second", "每秒处理的音频秒数")
-FIRST = Words("time to first token, median and p95", "首 token 时间,中位数与 p95")
+ALONE = Bilingual("one clip: each request", "单条音频:各次请求")
+SPEED = Bilingual("seconds of audio per second", "每秒处理的音频秒数")
+FIRST = Bilingual("time to first token, median and p95", "首 token 时间,中位数与 p95")
 
 Bars = tuple[list[Figure], ...]  # by engine, each by the number of clients
 
@@ -34,14 +34,14 @@ Panel = Callable[[Axes], None]
 
 STAGES = ("audio", "features", "encoder", "prefill", "tokens", "text")
 
-RUNS = Words("each run", "每次运行")
-SPLIT = Words("where the time goes (medians)", "各阶段耗时(中位数)")
-HERE = Words("here", "本次")
-BASELINE = Words("baseline", "基线")
-OUTSIDE = Words("beyond this axis", "超出坐标范围")
-IDEAL = Words("ideal: batch 1's, times the batch", "理想:批大小 1 的线性放大")
-MEAN = Words("mean", "均值")
-FAILED = Words("requests failed", "有请求失败")
+RUNS = Bilingual("each run", "每次运行")
+SPLIT = Bilingual("where the time goes (medians)", "各阶段耗时(中位数)")
+HERE = Bilingual("here", "本次")
+BASELINE = Bilingual("baseline", "基线")
+OUTSIDE = Bilingual("beyond this axis", "超出坐标范围")
+IDEAL = Bilingual("ideal: batch 1's, times the batch", "理想:批大小 1 的线性放大")
+MEAN = Bilingual("mean", "均值")
+FAILED = Bilingual("requests failed", "有请求失败")
 
 PANEL = (5.6, 4.0)  # inches
 LEAST = 1.4  # panels, that a picture is wide
@@ -59,11 +59,11 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
-ON: dict[Silicon, Words] = {
-    "NPU": Words("on an NPU", "NPU"),
-    "simulated NPU": Words("on a SIMULATED NPU", "模拟 NPU"),
-    "CPU": Words("on a CPU", "CPU"),
-    "unknown": Words("on unknown silicon", "硬件未知"),
+ON: dict[Silicon, Bilingual] = {
+    "NPU": Bilingual("on an NPU", "NPU"),
+    "simulated NPU": Bilingual("on a SIMULATED NPU", "模拟 NPU"),
+    "CPU": Bilingual("on a CPU", "CPU"),
+    "unknown": Bilingual("on unknown silicon", "硬件未知"),
 }
 
 
@@ -120,7 +120,7 @@ def _load(scene: Scene, key: str, bars: Bars) -> Callable[[Axes], None]:
     return draw
 
 
-KEYS: dict[str, tuple[Words, str]] = {"throughput": (SPEED, "x"), "first-token": (FIRST, "s")}
+KEYS: dict[str, tuple[Bilingual, str]] = {"throughput": (SPEED, "x"), "first-token": (FIRST, "s")}
 
 
 def _latency(scene: Scene) -> list[Panel]:
@@ -176,8 +176,8 @@ def _throughput(scene: Scene) -> list[Panel]:
     here, stated = scene.figures("throughput/speed"), scene.stated("throughput/speed")
 
     def draw(axes: Axes) -> None:
-        Line(scene.words(HERE), BLUE, "o-", named=True).draw(axes, here)
-        Line(scene.words(BASELINE), RED, "s--", named=True).draw(axes, stated)
+        LineStyle(scene.words(HERE), BLUE, "o-", named=True).draw(axes, here)
+        LineStyle(scene.words(BASELINE), RED, "s--", named=True).draw(axes, stated)
         top = 1.15 * axes.get_ylim()[1]
         if here[0].at == 1:
             doublings = math.log2(max(figure.at or 1.0 for figure in here))
@@ -202,9 +202,9 @@ def _served(part: str) -> Callable[[Scene], list[Panel]]:
         def waiting(axes: Axes) -> None:
             unit = scale(max(figure.spread.middle for figure in first), "s")
             axes.set_title(f"{scene.name(f'{part}/first-token')} ({unit.symbol})")
-            Line(scene.words(MEAN), BLUE, "o-", unit.size, "mean").draw(axes, first)
-            Line("p95", BLUE, "^--", unit.size, "p95").draw(axes, first)
-            Line(f"{scene.words(BASELINE)}, {scene.words(MEAN)}", RED, "s-", unit.size, "mean").draw(axes, earlier)
+            LineStyle(scene.words(MEAN), BLUE, "o-", unit.size, "mean").draw(axes, first)
+            LineStyle("p95", BLUE, "^--", unit.size, "p95").draw(axes, first)
+            LineStyle(f"{scene.words(BASELINE)}, {scene.words(MEAN)}", RED, "s-", unit.size, "mean").draw(axes, earlier)
             shown = [value for one in (*first, *earlier) for value in (one.spread.mean, one.spread.p95)]
             fit(axes, [value / unit.size for value in shown if value is not None])
             doubling(axes, (*first, *earlier), axis)
@@ -212,9 +212,9 @@ def _served(part: str) -> Callable[[Scene], list[Panel]]:
 
         def working(axes: Axes) -> None:
             axes.set_title(scene.words(SPEED))
-            Line(scene.words(HERE), BLUE, "o-", named=True).draw(axes, speed)
-            Line(scene.words(BASELINE), RED, "s--").draw(axes, earlier_speed)
-            Line(scene.words(FAILED), BLACK, "X").draw(axes, [figure for figure in speed if figure.at in failed])
+            LineStyle(scene.words(HERE), BLUE, "o-", named=True).draw(axes, speed)
+            LineStyle(scene.words(BASELINE), RED, "s--").draw(axes, earlier_speed)
+            LineStyle(scene.words(FAILED), BLACK, "X").draw(axes, [figure for figure in speed if figure.at in failed])
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
             doubling(axes, (*speed, *earlier_speed), axis)
             axes.legend()
@@ -238,9 +238,9 @@ def _peaks(scene: Scene, part: str, host: list[Figure], device: Sequence[Figure]
     def draw(axes: Axes) -> None:
         unit = scale(max(figure.spread.middle for figure in (*device, *host)), "bytes")
         axes.set_title(f"{scene.words(PARTS[part].name)} ({unit.symbol})")
-        Line(scene.name(f"{part}/device"), BLUE, "o-", unit.size, named=True).draw(axes, device)
-        Line(scene.name(f"{part}/host"), GREEN, "^-", unit.size, named=not device).draw(axes, host)
-        Line(scene.words(BASELINE), RED, "s--", unit.size).draw(axes, stated)
+        LineStyle(scene.name(f"{part}/device"), BLUE, "o-", unit.size, named=True).draw(axes, device)
+        LineStyle(scene.name(f"{part}/host"), GREEN, "^-", unit.size, named=not device).draw(axes, host)
+        LineStyle(scene.words(BASELINE), RED, "s--", unit.size).draw(axes, stated)
         for figure in scene.figures("memory/loaded" if device else "memory/host-loaded"):
             label = scene.name(figure.quantity)
             axes.axhline(figure.spread.middle / unit.size, color=GREY, linestyle=":", label=label)
@@ -251,13 +251,13 @@ def _peaks(scene: Scene, part: str, host: list[Figure], device: Sequence[Figure]
     return draw
 
 
-TITLES: dict[Which, Words] = {
-    "latency": Words("Latency of one clip", "单条音频延迟"),
-    "throughput": Words("Throughput over batch", "不同批大小的吞吐"),
-    "closed": Words("Server, clients that wait", "服务并发:闭环到达"),
-    "open": Words("Server, requests at a rate", "服务并发:开环到达"),
-    "memory": Words("Peak memory", "内存峰值"),
-    "vllm": Words("transformers and vLLM side by side", "transformers 与 vLLM 对比"),
+TITLES: dict[Which, Bilingual] = {
+    "latency": Bilingual("Latency of one clip", "单条音频延迟"),
+    "throughput": Bilingual("Throughput over batch", "不同批大小的吞吐"),
+    "closed": Bilingual("Server, clients that wait", "服务并发:闭环到达"),
+    "open": Bilingual("Server, requests at a rate", "服务并发:开环到达"),
+    "memory": Bilingual("Peak memory", "内存峰值"),
+    "vllm": Bilingual("transformers and vLLM side by side", "transformers 与 vLLM 对比"),
 }
 PLOTS: dict[Which, Callable[[Scene], list[Panel]]] = {
     "latency": _latency,

@@ -18,7 +18,7 @@ from runtime.files import write_whole
 from runtime.measure import records
 from runtime.measure.metrics import QUANTITIES, Quantity, part_of
 from runtime.measure.records import Form, Head, Where
-from runtime.measure.statistics import Difference, Figure, apart
+from runtime.measure.statistics import Figure, FigureDifference, apart
 from runtime.transcriber import Transcriber
 
 BENCH = Form("bench", 2)
@@ -150,8 +150,8 @@ class Judgement:
     """The figures that are worse by more than the tolerance and than noise, and those that would be, had they samples
     enough to tell noise from change."""
 
-    slower: tuple[Difference, ...]
-    undecided: tuple[Difference, ...]
+    slower: tuple[FigureDifference, ...]
+    undecided: tuple[FigureDifference, ...]
 
 
 def tolerance(typed: str) -> float:
@@ -172,7 +172,7 @@ def check(baseline: Benchmark, where: Where, clip: str) -> None:
         raise UsageError(FLAG, f"the baseline was measured with something else ({shown})", "give a baseline from here")
 
 
-def judge(differences: Sequence[Difference], allowed: float) -> Judgement:
+def judge(differences: Sequence[FigureDifference], allowed: float) -> Judgement:
     """Which figures became worse by more than `allowed`, a share of the better one."""
     worse = [one for one in differences if one.setback > allowed]
     return Judgement(

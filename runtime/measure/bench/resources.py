@@ -17,7 +17,7 @@ from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import joined
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model.device import Device, keep_torch_npu_out, open_device, trim_heap
-from runtime.transcriber import Failure, Request, Transcriber, model_directory, open_transcriber
+from runtime.transcriber import FailedRequest, Request, Transcriber, model_directory, open_transcriber
 from runtime.transcript import Transcript
 
 WEIGHTS = "*.safetensors"
@@ -189,6 +189,6 @@ def _transcribed(bench: Bench, sound: Audio) -> Transcript:
         bench.tell(f"long audio: {done:.0f} of {sound.seconds:.0f} s")
 
     (outcome,) = bench.transcriber.transcribe_all([Request(sound)], on_segment=tell)
-    if isinstance(outcome, Failure):
+    if isinstance(outcome, FailedRequest):
         raise outcome.error
     return outcome

@@ -20,9 +20,9 @@ from runtime.measure.bench import sizing, tables
 from runtime.measure.bench.in_process import chosen
 from runtime.measure.bench.record import BENCH, FILE, Absent, Bench, Benchmark, Found, Plan, benchmark, read
 from runtime.measure.metrics import times
-from runtime.measure.records import COMPLETE, Clock, Where
+from runtime.measure.records import COMPLETE, RunClock, Where
 from runtime.measure.smoke.record import ran_on
-from runtime.measure.statistics import Difference, compare
+from runtime.measure.statistics import FigureDifference, compare
 from runtime.progress import telling
 from runtime.tables import console
 
@@ -63,7 +63,7 @@ Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
-class Listener:
+class BenchObserver:
     """Whom a run tells: `begins` where it measures and which clip it hears, before anything is measured, which may
     raise KitError to prevent it; `tells` how far it is; `keeps` the record so far, after each part, and at the end."""
 
@@ -72,11 +72,11 @@ class Listener:
     keeps: Callable[[Benchmark], None] = lambda _: None
 
 
-def run(settings: Settings, plan: Plan, listener: Listener) -> Benchmark:
+def run(settings: Settings, plan: Plan, listener: BenchObserver) -> Benchmark:
     """Measure what is planned. A part that cannot be measured is absent, with the reason; where Ctrl-C ends the run,
     its record says so. Raises KitError where the model cannot be loaded or the server asked for does not answer, and
     KeyboardInterrupt before anything is measured."""
-    clock, stage = Clock(), "loading"
+    clock, stage = RunClock(), "loading"
     clip = "" if plan.url else chosen(settings, plan.clip).name
     found: list[Found] = []
     place: Where | None = None
@@ -116,9 +116,9 @@ def _opened(
 ) -> Iterator[tuple[Bench, Where]]:
     """The model loaded, or the server found that the plan names; and where it is."""
     if plan.url:
-        from runtime.measure.client import Remote
+        from runtime.measure.client import RemoteServer
 
-        with Remote(plan.url) as server:
+        with RemoteServer(plan.url) as server:
             server.check_ready()
             place = server.where()
         yield Bench(None, plan, tell), place
@@ -141,7 +141,7 @@ def _measured(part: str, bench: Bench) -> Iterator[Found]:
 
 
 @dataclass(frozen=True)
-class Order:
+class BenchOptions:
     """What to measure, the directory that the results go to, what to print beside them, and by how much they may be
     worse than that, a share; None: by any amount."""
 
@@ -164,7 +164,7 @@ def plan(typed: Mapping[str, str], settings: Settings, *, quick: bool = False) -
     return replace(QUICK if quick else FULL, **chosen)
 
 
-def order(plan: Plan, directory: Path, *, baseline: str, fail_if_slower: str) -> Order:
+def order(plan: Plan, directory: Path, *, baseline: str, fail_if_slower: str) -> BenchOptions:
     """The plan with what `--baseline` and `--fail-if-slower` name, empty for nothing, and a directory that is there.
     Raises UsageError."""
     if fail_if_slower and not baseline:
@@ -180,7 +180,7 @@ def order(plan: Plan, directory: Path, *, baseline: str, fail_if_slower: str) ->
         raise UsageError("--output", f"{directory} cannot be made: {error.strerror}") from None
     if not os.access(directory, os.W_OK):
         raise UsageError("--output", f"{directory} cannot be written to")
-    return Order(plan, directory, before, allowed)
+    return BenchOptions(plan, directory, before, allowed)
 
 
 def _parts(flag: str, value: str, _: Settings) -> tuple[str, ...]:
@@ -206,9 +206,9 @@ def _clip(flag: str, value: str, settings: Settings) -> Path:
 
 
 def _url(_: str, value: str, __: Settings) -> str:
-    from runtime.measure.client import Remote
+    from runtime.measure.client import RemoteServer
 
-    with Remote(value) as server:  # which refuses what is no server's address
+    with RemoteServer(value) as server:  # which refuses what is no server's address
         return server.url
 
 
@@ -264,14 +264,14 @@ READERS: dict[str, Callable[[str, str, Settings], object]] = {
 
 
 @dataclass(frozen=True)
-class Failure:
+class BenchFailure:
     """Why a benchmark fails, and the exit code."""
 
     reason: str
     code: int
 
 
-def carry_out(order: Order, settings: Settings) -> Failure | None:
+def carry_out(order: BenchOptions, settings: Settings) -> BenchFailure | None:
     """Measure what is ordered; None where all is well. Raises what `run` raises, but for KeyboardInterrupt."""
     out = console()
 
@@ -284,10 +284,10 @@ def carry_out(order: Order, settings: Settings) -> Failure | None:
     try:
         with telling() as tell:
             record = run(
-                settings, order.plan, Listener(begins, tell, lambda so_far: records.write(order.record, so_far))
+                settings, order.plan, BenchObserver(begins, tell, lambda so_far: records.write(order.record, so_far))
             )
     except KeyboardInterrupt:
-        return Failure(f"{INTERRUPTED} before anything was measured", 130)
+        return BenchFailure(f"{INTERRUPTED} before anything was measured", 130)
     for grid in tables.grids(record):
         out.print(tables.terminal(grid), "")
     for grid, how in sizing.grids(record):
@@ -299,7 +299,7 @@ def carry_out(order: Order, settings: Settings) -> Failure | None:
     return _failure(record, order, out)
 
 
-def _keep(record: Benchmark, order: Order) -> Sequence[Path]:
+def _keep(record: Benchmark, order: BenchOptions) -> Sequence[Path]:
     """Write the plots, and the page that shows them, beside the record."""
     from runtime.measure.bench import plots
 
@@ -317,26 +317,28 @@ def _compare(out: Console, baseline: Benchmark, record: Benchmark) -> None:
         out.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def _failure(record: Benchmark, order: Order, out: Console) -> Failure | None:
+def _failure(record: Benchmark, order: BenchOptions, out: Console) -> BenchFailure | None:
     if not record.head.complete:
-        return Failure(f"{record.head.ended}; what was measured is kept in {order.record}", 130)
+        return BenchFailure(f"{record.head.ended}; what was measured is kept in {order.record}", 130)
     if not record.figures:
-        return Failure("nothing could be measured, for the reasons above", 1)
+        return BenchFailure("nothing could be measured, for the reasons above", 1)
     if not order.baseline or order.allowed is None:
         return None
     differences = compare(order.baseline.figures, record.figures)
     if not differences:
-        return Failure(f"{judging.FLAG} had nothing to judge: the baseline has none of these figures", 1)
+        return BenchFailure(f"{judging.FLAG} had nothing to judge: the baseline has none of these figures", 1)
     judgement = judging.judge(differences, order.allowed)
     if judgement.undecided:
         _say(out, f"Worse, but of too few samples to tell: {_told(judgement.undecided)}")
     if judgement.slower:
-        return Failure(f"worse than the baseline by more than {100 * order.allowed:g}%: {_told(judgement.slower)}", 1)
+        return BenchFailure(
+            f"worse than the baseline by more than {100 * order.allowed:g}%: {_told(judgement.slower)}", 1
+        )
     _say(out, f"Nothing is worse than the baseline by more than {100 * order.allowed:g}%, and noise.")
     return None
 
 
-def _told(differences: Sequence[Difference]) -> str:
+def _told(differences: Sequence[FigureDifference]) -> str:
     return ", ".join(f"{one.key} {times(one.ratio)}" for one in differences)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from env.errors import KitError
 from runtime.measure.bench.record import Absent, Bench, Found
-from runtime.measure.client import Remote
+from runtime.measure.client import RemoteServer
 from runtime.measure.load_generator import ADDRESS, Clients, Level, clients, serving
 from runtime.measure.metrics import PARTS
 from runtime.measure.statistics import figure
@@ -122,7 +122,7 @@ def _asking(bench: Bench) -> Iterator[Clients]:
         url = bench.plan.url
         if not url:
             url = f"http://{ADDRESS}:{stack.enter_context(serving(bench.transcriber)).port}"
-        stack.enter_context(Remote(url)).check_ready()
+        stack.enter_context(RemoteServer(url)).check_ready()
         yield stack.enter_context(clients(url, recordings(lengths(min(SOUNDS, bench.plan.requests)))))
 
 

@@ -7,52 +7,52 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import PARTS, UNKNOWN, Language, Words, amount, part_of, times
+from runtime.measure.metrics import PARTS, UNKNOWN, Bilingual, Language, amount, part_of, times
 from runtime.measure.records import CALCULATING, Where
-from runtime.measure.statistics import Difference, Figure, apart, compare
+from runtime.measure.statistics import Figure, FigureDifference, apart, compare
 from runtime.model.device import Silicon
 from runtime.tables import table
 
-SILICON: dict[Silicon, Words] = {
-    "NPU": Words("an NPU", "NPU"),
-    "simulated NPU": Words("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
-    "CPU": Words("a CPU, no NPU", "CPU(非 NPU)"),
-    "unknown": Words("unknown silicon", "硬件未知"),
+SILICON: dict[Silicon, Bilingual] = {
+    "NPU": Bilingual("an NPU", "NPU"),
+    "simulated NPU": Bilingual("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
+    "CPU": Bilingual("a CPU, no NPU", "CPU(非 NPU)"),
+    "unknown": Bilingual("unknown silicon", "硬件未知"),
 }
 STATISTICS = ("p50", "p90", "p95", "p99", "mean", "minimum", "maximum", "deviation")
 NAMES = {
-    "quantity": Words("Quantity", "指标"),
-    "value": Words("Value", "数值"),
-    "count": Words("n", "样本数"),
-    "warmups": Words("warm-ups", "预热次数"),
-    "p50": Words("p50", "p50"),
-    "p90": Words("p90", "p90"),
-    "p95": Words("p95", "p95"),
-    "p99": Words("p99", "p99"),
-    "mean": Words("mean", "均值"),
-    "minimum": Words("min", "最小"),
-    "maximum": Words("max", "最大"),
-    "deviation": Words("deviation", "标准差"),
-    "outliers": Words("outliers", "离群点"),
-    "figure": Words("Figure", "指标"),
-    "baseline": Words("Baseline", "基线"),
-    "here": Words("Here", "本次"),
-    "ratio": Words("Ratio", "比值"),
-    "verdict": Words("", ""),
-    "engine": Words("Engine", "引擎"),
-    "device": Words("On", "设备"),
-    "packages": Words("Packages", "软件包"),
-    "settings": Words("Settings", "设置"),
-    "part": Words("Part", "项目"),
-    "absent": Words("Not measured", "未测量"),
-    "reason": Words("Why", "原因"),
+    "quantity": Bilingual("Quantity", "指标"),
+    "value": Bilingual("Value", "数值"),
+    "count": Bilingual("n", "样本数"),
+    "warmups": Bilingual("warm-ups", "预热次数"),
+    "p50": Bilingual("p50", "p50"),
+    "p90": Bilingual("p90", "p90"),
+    "p95": Bilingual("p95", "p95"),
+    "p99": Bilingual("p99", "p99"),
+    "mean": Bilingual("mean", "均值"),
+    "minimum": Bilingual("min", "最小"),
+    "maximum": Bilingual("max", "最大"),
+    "deviation": Bilingual("deviation", "标准差"),
+    "outliers": Bilingual("outliers", "离群点"),
+    "figure": Bilingual("Figure", "指标"),
+    "baseline": Bilingual("Baseline", "基线"),
+    "here": Bilingual("Here", "本次"),
+    "ratio": Bilingual("Ratio", "比值"),
+    "verdict": Bilingual("", ""),
+    "engine": Bilingual("Engine", "引擎"),
+    "device": Bilingual("On", "设备"),
+    "packages": Bilingual("Packages", "软件包"),
+    "settings": Bilingual("Settings", "设置"),
+    "part": Bilingual("Part", "项目"),
+    "absent": Bilingual("Not measured", "未测量"),
+    "reason": Bilingual("Why", "原因"),
 }
-TITLE = Words("Benchmark", "性能测试")
-AGAINST = Words("Against the baseline", "与基线对比")
-BESIDE = Words("Side by side: what the engines were", "对比双方的环境")
+TITLE = Bilingual("Benchmark", "性能测试")
+AGAINST = Bilingual("Against the baseline", "与基线对比")
+BESIDE = Bilingual("Side by side: what the engines were", "对比双方的环境")
 OF_VLLM = "ASR_VLLM_"  # how the names of settings begin that count for that engine alone
-UNFINISHED = Words("Not complete: {}. What was measured until then is kept.", "未完成:{}。已测得的结果予以保留。")
-LEGEND = Words(
+UNFINISHED = Bilingual("Not complete: {}. What was measured until then is kept.", "未完成:{}。已测得的结果予以保留。")
+LEGEND = Bilingual(
     "p50 is the median. n samples follow the warm-ups, which do not count; outliers do, and lie more than 1.5 "
     "interquartile ranges beyond the quartiles. A table of values alone has one sample of each. Audio per second: "
     "seconds of audio per second of time (x).",
@@ -60,27 +60,27 @@ LEGEND = Words(
     "只有数值一栏的表,每项一个样本。"
     "每秒处理音频:每秒时间内处理的音频秒数(x)。",
 )
-FOREIGN = Words(
+FOREIGN = Bilingual(
     "These ratios say nothing of the software, as other things were used: {}.",
     "测量条件不同,比值不反映软件差异:{}。",
 )
-SIDES = Words("{what} {before} there, {after} here", "{what}:基线 {before},本次 {after}")
-OTHER_CLIP = Words("Another clip was heard: {} there, {} here.", "音频不同:基线为 {},本次为 {}。")
-MISSING = Words("Not measured here, but in the baseline: {}.", "基线中有而本次未测得:{}。")
-PARTIAL = Words("The baseline is not complete: {}.", "基线未完成:{}。")
-SOURCE = Words("The baseline's source: {}", "基线来源:{}")
+SIDES = Bilingual("{what} {before} there, {after} here", "{what}:基线 {before},本次 {after}")
+OTHER_CLIP = Bilingual("Another clip was heard: {} there, {} here.", "音频不同:基线为 {},本次为 {}。")
+MISSING = Bilingual("Not measured here, but in the baseline: {}.", "基线中有而本次未测得:{}。")
+PARTIAL = Bilingual("The baseline is not complete: {}.", "基线未完成:{}。")
+SOURCE = Bilingual("The baseline's source: {}", "基线来源:{}")
 VERDICTS = {
-    "better": Words("better", "更好"),
-    "worse": Words("worse", "更差"),
-    "same": Words("the same", "相同"),
-    "noise": Words("within noise", "在噪声范围内"),
-    "few": Words("too few samples to tell", "样本过少,无法判断"),
-    "": Words("", ""),
+    "better": Bilingual("better", "更好"),
+    "worse": Bilingual("worse", "更差"),
+    "same": Bilingual("the same", "相同"),
+    "noise": Bilingual("within noise", "在噪声范围内"),
+    "few": Bilingual("too few samples to tell", "样本过少,无法判断"),
+    "": Bilingual("", ""),
 }
 
 
 @dataclass(frozen=True)
-class Grid:
+class BenchTable:
     """A table with a title."""
 
     title: str
@@ -94,7 +94,7 @@ def headline(where: Where, language: Language = "en") -> str:
     return f"{words} · {where.description} · {where.model} · {where.dtype} · {where.engine_and_version}"
 
 
-def grids(record: Benchmark, language: Language = "en") -> Iterator[Grid]:
+def grids(record: Benchmark, language: Language = "en") -> Iterator[BenchTable]:
     """A table for each part that has figures, one for the engines that stood side by side, and one for what was not
     measured."""
     for name, part in PARTS.items():
@@ -107,15 +107,15 @@ def grids(record: Benchmark, language: Language = "en") -> Iterator[Grid]:
         columns = tuple(NAMES[name][language] for name in ("part", "reason"))
         reasons = (f"{one.reason} → {one.advice}" if one.advice else one.reason for one in record.absent)
         rows = tuple((one.what, reason) for one, reason in zip(record.absent, reasons, strict=True))
-        yield Grid(NAMES["absent"][language], columns, rows)
+        yield BenchTable(NAMES["absent"][language], columns, rows)
 
 
-def against(before: Benchmark, after: Benchmark, language: Language = "en") -> Grid:
+def against(before: Benchmark, after: Benchmark, language: Language = "en") -> BenchTable:
     """Each figure that both have, with their ratio; with a verdict where both were measured with the same things."""
     columns = tuple(NAMES[name][language] for name in ("figure", "baseline", "here", "ratio", "verdict"))
     judged = not apart(before.head.where, after.head.where)
     rows = tuple(_compared(one, language, judged=judged) for one in compare(before.figures, after.figures))
-    return Grid(AGAINST[language], columns, rows)
+    return BenchTable(AGAINST[language], columns, rows)
 
 
 def cautions(before: Benchmark, after: Benchmark, language: Language = "en") -> Iterator[str]:
@@ -160,7 +160,7 @@ def sides(before: Benchmark, after: Benchmark, language: Language = "en") -> Ite
         yield f"{NAMES[name][language]}: {headline(where, language)}" + (f" · {where.host}" if where.host else "")
 
 
-def terminal(grid: Grid) -> Table:
+def terminal(grid: BenchTable) -> Table:
     """A table for a terminal."""
     shown = table(*grid.columns)
     shown.title, shown.title_justify, shown.title_style = grid.title, "left", "bold"
@@ -169,12 +169,12 @@ def terminal(grid: Grid) -> Table:
     return shown
 
 
-def tabulated(grid: Grid) -> str:
+def tabulated(grid: BenchTable) -> str:
     """A table of Markdown, without its title."""
     return "\n".join(_markdown(grid))
 
 
-def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) -> Grid:
+def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) -> BenchTable:
     """Values alone where there is one sample of each, else how they spread."""
     spreading = any(figure.spread.count != 1 for figure in figures)
     first = ((axis,) if axis else ()) + (NAMES["quantity"][language],)
@@ -184,10 +184,10 @@ def _part(title: str, axis: str, figures: Sequence[Figure], language: Language) 
         place = ("" if figure.at is None else f"{figure.at:g}",) if axis else ()
         values = _values(figure) if spreading else (amount(figure.spread.middle, figure.meaning.unit),)
         rows.append((*place, figure.meaning.name[language], *values))
-    return Grid(title, first + tuple(NAMES[name][language] for name in names), tuple(rows))
+    return BenchTable(title, first + tuple(NAMES[name][language] for name in names), tuple(rows))
 
 
-def _sides(sides: Sequence[Where], language: Language) -> Grid:
+def _sides(sides: Sequence[Where], language: Language) -> BenchTable:
     """What each engine of `vllm` was: a comparison is worth what is told of its sides."""
     rows = []
     for side in sides:
@@ -196,7 +196,7 @@ def _sides(sides: Sequence[Where], language: Language) -> Grid:
         chosen = ", ".join(f"{name}={side.settings[name]}" for name in counting)
         rows.append((side.engine, f"{SILICON[side.silicon][language]} · {side.description}", packages, chosen))
     columns = tuple(NAMES[name][language] for name in ("engine", "device", "packages", "settings"))
-    return Grid(BESIDE[language], columns, tuple(rows))
+    return BenchTable(BESIDE[language], columns, tuple(rows))
 
 
 def _values(figure: Figure) -> tuple[str, ...]:
@@ -217,7 +217,7 @@ def _missing(before: Benchmark, after: Benchmark) -> list[str]:
     return [one.key for one in before.figures if one.key not in keys and part_of(one.quantity) in parts]
 
 
-def _compared(one: Difference, language: Language, *, judged: bool) -> tuple[str, ...]:
+def _compared(one: FigureDifference, language: Language, *, judged: bool) -> tuple[str, ...]:
     meaning = one.after.meaning
     part = PARTS[one.key.partition("/")[0]]
     place = "" if one.after.at is None else f" ({part.axis[language]}: {one.after.at:g})"
@@ -226,7 +226,7 @@ def _compared(one: Difference, language: Language, *, judged: bool) -> tuple[str
     return (f"{part.name[language]}: {meaning.name[language]}{place}", *values, times(one.ratio), verdict)
 
 
-def _verdict(one: Difference) -> str:
+def _verdict(one: FigureDifference) -> str:
     if one.worse is None:
         return ""
     if one.ratio == 1:
@@ -236,7 +236,7 @@ def _verdict(one: Difference) -> str:
     return ("worse" if one.worse else "better") if one.beyond_noise else "noise"
 
 
-def _markdown(grid: Grid) -> Iterator[str]:
+def _markdown(grid: BenchTable) -> Iterator[str]:
     yield "| " + " | ".join(grid.columns) + " |"
     yield "|" + "---|" * len(grid.columns)
     for row in grid.rows:

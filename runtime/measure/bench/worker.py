@@ -31,7 +31,7 @@ MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkerSpec:
     """What shall transcribe, with which model, where. `arm` is a name of runtime/measure/bench/baselines.py;
     `end_tokens` are the checkpoint's; `max_batch` in utterances."""
 
@@ -63,10 +63,10 @@ class Done:
     waits: int = 0
 
 
-def order(arm: str, transcriber: Transcriber, *, device: str = "") -> Order:
+def order(arm: str, transcriber: Transcriber, *, device: str = "") -> WorkerSpec:
     """An order for the model that is loaded here, on the same device unless another is named."""
     settings = transcriber.settings
-    return Order(
+    return WorkerSpec(
         arm=arm,
         checkpoint=str(model_directory(settings)),
         device=device or transcriber.device.name,
@@ -109,7 +109,7 @@ def lack_of_memory(weights: int, *, models: int = 1) -> str:
     return f"needs {needed / 2**30:.1f} GiB for the model {more} more, the host has {free / 2**30:.1f} GiB available"
 
 
-class Child:
+class WorkerProcess:
     """A process that is ready to transcribe."""
 
     def __init__(self, name: str, process: "subprocess.Popen[bytes]", errors: IO[str]) -> None:
@@ -144,7 +144,7 @@ class Child:
 
 
 @contextmanager
-def started(order: Order, variables: Mapping[str, str]) -> Iterator[Child]:
+def started(order: WorkerSpec, variables: Mapping[str, str]) -> Iterator[WorkerProcess]:
     """A process that has loaded what is ordered; ends it. Raises KitError where it cannot load."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
@@ -158,7 +158,7 @@ def started(order: Order, variables: Mapping[str, str]) -> Iterator[Child]:
         )
         with process:
             try:
-                child = Child(order.arm, process, errors)
+                child = WorkerProcess(order.arm, process, errors)
                 assert child.answer(asdict(order)) == READY
                 yield child
                 process.stdin.close()  # type: ignore[union-attr]

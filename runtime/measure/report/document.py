@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.measure.metrics import Language, Words
+from runtime.measure.metrics import Bilingual, Language
 
 Tone = Literal["pass", "fail", "open", "npu", "simulated", "cpu", "unknown", "none"]
 
@@ -26,9 +26,9 @@ class Say:
     language: Language
 
     def __call__(self, english: str, chinese: str) -> str:
-        return self.words(Words(english, chinese))
+        return self.words(Bilingual(english, chinese))
 
-    def words(self, words: Words) -> str:
+    def words(self, words: Bilingual) -> str:
         """What was written down in both."""
         return self.typeset(words[self.language])
 
@@ -89,7 +89,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Listing:
+class CodeBlock:
     """Lines to be typed, or as they were printed."""
 
     text: str
@@ -104,7 +104,7 @@ class Picture:
     words: str
 
 
-Block = Paragraph | Items | Table | Listing | Picture
+Block = Paragraph | Items | Table | CodeBlock | Picture
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Banner:
 
 
 @dataclass(frozen=True)
-class Document:
+class ReportDocument:
     """The whole report in one language; `facts` are what stands under its title."""
 
     language: Language

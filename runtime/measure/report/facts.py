@@ -14,11 +14,11 @@ from env.settings import DEMO, Settings
 from env.sources import exports, load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.host import docker
-from runtime.host.npu_smi import Report as NpuSmi
+from runtime.host.npu_smi import NpuSmiReport as NpuSmi
 from runtime.host.npu_smi import report as npu_smi
 from runtime.host.probe import Host, run_command
 from runtime.measure.records import Where, here, of
-from runtime.measure.report.record import Facts, File, Image, Weights
+from runtime.measure.report.record import File, HostFacts, Image, ReportWeights
 from runtime.model.device import Device, open_device
 from runtime.ops.deploy import image
 from runtime.ops.doctor import examine_host
@@ -52,12 +52,12 @@ def spot(settings: Settings) -> Spot:
     return Spot(here(settings, Device("cpu", fault)), fault)
 
 
-def gather(settings: Settings, host: Host) -> Facts:
+def gather(settings: Settings, host: Host) -> HostFacts:
     """All facts but the device's. Raises KitError for settings that contradict each other."""
     stack = stacks.active_stack()
     findings = examine_host(settings, host)
     smi, why = chips(host)
-    return Facts(
+    return HostFacts(
         stack=stack,
         packages=tuple(stacks.compare(stack)),
         findings=tuple(findings),
@@ -79,19 +79,19 @@ def chips(host: Host) -> tuple[NpuSmi | None, str]:
         return None, f"{error.subject} {error.reason}"
 
 
-def _weights(settings: Settings) -> Weights:
+def _weights(settings: Settings) -> ReportWeights:
     """What weights.lock says; of the demo model, which has no lock, what is there."""
     if settings.model == DEMO:
         files = sorted(path for path in DEMO_CHECKPOINT.iterdir() if path.is_file())
         sums = [(path.name, digest(path, size=path.stat().st_size).record) for path in files]
-        return Weights(DEMO, False, files=tuple(File(name, record.size, record.sha256) for name, record in sums))
+        return ReportWeights(DEMO, False, files=tuple(File(name, record.size, record.sha256) for name, record in sums))
     entry = recorded(settings)
     where = place(settings, known.load())
     if entry is None:
-        return Weights(settings.model, False, repo=where.repo)
+        return ReportWeights(settings.model, False, repo=where.repo)
     files_of = tuple(File(name, record.size, record.sha256) for name, record in sorted(entry.files.items()))
     origin = {"hub": entry.hub, "endpoint": entry.endpoint, "revision": entry.revision, "commit": entry.commit}
-    return Weights(settings.model, True, repo=where.repo, date=entry.date, files=files_of, **origin)
+    return ReportWeights(settings.model, True, repo=where.repo, date=entry.date, files=files_of, **origin)
 
 
 def _image(settings: Settings) -> Image:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from env.reference import Row
-from env.stacks import Difference
-from runtime.host.npu_smi import Report as NpuSmi
+from env.reference import SettingRow
+from env.stacks import PackageDifference
+from runtime.host.npu_smi import NpuSmiReport as NpuSmi
 from runtime.measure.accuracy.run import Accuracy
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import Words
+from runtime.measure.metrics import Bilingual
 from runtime.measure.records import Form, Head
 from runtime.measure.smoke.record import Smoke
 from runtime.ops.doctor.findings import Finding
@@ -29,7 +29,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Weights:
+class ReportWeights:
     """Which weights, and where they came from; `recorded`: weights.lock says so. Empty texts are not known."""
 
     model: str
@@ -60,18 +60,18 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Facts:
+class HostFacts:
     """The host and what is installed. `device_fault` says why no device could be opened, empty if one could;
     `smi_fault` why npu-smi tells nothing. `smi_after` is what it tells when all is done."""
 
     stack: str
-    packages: tuple[Difference, ...]
+    packages: tuple[PackageDifference, ...]
     findings: tuple[Finding, ...]
     driver: str
     cann: str
-    weights: Weights
+    weights: ReportWeights
     image: Image
-    settings: tuple[Row, ...]
+    settings: tuple[SettingRow, ...]
     device_fault: str = ""
     smi: NpuSmi | None = None
     smi_fault: str = ""
@@ -79,7 +79,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Source:
+class FigureSource:
     """Where a part's figures are from. `used` is how: taken from the file that was there, measured for this report, or
     not there at all; `notes` say why, `advice` is the next command. `failed`: its run did not come to its end. `left`
     are ids of processes that it left."""
@@ -87,19 +87,19 @@ class Source:
     name: Name
     path: str
     used: Literal["taken", "measured", "missing"]
-    notes: tuple[Words, ...] = ()
+    notes: tuple[Bilingual, ...] = ()
     advice: str = ""
     failed: bool = False
     left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReportVerdict:
     """One question that the report answers."""
 
     question: str
     status: Status
-    reason: Words
+    reason: Bilingual
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ class Report:
     """The whole report. A part that is not there has a source that says why; `verdicts` are in the order of reading."""
 
     head: Head
-    facts: Facts
-    sources: tuple[Source, ...]
+    facts: HostFacts
+    sources: tuple[FigureSource, ...]
     smoke: Smoke | None
     bench: Benchmark | None
     accuracy: Accuracy | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ReportVerdict, ...]
 
-    def source(self, name: Name) -> Source:
+    def source(self, name: Name) -> FigureSource:
         """Where a part is from."""
         return next(source for source in self.sources if source.name == name)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.measure.metrics import Language
-from runtime.measure.report.document import Code, Document, Mark, Picture, Say, kind
+from runtime.measure.report.document import Code, Mark, Picture, ReportDocument, Say, kind
 from runtime.measure.report.record import Report, Status
 from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS
@@ -42,13 +42,13 @@ MARKS: dict[Status, Severity] = {
 }
 
 
-def markdown(document: Document) -> str:
+def markdown(document: ReportDocument) -> str:
     """GitHub's Markdown. Its pictures are files in PICTURES."""
     text = _environment(html=False).get_template("report.md.jinja").render(**_names(document))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def html(document: Document) -> str:
+def html(document: ReportDocument) -> str:
     """One file: style and pictures are in it, and its policy forbids everything else."""
     environment = _environment(html=True)
     names = _names(document)
@@ -57,7 +57,7 @@ def html(document: Document) -> str:
     return environment.get_template("report.html.jinja").render(style=Markup(style), digest=digest, **names) + "\n"
 
 
-def pictures(document: Document) -> dict[str, str]:
+def pictures(document: ReportDocument) -> dict[str, str]:
     """The document's pictures by the name of their file."""
     blocks = [block for section in document.sections for block in section.blocks]
     return {f"{block.name}.svg": block.svg for block in blocks if isinstance(block, Picture)}
@@ -109,7 +109,7 @@ def _environment(*, html: bool) -> Environment:
     return environment
 
 
-def _names(document: Document) -> dict[str, object]:
+def _names(document: ReportDocument) -> dict[str, object]:
     """What the templates know."""
     return {
         "document": document,

@@ -19,14 +19,14 @@ from env.sources import PROJECT, under_project
 from runtime.files import write_whole
 from runtime.host.docker import show
 from runtime.host.probe import Host
-from runtime.host.processes import Process, ended
+from runtime.host.processes import ProcessHandle, ended
 from runtime.measure import records
 from runtime.measure.accuracy.run import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
-from runtime.measure.metrics import Language, Words
-from runtime.measure.records import COMPLETE, Clock, Kind, Where
+from runtime.measure.metrics import Bilingual, Language
+from runtime.measure.records import COMPLETE, Kind, RunClock, Where
 from runtime.measure.report import facts, render
-from runtime.measure.report.record import FORM, Name, Report, Source
+from runtime.measure.report.record import FORM, FigureSource, Name, Report
 from runtime.measure.report.sections import document
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
@@ -41,10 +41,10 @@ SHOWN = 4  # package versions that are told where more differ
 FOLDER = "report"
 INTERRUPTED = "interrupted"
 
-NO_DATA = Words("with real weights it needs a data set", "使用真实权重时需要数据集")
+NO_DATA = Bilingual("with real weights it needs a data set", "使用真实权重时需要数据集")
 GIVE_DATA = "invoke accuracy DATA, then invoke report"
-STOPPED = Words("the report was interrupted before it", "报告在此之前被中断")
-NO_DEVICE = Words("no device could be opened", "无法打开任何设备")
+STOPPED = Bilingual("the report was interrupted before it", "报告在此之前被中断")
+NO_DEVICE = Bilingual("no device could be opened", "无法打开任何设备")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _left(leader: int) -> tuple[int, ...]:
 
 def _ends(pid: int, until: float) -> bool:
     try:
-        with Process.of(pid).handle() as handle:
+        with ProcessHandle.of(pid).handle() as handle:
             return handle is None or ended(handle, max(0.0, until - time.monotonic()))
     except OSError:  # it has ended since
         return True
@@ -108,7 +108,7 @@ def _session(leader: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Part(Generic[Kind]):
+class RecordPart(Generic[Kind]):
     """A task that writes a record: its name, the file, how that is read, and the flags with which it begins anew what
     it would go on with. Where a report cannot run it, `why` says why, and `advice` what to type."""
 
@@ -116,7 +116,7 @@ class Part(Generic[Kind]):
     path: Path
     read: Callable[[Path], Kind]
     renewed: tuple[str, ...] = ()
-    why: Words | None = None
+    why: Bilingual | None = None
     advice: str = ""
 
 
@@ -125,15 +125,15 @@ class Obtained(Generic[Kind]):
     """A part's record, None if there is none, and where it is from; `stopped`: by Ctrl-C, which means the report."""
 
     record: Kind | None
-    source: Source
+    source: FigureSource
     stopped: bool = False
 
 
-def obtain_part(part: Part[Kind], now: Where, *, fresh: bool) -> Obtained[Kind]:
+def obtain_part(part: RecordPart[Kind], now: Where, *, fresh: bool) -> Obtained[Kind]:
     """The part's record: the file, if it fits, else a run of the task. A run that fails, or is interrupted, is told in
     the source's notes."""
     record, why = _found(part, now, whole=True)
-    source = Source(part.name, str(part.path), "missing")
+    source = FigureSource(part.name, str(part.path), "missing")
     if record and (not fresh or part.why):
         return Obtained(record, replace(source, used="taken", notes=(part.why,) if fresh and part.why else ()))
     notes = [why] if why else []
@@ -145,9 +145,9 @@ def obtain_part(part: Part[Kind], now: Where, *, fresh: bool) -> Obtained[Kind]:
     record, why = _found(part, now, whole=False)
     failed = bool(ended.code) and not (record and written and record.head.complete)
     if ended.interrupted:
-        notes.append(Words("interrupted", "被中断"))
+        notes.append(Bilingual("interrupted", "被中断"))
     elif failed:
-        notes.append(Words(f"invoke {part.name} ended with exit code {ended.code}", _ended(part.name, ended.code)))
+        notes.append(Bilingual(f"invoke {part.name} ended with exit code {ended.code}", _ended(part.name, ended.code)))
     source = replace(source, left=ended.left, failed=failed)
     if record is None:
         missing = replace(
@@ -157,12 +157,12 @@ def obtain_part(part: Part[Kind], now: Where, *, fresh: bool) -> Obtained[Kind]:
     return Obtained(record, replace(source, used="measured" if written else "taken", notes=tuple(notes)), ended.stopped)
 
 
-def untried(part: Part[Kind], why: Words) -> Obtained[Kind]:
+def untried(part: RecordPart[Kind], why: Bilingual) -> Obtained[Kind]:
     """What there is of a part that was not even tried."""
-    return Obtained(None, Source(part.name, str(part.path), "missing", (why,), f"invoke {part.name}"))
+    return Obtained(None, FigureSource(part.name, str(part.path), "missing", (why,), f"invoke {part.name}"))
 
 
-def misfit(then: Where, now: Where) -> Words | None:
+def misfit(then: Where, now: Where) -> Bilingual | None:
     """What of model, device or software a record was made with that is not what is there now; None where all is."""
     asked = (
         ("silicon", "计算硬件", then.silicon, now.silicon),
@@ -176,32 +176,32 @@ def misfit(then: Where, now: Where) -> Words | None:
     for english, chinese, one, other in asked:
         if one != other:
             there, here = one or "–", other or "–"
-            return Words(f"{english} {there}, now {here}", f"{chinese}为 {there},现为 {here}")
+            return Bilingual(f"{english} {there}, now {here}", f"{chinese}为 {there},现为 {here}")
     names = [name for name in sorted({*then.versions, *now.versions}) if _differs(name, then, now)]
     if not names:
         return None
     one, other = (", ".join(f"{name} {w.versions.get(name, '–')}" for name in names[:SHOWN]) for w in (then, now))
     more = len(names) - SHOWN
-    return Words(
+    return Bilingual(
         f"{one}, now {other}" + (f", and {more} more" if more > 0 else ""),
         f"{one},现为 {other}" + (f",另有 {more} 个软件包不同" if more > 0 else ""),
     )
 
 
-def _found(part: Part[Kind], now: Where, *, whole: bool) -> tuple[Kind | None, Words | None]:
+def _found(part: RecordPart[Kind], now: Where, *, whole: bool) -> tuple[Kind | None, Bilingual | None]:
     """The record that is there, or why it cannot be taken; None and None where there is none."""
     if not part.path.exists():
         return None, None
     try:
         record = part.read(part.path)
     except KitError as error:
-        return None, Words(f"the file that was there {error.reason}", f"已有文件不可用:{error.reason}")
+        return None, Bilingual(f"the file that was there {error.reason}", f"已有文件不可用:{error.reason}")
     other = misfit(record.head.where, now)
     if other:
-        return None, Words(f"the file that was there is of another run: {other.en}", f"已有文件不适用:{other.zh}")
+        return None, Bilingual(f"the file that was there is of another run: {other.en}", f"已有文件不适用:{other.zh}")
     if whole and record.head.ended != COMPLETE:
         ended = record.head.ended
-        return None, Words(f"the file that was there is not whole: {ended}", f"已有文件不完整:{ended}")
+        return None, Bilingual(f"the file that was there is not whole: {ended}", f"已有文件不完整:{ended}")
     return record, None
 
 
@@ -228,14 +228,14 @@ def make(settings: Settings, *, fresh: bool, tell: Callable[[str], None] = lambd
 
     Raises KeyboardInterrupt before the facts are known; later it makes `Report.head.ended` say so.
     """
-    clock = Clock()
+    clock = RunClock()
     tell("examining this host")
     found = facts.gather(settings, Host())
     tell("opening the device")
     spot = facts.spot(settings)
     stopped = False
 
-    def obtain(part: Part[Any]) -> Obtained[Any]:
+    def obtain(part: RecordPart[Any]) -> Obtained[Any]:
         nonlocal stopped
         if stopped or spot.fault:
             return untried(part, STOPPED if stopped else NO_DEVICE)
@@ -286,13 +286,13 @@ def read(path: Path) -> Report:
     return records.read(path, Report, FORM)
 
 
-def _parts(settings: Settings) -> tuple[Part[Smoke], Part[benchmark.Benchmark], Part[Accuracy]]:
+def _parts(settings: Settings) -> tuple[RecordPart[Smoke], RecordPart[benchmark.Benchmark], RecordPart[Accuracy]]:
     out = under_project(settings.out_dir)
     why, advice = (NO_DATA, GIVE_DATA) if settings.model != DEMO else (None, "")
     return (
-        Part("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE)),
-        Part("bench", out / "bench" / "bench.json", lambda path: benchmark.read(str(path))),
-        Part(
+        RecordPart("smoke", out / "smoke.json", lambda path: records.read(path, Smoke, SMOKE)),
+        RecordPart("bench", out / "bench" / "bench.json", lambda path: benchmark.read(str(path))),
+        RecordPart(
             "accuracy",
             out / "accuracy" / "accuracy.json",
             lambda path: records.read(path, Accuracy, ACCURACY),

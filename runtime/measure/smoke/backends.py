@@ -9,7 +9,7 @@ from typing import Protocol
 
 from env.settings import DEMO, Settings
 from runtime import formats
-from runtime.measure.client import KEY, TRANSCRIPTIONS, Remote
+from runtime.measure.client import KEY, TRANSCRIPTIONS, RemoteServer
 from runtime.measure.records import Where, of
 from runtime.transcriber import Transcriber, open_transcriber
 from runtime.weights.catalog import shown
@@ -18,7 +18,7 @@ PATIENCE = 120.0  # seconds for an answer of a server, which is ready and has wa
 
 
 @dataclass(frozen=True)
-class Ask:
+class SmokeRequest:
     """What shall be heard and how: a file or its bytes, a language to force (None: detect it), a context, a format."""
 
     source: Path | bytes
@@ -27,7 +27,7 @@ class Ask:
     form: str = "json"
 
 
-class Hearing(Protocol):
+class SmokeBackend(Protocol):
     """What transcribes."""
 
     @property
@@ -38,27 +38,27 @@ class Hearing(Protocol):
     def suspects(self) -> str:
         """What to look at where a transcript is wrong."""
 
-    def hear(self, ask: Ask) -> str:
+    def hear(self, ask: SmokeRequest) -> str:
         """The transcript, in the format asked for. From many threads at once. Raises KitError for any failure."""
 
-    def again(self, ask: Ask) -> str:
+    def again(self, ask: SmokeRequest) -> str:
         """The command that asks the same; empty for bytes, which are in no file."""
 
 
 @contextmanager
-def hearing(settings: Settings, url: str = "") -> Iterator[Hearing]:
+def hearing(settings: Settings, url: str = "") -> Iterator[SmokeBackend]:
     """The server at `url`, or the settings' model in this process. Raises KitError where that cannot be had."""
     if url:
-        with Remote(url, patience=PATIENCE) as remote:
+        with RemoteServer(url, patience=PATIENCE) as remote:
             remote.check_ready()
-            yield Server(remote, remote.where())
+            yield ServerBackend(remote, remote.where())
     else:
         with open_transcriber(settings) as transcriber:
-            yield Model(transcriber, of(transcriber))
+            yield ModelBackend(transcriber, of(transcriber))
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelBackend:
     """A model in this process."""
 
     transcriber: Transcriber
@@ -71,14 +71,14 @@ class Model:
         rounding = "" if self.where.dtype == "float32" else ", ASR_DTYPE=float32 invoke smoke"
         return f"{weights}invoke versions{rounding}"
 
-    def hear(self, ask: Ask) -> str:
+    def hear(self, ask: SmokeRequest) -> str:
         """The transcript."""
         form = formats.FORMATS[ask.form]
         return form.write(
             self.transcriber.transcribe(ask.source, language=ask.language, context=ask.context, timed=form.timed)
         )
 
-    def again(self, ask: Ask) -> str:
+    def again(self, ask: SmokeRequest) -> str:
         """A task."""
         if isinstance(ask.source, bytes):
             return ""
@@ -88,10 +88,10 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerBackend:
     """A running server."""
 
-    remote: Remote
+    remote: RemoteServer
     where: Where
 
     @property
@@ -99,13 +99,13 @@ class Server:
         """The server, or the model."""
         return "invoke smoke where the server runs tells the model's faults from the server's"
 
-    def hear(self, ask: Ask) -> str:
+    def hear(self, ask: SmokeRequest) -> str:
         """The transcript."""
         return self.remote.transcribe(
             ask.source, language=ask.language, context=ask.context, response_format=ask.form
         ).written
 
-    def again(self, ask: Ask) -> str:
+    def again(self, ask: SmokeRequest) -> str:
         """For curl; a key stays a variable."""
         if isinstance(ask.source, bytes):
             return ""

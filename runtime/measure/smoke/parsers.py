@@ -15,7 +15,7 @@ TIME = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([.,])(\d{3})")
 Kind = TypeVar("Kind")
 
 
-class UnreadableError(KitError):
+class MalformedDocumentError(KitError):
     """A document that is not of its format."""
 
 
@@ -29,7 +29,7 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class Document:
+class ParsedTranscript:
     """What a transcript says: only the json formats have a language and a length in `seconds`, text and json no cues,
     which are verbose_json's segments."""
 
@@ -57,45 +57,45 @@ class _Whole(_Summary):
     segments: tuple[Cue, ...]
 
 
-def read(form: str, written: str) -> Document:
+def read(form: str, written: str) -> ParsedTranscript:
     """What a transcript in one of runtime.formats says. Raises UnreadableError."""
     return READERS[form](written)
 
 
-def _text(written: str) -> Document:
-    return Document(written.strip())
+def _text(written: str) -> ParsedTranscript:
+    return ParsedTranscript(written.strip())
 
 
-def _json(written: str) -> Document:
+def _json(written: str) -> ParsedTranscript:
     found = _validated("json", _Summary, written)
-    return Document(found.text, found.language, found.duration, found.truncated)
+    return ParsedTranscript(found.text, found.language, found.duration, found.truncated)
 
 
-def _verbose_json(written: str) -> Document:
+def _verbose_json(written: str) -> ParsedTranscript:
     found = _validated("verbose_json", _Whole, written)
     language = languages.resolve(found.language)  # in lower case there
-    return Document(found.text, language, found.duration, found.truncated, found.segments)
+    return ParsedTranscript(found.text, language, found.duration, found.truncated, found.segments)
 
 
-def _srt(written: str) -> Document:
+def _srt(written: str) -> ParsedTranscript:
     cues = []
     for number, block in enumerate(_blocks(written), start=1):
         first, _, rest = block.partition("\n")
         if first != str(number):
-            raise UnreadableError("srt", f"cue {number} begins with {first!r} instead of its number")
+            raise MalformedDocumentError("srt", f"cue {number} begins with {first!r} instead of its number")
         cues.append(_cue("srt", rest, ","))
     return _subtitled(cues)
 
 
-def _vtt(written: str) -> Document:
+def _vtt(written: str) -> ParsedTranscript:
     head, *blocks = _blocks(written) or [""]
     if head != "WEBVTT":
-        raise UnreadableError("vtt", f"begins with {head[:40]!r} instead of WEBVTT")
+        raise MalformedDocumentError("vtt", f"begins with {head[:40]!r} instead of WEBVTT")
     cues = [_cue("vtt", block, ".") for block in blocks]
     return _subtitled([Cue(cue.start, cue.end, html.unescape(cue.text)) for cue in cues])
 
 
-READERS: dict[str, Callable[[str], Document]] = {
+READERS: dict[str, Callable[[str], ParsedTranscript]] = {
     "text": _text,
     "json": _json,
     "verbose_json": _verbose_json,
@@ -110,7 +110,7 @@ def _validated(form: str, kind: type[Kind], written: str) -> Kind:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise UnreadableError(form, f"{field}: {first['msg']}" if field else first["msg"]) from None
+        raise MalformedDocumentError(form, f"{field}: {first['msg']}" if field else first["msg"]) from None
 
 
 def _blocks(written: str) -> list[str]:
@@ -125,7 +125,7 @@ def _cue(form: str, block: str, point: str) -> Cue:
     match times:
         case [re.Match() as start, re.Match() as end] if start[4] == end[4] == point and text:
             return Cue(_seconds(start), _seconds(end), text)
-    raise UnreadableError(form, f"has {line[:60]!r} instead of a cue's times, with a text below")
+    raise MalformedDocumentError(form, f"has {line[:60]!r} instead of a cue's times, with a text below")
 
 
 def _seconds(time: re.Match[str]) -> float:
@@ -133,5 +133,5 @@ def _seconds(time: re.Match[str]) -> float:
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-def _subtitled(cues: list[Cue]) -> Document:
-    return Document(" ".join(cue.text for cue in cues), cues=tuple(cues))
+def _subtitled(cues: list[Cue]) -> ParsedTranscript:
+    return ParsedTranscript(" ".join(cue.text for cue in cues), cues=tuple(cues))

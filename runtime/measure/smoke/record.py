@@ -6,34 +6,34 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from runtime.measure.metrics import Words
+from runtime.measure.metrics import Bilingual
 from runtime.measure.records import Form, Head, Where
-from runtime.measure.soak import JUDGED, Report
+from runtime.measure.soak import JUDGED, SoakReport
 from runtime.tables import Severity, table
 
 SMOKE = Form("smoke", 1)
 FILE = "smoke.json"
 
 # The checks beyond the clips, in the order in which they are made.
-CHECKS: dict[str, Words] = {
-    "warm-up": Words("first transcription", "首次转写"),
-    "text": Words("format text", "text 格式"),
-    "json": Words("format json", "json 格式"),
-    "verbose_json": Words("format verbose_json", "verbose_json 格式"),
-    "srt": Words("format srt", "srt 格式"),
-    "vtt": Words("format vtt", "vtt 格式"),
-    "language": Words("forced language", "强制语言"),
-    "other-language": Words("another language forced", "强制为其他语言"),
-    "context": Words("context", "上下文"),
-    "silence": Words("silence", "静音"),
-    "batch": Words("batch", "批处理"),
+CHECKS: dict[str, Bilingual] = {
+    "warm-up": Bilingual("first transcription", "首次转写"),
+    "text": Bilingual("format text", "text 格式"),
+    "json": Bilingual("format json", "json 格式"),
+    "verbose_json": Bilingual("format verbose_json", "verbose_json 格式"),
+    "srt": Bilingual("format srt", "srt 格式"),
+    "vtt": Bilingual("format vtt", "vtt 格式"),
+    "language": Bilingual("forced language", "强制语言"),
+    "other-language": Bilingual("another language forced", "强制为其他语言"),
+    "context": Bilingual("context", "上下文"),
+    "silence": Bilingual("silence", "静音"),
+    "batch": Bilingual("batch", "批处理"),
 }
 
 VERDICTS = {True: Severity("pass", "green"), False: Severity("FAIL", "bold red")}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClipVerdict:
     """What was made of a clip; expected and detected language are None where nobody speaks. `error_rate` is of
     characters for languages without spaces, else of words; `rtf` is seconds of work per second of audio; `fault` says
     why it failed, empty if it passed, and `advice` what to look at next."""
@@ -61,7 +61,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Check:
+class SmokeCheck:
     """One of CHECKS, on a clip: what was found in a few words; `fault` and `advice` as of a verdict."""
 
     check: str
@@ -81,7 +81,7 @@ class Check:
         return not self.fault
 
 
-Outcome = Verdict | Check
+Outcome = ClipVerdict | SmokeCheck
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Smoke:
 
     head: Head
     passed: bool
-    verdicts: tuple[Verdict, ...]
-    checks: tuple[Check, ...]
+    verdicts: tuple[ClipVerdict, ...]
+    checks: tuple[SmokeCheck, ...]
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -104,7 +104,7 @@ class Smoke:
         return (outcome for outcome in self.outcomes if not outcome.passed)
 
 
-def verdicts(rows: Iterable[Verdict]) -> Table:
+def verdicts(rows: Iterable[ClipVerdict]) -> Table:
     """The smoke test, clip by clip."""
     shown = table("Clip", "Seconds", "Expected", "Detected", "Text", "Error", "RTF", "")
     for row in rows:
@@ -121,7 +121,7 @@ def verdicts(rows: Iterable[Verdict]) -> Table:
     return shown
 
 
-def checks(rows: Iterable[Check]) -> Table:
+def checks(rows: Iterable[SmokeCheck]) -> Table:
     """The smoke test beyond the clips' words."""
     shown = table("Check", "Of", "Found", "")
     for row in rows:
@@ -143,7 +143,7 @@ def ran_on(where: Where) -> str:
     return f"{whose} {kind}: {where.device} ({where.description}).{engine}{why}"
 
 
-def soaked(report: Report) -> Iterator[Table | str]:
+def soaked(report: SoakReport) -> Iterator[Table | str]:
     """A soak: kinds of requests with their latencies, then failures, drift and memory."""
     shown = table("Request", "Asked", "Failed", "p50 ms", "p95 ms", "Longest ms")
     for kind, tally in report.tallies.items():

@@ -16,10 +16,10 @@ from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip, bundled_clips
 from runtime.formats import FORMATS
 from runtime.measure.error_rate import count, error_rate
-from runtime.measure.records import COMPLETE, Clock
-from runtime.measure.smoke.backends import Ask, Hearing
-from runtime.measure.smoke.parsers import Cue, Document, read
-from runtime.measure.smoke.record import SMOKE, Check, Outcome, Smoke, Verdict
+from runtime.measure.records import COMPLETE, RunClock
+from runtime.measure.smoke.backends import SmokeBackend, SmokeRequest
+from runtime.measure.smoke.parsers import Cue, ParsedTranscript, read
+from runtime.measure.smoke.record import SMOKE, ClipVerdict, Outcome, Smoke, SmokeCheck
 from runtime.weights import catalog
 from runtime.weights import clips as official_clips
 from runtime.weights.catalog import place, shown
@@ -40,42 +40,42 @@ Step = Callable[[], Outcome]
 
 
 @dataclass(frozen=True)
-class Ears:
+class TranscriptCache:
     """Whatever hears, with a memory of what each clip gave on its own."""
 
-    hearing: Hearing
-    _heard: dict[Clip, Document] = field(default_factory=dict)
+    hearing: SmokeBackend
+    _heard: dict[Clip, ParsedTranscript] = field(default_factory=dict)
 
-    def hear(self, ask: Ask) -> Document:
+    def hear(self, ask: SmokeRequest) -> ParsedTranscript:
         """What is heard, as it is written and read back. Raises KitError."""
         return read(ask.form, self.hearing.hear(ask))
 
-    def alone(self, clip: Clip) -> Document:
+    def alone(self, clip: Clip) -> ParsedTranscript:
         """What the clip gives on its own, with its context. Raises KitError."""
         if clip not in self._heard:
             self._heard[clip] = self.hear(asked(clip))
         return self._heard[clip]
 
-    def advice(self, ask: Ask, error: KitError | None = None) -> str:
+    def advice(self, ask: SmokeRequest, error: KitError | None = None) -> str:
         """What to look at where something asked for is wrong, or failed: the error's own advice goes first."""
         first = (error and error.advice) or self.hearing.suspects
         again = self.hearing.again(ask)
         return f"{first}; the same again: {again}" if again else first
 
 
-def asked(clip: Clip) -> Ask:
+def asked(clip: Clip) -> SmokeRequest:
     """A clip on its own."""
-    return Ask(clip.path, context=clip.context)
+    return SmokeRequest(clip.path, context=clip.context)
 
 
-def judge(ears: Ears, clip: Clip) -> Verdict:
+def judge(ears: TranscriptCache, clip: Clip) -> ClipVerdict:
     """What is made of a clip. A transcription that fails is a verdict, too."""
     started = time.perf_counter()
     try:
         heard = ears.alone(clip)
     except KitError as error:
         fault, advice = f"{error.subject}: {error.reason}", ears.advice(asked(clip), error)
-        return Verdict(clip.path.name, 0.0, clip.language, None, clip.text, "", 1.0, 0.0, fault, advice)
+        return ClipVerdict(clip.path.name, 0.0, clip.language, None, clip.text, "", 1.0, 0.0, fault, advice)
     elapsed = time.perf_counter() - started
     rate = error_rate(clip.text, heard.text, clip.language)
     faults = []
@@ -86,7 +86,7 @@ def judge(ears: Ears, clip: Clip) -> Verdict:
     if rate > TOLERANCE:
         faults.append(f"error rate {rate:.0%}, at most {TOLERANCE:.0%} expected")
     advice = LONGER if heard.truncated else ears.advice(asked(clip))
-    return Verdict(
+    return ClipVerdict(
         clip.path.name,
         heard.seconds,
         clip.language,
@@ -100,7 +100,7 @@ def judge(ears: Ears, clip: Clip) -> Verdict:
     )
 
 
-def difference(one: Document, other: Document) -> str:
+def difference(one: ParsedTranscript, other: ParsedTranscript) -> str:
     """How another transcript's text differs from the one that it should equal, up to the tolerance; empty if it does
     not."""
     rate = error_rate(one.text, other.text, one.language)
@@ -115,44 +115,44 @@ class Trial:
 
     check: str
     clip: str
-    ask: Ask
+    ask: SmokeRequest
     trying: Trying
 
-    def made(self, ears: Ears) -> Check:
+    def made(self, ears: TranscriptCache) -> SmokeCheck:
         """The check; a transcription that fails is a fault."""
         try:
             found, fault = self.trying()
         except KitError as error:
             reason = f"{error.subject}: {error.reason}"
-            return Check(self.check, self.clip, "", reason, ears.advice(self.ask, error))
-        return Check(self.check, self.clip, found, fault, ears.advice(self.ask) if fault else "")
+            return SmokeCheck(self.check, self.clip, "", reason, ears.advice(self.ask, error))
+        return SmokeCheck(self.check, self.clip, found, fault, ears.advice(self.ask) if fault else "")
 
 
-def trials(ears: Ears, clips: Sequence[Clip]) -> list[Trial]:
+def trials(ears: TranscriptCache, clips: Sequence[Clip]) -> list[Trial]:
     """All checks, of one clip or more, in which somebody speaks in the first."""
     first = clips[0]
     assert first.language
     other = "English" if first.language == "Chinese" else "Chinese"
     named = next((clip for clip in clips if clip.context), None)
-    silence = Ask(_silence(), context=WORDS)
+    silence = SmokeRequest(_silence(), context=WORDS)
     several = list(itertools.islice(itertools.cycle(clips), max(TOGETHER, len(clips))))
 
-    def trial(check: str, clip: Clip, ask: Ask, trying: Callable[..., tuple[str, str]]) -> Trial:
+    def trial(check: str, clip: Clip, ask: SmokeRequest, trying: Callable[..., tuple[str, str]]) -> Trial:
         return Trial(check, clip.path.name, ask, partial(trying, ears, clip, ask))
 
     return [
-        *(trial(form, first, Ask(first.path, context=first.context, form=form), _written) for form in FORMATS),
-        trial("language", first, Ask(first.path, language=first.language, context=first.context), _forced),
-        trial("other-language", first, Ask(first.path, language=other, context=first.context), _forced_other),
+        *(trial(form, first, SmokeRequest(first.path, context=first.context, form=form), _written) for form in FORMATS),
+        trial("language", first, SmokeRequest(first.path, language=first.language, context=first.context), _forced),
+        trial("other-language", first, SmokeRequest(first.path, language=other, context=first.context), _forced_other),
         trial("context", named, asked(named), _spelt)
         if named
-        else trial("context", first, Ask(first.path, context=WORDS), _harmless),
+        else trial("context", first, SmokeRequest(first.path, context=WORDS), _harmless),
         Trial("silence", f"{QUIET} s", silence, partial(_silent, ears, silence)),
         Trial("batch", f"{len(several)} clips", asked(first), partial(_together, ears, several)),
     ]
 
 
-def _written(ears: Ears, clip: Clip, ask: Ask) -> tuple[str, str]:
+def _written(ears: TranscriptCache, clip: Clip, ask: SmokeRequest) -> tuple[str, str]:
     """A format says what json does, with times that are the clip's."""
     alone, heard = ears.alone(clip), ears.hear(ask)
     fault = difference(alone, heard) or _misplaced(heard.cues, alone.seconds)
@@ -181,29 +181,29 @@ def _misplaced(cues: Sequence[Cue], seconds: float) -> str:
     return ""
 
 
-def _forced(ears: Ears, clip: Clip, ask: Ask) -> tuple[str, str]:
+def _forced(ears: TranscriptCache, clip: Clip, ask: SmokeRequest) -> tuple[str, str]:
     """The language is the one that was forced, and the text as it is without."""
     found, fault = _forced_other(ears, clip, ask)
     return found, fault or difference(ears.alone(clip), ears.hear(ask))
 
 
-def _forced_other(ears: Ears, _: Clip, ask: Ask) -> tuple[str, str]:
+def _forced_other(ears: TranscriptCache, _: Clip, ask: SmokeRequest) -> tuple[str, str]:
     """The language is the one that was forced, which shows that it is not detected all the same."""
     heard = ears.hear(ask)
     found = str(heard.language)
     return found, "" if heard.language == ask.language else f"language {found}, although {ask.language} was forced"
 
 
-def _spelt(ears: Ears, clip: Clip, _: Ask) -> tuple[str, str]:
+def _spelt(ears: TranscriptCache, clip: Clip, _: SmokeRequest) -> tuple[str, str]:
     """The context brings a spelling that is not there without."""
-    with_it, without = ears.alone(clip), ears.hear(Ask(clip.path))
+    with_it, without = ears.alone(clip), ears.hear(SmokeRequest(clip.path))
     better, worse = (count(clip.text, heard.text, clip.language).rate for heard in (with_it, without))
     changed = [step for step in count(without.text, with_it.text, clip.language).steps if step.kind != "equal"]
     found = ", ".join(f"{step.reference} → {step.hypothesis}" for step in changed) or "nothing changes"
     return found, "" if better < worse else f"{clip.context!r} as context does not bring its spelling: {found}"
 
 
-def _harmless(ears: Ears, clip: Clip, ask: Ask) -> tuple[str, str]:
+def _harmless(ears: TranscriptCache, clip: Clip, ask: SmokeRequest) -> tuple[str, str]:
     """Hotwords that nobody says change nothing and are not written."""
     alone, heard = ears.alone(clip), ears.hear(ask)
     written = [word for word in WORDS.split(", ") if word.casefold() in heard.text.casefold()]
@@ -212,13 +212,13 @@ def _harmless(ears: Ears, clip: Clip, ask: Ask) -> tuple[str, str]:
     return "the text stays", difference(alone, heard)
 
 
-def _silent(ears: Ears, ask: Ask) -> tuple[str, str]:
+def _silent(ears: TranscriptCache, ask: SmokeRequest) -> tuple[str, str]:
     """Silence gives no text, whatever the context."""
     heard = ears.hear(ask)
     return heard.text or "(nothing)", f"text in silence: {heard.text!r}" if heard.text else ""
 
 
-def _together(ears: Ears, clips: Sequence[Clip]) -> tuple[str, str]:
+def _together(ears: TranscriptCache, clips: Sequence[Clip]) -> tuple[str, str]:
     """Clips that are asked for at once give what each gives on its own."""
     alone = [ears.alone(clip) for clip in clips]
     with ThreadPoolExecutor(len(clips)) as threads:
@@ -231,7 +231,7 @@ def _together(ears: Ears, clips: Sequence[Clip]) -> tuple[str, str]:
     return f"{len(clips) - len(faults)} of {len(clips)} as alone", "; ".join(faults)
 
 
-def _other(alone: Document, together: Document) -> str:
+def _other(alone: ParsedTranscript, together: ParsedTranscript) -> str:
     if alone.language != together.language:
         return f"language {together.language} instead of {alone.language}"
     return difference(alone, together)
@@ -252,7 +252,7 @@ class Cases:
     the checks beyond the clips hear, one clip or more."""
 
     judged: tuple[Clip, ...]
-    missing: tuple[Verdict, ...]
+    missing: tuple[ClipVerdict, ...]
     sounds: tuple[Clip, ...]
 
 
@@ -266,7 +266,7 @@ def cases(settings: Settings, model: str) -> Cases:
     return official(known.clips, place(settings, known).clips)
 
 
-def official(clips: tuple[catalog.Clip, ...], directory: Path) -> Cases:
+def official(clips: tuple[catalog.RemoteClip, ...], directory: Path) -> Cases:
     """The official clips. Without them, the checks hear bundled speech, of which they do not compare the words with
     anything but itself."""
     fault = official_clips.fetch_clips(clips, directory)
@@ -277,16 +277,16 @@ def official(clips: tuple[catalog.Clip, ...], directory: Path) -> Cases:
     return Cases(judged, missing, judged or tuple(speech))
 
 
-def _missing(clip: catalog.Clip, directory: Path, fault: str) -> Verdict:
+def _missing(clip: catalog.RemoteClip, directory: Path, fault: str) -> ClipVerdict:
     where = f"fetch {clip.url} and put it into {shown(directory)} ({clip.record}), or invoke fetch-weights"
-    return Verdict(
+    return ClipVerdict(
         clip.name, 0.0, clip.language, None, clip.text, "", 1.0, 0.0, f"is not there, and not to be had: {fault}", where
     )
 
 
-def steps(hearing: Hearing, cases: Cases) -> list[Step]:
+def steps(hearing: SmokeBackend, cases: Cases) -> list[Step]:
     """What is to be done, in order. The first transcription pays for warming up, so no clip is timed by it."""
-    ears = Ears(hearing)
+    ears = TranscriptCache(hearing)
     return [
         partial(_warmed_up(ears, cases).made, ears),
         *(partial(_known, verdict) for verdict in cases.missing),
@@ -295,7 +295,7 @@ def steps(hearing: Hearing, cases: Cases) -> list[Step]:
     ]
 
 
-def run(todo: list[Step], hearing: Hearing, clock: Clock, *, on_outcome: Callable[[Outcome], object]) -> Smoke:
+def run(todo: list[Step], hearing: SmokeBackend, clock: RunClock, *, on_outcome: Callable[[Outcome], object]) -> Smoke:
     """Take all steps, or those before Ctrl-C; `on_outcome` hears of each."""
     found: list[Outcome] = []
     ended = COMPLETE
@@ -308,15 +308,15 @@ def run(todo: list[Step], hearing: Hearing, clock: Clock, *, on_outcome: Callabl
     return Smoke(
         head=clock.head(SMOKE, hearing.where, ended=ended),
         passed=ended == COMPLETE and all(outcome.passed for outcome in found),
-        verdicts=tuple(outcome for outcome in found if isinstance(outcome, Verdict)),
-        checks=tuple(outcome for outcome in found if isinstance(outcome, Check)),
+        verdicts=tuple(outcome for outcome in found if isinstance(outcome, ClipVerdict)),
+        checks=tuple(outcome for outcome in found if isinstance(outcome, SmokeCheck)),
     )
 
 
-def _warmed_up(ears: Ears, cases: Cases) -> Trial:
+def _warmed_up(ears: TranscriptCache, cases: Cases) -> Trial:
     """The first transcription, which is not remembered."""
     clip = cases.sounds[0]
-    ask = Ask(clip.path)
+    ask = SmokeRequest(clip.path)
 
     def trying() -> tuple[str, str]:
         started = time.perf_counter()
@@ -326,5 +326,5 @@ def _warmed_up(ears: Ears, cases: Cases) -> Trial:
     return Trial("warm-up", clip.path.name, ask, trying)
 
 
-def _known(verdict: Verdict) -> Verdict:
+def _known(verdict: ClipVerdict) -> ClipVerdict:
     return verdict

@@ -17,7 +17,7 @@ from env.sources import PROJECT, load_settings, operator_environment, profile_na
 from runtime import demo
 from runtime.files import write_whole
 from runtime.host import docker, local_client
-from runtime.host.docker import START_PERIOD, DockerError, NotReadyError, State, await_ready
+from runtime.host.docker import START_PERIOD, ContainerState, DockerError, NotReadyError, await_ready
 from runtime.host.npu_host import MANAGER, refusal
 from runtime.host.npu_smi import NpuSmiError, profile_for, report
 from runtime.host.probe import Host
@@ -44,7 +44,7 @@ class ServesAgainError(KitError):
 
 
 @dataclass(frozen=True)
-class Serving:
+class RunningRelease:
     """What serves on a port: how to run it again, and the proxies that it was given, which are not on disk."""
 
     release: Release
@@ -130,7 +130,7 @@ def down(settings: Settings) -> bool:
     return bool(found)
 
 
-def serving(settings: Settings) -> Serving | None:
+def serving(settings: Settings) -> RunningRelease | None:
     """What serves on the port, as far as it can be run again: it has become ready, and its files are there. What is not
     on record is described by compose's files as they are now. Raises KitError where they cannot be read."""
     written, container = _text(override.host_file(settings)), container_id(settings)
@@ -138,7 +138,7 @@ def serving(settings: Settings) -> Serving | None:
     if not found or written is None:
         return None
     (entry,) = json.loads(found)
-    state, image_id, last = State.of(entry), str(entry["Image"]), None
+    state, image_id, last = ContainerState.of(entry), str(entry["Image"]), None
     with suppress(KitError):  # of which is told when the next release is put on record
         last = next(reversed(releases.read(settings)), None)
     known = last is not None and last.serves(image_id, written)
@@ -150,7 +150,7 @@ def serving(settings: Settings) -> Serving | None:
         return None
     variables = dict(line.partition("=")[::2] for line in entry["Config"]["Env"] or [])
     proxies = {name: variables[name] for name in PROXIES if name in variables}
-    return Serving(releases.named(release), proxies)
+    return RunningRelease(releases.named(release), proxies)
 
 
 def compose(settings: Settings, *words: str, advice: str = "") -> None:
@@ -243,7 +243,7 @@ def _on_disk(settings: Settings, release: Release | None) -> Iterator[list[Path]
 @contextmanager
 def _falling_back(
     settings: Settings,
-    before: Serving | None,
+    before: RunningRelease | None,
     files: Sequence[Path],
     after: Release,
     on_stage: Callable[[str], None],
@@ -287,7 +287,7 @@ def _run(
         docker.run(words, environment=environment, advice=OTHER_PORTS)
 
 
-def _up_command(before: Serving | None, after: Release) -> list[str]:
+def _up_command(before: RunningRelease | None, after: Release) -> list[str]:
     """Compose v1 would end what runs after the time that the new settings allow, not that by which it drains."""
     command, grace = ["up", "--detach", "--remove-orphans"], _grace(before.release) if before else 0
     return [*command, "--timeout", str(grace)] if grace > _grace(after) else command
@@ -309,7 +309,7 @@ def _await(settings: Settings, release: Release, on_stage: Callable[[str], None]
     docker.run(["docker", "update", "--restart", ONCE_READY, container])
 
 
-def _change(settings: Settings, before: Serving | None, after: Release) -> str:
+def _change(settings: Settings, before: RunningRelease | None, after: Release) -> str:
     """From what to what the port's server goes, in a line. Names of settings alone: some are secret."""
     project = override.project_name(settings)
     if not before:

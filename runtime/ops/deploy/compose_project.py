@@ -19,7 +19,7 @@ TIMEOUT = 60.0  # seconds for docker to say which containers there are
 
 
 @dataclass(frozen=True)
-class Container:
+class ComposeContainer:
     """A container of `make up`: `status` is as docker ps shows it, `Up 3 hours (healthy)`, `directory` that of the
     compose file by which it was started, empty where nobody told."""
 
@@ -54,11 +54,11 @@ def filters(settings: Settings, service: str = "") -> list[str]:
     return [word for name, text in labels.items() for word in ("--filter", f"label={name}={text}")]
 
 
-def containers(settings: Settings, service: str = "", *, timeout: float = TIMEOUT) -> list[Container]:
+def containers(settings: Settings, service: str = "", *, timeout: float = TIMEOUT) -> list[ComposeContainer]:
     """The containers of the port's project, or of one of its services, running or not. Raises DockerError where Docker
     does not tell within `timeout` seconds."""
     command = ["docker", "ps", "--all", "--no-trunc", "--format", FORM, *filters(settings, service)]
-    return [Container(*line.split("\t")) for line in docker.answer(command, timeout=timeout).splitlines()]
+    return [ComposeContainer(*line.split("\t")) for line in docker.answer(command, timeout=timeout).splitlines()]
 
 
 def container_id(settings: Settings, service: str = SERVICE) -> str:
@@ -66,7 +66,7 @@ def container_id(settings: Settings, service: str = SERVICE) -> str:
     return next((container.id for container in containers(settings, service)), "")
 
 
-def own_containers(settings: Settings) -> list[Container]:
+def own_containers(settings: Settings) -> list[ComposeContainer]:
     """The containers of the port's project, which are this clone's to replace and remove. Raises KitError where they
     are another clone's. Those of a directory that is gone are whose it was before it was moved."""
     found = containers(settings)

@@ -34,7 +34,7 @@ VALUABLE = (PROJECT / "weights", PROJECT / ".env")
 
 
 @dataclass(frozen=True)
-class Part:
+class Removal:
     """Something that can be removed. `remove` raises KitError where it cannot be. What `runs` writes to files."""
 
     name: str
@@ -42,20 +42,21 @@ class Part:
     runs: bool = False
 
 
-def find(settings: Settings, *, everything: bool) -> list[Part]:
+def find(settings: Settings, *, everything: bool) -> list[Removal]:
     """What the kit has put on this host, in the order in which it can be removed; with `everything`, weights and
     settings too. Where Docker cannot be asked, that is a part whose removal says why."""
     found = [
-        Part(f"server on port {each.port}, without container", partial(stop, each), True) for each in _started(settings)
+        Removal(f"server on port {each.port}, without container", partial(stop, each), True)
+        for each in _started(settings)
     ]
     found += _units()
     try:
         docker.check_engine()
         found += _of_docker(settings)
     except KitError as error:
-        found.append(Part("what is in Docker", partial(_refuse, error), True))
+        found.append(Removal("what is in Docker", partial(_refuse, error), True))
     paths = [path for path in (*(VALUABLE if everything else ()), *MADE) if path.exists() or path.is_symlink()]
-    return found + [Part(f"{path.relative_to(PROJECT)}", partial(_remove, path)) for path in paths]
+    return found + [Removal(f"{path.relative_to(PROJECT)}", partial(_remove, path)) for path in paths]
 
 
 def kept(settings: Settings, *, everything: bool) -> list[str]:
@@ -76,7 +77,7 @@ def kept(settings: Settings, *, everything: bool) -> list[str]:
     ]
 
 
-def remove(found: list[Part], *, say: Callable[[str], None]) -> list[str]:
+def remove(found: list[Removal], *, say: Callable[[str], None]) -> list[str]:
     """Remove one after another, whatever becomes of those before; returns what could not be removed, and why. Files
     that something may still write to are left."""
     failures: list[str] = []
@@ -101,20 +102,20 @@ def _started(settings: Settings) -> Iterator[Settings]:
             yield settings.model_copy(update={"port": int(port)})
 
 
-def _units() -> Iterator[Part]:
+def _units() -> Iterator[Removal]:
     """The services of systemd that run from here, which are an operator's own."""
     for path in sorted(UNITS.glob("qwen3-asr*.service")):
         if path.is_file() and str(PROJECT) in path.read_text(encoding="utf-8", errors="replace"):
             advice = f"sudo systemctl disable --now {path.name} && sudo rm {path}"
-            yield Part(str(path), partial(_refuse, KitError(path.name, "is a service of systemd", advice)), True)
+            yield Removal(str(path), partial(_refuse, KitError(path.name, "is a service of systemd", advice)), True)
 
 
-def _of_docker(settings: Settings) -> Iterator[Part]:
+def _of_docker(settings: Settings) -> Iterator[Removal]:
     here = [f"label={DIRECTORY_LABEL}={PROJECT / 'docker'}"]
     told = _list(["ps", "--all"], here, f'{{{{.Names}}}}\t{{{{.Label "{PROJECT_LABEL}"}}}}')
     containers = dict(line.partition("\t")[::2] for line in told)
     for name in containers:
-        yield Part(f"container {name}", partial(_remove_container, name), True)
+        yield Removal(f"container {name}", partial(_remove_container, name), True)
     traces = under_project(settings.out_dir).glob("*")
     ports = {str(settings.port), *(found[1] for path in traces if (found := TRACE.fullmatch(path.name)))}
     for project in sorted({*containers.values(), *(f"qwen3-asr-{port}" for port in ports)}):
@@ -123,12 +124,12 @@ def _of_docker(settings: Settings) -> Iterator[Part]:
             continue  # another clone's, on the same port of the same host
         for kind in ("network", "volume"):
             for name in _list([kind, "ls"], ours, "{{.Name}}"):
-                yield Part(f"{kind} {name}", partial(_docker, kind, "rm", name))
+                yield Removal(f"{kind} {name}", partial(_docker, kind, "rm", name))
     built = _list(["images"], [f"label={image.CLONE_LABEL}={image.clone()}"], "{{.Repository}}:{{.Tag}} {{.ID}}")
     # An image without a name is removed by its id.
     labelled = [identity if "<none>" in name else name for name, identity in (line.split() for line in built)]
     for name in dict.fromkeys([*labelled, *_named(settings)]):
-        yield Part(f"image {name}", partial(_docker, "image", "rm", name))
+        yield Removal(f"image {name}", partial(_docker, "image", "rm", name))
 
 
 def _named(settings: Settings) -> Iterator[str]:

@@ -6,7 +6,7 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.host.probe import Host
 from runtime.ops.doctor.checks import CHECKS, Check
-from runtime.ops.doctor.findings import Case, Finding, Outcome, Place, Status
+from runtime.ops.doctor.findings import CheckResult, Examination, Finding, Place, Status
 
 __all__ = ["Finding", "Status", "examine", "examine_host"]
 
@@ -25,7 +25,7 @@ def examine(settings: Settings, *, root: Path = Path("/"), quick: bool = False) 
 
 def examine_host(settings: Settings, host: Host, *, quick: bool = False) -> list[Finding]:
     """The same for a `Host`, which afterwards holds all that was looked at, and tells of each check that begins."""
-    case = Case(host, settings, quick, _place(host))
+    case = Examination(host, settings, quick, _place(host))
     outcomes = [(check, _outcome(check, case)) for check in CHECKS if check.applies(case)]
     return [
         Finding(check.code, check.title, outcome.status, outcome.evidence, outcome.fix)
@@ -34,13 +34,13 @@ def examine_host(settings: Settings, host: Host, *, quick: bool = False) -> list
     ]
 
 
-def _outcome(check: Check, case: Case) -> Outcome | None:
+def _outcome(check: Check, case: Examination) -> CheckResult | None:
     case.host.subject = f"{check.code} {check.title}"
     case.host.wait_for("")
     try:
         return check.examine(case)
     except KitError as error:
-        return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
+        return CheckResult("fail", f"{error.subject}: {error.reason}", error.advice)
 
 
 def _place(host: Host) -> Place:

@@ -16,7 +16,7 @@ from runtime.ops.doctor import npu as driver
 from runtime.ops.doctor import vllm as device
 from runtime.ops.doctor import vllm as servers
 from runtime.ops.doctor import vllm as setting
-from runtime.ops.doctor.findings import Case, Finding, Outcome, Status
+from runtime.ops.doctor.findings import CheckResult, Examination, Finding, Status
 
 Where = Literal["host", "container", "both"]
 OWN_FILE = "ASR-D14"  # which `make up` shows even where it passes
@@ -38,13 +38,13 @@ class Check:
 
     code: str
     title: str
-    examine: Callable[[Case], Outcome | None]
+    examine: Callable[[Examination], CheckResult | None]
     where: Where = "both"
     npu: bool = False
     vllm: bool = False
     slow: bool = False
 
-    def applies(self, case: Case) -> bool:
+    def applies(self, case: Examination) -> bool:
         """Whether it is made in this case."""
         return (
             self.where in ("both", case.place)

@@ -12,11 +12,11 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import exports, operator_environment
 from env.stacks import compare, installed_version, load_stack
-from runtime.host.probe import NOT_FOUND, NOT_RECORDED, Answer, Host
+from runtime.host.probe import NOT_FOUND, NOT_RECORDED, CommandResult, Host
 from runtime.ops.deploy import own_compose
 from runtime.ops.deploy.image import STACK_LABEL
 from runtime.ops.deploy.override import RUNTIME
-from runtime.ops.doctor.findings import Case, Outcome, Status, worst
+from runtime.ops.doctor.findings import CheckResult, Examination, Status, worst
 from runtime.redaction import known_secrets, redact
 
 LOOPING = re.compile(r"Restarting|Dead|.*\(unhealthy\)")
@@ -33,7 +33,7 @@ FIRST_USE = 180.0  # seconds; importing torch_npu takes about ten, the first ope
 
 
 @dataclass(frozen=True)
-class Container:
+class DockerContainer:
     """A container of this host. `ours`: made from an image of the kit."""
 
     id: str
@@ -63,39 +63,39 @@ class Container:
         return re.findall(rf"(\S+):{port}->", self.ports)
 
 
-def docker_engine(case: Case) -> Outcome:
+def docker_engine(case: Examination) -> CheckResult:
     """Docker's engine answers."""
     answer = case.host.run("docker-info", ["docker", "info", "--format", "{{json .}}"])
     if answer.fault == NOT_RECORDED:
-        return Outcome("warn", NOT_RECORDED)
+        return CheckResult("warn", NOT_RECORDED)
     if answer.fault == NOT_FOUND:
-        return Outcome(_missing(case), "not installed", "install your distribution's docker.io or docker-engine")
+        return CheckResult(_missing(case), "not installed", "install your distribution's docker.io or docker-engine")
     if answer.fault:
         denied = "permission denied" in answer.fault.lower()
         advice = "sudo usermod -aG docker $USER, then log in again" if denied else "sudo systemctl start docker"
-        return Outcome(_missing(case), f"cannot be reached: {answer.fault}", advice)
+        return CheckResult(_missing(case), f"cannot be reached: {answer.fault}", advice)
     told = info(case.host)
-    return Outcome("pass", f"{told.get('ServerVersion')}, data in {told.get('DockerRootDir')}")
+    return CheckResult("pass", f"{told.get('ServerVersion')}, data in {told.get('DockerRootDir')}")
 
 
-def compose(case: Case) -> Outcome:
+def compose(case: Examination) -> CheckResult:
     """Compose is there: v2 as a plugin, or v1 from 1.29."""
     new = case.host.run("compose-v2", ["docker", "compose", "version", "--short"])
     if not new.fault:
-        return Outcome("pass", f"docker compose {new.output.strip()}")
+        return CheckResult("pass", f"docker compose {new.output.strip()}")
     old = case.host.run("compose-v1", ["docker-compose", "version", "--short"])
     version = old.output.strip()
     if not old.fault and _numbers(version)[:2] >= OLDEST_COMPOSE:
-        return Outcome("pass", f"docker-compose {version}")
+        return CheckResult("pass", f"docker-compose {version}")
     if old.fault == NOT_RECORDED:
-        return Outcome("warn", NOT_RECORDED)
+        return CheckResult("warn", NOT_RECORDED)
     evidence = "neither docker compose nor docker-compose answers"
     if not old.fault:
         evidence = f"docker-compose {version} is older than 1.29"
-    return Outcome(_missing(case), evidence, "install your distribution's docker-compose-plugin or docker-compose")
+    return CheckResult(_missing(case), evidence, "install your distribution's docker-compose-plugin or docker-compose")
 
 
-def own_file(case: Case) -> Outcome | None:
+def own_file(case: Examination) -> CheckResult | None:
     """Compose can merge the operator's own file, if one is set, with the kit's."""
     own = own_compose.path(case.settings)
     if not own:
@@ -103,62 +103,62 @@ def own_file(case: Case) -> Outcome | None:
     case.host.text(str(own))  # so that a support bundle has it
     answer = case.host.ask("own-compose-file", lambda: _read_own_file(case.settings))
     if answer.fault:
-        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault)
+        return CheckResult("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault)
     found = answer.output.strip()
     if found.startswith(UNCONFINED):
-        return Outcome("warn", found, "take privileged out: docker/HARDENING.md has what is narrower")
-    return Outcome("pass", found)
+        return CheckResult("warn", found, "take privileged out: docker/HARDENING.md has what is narrower")
+    return CheckResult("pass", found)
 
 
-def _read_own_file(settings: Settings) -> Answer:
+def _read_own_file(settings: Settings) -> CommandResult:
     try:
         found = own_compose.read(settings)
     except KitError as error:
-        return Answer("", str(error))
+        return CommandResult("", str(error))
     # Before a table folds its lines, behind which no secret would be recognised.
     shown = redact(str(found), known_secrets(settings, operator_environment()))
-    return Answer(f"{UNCONFINED if found and found.privileged else ''}{shown}")
+    return CommandResult(f"{UNCONFINED if found and found.privileged else ''}{shown}")
 
 
-def ascend_runtime(case: Case) -> Outcome:
+def ascend_runtime(case: Examination) -> CheckResult:
     """Ascend's runtime for Docker, where it is installed, is one that the engine knows."""
     told, configured = info(case.host), _daemon(case.host)
     known: Mapping[str, Any] = told.get("Runtimes") or {}
     if not told and not configured:
-        return Outcome("pass", "not installed: containers get devices and mounts one by one")
+        return CheckResult("pass", "not installed: containers get devices and mounts one by one")
     if told and RUNTIME in (configured.get("runtimes") or {}) and RUNTIME not in known:
-        return Outcome("warn", f"in {DAEMON}, but not known to the engine", "sudo systemctl restart docker")
+        return CheckResult("warn", f"in {DAEMON}, but not known to the engine", "sudo systemctl restart docker")
     if RUNTIME not in known and RUNTIME not in (configured.get("runtimes") or {}):
-        return Outcome("pass", "not installed: containers get devices and mounts one by one")
+        return CheckResult("pass", "not installed: containers get devices and mounts one by one")
     path = str((known.get(RUNTIME) or configured["runtimes"][RUNTIME]).get("path", ""))
     if path.startswith("/") and not case.host.state(path).there:
         advice = f"install ascend-docker-runtime again, or take it out of {DAEMON}"
-        return Outcome("fail", f"{path} is not there", advice)
+        return CheckResult("fail", f"{path} is not there", advice)
     default = told.get("DefaultRuntime") == RUNTIME
-    return Outcome("pass", f"installed ({path})" + (", the default" if default else ""))
+    return CheckResult("pass", f"installed ({path})" + (", the default" if default else ""))
 
 
-def servers(case: Case) -> Outcome | None:
+def servers(case: Examination) -> CheckResult | None:
     """The kit's own containers run, and answer."""
     ours = [container for container in containers(case.host) if container.ours]
     if not ours:
         return None
     outcomes = [
-        Outcome(server.trouble, f"{server.name}: {server.status}", f"docker logs --tail 50 {server.name}")
+        CheckResult(server.trouble, f"{server.name}: {server.status}", f"docker logs --tail 50 {server.name}")
         for server in ours
     ]
     told = [outcome for outcome in outcomes if outcome.status != "pass"]
     fix = "; ".join(outcome.fix for outcome in told)
-    return Outcome(worst(outcomes), "; ".join(outcome.evidence for outcome in told or outcomes), fix)
+    return CheckResult(worst(outcomes), "; ".join(outcome.evidence for outcome in told or outcomes), fix)
 
 
-def containers(host: Host) -> list[Container]:
+def containers(host: Host) -> list[DockerContainer]:
     """All containers, those that have ended too; none where docker cannot tell."""
     if not info(host):
         return []
     answer = host.run("docker-ps", ["docker", "ps", "--all", "--no-trunc", "--format", "{{json .}}"])
     return [
-        Container(
+        DockerContainer(
             id=str(entry.get("ID", "")),
             name=str(entry.get("Names", "")),
             ports=str(entry.get("Ports", "")),
@@ -196,7 +196,7 @@ def _object(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _missing(case: Case) -> Status:
+def _missing(case: Examination) -> Status:
     """How bad it is that containers cannot be started: not at all for who only tries the demo model."""
     return "fail" if case.quick or case.wants_npu else "warn"
 
@@ -205,26 +205,26 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def cann(case: Case) -> Outcome:
+def cann(case: Examination) -> CheckResult:
     """CANN is there, in the version that the stack is pinned to, or in one that will do."""
     version, stack = cann_version(case.host), load_stack(case.settings.stack)
     if not version:
-        return Outcome("fail", f"no {INFO} under {' or '.join(FOLDERS)}", "use an image of the kit: make up")
+        return CheckResult("fail", f"no {INFO} under {' or '.join(FOLDERS)}", "use an image of the kit: make up")
     if why := stack.cann_alternatives.get(version):
-        return Outcome("pass", f"{version} in the place of {stack.cann}: {why}")
+        return CheckResult("pass", f"{version} in the place of {stack.cann}: {why}")
     if stack.cann and version != stack.cann:
         same = version.split(".")[:2] == stack.cann.split(".")[:2]
         evidence = f"{version}, the {stack.name} stack is pinned to {stack.cann}"
-        return Outcome("warn" if same else "fail", evidence, "build the image again: make build")
-    return Outcome("pass", version)
+        return CheckResult("warn" if same else "fail", evidence, "build the image again: make build")
+    return CheckResult("pass", version)
 
 
-def packages(case: Case) -> Outcome:
+def packages(case: Examination) -> CheckResult:
     """The packages are those of the pinned stack."""
     stack = case.settings.stack
     answer = case.host.ask("packages", lambda: _packages(stack))
     if answer.fault:
-        return Outcome("warn", answer.fault)
+        return CheckResult("warn", answer.fault)
     found = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
     rows = compare(
         stack,
@@ -241,34 +241,36 @@ def packages(case: Case) -> Outcome:
         for s in ("matters", "harmless")
     )
     if wrong or other:
-        return Outcome("fail" if wrong else "warn", wrong or other, f"invoke versions --stack {stack}")
-    return Outcome("pass", f"{len(rows)} of the {stack} stack, as pinned")
+        return CheckResult("fail" if wrong else "warn", wrong or other, f"invoke versions --stack {stack}")
+    return CheckResult("pass", f"{len(rows)} of the {stack} stack, as pinned")
 
 
-def torch_npu(case: Case) -> Outcome:
+def torch_npu(case: Examination) -> CheckResult:
     """torch_npu can be imported and opens the NPU."""
     answer, told = _trial(case)
     if answer.fault == NOT_RECORDED:
-        return Outcome("warn", NOT_RECORDED)
+        return CheckResult("warn", NOT_RECORDED)
     if "device" in told:
-        return Outcome("pass", f"torch_npu {told['torch_npu']} opens {told['device']} ({told['description']})")
+        return CheckResult("pass", f"torch_npu {told['torch_npu']} opens {told['device']} ({told['description']})")
     if "reason" in told:
-        return Outcome("fail", told["reason"], told["advice"] or "invoke versions, then npu-smi info")
-    return Outcome("fail", f"importing torch_npu: {answer.fault or 'no answer'}", "invoke versions, then npu-smi info")
+        return CheckResult("fail", told["reason"], told["advice"] or "invoke versions, then npu-smi info")
+    return CheckResult(
+        "fail", f"importing torch_npu: {answer.fault or 'no answer'}", "invoke versions, then npu-smi info"
+    )
 
 
-def calculation(case: Case) -> Outcome | None:
+def calculation(case: Examination) -> CheckResult | None:
     """The NPU multiplies matrices, and gets what the CPU gets."""
     answer, told = _trial(case)
     if "device" not in told:
         return None
     advice = f"npu-smi info -t health -i {told['device'].partition(':')[2]}, then look into /root/ascend/log"
     if "error" not in told:
-        return Outcome("fail", f"the first operator on {told['device']}: {answer.fault or 'no answer'}", advice)
+        return CheckResult("fail", f"the first operator on {told['device']}: {answer.fault or 'no answer'}", advice)
     evidence = f"{told['dtype']} on {told['device']}, off the CPU's result by {told['error']:.1e}"
     if told["error"] <= told["tolerance"]:
-        return Outcome("pass", evidence)
-    return Outcome("fail", f"{evidence}, at most {told['tolerance']:.0e} expected", advice)
+        return CheckResult("pass", evidence)
+    return CheckResult("fail", f"{evidence}, at most {told['tolerance']:.0e} expected", advice)
 
 
 def cann_version(host: Host) -> str:
@@ -281,16 +283,16 @@ def cann_version(host: Host) -> str:
     return ""
 
 
-def _packages(stack: str) -> Answer:
+def _packages(stack: str) -> CommandResult:
     """Python, machine and the versions of what the stack names, a line each."""
     wanted = load_stack(stack)
     names = sorted({*(pin.name for pin in wanted.pins), *wanted.absent})
     lines = [f"python {'.'.join(platform.python_version_tuple()[:2])}", f"machine {platform.machine()}"]
     lines += [f"{name} {version}" for name in names if (version := installed_version(name))]
-    return Answer("\n".join(lines) + "\n")
+    return CommandResult("\n".join(lines) + "\n")
 
 
-def _trial(case: Case) -> tuple[Answer, dict[str, Any]]:
+def _trial(case: Examination) -> tuple[CommandResult, dict[str, Any]]:
     """What runtime.ops.doctor.npu_trial says, in a process of its own: native code may end it."""
     told = case.settings
     wanted = "npu" if told.device in ("auto", "cpu") else told.device

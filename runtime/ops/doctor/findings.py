@@ -22,7 +22,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """A finding before it gets its check's code and title."""
 
     status: Status
@@ -31,7 +31,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Case:
+class Examination:
     """What is examined: a host, as these settings will use it. `quick` leaves out what takes more than a moment."""
 
     host: Host
@@ -55,7 +55,7 @@ class Case:
         return not self.front and self.settings.model != DEMO
 
 
-def worst(outcomes: list[Outcome]) -> Status:
+def worst(outcomes: list[CheckResult]) -> Status:
     """The status of several things that are reported as one."""
     found = {outcome.status for outcome in outcomes}
     return "fail" if "fail" in found else "warn" if "warn" in found else "pass"

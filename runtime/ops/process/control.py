@@ -15,11 +15,11 @@ from env.sources import PROJECT
 from runtime.files import make_private
 from runtime.host import npu_host
 from runtime.host.local_client import ask_health
-from runtime.host.processes import Process, check_handles, ended, listener
+from runtime.host.processes import ProcessHandle, check_handles, ended, listener
 from runtime.ops.process import elsewhere, state
-from runtime.ops.process.state import Farewell, Place, Record
+from runtime.ops.process.state import DrainSummary, ServiceRecord, StateFiles
 from runtime.ops.process.status import tail
-from runtime.ops.process.supervisor import Order
+from runtime.ops.process.supervisor import SupervisedCommand
 from runtime.restart_policy import USUAL, Policy, forget, times
 from runtime.urls import in_url, url
 
@@ -39,7 +39,7 @@ class Stopped:
     pid: int
     seconds: float
     killed: bool
-    farewell: Farewell | None = None
+    farewell: DrainSummary | None = None
 
     def __str__(self) -> str:
         words = f", {self.farewell}" if self.farewell else ""
@@ -56,7 +56,7 @@ def stop(settings: Settings, *, now: bool = False, margin: float = MARGIN, grace
     return end(state.place(settings), now=now, patience=settings.drain_seconds + margin, grace=grace)
 
 
-def end(spot: Place, *, now: bool, patience: float, grace: float = GRACE) -> Stopped | None:
+def end(spot: StateFiles, *, now: bool, patience: float, grace: float = GRACE) -> Stopped | None:
     """`stop`, for the files of a port. `patience` is how long it may drain, in seconds."""
     found = state.settled(spot)
     process = found.process
@@ -65,7 +65,7 @@ def end(spot: Place, *, now: bool, patience: float, grace: float = GRACE) -> Sto
     server = found.record.server or process
     begun = time.monotonic()
     if _signal(process, signal.SIGINT if now else signal.SIGTERM, grace if now else patience):
-        return Stopped(server.pid, time.monotonic() - begun, False, Farewell.read(spot.farewell, server))
+        return Stopped(server.pid, time.monotonic() - begun, False, DrainSummary.read(spot.farewell, server))
     if not now:
         reason = f"has not ended after {patience:.0f} s; it goes on answering what it has accepted"
         raise KitError(f"server, pid {server.pid}", reason, "invoke stop waits on, invoke stop --now breaks it off")
@@ -73,7 +73,7 @@ def end(spot: Place, *, now: bool, patience: float, grace: float = GRACE) -> Sto
     return Stopped(server.pid, time.monotonic() - begun, True)
 
 
-def _kill(spot: Place, process: Process) -> None:
+def _kill(spot: StateFiles, process: ProcessHandle) -> None:
     """Kill the server, upon which its supervisor ends; and that too if it does not."""
     latest = state.look(spot).record
     if latest and latest.server:
@@ -85,7 +85,7 @@ def _kill(spot: Place, process: Process) -> None:
         raise KitError(f"pid {process.pid}", reason, "npu-smi info and dmesg may tell of which")
 
 
-def _signal(process: Process, number: signal.Signals, seconds: float) -> bool:
+def _signal(process: ProcessHandle, number: signal.Signals, seconds: float) -> bool:
     """Send a signal and wait for the end of a process, for so many seconds at most; returns whether it has ended."""
     with process.handle() as handle:
         if handle is None:
@@ -145,7 +145,7 @@ def start(
             if mine:
                 _check_port(settings)
                 forget(spot.losses)
-                order = Order(
+                order = SupervisedCommand(
                     command=tuple(command),
                     lock=lock,
                     record=str(spot.record),
@@ -177,7 +177,7 @@ def _check_port(settings: Settings) -> None:
         raise KitError(subject, f"is held by {holder}, which `invoke start` did not start", advice)
 
 
-def _detach(settings: Settings, spot: Place, order: Order) -> None:
+def _detach(settings: Settings, spot: StateFiles, order: SupervisedCommand) -> None:
     """Start the supervisor in a session of its own. Returns when it is on record, or has ended."""
     try:
         make_private(spot.log.parent)
@@ -203,7 +203,7 @@ def _detach(settings: Settings, spot: Place, order: Order) -> None:
         raise NotStartedError("server", f"could not be detached; the end of its log:\n{_tail(spot.log, begin)}")
 
 
-def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None], restarts: int) -> Started:
+def _await_ready(spot: StateFiles, *, already: bool, on_stage: Callable[[str], None], restarts: int) -> Started:
     service = state.settled(spot)
     process, last = service.process, service.record
     if process and last and process != last.supervisor:
@@ -212,7 +212,7 @@ def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None],
     over = process is None
     while process and last and not over:
         health = ask_health(last.url)
-        last = Record.read(spot.record) or last
+        last = ServiceRecord.read(spot.record) or last
         if health.status == "ready" and last.server and last.phase == "running":
             return Started(last.url, last.server.pid, last.log, already)
         if not already and last.restarts > restarts:  # a device that is at fault is tried on and on, but not for nobody
@@ -223,7 +223,7 @@ def _await_ready(spot: Place, *, already: bool, on_stage: Callable[[str], None],
         on_stage(last.reason if last.phase == "pausing" else health.stage)
         with process.handle() as handle:
             over = handle is None or ended(handle, EVERY)
-    ending = Record.read(spot.record)
+    ending = ServiceRecord.read(spot.record)
     reason = (ending.reason if ending else "") or "was ended from outside"
     lines = _tail(spot.log, ending.log_start if ending else 0)
     raise NotStartedError("server", f"is not ready: {reason}; the end of its log, {spot.log}:\n{lines}")

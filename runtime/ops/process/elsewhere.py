@@ -11,7 +11,7 @@ from env.settings import Settings
 from runtime.host.local_client import UNRESPONSIVE, Health, ask_health, heard
 from runtime.host.processes import listener
 from runtime.ops.deploy import standalone
-from runtime.ops.deploy.compose_project import SERVICE, Container, containers
+from runtime.ops.deploy.compose_project import SERVICE, ComposeContainer, containers
 from runtime.urls import url
 
 DOCKER_TIMEOUT = 3.0  # seconds for docker to say which containers there are
@@ -21,7 +21,7 @@ UNIT = re.compile(r"/(qwen3-asr[\w@.\\-]*\.service)$", re.MULTILINE)  # in /proc
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ForeignServer:
     """Such a server: `who` it is, its `health`, None where it does not run, and what to type instead of `invoke stop`,
     `restart` and `logs`. `container` is None where it is in none."""
 
@@ -30,7 +30,7 @@ class Elsewhere:
     stop: str
     restart: str
     logs: str
-    container: Container | None = None
+    container: ComposeContainer | None = None
 
     @property
     def state(self) -> str:
@@ -40,7 +40,7 @@ class Elsewhere:
         return self.container.state if self.container else "absent"
 
 
-def find(settings: Settings) -> Elsewhere | None:
+def find(settings: Settings) -> ForeignServer | None:
     """The server on the settings' port that `invoke start` did not start; None where there is none."""
     found = container(settings)
     if found:
@@ -51,17 +51,17 @@ def find(settings: Settings) -> Elsewhere | None:
                 if settings.vllm_alone
                 else ask_health(url(settings), timeout=TIMEOUT)
             )
-        return Elsewhere(str(found), health, "make down", "make restart", "make logs", found)
+        return ForeignServer(str(found), health, "make down", "make restart", "make logs", found)
     holder = listener(settings.host, settings.port).output
     health = heard(url(settings), timeout=TIMEOUT) if holder else None
     if health is None or health.status == UNRESPONSIVE:  # another program, as far as one can tell
         return None
     if name := unit(holder):
         who, do = f"{name} of systemd", f"sudo systemctl {{}} {name}"
-        return Elsewhere(who, health, do.format("stop"), do.format("restart"), f"journalctl --unit {name}")
+        return ForeignServer(who, health, do.format("stop"), do.format("restart"), f"journalctl --unit {name}")
     pids = " ".join(PID.findall(holder))
     end = f"kill {pids} drains it" if pids else "end it where it was started"
-    return Elsewhere(f"{holder}, which `invoke start` did not start", health, end, end, "its output has its log")
+    return ForeignServer(f"{holder}, which `invoke start` did not start", health, end, end, "its output has its log")
 
 
 def refuse(settings: Settings, task: str) -> None:
@@ -73,7 +73,7 @@ def refuse(settings: Settings, task: str) -> None:
         raise KitError(f"invoke {task}", f"the server on port {settings.port} is {found.who}", do)
 
 
-def container(settings: Settings) -> Container | None:
+def container(settings: Settings) -> ComposeContainer | None:
     """The container of `make up` for the settings' port, running or not; None where there is none, or Docker does not
     tell."""
     with contextlib.suppress(KitError):

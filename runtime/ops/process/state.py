@@ -16,7 +16,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import under_project
 from runtime.files import make_private, write_whole
-from runtime.host.processes import Process
+from runtime.host.processes import ProcessHandle
 
 FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 PATIENCE = 5.0  # seconds that a start may take to put its processes on record
@@ -26,7 +26,7 @@ Phase = Literal["running", "pausing", "stopping", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
-class Place:
+class StateFiles:
     """The files of the server on one port."""
 
     lock: Path
@@ -37,15 +37,15 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Record:
+class ServiceRecord:
     """The service as its supervisor last wrote it down. `log_start` is where its lines begin in the log, in bytes;
     `restarts` counts those after crashes, `reason` says why the server ended last, `server` is None where it has."""
 
     url: str
     log: Path
     log_start: int
-    supervisor: Process
-    server: Process | None = None
+    supervisor: ProcessHandle
+    server: ProcessHandle | None = None
     phase: Phase = "running"
     restarts: int = 0
     reason: str = ""
@@ -55,33 +55,33 @@ class Record:
         write_whole(path, json.dumps({**asdict(self), "log": str(self.log)}, indent=2) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> "Record | None":
+    def read(cls, path: Path) -> "ServiceRecord | None":
         """The record at `path`; None where there is none that can be understood."""
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            known = cls(**{**found, "log": Path(found["log"]), "supervisor": Process(**found["supervisor"])})
-            return replace(known, server=Process(**found["server"])) if found["server"] else known
+            known = cls(**{**found, "log": Path(found["log"]), "supervisor": ProcessHandle(**found["supervisor"])})
+            return replace(known, server=ProcessHandle(**found["server"])) if found["server"] else known
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
 
 @dataclass(frozen=True)
-class Service:
+class PortState:
     """What there is on a port. `held` says whether processes of a server live; `record` may be of an earlier one.
     `process` is the one to signal and to wait for: the supervisor, or a server that outlives it. None: there is none,
     or it is not known for certain."""
 
     held: bool
-    record: Record | None
-    process: Process | None
+    record: ServiceRecord | None
+    process: ProcessHandle | None
 
 
-def place(settings: Settings) -> Place:
+def place(settings: Settings) -> StateFiles:
     """Where the server on the settings' port is on record, and its log."""
     out, name = under_project(settings.out_dir), f"server-{settings.port}"
     run, log = out / "run", out / "logs" / f"{name}.log"
     farewell, losses = run / f"{name}.farewell.json", run / f"{name}.losses.json"
-    return Place(run / f"{name}.lock", run / f"{name}.json", log, farewell, losses)
+    return StateFiles(run / f"{name}.lock", run / f"{name}.json", log, farewell, losses)
 
 
 def advice(settings: Settings) -> str:
@@ -91,14 +91,14 @@ def advice(settings: Settings) -> str:
     return "invoke start runs the server here: invoke status, invoke logs, invoke stop" if there else ""
 
 
-def look(spot: Place) -> Service:
+def look(spot: StateFiles) -> PortState:
     """What there is now."""
-    held, found = is_held(spot.lock), Record.read(spot.record)
+    held, found = is_held(spot.lock), ServiceRecord.read(spot.record)
     candidates = (found.supervisor, found.server) if held and found else ()
-    return Service(held, found, next((process for process in candidates if process and process.alive), None))
+    return PortState(held, found, next((process for process in candidates if process and process.alive), None))
 
 
-def settled(spot: Place) -> Service:
+def settled(spot: StateFiles) -> PortState:
     """What there is, once a start that has just taken the lock has put its processes on record.
 
     Raises KitError where that does not happen: then whoever holds the lock is not who is on record.
@@ -113,7 +113,7 @@ def settled(spot: Place) -> Service:
 
 
 @contextmanager
-def opened_lock(spot: Place) -> Iterator[int]:
+def opened_lock(spot: StateFiles) -> Iterator[int]:
     """A descriptor of the lock's file. Raises KitError where it cannot be made."""
     try:
         make_private(spot.lock.parent)
@@ -152,7 +152,7 @@ def is_held(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Farewell:
+class DrainSummary:
     """How many requests were answered while the server drained, and how many were told that it ends."""
 
     answered: int = 0
@@ -161,16 +161,16 @@ class Farewell:
     def __str__(self) -> str:
         return f"{requests(self.answered)} answered" + (f", {self.given_up} given up" if self.given_up else "")
 
-    def write(self, path: Path, server: Process) -> None:
+    def write(self, path: Path, server: ProcessHandle) -> None:
         """Raises KitError where it cannot be written."""
         write_whole(path, json.dumps({"server": asdict(server), **asdict(self)}) + "\n")
 
     @classmethod
-    def read(cls, path: Path, server: Process) -> "Farewell | None":
+    def read(cls, path: Path, server: ProcessHandle) -> "DrainSummary | None":
         """What that server left; None where it left nothing that can be understood."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if Process(**found.pop("server")) == server:
+            if ProcessHandle(**found.pop("server")) == server:
                 return cls(**found)
         return None
 

@@ -11,11 +11,11 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.host import local_client
 from runtime.host.local_client import UNRESPONSIVE, Health, ask_health
-from runtime.host.processes import Process, ended, listener
+from runtime.host.processes import ProcessHandle, ended, listener
 from runtime.ops.process import elsewhere
 from runtime.ops.process import state as record
-from runtime.ops.process.elsewhere import Elsewhere
-from runtime.ops.process.state import Record, requests
+from runtime.ops.process.elsewhere import ForeignServer
+from runtime.ops.process.state import ServiceRecord, requests
 from runtime.urls import url
 
 MOST_BYTES = 4 << 20  # of a log's end that is looked at
@@ -41,7 +41,7 @@ def last_errors(log: Path, lines: int, *, start: int = 0) -> list[str]:
         return []
 
 
-def follow(log: Path, process: Process | None, lines: int) -> Iterator[str]:
+def follow(log: Path, process: ProcessHandle | None, lines: int) -> Iterator[str]:
     """The last lines, then each that is added until `process` ends. Raises KitError where the log cannot be read."""
     if process is None:
         yield from tail(log, lines)
@@ -96,7 +96,7 @@ def _text(line: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Status:
+class ServerStatus:
     """A server on a port. `state` is ready, starting, draining, restarting, unresponsive (its process lives, and does
     not answer), unknown (its lock is held by others than are on record), stopped, failed, or absent. `uptime` is in
     seconds, `memory` resident bytes; both None without a process. `reason` is why it ended last, or what holds the port
@@ -149,7 +149,7 @@ class Status:
         }
 
 
-def status(settings: Settings) -> Status:
+def status(settings: Settings) -> ServerStatus:
     """The state of the server on the settings' port."""
     spot = record.place(settings)
     found = record.look(spot)
@@ -157,14 +157,16 @@ def status(settings: Settings) -> Status:
     if not found.held:
         return _ended(settings, log, last)
     if last is None or found.process is None:
-        return Status("unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record")
+        return ServerStatus(
+            "unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record"
+        )
     errors = tuple(last_errors(last.log, ERRORS, start=last.log_start))
     server = last.server if last.server and last.server.alive else None
     health = ask_health(last.url, timeout=TIMEOUT) if server else Health(stage="")
     stage = health.stage
     if server and server.suspended:
         stage = f"{stage}: its process is suspended (SIGSTOP) → kill -CONT {server.pid}"
-    return Status(
+    return ServerStatus(
         state=_state(last, health),
         url=last.url,
         log=log,
@@ -180,7 +182,7 @@ def status(settings: Settings) -> Status:
     )
 
 
-def _state(last: Record, health: Health) -> str:
+def _state(last: ServiceRecord, health: Health) -> str:
     if not last.supervisor.alive or last.phase == "stopping":
         return "draining"
     return "restarting" if last.phase == "pausing" else health.status
@@ -194,7 +196,7 @@ def _told(settings: Settings) -> dict[str, Any]:
         return {}
 
 
-def _ended(settings: Settings, log: str, last: Record | None) -> Status:
+def _ended(settings: Settings, log: str, last: ServiceRecord | None) -> ServerStatus:
     """Where `invoke start` has no server running: the one that runs all the same, or how the last one ended and what
     else has the port."""
     if found := elsewhere.find(settings):
@@ -202,19 +204,19 @@ def _ended(settings: Settings, log: str, last: Record | None) -> Status:
     holder = listener(settings.host, settings.port).output
     held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
     if last is None:
-        return Status("absent", url(settings), log, reason=held)
+        return ServerStatus("absent", url(settings), log, reason=held)
     state = last.phase if last.phase in ("stopped", "failed") else "failed"
     reason = last.reason if state == last.phase else "its supervisor was killed, or the machine went down"
     errors = tuple(last_errors(last.log, ERRORS, start=last.log_start)) if state == "failed" else ()
-    return Status(
+    return ServerStatus(
         state, last.url, log, restarts=last.restarts, reason="; ".join(filter(None, (reason, held))), errors=errors
     )
 
 
-def _elsewhere(settings: Settings, found: Elsewhere) -> Status:
+def _elsewhere(settings: Settings, found: ForeignServer) -> ServerStatus:
     """The status of a server that `invoke start` did not start."""
     told = _told(settings) if found.health and found.health.status != UNRESPONSIVE else {}
-    return Status(
+    return ServerStatus(
         state=found.state,
         url=url(settings),
         log="",
@@ -226,7 +228,7 @@ def _elsewhere(settings: Settings, found: Elsewhere) -> Status:
     )
 
 
-def lines(status: Status) -> str:
+def lines(status: ServerStatus) -> str:
     """One fact a line; those that there are."""
     uptime = str(timedelta(seconds=int(status.uptime))) if status.uptime is not None else ""
     memory = f"{_mib(status.memory)} resident" if status.memory else ""

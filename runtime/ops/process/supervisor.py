@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from env.errors import KitError
-from runtime.host.processes import Process, words
-from runtime.ops.process.state import Phase, Record
+from runtime.host.processes import ProcessHandle, words
+from runtime.ops.process.state import Phase, ServiceRecord
 from runtime.restart_policy import USUAL, Crashes, Policy
 
 COLLAPSE_RANGE = 8  # FALLOC_FL_COLLAPSE_RANGE, see fallocate(2)
@@ -105,7 +105,7 @@ def _cut(written: IO[bytes], copy: IO[bytes]) -> bool:
 
 
 @dataclass(frozen=True)
-class Order:
+class SupervisedCommand:
     """What to run: the server's `command`, the descriptor of the `lock`, the files of `Place`, the server's `url`, and
     of its log the `form`, ASR_LOG_FORMAT, the most bytes and how many files are kept."""
 
@@ -124,7 +124,7 @@ class Order:
         return json.dumps(asdict(self))
 
     @classmethod
-    def parse(cls, text: str) -> "Order":
+    def parse(cls, text: str) -> "SupervisedCommand":
         """The inverse of `text`."""
         found = json.loads(text)
         return cls(**{**found, "command": tuple(found["command"]), "policy": Policy(**found["policy"])})
@@ -136,10 +136,10 @@ class Supervisor:
     Raises KitError where it cannot be put on record.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: SupervisedCommand) -> None:
         self._order = order
         log = Path(order.log)
-        self._record = Record(order.url, log, log.stat().st_size, Process.of(os.getpid()))
+        self._record = ServiceRecord(order.url, log, log.stat().st_size, ProcessHandle.of(os.getpid()))
         self._stopping = False
         self._crashes = Crashes(order.policy)
         self._record.write(Path(order.record))
@@ -156,7 +156,7 @@ class Supervisor:
                 reason = f"cannot be started: {self._order.command[0]}: {error.strerror}"
                 return self._end("failed", reason)
             begun = time.monotonic()
-            self._note(server=Process.of(server.pid), phase="running")
+            self._note(server=ProcessHandle.of(server.pid), phase="running")
             code = self._attend(server)
             cause = words(code)
             if self._stopping:
@@ -241,7 +241,7 @@ def line(form: str, level: str, event: str) -> str:
 
 def main(text: str) -> None:
     """Detach from whoever called this, in whose eyes it ends when the supervisor is on record."""
-    order = Order.parse(text)
+    order = SupervisedCommand.parse(text)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # a shell that starts in the background ignores some, which is inherited
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -18,7 +18,7 @@ NOTHING = Hypothesis(None, "")
 
 
 @dataclass
-class Words:
+class PartialTranscript:
     """Of one turn, segment after segment. `forced` is the language that the prompt names, None where it names none."""
 
     forced: str | None

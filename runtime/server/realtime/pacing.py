@@ -21,7 +21,7 @@ class Pace:
         return self._ahead > AHEAD
 
 
-class Hearing:
+class CatchUpLimiter:
     """Of all sessions. Of those that hurry, one is heard at a time, and then none for as long as that took: following
     the voice holds the event loop and Python's lock, which the engine's thread needs."""
 

@@ -15,15 +15,15 @@ from runtime.audio import SAMPLE_RATE
 from runtime.server.errors import ApiError, RevokedError, StoppingError
 from runtime.server.realtime import events
 from runtime.server.realtime.events import Outgoing, new_id
-from runtime.server.realtime.local_agreement import Words
+from runtime.server.realtime.local_agreement import PartialTranscript
 from runtime.server.realtime.pacing import Pace
 from runtime.server.realtime.session_config import VLLM, Config, Terms, agree
-from runtime.server.realtime.transcription import Narrator
+from runtime.server.realtime.transcription import TurnTranscriber
 from runtime.server.realtime.turn import LONGEST, Turn
-from runtime.server.realtime.turn_detection import Listener
+from runtime.server.realtime.turn_detection import TurnDetector
 from runtime.server.routes.info import check_model
 from runtime.server.service import Service, tidy
-from runtime.server.state import Life
+from runtime.server.state import ServerState
 from runtime.server.streaming import refused
 
 SLICE = 0.128  # seconds of sound that are heard at once; following the voice in it takes some 4 ms
@@ -40,19 +40,25 @@ class Session:
     """With one client, whose WebSocket is accepted."""
 
     def __init__(
-        self, socket: WebSocket, outgoing: Outgoing, *, service: Service, life: Life, warnings: Sequence[str] = ()
+        self,
+        socket: WebSocket,
+        outgoing: Outgoing,
+        *,
+        service: Service,
+        life: ServerState,
+        warnings: Sequence[str] = (),
     ) -> None:
         """`warnings` are of what the address asked for."""
         self._socket, self._out, self._service, self._life = socket, outgoing, service, life
         self._warnings = warnings
         self._id = new_id("sess")
         self._terms: Terms = agree(Config(), service.transcriber)
-        self._listener = Listener(
+        self._listener = TurnDetector(
             rate=self._terms.format.rate,
             detection=self._terms.detection,
             longest=min(LONGEST, service.settings.segment_seconds),
         )
-        self._narrator = Narrator(outgoing, service, self._listener.tape)
+        self._narrator = TurnTranscriber(outgoing, service, self._listener.tape)
         self._pace = Pace()
         self._item: str | None = None  # the last one that was committed
         self._finished = False  # the client has asked for the end
@@ -169,7 +175,7 @@ class Session:
         await self._out.send("input_audio_buffer.cleared")
 
     def _new_turn(self, start: int) -> Turn:
-        turn = Turn(new_id("item"), self._terms.prompt, start, Words(self._terms.language), open=start)
+        turn = Turn(new_id("item"), self._terms.prompt, start, PartialTranscript(self._terms.language), open=start)
         self._narrator.turns.append(turn)
         return turn
 

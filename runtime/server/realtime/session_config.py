@@ -27,7 +27,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Format(_Part):
+class AudioFormat(_Part):
     """Mono, `rate` Hz: 16-bit PCM, little-endian, or G.711, one byte a sample."""
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
@@ -88,7 +88,7 @@ class ServerVad(_Part):
 class Input(_Part):
     """The sound that comes, and what is done with it."""
 
-    format: Format = Format()
+    format: AudioFormat = AudioFormat()
     transcription: Transcription = Transcription()
     turn_detection: ServerVad | None = ServerVad()
     noise_reduction: None = None
@@ -149,7 +149,7 @@ PARTS: Mapping[str, type[_Part]] = {
     "session": Config,
     "audio": AudioConfig,
     "input": Input,
-    "format": Format,
+    "format": AudioFormat,
     "transcription": Transcription,
     "corpus": Corpus,
     "turn_detection": ServerVad,
@@ -164,10 +164,10 @@ BETA = {
 BETA_FORMATS = {"pcm16": "audio/pcm", "pcm": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
 # Hz, where none is named: 24 kHz at OpenAI; for `pcm`, which is Alibaba's name, 16 kHz (Model Studio, "Client events
 # for Qwen-ASR-Realtime").
-BETA_RATES = {"pcm16": Format().rate, "pcm": 16000, "g711_ulaw": turn.RATE, "g711_alaw": turn.RATE}
+BETA_RATES = {"pcm16": AudioFormat().rate, "pcm": 16000, "g711_ulaw": turn.RATE, "g711_alaw": turn.RATE}
 # The sampling rate at the top of a session, as Alibaba's clients send it.
 RATES = ("sample_rate", "input_sample_rate")
-POSSIBLE_RATES = get_args(Format.model_fields["rate"].annotation)
+POSSIBLE_RATES = get_args(AudioFormat.model_fields["rate"].annotation)
 # What an update of vLLM's clients stands for, which brings no session (vllm/entrypoints/openai/realtime): its server
 # takes 16-bit PCM at 16 kHz and detects no turns.
 VLLM: Mapping[str, Any] = {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}, "turn_detection": None}}}
@@ -257,7 +257,7 @@ def _substituted(wanted: Mapping[str, Any], now: Input, warnings: list[str]) -> 
     return found
 
 
-def _format(wanted: Mapping[str, Any], now: Format) -> dict[str, Any]:
+def _format(wanted: Mapping[str, Any], now: AudioFormat) -> dict[str, Any]:
     """A format with its rate; `pcm` and `sample_rate` are the names of Alibaba's SDK (dashscope, AudioFormatConfig)."""
     found = {name: value for name, value in wanted.items() if name != "sample_rate"}
     if wanted.get("sample_rate") is not None:
@@ -266,7 +266,7 @@ def _format(wanted: Mapping[str, Any], now: Format) -> dict[str, Any]:
     if isinstance(kind, str) and kind in BETA_FORMATS:
         found = {"rate": BETA_RATES[kind], **found, "type": BETA_FORMATS[kind]}
     elif kind not in (None, now.type):
-        found["rate"] = found.get("rate") or (turn.RATE if kind in turn.LAWS else Format().rate)
+        found["rate"] = found.get("rate") or (turn.RATE if kind in turn.LAWS else AudioFormat().rate)
     return found
 
 
@@ -348,7 +348,7 @@ class Terms:
     warnings: tuple[str, ...]  # of what cannot be had as it was called
 
     @property
-    def format(self) -> Format:
+    def format(self) -> AudioFormat:
         """Of the sound that comes."""
         return self.config.audio.input.format
 

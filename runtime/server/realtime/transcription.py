@@ -12,8 +12,8 @@ from runtime.engines import Decoded, EngineError, Utterance
 from runtime.server.errors import StoppingError, from_kit
 from runtime.server.realtime.events import Outgoing
 from runtime.server.realtime.session_config import NAMES
-from runtime.server.realtime.turn import Tape, Turn
-from runtime.server.request_context import Account, note_failure
+from runtime.server.realtime.turn import AudioBuffer, Turn
+from runtime.server.request_context import RequestTimer, note_failure
 from runtime.server.service import Service
 
 STEP = 1.0  # seconds of new sound after which a growing segment is decoded again
@@ -22,7 +22,7 @@ NOTHING = Decoded((), "", truncated=False)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SegmentJob:
     """A segment with the engine: all of it or, while it grows, its first `heard` samples."""
 
     turn: Turn
@@ -30,14 +30,14 @@ class _Job:
     heard: int | None
 
 
-class Narrator:
+class TurnTranscriber:
     """Has the turns of one session decoded, one utterance at a time: a growing segment now and then, so that its words
     can be told while somebody speaks, and once more when it is whole."""
 
-    def __init__(self, outgoing: Outgoing, service: Service, tape: Tape) -> None:
+    def __init__(self, outgoing: Outgoing, service: Service, tape: AudioBuffer) -> None:
         self.turns: deque[Turn] = deque()  # those of which not all is told; the last one may be open
         self._out, self._service, self._tape = outgoing, service, tape
-        self._job: _Job | None = None
+        self._job: _SegmentJob | None = None
 
     @property
     def decoding(self) -> "set[asyncio.Task[Decoded]]":
@@ -114,7 +114,7 @@ class Narrator:
 
     def _submit(self, turn: Turn, samples: Samples, *, heard: int | None) -> None:
         utterance = Utterance(samples, turn.prompt + turn.words.beginning, self._service.settings.max_new_tokens)
-        self._job = _Job(turn, asyncio.ensure_future(self._service.decode(utterance, name=turn.id)), heard)
+        self._job = _SegmentJob(turn, asyncio.ensure_future(self._service.decode(utterance, name=turn.id)), heard)
 
     async def _heard(self) -> None:
         """The engine is done with what it had. A growing segment that cannot be decoded may succeed when it is whole;
@@ -138,7 +138,7 @@ class Narrator:
     async def _whole(self, turn: Turn, decoded: Decoded) -> None:
         """The oldest segment of a turn was decoded for the last time."""
         samples = turn.cuts.popleft()
-        Account().decoded(len(samples) / SAMPLE_RATE, len(decoded.tokens))
+        RequestTimer().decoded(len(samples) / SAMPLE_RATE, len(decoded.tokens))
         news = turn.words.finish(decoded.text, tokens=decoded.tokens, truncated=decoded.truncated)
         await self._tell(turn, news)
 

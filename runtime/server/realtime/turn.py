@@ -12,7 +12,7 @@ import soxr
 from env.errors import KitError
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.audio.segment import BLOCK, PAUSE
-from runtime.server.realtime.local_agreement import Words
+from runtime.server.realtime.local_agreement import PartialTranscript
 
 SILENCE = 1e-12  # mean square, -120 dB of full scale: keeps the logarithm finite
 
@@ -52,7 +52,7 @@ class Resampler:
         return soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
-class Tape:
+class AudioBuffer:
     """Samples at 16 kHz by their number since the beginning, without those that were forgotten."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Turn:
     id: str
     prompt: str
     start: int
-    words: Words
+    words: PartialTranscript
     open: int
     end: int | None = None
     cuts: deque[Samples] = field(default_factory=deque)
@@ -128,7 +128,7 @@ class Turn:
         assert self.end is not None, "the turn is not over"
         return (self.end - self.start) / SAMPLE_RATE
 
-    def cut(self, tape: Tape, *, longest: float) -> None:
+    def cut(self, tape: AudioBuffer, *, longest: float) -> None:
         """End the growing segment if it must end, or may and there is a pause.
 
         It ends where it is quietest, in its later half and behind all words of it that were told.
@@ -143,7 +143,7 @@ class Turn:
             self.cuts.append(samples[:place])
             self.open, self.heard = self.open + place, 0
 
-    def close(self, tape: Tape, at: int) -> None:
+    def close(self, tape: AudioBuffer, at: int) -> None:
         """It is over at sample `at`."""
         self.end = max(at, self.open)
         if self.end > self.open:

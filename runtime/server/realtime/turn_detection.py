@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from runtime.audio import SAMPLE_RATE
 from runtime.audio.voice_activity import ONSET, WINDOW, VoiceActivityDetector
-from runtime.server.realtime.turn import Resampler, Tape, Turn
+from runtime.server.realtime.turn import AudioBuffer, Resampler, Turn
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Detection:
     silence_seconds: float
 
 
-class Listener:
+class TurnDetector:
     """Hears 16-bit mono PCM at `rate` Hz; `turn` is the one that is open.
 
     Without a detection, a turn is open as soon as there is sound, until `commit`. No segment is longer than `longest`
@@ -27,7 +27,7 @@ class Listener:
 
     def __init__(self, *, rate: int, detection: Detection | None, longest: float) -> None:
         self.turn: Turn | None = None
-        self.tape = Tape()
+        self.tape = AudioBuffer()
         self._longest = longest
         self._resampler = Resampler(rate)
         self._over = 0  # the sample after the last turn

@@ -14,7 +14,7 @@ from runtime.model.device import empty
 from runtime.server import logs, uploads
 from runtime.server.errors import ApiError
 from runtime.server.routes.info import device, engine, queue
-from runtime.server.state import Life, life_of
+from runtime.server.state import ServerState, life_of
 from runtime.server.streaming import refused
 
 MOST_BODY = 4096  # bytes
@@ -95,7 +95,7 @@ async def _json(request: Request) -> Any:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
 
 
-def _told(life: Life) -> dict[str, Any]:
+def _told(life: ServerState) -> dict[str, Any]:
     return {"status": life.status, "stage": life.stage}
 
 

@@ -33,7 +33,7 @@ NAMES = {"audio": "messages", "language": "asr_options.language", "prompt": "mes
 
 
 @dataclass(frozen=True)
-class Ask:
+class ChatRequest:
     """What a client wants; `warnings` say what of it has no effect."""
 
     source: Upload | str
@@ -76,7 +76,7 @@ async def complete(request: Request) -> Response:
             ask.source.close()
 
 
-def read(body: Any, *, open_file: Open) -> Ask:
+def read(body: Any, *, open_file: Open) -> ChatRequest:
     """What the body asks for; `open_file` makes the file of its audio. A field that is null is as good as none.
 
     Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
@@ -109,7 +109,7 @@ def read(body: Any, *, open_file: Open) -> Ask:
     asr, unused = _asr_options(_object(given, "asr_options"))
     source, context, ignored = _content(given.get("messages"))
     most_tokens = _most_tokens(given)
-    return Ask(
+    return ChatRequest(
         source=_source(source, open_file),  # last of what may be refused: it is a file to be closed
         model=model,
         language=asr.get("language"),

@@ -18,12 +18,12 @@ from starlette.requests import HTTPConnection
 
 from env.settings import Settings
 from env.sources import under_project
-from runtime.engines import Server
+from runtime.engines import EngineServer
 from runtime.model.device import Memory
 from runtime.server.metrics import Metrics
 from runtime.server.routes.info import memory, names
 from runtime.server.service import Service
-from runtime.server.state import Life, life_of
+from runtime.server.state import ServerState, life_of
 from runtime.version import version
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
@@ -70,7 +70,7 @@ def metrics_of(connection: HTTPConnection) -> Metrics:
 class Now(Collector):
     """What the server is doing when it is asked. Before there is a model, nothing."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: ServerState) -> None:
         self._life = life
         self._seen: _Seen | None = None
         self._asking = threading.Lock()
@@ -151,7 +151,7 @@ def _free(free: dict[str, int]) -> Metric:
     return family
 
 
-def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
+def _servers(servers: Sequence[EngineServer]) -> Iterator[Metric]:
     """Of the vLLM servers, where they decode."""
     up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("server",))
     decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("server",))

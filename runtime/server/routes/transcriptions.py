@@ -28,7 +28,7 @@ MEDIA_TYPES = {"json": "application/json", "verbose_json": "application/json", "
 
 
 @dataclass(frozen=True)
-class Ask:
+class TranscriptionRequest:
     """What a client wants; `warnings` say what of it has no effect."""
 
     source: Upload | str
@@ -80,7 +80,7 @@ async def transcribe(request: Request) -> Response:
     return hints.tell(Response(written, media_type=media_type), [*warnings, *missing])
 
 
-def read(fields: Fields) -> Ask:
+def read(fields: Fields) -> TranscriptionRequest:
     """What the form asks for. An empty field is as good as none.
 
     Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
@@ -108,7 +108,7 @@ def read(fields: Fields) -> Ask:
         warnings.append(hints.unused("temperature", hints.GREEDY))
     warnings += _check_granularities(wanted.get("timestamp_granularities", []), form_of_answer)
     language, several = _language(wanted)
-    return Ask(
+    return TranscriptionRequest(
         source=sources[0],
         model=wanted.get("model"),
         language=language,

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
-from runtime.weights.catalog import Facts
-from runtime.weights.lockfile import Entry, Manifest
+from runtime.weights.catalog import Catalog
+from runtime.weights.lockfile import LockedModel, Manifest
 
 CLIENTS = {"huggingface": "huggingface_hub", "modelscope": "modelscope_hub", "git-lfs": "dulwich"}
 TOKEN = re.compile(r"[!-~]+")
@@ -30,7 +30,7 @@ TIMEOUT = (CONNECT, READ)
 
 
 @dataclass(frozen=True)
-class Source:
+class Repository:
     """A repository on a hub; `endpoint` without a slash at its end, `revision` empty for the hub's default.
     `listed_by`: what says which files it must have, where that is not the hub itself."""
 
@@ -51,7 +51,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file on a hub: its path there, its size in bytes, and its `sha256` or git's name for it (`blob`), in hex; each
     empty where the hub does not tell."""
 
@@ -62,11 +62,11 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Listing:
+class RepositoryListing:
     """A repository's files, and the `commit` that its revision is; empty where the hub does not tell."""
 
     commit: str
-    files: tuple[Remote, ...]
+    files: tuple[RemoteFile, ...]
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,20 @@ class Body:
 class Opener(Protocol):
     """Whatever has files; raises TransientError for what may pass, and KitError for what will not."""
 
-    source: Source
+    source: Repository
 
-    def open(self, file: Remote, start: int) -> AbstractContextManager[Body]:
+    def open(self, file: RemoteFile, start: int) -> AbstractContextManager[Body]:
         """The file's bytes from `start` on, or from the beginning where the hub cannot do that. From many threads."""
 
 
 class Hub(Opener, Protocol):
     """A repository on a hub, failing in the same ways."""
 
-    def files(self) -> Listing:
+    def files(self) -> RepositoryListing:
         """The repository's files."""
 
 
-def source(settings: Settings, facts: Facts, repo: str, entry: Entry | None) -> Source:
+def source(settings: Settings, facts: Catalog, repo: str, entry: LockedModel | None) -> Repository:
     """Where `repo` is to be fetched from; `entry` is what weights.lock says of it.
 
     Raises UsageError where the address is missing or holds a password, or the token cannot be one.
@@ -112,10 +112,10 @@ def source(settings: Settings, facts: Facts, repo: str, entry: Entry | None) -> 
         revision = entry.commit or entry.revision
     if revision is None and repo in facts.models:
         revision = facts.models[repo].revisions.get(settings.hub)
-    return Source(settings.hub, endpoint.rstrip("/"), repo, revision or "", token)
+    return Repository(settings.hub, endpoint.rstrip("/"), repo, revision or "", token)
 
 
-def connect(source: Source, *, manifest: Manifest, scratch: Path) -> Hub:
+def connect(source: Repository, *, manifest: Manifest, scratch: Path) -> Hub:
     """The hub of `source`. `manifest` lists the files for a hub that cannot; a client may keep files in `scratch`.
 
     Raises KitError where the client is missing, or a list is needed and there is none.

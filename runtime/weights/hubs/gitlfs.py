@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from env.errors import KitError
-from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, RemoteFile, Repository, RepositoryListing
 from runtime.weights.hubs.http import CHECK, TransientError, opened, refusal, told
 from runtime.weights.lockfile import Digest
 
@@ -33,12 +33,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class GitLfs:
     """A repository at <endpoint>/<owner>/<name>.git."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Repository) -> None:
         self.source = source
         self._url = f"{source.endpoint}/{source.repo}.git"
         self._small: dict[str, bytes] = {}
 
-    def files(self) -> Listing:
+    def files(self) -> RepositoryListing:
         """The files of the newest commit of the revision, which may be a branch, a tag or a commit."""
         self._check()
         with _readable(self.source):
@@ -48,10 +48,10 @@ class GitLfs:
         files = []
         for name, content in contents.items():
             files.append(_pointed(name, content) or self._kept(name, content))
-        return Listing(commit.decode(), tuple(files))
+        return RepositoryListing(commit.decode(), tuple(files))
 
     @contextmanager
-    def open(self, file: Remote, start: int) -> Iterator[Body]:
+    def open(self, file: RemoteFile, start: int) -> Iterator[Body]:
         """The file's bytes: at hand for small ones, else from where the batch API says they are."""
         if file.name in self._small:
             yield Body(start, iter((self._small[file.name][start:],)))
@@ -100,13 +100,13 @@ class GitLfs:
             return revision.encode()
         raise KitError(str(self.source), f"has no revision {revision or 'HEAD'}", CHECK)
 
-    def _kept(self, name: str, content: bytes) -> Remote:
+    def _kept(self, name: str, content: bytes) -> RemoteFile:
         self._small[name] = content
         digest = Digest(len(content))
         digest.update(content)
-        return Remote(name, len(content), sha256=digest.record.sha256)
+        return RemoteFile(name, len(content), sha256=digest.record.sha256)
 
-    def _action(self, file: Remote) -> dict[str, Any]:
+    def _action(self, file: RemoteFile) -> dict[str, Any]:
         """Where the batch API says that the file's bytes are: an `href`, and `header`s to send."""
         wanted = {"oid": file.sha256, "size": file.size}
         question: dict[str, Any] = {"operation": "download", "transfers": ["basic"], "objects": [wanted]}
@@ -148,7 +148,7 @@ class GitLfs:
 
 
 @contextmanager
-def _readable(source: Source) -> Iterator[None]:
+def _readable(source: Repository) -> Iterator[None]:
     """dulwich's failures in the kit's words."""
     from dulwich.errors import ChecksumMismatch, FileFormatException, GitProtocolError, NotGitRepository
 
@@ -173,12 +173,12 @@ def _blobs(repository: "MemoryRepo", tree: Any, folder: str = "") -> Iterator[tu
             yield name, repository[entry.sha].as_raw_string()
 
 
-def _pointed(name: str, content: bytes) -> Remote | None:
+def _pointed(name: str, content: bytes) -> RemoteFile | None:
     """The large file that a pointer stands for; None for contents that are no pointer."""
     from dulwich.lfs import LFSPointer
 
     pointer = LFSPointer.from_bytes(content) if len(content) < MOST_POINTER else None
-    return Remote(name, pointer.size, sha256=pointer.oid.lower()) if pointer and pointer.is_valid_oid() else None
+    return RemoteFile(name, pointer.size, sha256=pointer.oid.lower()) if pointer and pointer.is_valid_oid() else None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select
 
 from env.errors import KitError
 from runtime import dns
-from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, RemoteFile, Repository, RepositoryListing
 from runtime.weights.lockfile import Manifest
 
 PIECE = 1 << 20  # bytes a read, at most
@@ -62,7 +62,7 @@ def headers(start: int, **more: str) -> dict[str, str]:
     return {"Accept-Encoding": "identity", **ranged, **more}
 
 
-def refusal(source: Source, status: int, retry_after: str | float | None = None, *, what: str = "") -> Exception:
+def refusal(source: Repository, status: int, retry_after: str | float | None = None, *, what: str = "") -> Exception:
     """What an answer with that status means; `what` was asked for, if not the repository itself."""
     subject = f"{what} of {source}" if what else str(source)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -82,14 +82,14 @@ def refusal(source: Source, status: int, retry_after: str | float | None = None,
     return KitError(subject, f"the hub answers {status}{_phrase(status)}", CHECK)
 
 
-def untrusted(source: Source, error: requests.exceptions.SSLError) -> KitError:
+def untrusted(source: Repository, error: requests.exceptions.SSLError) -> KitError:
     """An https address whose certificate nobody vouches for, or that is none."""
     advice = "REQUESTS_CA_BUNDLE names a file with the certificates of a mirror's own authority"
     return KitError(str(source), f"no trusted connection: {cause(error)}", advice)
 
 
 @contextmanager
-def told(source: Source) -> Iterator[None]:
+def told(source: Repository) -> Iterator[None]:
     """Failures of requests in the kit's words. Addresses in them stay out: they may be signed."""
     try:
         yield
@@ -114,7 +114,7 @@ def failed(error: BaseException) -> TransientError:
     return TransientError(f"the connection failed: {cause(error)}")
 
 
-def other_contents(source: Source, name: str, found: str, listed: str) -> KitError:
+def other_contents(source: Repository, name: str, found: str, listed: str) -> KitError:
     """A file that is not what the list says: the hub's own, which is then at fault, or, where the kit holds a mirror to
     a list, that one."""
     if not source.listed_by:
@@ -127,7 +127,7 @@ def other_contents(source: Source, name: str, found: str, listed: str) -> KitErr
     return KitError(f"{name} of {source}", f"contradicts {source.listed_by}: {found}, expected {listed}", advice)
 
 
-def body(source: Source, response: requests.Response, file: Remote, start: int) -> Body:
+def body(source: Repository, response: requests.Response, file: RemoteFile, start: int) -> Body:
     """The bytes that a response holds, after a request for those from `start` on.
 
     Raises what `refusal` says, TransientError for a range that was not asked for, and KitError for a file of another
@@ -199,16 +199,18 @@ def _seconds(retry_after: str | float | None) -> float | None:
 class Mirror:
     """A folder on a web server."""
 
-    def __init__(self, source: Source, manifest: Manifest) -> None:
+    def __init__(self, source: Repository, manifest: Manifest) -> None:
         self.source, self._manifest = source, manifest
 
-    def files(self) -> Listing:
+    def files(self) -> RepositoryListing:
         """What the manifest says: a web server does not list."""
         records = self._manifest.items()
-        return Listing("", tuple(Remote(name, record.size, sha256=record.sha256) for name, record in records))
+        return RepositoryListing(
+            "", tuple(RemoteFile(name, record.size, sha256=record.sha256) for name, record in records)
+        )
 
     @contextmanager
-    def open(self, file: Remote, start: int) -> Iterator[Body]:
+    def open(self, file: RemoteFile, start: int) -> Iterator[Body]:
         """The file's bytes."""
         url = f"{self.source.endpoint}/{self.source.repo}/{quote(file.name)}"
         known = {"Authorization": f"Bearer {self.source.secret}"} if self.source.secret else {}
@@ -217,7 +219,7 @@ class Mirror:
 
 
 @contextmanager
-def opened(source: Source, url: str, file: Remote, start: int, **more: str) -> Iterator[Body]:
+def opened(source: Repository, url: str, file: RemoteFile, start: int, **more: str) -> Iterator[Body]:
     """The bytes of `file` from `start` on, as a plain GET of `url` answers; `more` headers may hold a secret, which is
     not sent on to another host."""
     sent = headers(start, **{"User-Agent": LIBRARY, **more})

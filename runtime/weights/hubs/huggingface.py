@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from env.errors import KitError
-from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, Listing, Remote, Source
+from runtime.weights.hubs import LIBRARY, READ, TIMEOUT, Body, RemoteFile, Repository, RepositoryListing
 from runtime.weights.hubs.http import CHECK, body, headers, refusal, told
 
 
 class HuggingFace:
     """A repository there. Large files are in git-lfs, with their sha256; of the small ones it tells git's name."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Repository) -> None:
         self.source = source
         self._commit = source.revision
 
-    def files(self) -> Listing:
+    def files(self) -> RepositoryListing:
         """The repository's files, and the commit that the revision is."""
         # Read when the library is first imported. The token is only ever the one of the settings.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -41,10 +41,10 @@ class HuggingFace:
             except (KeyError, TypeError, AttributeError):
                 raise KitError(str(self.source), "answers with something that is not a hub's", CHECK) from None
         self._commit = info.sha or self._commit
-        return Listing(
+        return RepositoryListing(
             info.sha or "",
             tuple(
-                Remote(
+                RemoteFile(
                     sibling.rfilename,
                     sibling.size or 0,
                     sha256=sibling.lfs.sha256 if sibling.lfs else "",
@@ -55,7 +55,7 @@ class HuggingFace:
         )
 
     @contextmanager
-    def open(self, file: Remote, start: int) -> Iterator[Body]:
+    def open(self, file: RemoteFile, start: int) -> Iterator[Body]:
         """The file's bytes, of the commit that was listed."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from env.errors import KitError
-from runtime.weights.hubs import Body, Listing, Remote, Source
+from runtime.weights.hubs import Body, RemoteFile, Repository, RepositoryListing
 from runtime.weights.hubs.http import CHECK, body, failed, headers, refusal, told, untrusted
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DEFAULT_REVISION = "master"
 class ModelScope:
     """A repository there; every file comes with its sha256. What the client wants to keep goes into `scratch`."""
 
-    def __init__(self, source: Source, scratch: Path) -> None:
+    def __init__(self, source: Repository, scratch: Path) -> None:
         self.source, self._scratch = source, scratch
         self._revision = source.revision or DEFAULT_REVISION
         # Read when the client is first imported: `transfer` is the patient one, and says so.
@@ -45,18 +45,20 @@ class ModelScope:
         set_default_config(config)
         return HubApi(config)
 
-    def files(self) -> Listing:
+    def files(self) -> RepositoryListing:
         """The repository's files. The hub does not tell which commit a revision is."""
         with self._told():
             try:
                 found = self._api.list_repo_files(self.source.repo, "model", revision=self._revision)
             except (KeyError, TypeError, AttributeError):
                 raise KitError(str(self.source), "answers with something that is not a hub's", CHECK) from None
-        files = (Remote(file.path, file.size, sha256=(file.sha256 or "").lower()) for file in found if not file.is_dir)
-        return Listing("", tuple(files))
+        files = (
+            RemoteFile(file.path, file.size, sha256=(file.sha256 or "").lower()) for file in found if not file.is_dir
+        )
+        return RepositoryListing("", tuple(files))
 
     @contextmanager
-    def open(self, file: Remote, start: int) -> Iterator[Body]:
+    def open(self, file: RemoteFile, start: int) -> Iterator[Body]:
         """The file's bytes."""
         with self._told(what=file.name):
             response = self._api.legacy.download_stream(

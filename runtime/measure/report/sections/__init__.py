@@ -1,7 +1,7 @@
 """The report's chapters: what each says, in both languages."""
 
 from runtime.measure.metrics import Language
-from runtime.measure.report.document import Document, Say
+from runtime.measure.report.document import ReportDocument, Say
 from runtime.measure.report.record import Report
 from runtime.measure.report.sections import host, measured, summary
 from runtime.measure.report.sections import summary as closing
@@ -31,10 +31,10 @@ SECTIONS = (
 )
 
 
-def document(report: Report, language: Language) -> Document:
+def document(report: Report, language: Language) -> ReportDocument:
     """What the report says."""
     say = Say(language)
-    return Document(
+    return ReportDocument(
         language,
         say("Qwen3-ASR deployment report", "Qwen3-ASR 部署验证报告"),
         summary.facts(report, say),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from env.settings import DEMO
-from runtime.host.npu_smi import Report as NpuSmi
+from runtime.host.npu_smi import NpuSmiReport as NpuSmi
 from runtime.host.npu_smi import Usage
 from runtime.measure.metrics import amount
 from runtime.measure.report.document import Block, Cell, Code, Mark, Paragraph, Say, Section, Table, Tone

@@ -15,7 +15,7 @@ from runtime.measure.bench.tables import LEGEND
 from runtime.measure.metrics import PARTS, amount, share
 from runtime.measure.records import Head, Where
 from runtime.measure.report.document import Block, Code, Items, Mark, Paragraph, Picture, Say, Section, Table
-from runtime.measure.report.record import Report, Source
+from runtime.measure.report.record import FigureSource, Report
 from runtime.measure.smoke.record import CHECKS, Smoke
 from runtime.measure.statistics import apart
 
@@ -70,7 +70,7 @@ def table(grid: Cells, say: Say, caption: str = "", *, ours: bool = False) -> Ta
     return Table(columns, rows, say.typeset(caption or grid.title), figures=figures if figures < count else None)
 
 
-def missing(source: Source, say: Say) -> Paragraph:
+def missing(source: FigureSource, say: Say) -> Paragraph:
     """That a record is not there, and why."""
     why = say.joined(say.words(note) for note in source.notes) or say("not measured", "未测量")
     advice = f" → {source.advice}" if source.advice else ""

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from env.reference import MASK
 from env.settings import DEMO
 from runtime.measure.bench.record import SEED, read
-from runtime.measure.metrics import PARTS, Words, amount, times
+from runtime.measure.metrics import PARTS, Bilingual, amount, times
 from runtime.measure.records import Head
 from runtime.measure.report.document import (
     Banner,
     Block,
     Cell,
     Code,
+    CodeBlock,
     Items,
-    Listing,
     Mark,
     Paragraph,
     Say,
@@ -250,7 +250,7 @@ def reproduce(report: Report, say: Say) -> Section:
         "在同类主机上的套件目录中执行。密钥不在其列,请自行设置。",
     )
     commands = "\n".join(_commands(report))
-    return Section("reproduce", say("Do it again", "复现命令"), (Paragraph(text), Listing(commands)))
+    return Section("reproduce", say("Do it again", "复现命令"), (Paragraph(text), CodeBlock(commands)))
 
 
 def _heads(report: Report) -> dict[str, Head]:
@@ -264,8 +264,8 @@ def _otherwise(report: Report, head: Head, say: Say) -> str:
     told = [
         say(f"{name.en}: {one or '–'} then, {other or '–'} now", f"{name.zh}:当时 {one or '–'},现在 {other or '–'}")
         for name, one, other in (
-            (Words("host", "主机"), then.host, now.host),
-            (Words("commit", "提交"), then.commit[:18], now.commit[:18]),
+            (Bilingual("host", "主机"), then.host, now.host),
+            (Bilingual("commit", "提交"), then.commit[:18], now.commit[:18]),
         )
         if one != other
     ]
