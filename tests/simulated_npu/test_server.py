@@ -12,9 +12,9 @@ FILES = (
     "test_server_transcriptions.py",
     "test_server_chat.py",
     "test_server_streams.py",
-    "test_server_realtime.py",
+    "test_realtime.py",
     "test_server_load.py",
-    "test_server_life.py",
+    "test_server_state.py",
 )
 # Tests of a server in a process of its own, which runs on the CPU; and of requests alone, which no device sees.
 LEFT_OUT = "sigterm or each_request or no_effect or goes_by or only_names"
