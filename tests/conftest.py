@@ -1,37 +1,34 @@
 """What tests share: the demo model, loaded once, and its clips."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 from benchmarks import small
 from engine import Host, cloned
+from reference import REFERENCE
 from reporting import keep, made
 from serving import Served, served
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.demo import Clip, bundled_clips
 from runtime.host import npu_host
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.report.record import Report
 from runtime.transcriber import Transcriber, open_transcriber
 
-PROJECT = Path(__file__).resolve().parent.parent
 ON_THE_IMAGE = {
     *("test_bundle", "test_image", "test_container"),
     *("test_container_upgrade", "test_container_watched", "test_container_year"),
 }
 # Files that take minutes: they come first, so that at the end no core waits for one of them.
 LONG = {*ON_THE_IMAGE, "test_simulated_npu", "test_readme", "test_bench_versus", "test_bench_host_cost"}
-REFERENCE = PROJECT.parent / "shared" / "reference"
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it brings no types
@@ -156,8 +153,3 @@ def reference() -> Path:
     if not REFERENCE.is_dir():
         pytest.skip(f"the real tokenizer, configurations and clips are not at ../shared/{REFERENCE.name}")
     return REFERENCE
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content."""
-    return json.loads(path.read_text(encoding="utf-8"))

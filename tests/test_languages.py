@@ -13,7 +13,7 @@ def test_a_language_is_found_by_each_of_its_names(english: str) -> None:
 
 
 def test_the_thirty_are_those_of_the_checkpoint(reference: object) -> None:
-    from conftest import REFERENCE, read_json
+    from reference import REFERENCE, read_json
 
     assert reference == REFERENCE
     assert list(LANGUAGES) == read_json(REFERENCE / "configs" / "Qwen3-ASR-1.7B" / "config.json")["support_languages"]

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from env.sources import PROJECT
 
 # From the top; folders and modules of one layer do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from documents import commands, outline
 from invoke.parser import Argument, Parser, ParserContext
 from serving import served
@@ -18,7 +17,7 @@ import tasks
 from env.field import variable
 from env.reference import READMES, renewed
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime import demo
 from runtime.demo import Clip
 from runtime.engines.vllm import command as flags

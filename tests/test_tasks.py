@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from audio_files import Array, ffmpeg
-from conftest import PROJECT, read_json
 from invoking import INVOKE, assert_refused, invoke
+from reference import read_json
 
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import Clip
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import trustme
 from audio_files import RECIPES
-from conftest import PROJECT
 from pydantic import SecretStr
 from recordings import joined
 from serving import Served, served
 from talking import pcm, spoken
 from tree import bare_environment
 
+from env.sources import PROJECT
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.transcriber import Request, Transcriber

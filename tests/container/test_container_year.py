@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import PROJECT
 from engine import Host, cloned, docker, layered, run
 from pki import Pki, renamed, until, write
 from serving import PATIENCE, TRANSCRIPTIONS, bearer
 
 from env.field import variable
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.ops.deploy import monitoring
 from runtime.ops.deploy.compose import SERVES_AGAIN

@@ -8,7 +8,7 @@ import jiwer
 import numpy as np
 import pytest
 import torch
-from conftest import read_json
+from reference import read_json
 
 from runtime.audio import Limits, load
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT

@@ -12,7 +12,6 @@ from types import FrameType
 import httpx
 import pytest
 import vllm_package
-from conftest import PROJECT
 from engine import free_port
 from invoking import INVOKE
 from processes import LONG, await_end, kill, lines_until
@@ -21,6 +20,7 @@ from tree import bare_environment
 from vllm_package import child, order
 
 from env.errors import FaultError, KitError
+from env.sources import PROJECT
 from runtime.engines.vllm.log_parser import LogParser
 from runtime.engines.vllm.process import VllmProcess
 from runtime.host.processes import ProcessHandle

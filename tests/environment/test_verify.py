@@ -9,9 +9,9 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
 from env.errors import KitError
+from env.sources import PROJECT
 from env.stacks import facts, load_stack
 from env.verify import PipProblem, failed_imports, judge, modules_of, pip_check, read_problem
 

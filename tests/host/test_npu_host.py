@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from fake_hosts import answer, atlas_800_a2, nodes, take_away, write
 from invoking import assert_refused, invoke
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.host import npu_host
 from runtime.host.probe import Host
 from runtime.ops.deploy import compose

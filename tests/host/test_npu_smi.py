@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
+from env.sources import PROJECT
 from runtime.host.npu_smi import Chip, ChipProcess, NpuSmiError, NpuSmiReport, Usage, parse, profile_for
 
 SAMPLES = PROJECT / "tests" / "host" / "npu_smi"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import read_json
 from invoking import assert_refused, invoke
+from reference import read_json
 from safetensors.torch import load_file
 
 from env.errors import KitError, UsageError

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, read_json
+from reference import read_json
 
+from env.sources import PROJECT
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.model import checkpoint
 from runtime.model.checkpoint import INDEX, SINGLE, CheckpointError, check

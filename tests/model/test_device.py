@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 from simulated_npu import environment, on_npu, stand_in
 
+from env.sources import PROJECT
 from runtime.model import device
 from runtime.model.device import Device, DeviceError, is_out_of_memory, open_device
 

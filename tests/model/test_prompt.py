@@ -48,7 +48,7 @@ def test_control_tokens_in_a_context_are_refused(prompter: PromptBuilder, token:
 
 
 def test_the_demo_models_template_renders_what_the_real_one_does(prompter: PromptBuilder, reference: Path) -> None:
-    from conftest import read_json
+    from reference import read_json
 
     real = read_json(reference / "tokenizer" / "chat_template.json")["chat_template"]
     for messages in (

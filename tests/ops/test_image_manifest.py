@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
+from env.sources import PROJECT
 from runtime.ops.image_manifest import ManifestError, Package, cann_version, collect, read_manifest
 
 # As dpkg writes it: an epoch, a second architecture, and a package that is gone but for its configuration.

@@ -9,11 +9,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from tree import bare_environment, clone_into
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.ops import bundle as signing
 from runtime.weights import lockfile
 from runtime.weights.lockfile import LockedFile, LockedModel

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from invoking import INVOKE, assert_refused, invoke
 
+from env.sources import PROJECT
 from runtime.demo import Clip
 
 FULL = Path("/dev/full")

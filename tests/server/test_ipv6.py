@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import PROJECT
 from engine import free_port
 from fake_hosts import case
 from invoking import assert_refused, invoke
@@ -21,7 +20,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from env.errors import KitError
-from env.sources import SettingsError, load_settings
+from env.sources import PROJECT, SettingsError, load_settings
 from runtime.ops.deploy import override, standalone
 from runtime.ops.doctor import machine
 from runtime.server.app import create_app

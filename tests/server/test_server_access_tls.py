@@ -16,7 +16,6 @@ import httpx
 import openai
 import pytest
 import trustme
-from conftest import PROJECT
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -29,6 +28,7 @@ from websockets.sync.client import connect
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.host import local_client
 from runtime.host.tls import read_tls

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import PROJECT
 from pki import ALICE, BOB, NEXT, Pki, renamed, swapped, tls, until, write
 from pydantic import SecretStr
 from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, decoded, held, served
@@ -22,6 +21,7 @@ from talking import talking
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.host import local_client
 from runtime.server import credentials

@@ -16,12 +16,12 @@ import httpx
 import numpy as np
 import pytest
 from audio_files import sndfile
-from conftest import PROJECT
 from serving import PATIENCE, SERVE, TRANSCRIPTIONS, decoded, held, lines, loading, served
 from tree import bare_environment
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.host.processes import ProcessHandle

@@ -30,10 +30,10 @@ from serving import PATIENCE, SERVE, TRANSCRIPTIONS
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from env.sources import PROJECT
 from runtime.demo import bundled_clips
 from runtime.server.uploads import MOST_COMMAS
 
-PROJECT = Path(__file__).resolve().parents[2]
 CHAT, REALTIME, HEALTH = "/v1/chat/completions", "/v1/realtime", "/health/live"
 SOMEBODY_ELSE = "127.0.0.2"  # an address of its own, as limits are by address
 

@@ -4,11 +4,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import PROJECT
 from kustomize import Resource, only
 
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 
 KUBERNETES = PROJECT / "docker" / "kubernetes"
 BUILDS = ("npu", "cpu", "npu with fetch-weights", "npu with copy-weights", "example")

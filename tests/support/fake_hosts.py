@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.host.probe import Host
 from runtime.ops.doctor.findings import Examination
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import PROJECT
+from env.sources import PROJECT
 
 INVOKE = Path(sys.executable).parent / "invoke"
 

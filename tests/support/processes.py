@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import PROJECT
 from engine import free_port
 
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.host.local_client import ask_health
 from runtime.host.processes import ProcessHandle, ended
 from runtime.ops.process import state

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+from env.sources import PROJECT
 
 
 def clone_into(directory: Path) -> Path:

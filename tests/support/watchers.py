@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from engine import layered, stand_in_base, unavailable
 from tree import bare_environment
+
+from env.sources import PROJECT
 
 NOBODY = 65534  # whom Prometheus' image runs as
 GRAFANA = 472  # whom Grafana's image runs as

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
+from env.sources import PROJECT
 from runtime.transcriber import Transcriber
 
 from .program import Program, serving

@@ -11,13 +11,13 @@ from typing import IO, Any
 
 import httpx
 import openai
-from conftest import PROJECT
 from engine import free_port
 from invoking import INVOKE
 from processes import kill
 from serving import PATIENCE, TRANSCRIPTIONS
 from tree import bare_environment
 
+from env.sources import PROJECT
 from runtime.host.processes import ProcessHandle
 
 from .processes import group, vllms

@@ -4,8 +4,9 @@ import json
 import subprocess
 from pathlib import Path
 
-from conftest import PROJECT
 from tree import bare_environment
+
+from env.sources import PROJECT
 
 from .program import START
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from sounds import Samples, long, originals, varied
 
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.engines import Utterance

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hub.checkpoint import files
 from hub.faults import Corrupt, Say, Status
 from hub.orders import QUICK, held, known, lock_of, order, run, sha256
 from hub.server import COMMIT, REPO, Hub, serving
 
 from env.errors import UsageError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.weights import lockfile
 from runtime.weights.catalog import Catalog, PublishedModel, RemoteClip, load, place, usage
 from runtime.weights.clips import fetch_clips

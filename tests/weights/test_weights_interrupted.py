@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hub.checkpoint import files
 from hub.faults import Corrupt, Cut, Hold
 from hub.orders import NAME, SHARD, held, needed, order, refusal, run, target
 from hub.server import REPO, Hub, serving
 
+from env.sources import PROJECT
 from runtime.weights.hubs.http import PIECE
 
 INVOKE = Path(sys.executable).parent / "invoke"

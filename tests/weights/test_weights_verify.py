@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hub.checkpoint import files
 from hub.copies import cut, flip, put, settings
 from hub.orders import SHARD, needed, target
 from hub.server import REPO
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.weights.verify import require, state, verify_weights
 

@@ -14,8 +14,8 @@ import jiwer
 import numpy as np
 import pytest
 from accurate import measured, write_manifest
-from conftest import read_json
 from invoke import Context, Exit, Program
+from reference import read_json
 from serving import served
 
 from env.settings import Settings

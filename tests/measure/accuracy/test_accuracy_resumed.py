@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from accurate import measured, write_manifest
-from conftest import PROJECT
 from invoke import Context
 from invoking import INVOKE
 from serving import PATIENCE, decoded, held, served
 
 from env.errors import KitError
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.accuracy import backends, journal

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from benchmarks import SMALL, times_as
-from conftest import PROJECT
 from invoking import INVOKE, assert_refused, invoke
 from serving import PATIENCE, Served
 from simulated_npu import on_npu
 
 from env.errors import KitError, UsageError
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.bench.record import Benchmark, Plan, read

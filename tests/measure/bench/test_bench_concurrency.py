@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from pydantic import SecretStr
 from serving import PATIENCE, SERVE, HeldEngine, Served, decoded, held, lines, served
 from tree import bare_environment
 
+from env.sources import PROJECT
 from runtime.engines import Decoded
 from runtime.measure.bench.record import Absent, Bench, Found, Plan
 from runtime.measure.bench.serving import around, arrivals, arriving, closed

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import read_json
 from jsonschema import Draft202012Validator, ValidationError
+from reference import read_json
 
 from env.errors import KitError, UsageError
 from runtime.measure import records

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.measure.bench import baselines, comparison, worker
 from runtime.measure.bench.baselines import FIRST_VALIDATION, KIT, QWEN_ASR
 from runtime.measure.bench.record import Absent, Bench, Found, Plan

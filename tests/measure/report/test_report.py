@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from benchmarks import times_as
-from conftest import PROJECT, read_json
 from invoking import INVOKE, assert_refused, invoke
+from reference import read_json
 from simulated_npu import environment
 from vllm_server import vllm_server
 
 from env.settings import DEMO, Settings
+from env.sources import PROJECT
 from runtime.demo import HELD_OUT_SET
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read

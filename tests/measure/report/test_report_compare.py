@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks import times_as
-from conftest import read_json
 from invoking import assert_refused, invoke
+from reference import read_json
 
 from env.reference import SettingRow
 from runtime.measure import records

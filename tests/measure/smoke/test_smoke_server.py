@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, read_json
 from invoke import Context, Exit
 from invoking import INVOKE
 from pydantic import SecretStr
+from reference import read_json
 from serving import Served, held, served
 
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.measure import records
 from runtime.measure.client import KEY

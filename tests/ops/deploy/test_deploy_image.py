@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hosting import A2, faking
 from tree import clone_into
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from env.stacks import load_stack
 from runtime import version
 from runtime.host.docker import DockerError

@@ -8,13 +8,12 @@ from typing import Any
 import kustomize
 import pytest
 from cluster import KUBERNETES, folder_of, settings_of
-from conftest import PROJECT
 from hosting import A2, described
 from kustomize import only, pod_spec, server
 from serving import held
 
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime import audio, demo
 from runtime.audio import Limits
 from runtime.ops.deploy import limits

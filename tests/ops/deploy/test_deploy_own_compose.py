@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 from archives import texts, unpacked
-from conftest import PROJECT
 from engine import check_engine, docker, stand_in_base
 from hosting import A2, Fake, an_a2, faking
 
 from env.errors import KitError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.host import docker as commands
 from runtime.ops import support_bundle
 from runtime.ops.deploy import compose as up

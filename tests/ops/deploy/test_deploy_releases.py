@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 from hosting import Fake, faking
 
 from env.errors import KitError
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime import version
 from runtime.ops.deploy import compose, image, override, releases
 from runtime.ops.deploy.releases import Release

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from engine import free_port
 from hosting import A2, Fake, an_a2, described, faking
 from invoking import assert_refused, invoke
 from vllm_server import StandIn, vllm_server
 
 from env.errors import UsageError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.engines.vllm import client
 from runtime.engines.vllm import command as flags
 from runtime.engines.vllm import command as places

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from tree import bare_environment, clone_into
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.ops.deploy import uninstall
 from runtime.ops.deploy.releases import Release
 

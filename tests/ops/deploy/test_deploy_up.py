@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 from hosting import Fake, faking
 from invoking import invoke
 from processes import await_ready as await_server
@@ -17,6 +16,7 @@ from processes import port_of_its_own, stand_in
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.host import docker as readiness
 from runtime.host.docker import DockerError, NotReadyError
 from runtime.host.local_client import Health

@@ -6,10 +6,9 @@ from pathlib import Path
 import kustomize
 import pytest
 from cluster import BUILDS, Build, folder_of, seconds, settings_of
-from conftest import PROJECT
 from kustomize import containers, initial, only, pod_spec, pods, server
 
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.ops.deploy.override import AROUND_VLLM, DEFAULT_SHARED_MEMORY, KIT, LAST_STEPS, LAST_STEPS_OF_VLLM, user
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
-from conftest import PROJECT
 from documents import commands, outline
 from engine import docker, free_port, stand_in_base
 from invoking import invoke
@@ -25,6 +24,7 @@ from serving import PATIENCE, TRANSCRIPTIONS
 
 from env.field import variable
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import Clip
 
 FOLDER = PROJECT / "docker" / "logging"

@@ -15,7 +15,6 @@ import httpx
 import pytest
 import trustme
 from browser import opened
-from conftest import PROJECT
 from documents import commands, outline
 from engine import free_port
 from fronting import until
@@ -27,6 +26,7 @@ from websockets.typing import Origin
 
 from env.field import variable
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 

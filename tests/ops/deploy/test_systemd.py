@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from serving import PATIENCE, SERVE
 
-from env.sources import load_settings, profile_names
+from env.sources import PROJECT, load_settings, profile_names
 from runtime.ops.deploy import limits, override
 from runtime.ops.process.supervisor import REFUSALS
 

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from conftest import PROJECT
 from documents import outline
 
+from env.sources import PROJECT
 from runtime.ops import bundle
 from runtime.ops.deploy import image, uninstall
 from runtime.version import version

@@ -9,12 +9,11 @@ from pathlib import Path
 import fake_hosts
 import pytest
 from ailments import AILMENTS, BUSY, CHIP, DRIVER, HBM, IDLE, IN_CONTAINER, NO_WEIGHTS, npu_smi
-from conftest import PROJECT
 from fake_hosts import answer, atlas_300i_duo, atlas_800_a2, fault, nodes, take_away, write
 from invoke import Collection, Program
 
 from env.errors import UsageError
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.ops.doctor import Finding, examine
 from runtime.ops.doctor.checks import CHECKS, checks_table
 from runtime.tasks import diagnose

@@ -19,11 +19,10 @@ from pathlib import Path
 import fake_hosts
 import pytest
 import trustme
-from conftest import PROJECT
 from fake_hosts import case, free_port, path, script
 from hub.copies import put, settings
 
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.host.probe import Host
 from runtime.ops.doctor import docker, examine, examine_host, machine, npu
 from runtime.ops.doctor import weights as model

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import read_json
 from engine import free_port, unavailable
+from reference import read_json
 from serving import PATIENCE, TRANSCRIPTIONS, Served, served
 from vllm_server import vllm_server
 from watchers import process

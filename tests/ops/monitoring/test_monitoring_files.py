@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import read_json
 from kustomize import load
+from reference import read_json
 
 from env.errors import KitError
 from env.settings import Settings

@@ -5,7 +5,6 @@ import shlex
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 from documents import commands, outline
 from invoke.parser import Argument, Parser, ParserContext
 from kustomize import load
@@ -13,6 +12,7 @@ from kustomize import load
 import tasks
 from env.field import variable
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.ops.deploy import monitoring
 
 ALERTS: list[dict[str, Any]] = load(monitoring.FILES / "prometheus" / "rules.yml")["groups"][0]["rules"]

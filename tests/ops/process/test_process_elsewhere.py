@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from engine import check_engine, docker, free_port, stand_in_base
 from invoking import assert_refused, invoke
 from processes import await_ready, port_of_its_own, stand_in, start
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.ops.process import elsewhere
 from runtime.ops.process.status import status
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from processes import LONG, log_of, port_of_its_own, start
 from serving import lines
 from simulated_npu import environment
 
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.ops.process import state
 from runtime.ops.process.control import SERVE, NotStartedError
 from runtime.ops.process.control import start as start_process

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PROJECT
 from pki import ALICE, BOB, Pki, tls, until, write
 from processes import log_of, port_of_its_own, processes, start
 from serving import PATIENCE, TRANSCRIPTIONS, bearer
 from websockets.sync.client import connect
 
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from processes import LONG, log_of, port_of_its_own, processes, stand_in, start
 
 from env.errors import KitError
 from env.settings import Settings
+from env.sources import PROJECT
 from runtime.ops.process import state as record
 from runtime.ops.process import status as present
 from runtime.ops.process.control import NotStartedError, StartInterruptedError, stop

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from engine import free_port
 
 from env.settings import Settings
-from env.sources import load_settings
+from env.sources import PROJECT, load_settings
 from runtime.ops.process import state
 from runtime.ops.process.control import start, stop
 from runtime.ops.process.status import follow

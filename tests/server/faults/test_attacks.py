@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 from attacks import SOMEBODY_ELSE, STRIKES, helpers, voids
-from conftest import PROJECT
 from fronting import until
 from serving import PATIENCE, TRANSCRIPTIONS, Served, hang_up_after_upload, served
 from tree import bare_environment
 
+from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.transcriber import Transcriber
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PROJECT
 from serving import PATIENCE, SERVE, lines
 from tree import bare_environment
+
+from env.sources import PROJECT
 
 SPARE = 8  # descriptors that the server has left
 CLIENTS = 60
