@@ -1,4 +1,8 @@
-"""What an installed package puts on Python's path, and whether it can be imported."""
+"""Is a stack installed whole, and does it load? python env/verify.py npu
+
+Two questions: does every package find what it asks for (`pip check`, apart from what env/stacks.toml lists as `unmet`),
+and can every pinned package be imported. Runs where an image is built, without an NPU.
+"""
 
 import argparse
 import importlib.metadata
@@ -12,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import all_suffixes
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # Python put env/ there
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -35,9 +42,6 @@ for name in sys.argv[1:]:
         importlib.import_module(name)
 print("{END}")
 """
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # Python put env/ there
 
 
 # pip's words: pip/_internal/commands/check.py.

@@ -45,7 +45,7 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 Fields = dict[str, list[str | Upload]]
 
 
-def read(content: bytes, *, most_commas: int = MOST_COMMAS, halves: bool = False) -> Any:
+def parse_strict_json(content: bytes, *, most_commas: int = MOST_COMMAS, halves: bool = False) -> Any:
     """The value that `content` holds.
 
     Raises ValueError for what is no JSON or nested too deeply, for a key that an object has twice, for halves of
@@ -163,7 +163,7 @@ async def json_body(request: Request, service: Service, read: Callable[[Any], T]
 def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     file.seek(0)
     try:
-        body = read(file.read())
+        body = parse_strict_json(file.read())
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
     return read(body)

@@ -34,15 +34,15 @@ INTERRUPTED = "interrupted"  # how Head.ended begins where Ctrl-C ended the run
 # is measured, the model is loaded and unloaded for it.
 TABLE: dict[str, tuple[str, str] | None] = {
     "loading": None,
-    "latency": ("latency", "measure"),
-    "throughput": ("throughput", "measure"),
-    "memory": ("memory", "measure"),
-    "long": ("long_audio", "measure"),
-    "closed": ("concurrency", "closed"),
-    "open": ("concurrency", "arriving"),
-    "engines": ("versus", "measure"),
-    "vllm": ("both", "measure"),
-    "host": ("host_cost", "measure"),
+    "latency": ("in_process", "measure_latency"),
+    "throughput": ("in_process", "measure_throughput"),
+    "memory": ("resources", "measure_memory"),
+    "long": ("resources", "measure_long_audio"),
+    "closed": ("serving", "closed"),
+    "open": ("serving", "arriving"),
+    "engines": ("comparison", "measure_versus"),
+    "vllm": ("engines", "measure_engines"),
+    "host": ("comparison", "measure_host_cost"),
 }
 
 FULL = Plan(parts=tuple(TABLE))

@@ -60,7 +60,7 @@ def read(message: Mapping[str, Any]) -> dict[str, Any]:
             raise ApiError(400, words, code="invalid_event")
         if _parts(text) > MOST_PARTS and _parts(STRING.sub("", text)) > MOST_PARTS:
             raise ValueError(f"it holds more than {MOST_PARTS} objects and lists")
-        event = uploads.read(text.encode(), most_commas=MOST_COMMAS, halves=True)
+        event = uploads.parse_strict_json(text.encode(), most_commas=MOST_COMMAS, halves=True)
     except ValueError as error:
         raise ApiError(400, f"the message is no JSON as expected: {error}", code="invalid_event") from None
     if not isinstance(event, dict):

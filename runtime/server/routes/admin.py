@@ -90,7 +90,7 @@ async def _json(request: Request) -> Any:
             words = f"the body is larger than {MOST_BODY} bytes, the limit of admin calls"
             raise ApiError(413, words, code="too_large", close=True)
     try:
-        return uploads.read(body)
+        return uploads.parse_strict_json(body)
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
 

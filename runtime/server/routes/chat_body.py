@@ -39,7 +39,7 @@ def read(file: IO[bytes], into: IO[bytes], _: Mapping[str, Any], __: Callable[[f
     content = file.read()
     strings = list(_long_strings(content))
     try:
-        body = uploads.read(_rest(content, strings))
+        body = uploads.parse_strict_json(_rest(content, strings))
     except ValueError as error:
         raise KitError("the body", f"is no JSON: {error}") from None
     left = {string.token: string for string in strings}
