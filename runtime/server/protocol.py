@@ -22,6 +22,10 @@ PIECE, TURN_SECONDS = 2 << 10, 0.002
 # Frames of one message: those of the largest one, 32 MiB, in pieces of 4 KiB, the smallest that common clients send. A
 # frame that holds a byte takes 70 of memory.
 MOST_FRAGMENTS = 8192
+# Messages, and bytes of them, that are read while the application is busy, so that a hang-up behind them is noticed.
+MOST_AHEAD, MOST_AHEAD_BYTES = 256, 1 << 20
+GONE_INTERVAL = 0.5  # seconds between looks at whether a client that is not read from is still connected
+ESTABLISHED = 1  # Linux's TCP_ESTABLISHED; in any other state the client, or the system, has ended the connection
 # Pings and pongs within so many seconds. Clients send one every few seconds; those of minutes may come together.
 MOST_CONTROL, CONTROL_SECONDS = 200, 10.0
 
@@ -111,8 +115,9 @@ class FairReading:
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """Parses what comes piece by piece, in turn with other connections, and each piece when the application has taken
-    what was in the last one. Closes a connection that floods with pings or with fragments."""
+    """Parses what comes piece by piece, in turn with other connections, and no further ahead of the application than
+    MOST_AHEAD. Closes a connection that floods with pings or with fragments. `hung_up`, in the scope's state, is set as
+    soon as the client is known to have left, whatever the application has still to receive before."""
 
     def __init__(self, turns: FairReading, **options: Any) -> None:
         super().__init__(**options)
@@ -120,11 +125,18 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._pieces: deque[bytes] = deque()
         self._waiting = False  # for its turn
         self._control, self._since = 0, 0.0  # frames of control since then
+        self._ahead = 0  # bytes of messages since the application last had them all
+        self._look: asyncio.TimerHandle | None = None
+        self._hung_up = asyncio.Event()
+        self.app_state = {**self.app_state, "hung_up": self._hung_up}
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._pieces.clear()
+        if self._look:
+            self._look.cancel()
         super().connection_lost(exc)
+        self._hung_up.set()
 
     def data_received(self, data: bytes) -> None:
         """Something came."""
@@ -134,6 +146,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:
         """What the client says next, for the application."""
         message = await super().receive()
+        if self.queue.empty():
+            self._ahead = 0
         self._go_on()
         return message
 
@@ -158,8 +172,31 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         else:
             self._refuse(CloseCode.MESSAGE_TOO_BIG, f"a message of more than {MOST_FRAGMENTS} frames")
 
+    def handle_close(self, event: Frame) -> None:
+        """The client says goodbye."""
+        super().handle_close(event)
+        self._hung_up.set()
+
+    def handle_parser_exception(self) -> None:
+        """What came is no WebSocket's; the connection is closed."""
+        super().handle_parser_exception()
+        self._hung_up.set()
+
+    def shutdown(self) -> None:
+        """The server stops answering."""
+        super().shutdown()
+        self._hung_up.set()
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is complete; reading pauses only with many of them."""
+        self._ahead += sum(map(len, self.frames))
+        super().send_receive_event_to_app()
+        self.read_paused = self.queue.qsize() >= MOST_AHEAD or self._ahead >= MOST_AHEAD_BYTES
+
     def _go_on(self) -> None:
-        """With the next piece, once the application has taken what the last one held; until then, nothing is read."""
+        """With the next piece, unless the application has much to take; until it has, nothing is read."""
+        if self.read_paused and not self._look:
+            self._look = self.loop.call_later(GONE_INTERVAL, self._notice_hang_up)
         if self._pieces:
             self.transport.pause_reading()
             if not self.read_paused and not self._waiting:
@@ -176,6 +213,15 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             super().data_received(self._pieces.popleft())
             self.transport.write(b"".join(self.conn.data_to_send()))
         self._go_on()
+
+    def _notice_hang_up(self) -> None:
+        """While nothing is read, asyncio does not see the end of a connection; the system does."""
+        self._look = None
+        connection = self.transport.get_extra_info("socket")
+        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != ESTABLISHED:
+            self.transport.abort()
+        elif self.read_paused:
+            self._look = self.loop.call_later(GONE_INTERVAL, self._notice_hang_up)
 
     def _count_control(self) -> None:
         now = self.loop.time()

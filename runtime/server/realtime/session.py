@@ -81,7 +81,7 @@ class Session:
                 ready = {self._receiving} if self._narrator.waiting < AHEAD else set()
                 awaited = {*ready, *self._narrator.decoding}
                 await asyncio.wait(awaited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-                self._refuse_if_over()
+                await self._check_open()
                 if ready and self._receiving.done():
                     message = self._receiving.result()
                     self._receiving = asyncio.ensure_future(self._socket.receive())
@@ -146,11 +146,10 @@ class Session:
             for turn, begins in turns:
                 await (self._begun(turn) if begins else self._stopped(turn))
             await self._narrator.advance()
-            self._refuse_if_over()
+            await self._check_open()
             while self._narrator.waiting >= AHEAD and self._narrator.decoding:
-                unread = set() if self._receiving.done() else {self._receiving}
-                await asyncio.wait({*self._narrator.decoding, *unread}, return_when=asyncio.FIRST_COMPLETED)
-                self._refuse_if_over()
+                await asyncio.wait(self._narrator.decoding, timeout=TICK)
+                await self._check_open()
                 await self._narrator.advance()
 
     async def _commit(self, _: dict[str, Any]) -> None:
@@ -206,13 +205,15 @@ class Session:
             self._narrator.turns.remove(self._listener.turn)
         await self._narrator.finish()
 
-    def _refuse_if_over(self) -> None:
+    async def _check_open(self) -> None:
         """Raises RevokedError where the key is the client's no more, and WebSocketDisconnect where the client has left,
-        and said nothing more before."""
+        whatever it said before."""
         if self._socket.state.is_revoked():
             raise RevokedError("the key", "is none of this server's any more")
-        if self._receiving.done() and (said := self._receiving.result())["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(said.get("code", 1005), said.get("reason"))
+        if self._socket.state.hung_up.is_set():
+            while (message := await self._receiving)["type"] != "websocket.disconnect":
+                self._receiving = asyncio.ensure_future(self._socket.receive())
+            raise WebSocketDisconnect(message.get("code", 1005), message.get("reason"))
 
     def _refuse_if_idle(self, active: float) -> None:
         """Raises StoppingError where the client has said nothing for as long as a request may take, or a session before

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from serving import PATIENCE, HeldEngine, Served, decoded, held, served
 from talking import TRANSCRIPTION, CountingEngine, Talk, talking
+from websockets.frames import CloseCode
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
@@ -142,6 +143,27 @@ def test_a_client_that_leaves_while_its_append_waits_frees_everything(transcribe
         assert decoding.cancelled.wait(PATIENCE)
         assert server.life.await_idle(PATIENCE)
         assert server.service.held == 0
+
+
+@pytest.mark.parametrize(("queued", "close_frame"), [(1, True), (1, False), (2000, False)])
+def test_a_client_that_leaves_is_noticed_behind_events_that_wait(
+    transcriber: Transcriber, queued: int, close_frame: bool
+) -> None:
+    """Few events are read ahead, up to the close frame; many are not, but the system knows of the closed connection."""
+    silent, engine = waiting(transcriber)
+    with served(silent) as server, committing(server) as talk:
+        append(talk, NOISE)
+        decoding = engine.next()
+        for _ in range(queued):
+            talk.send("response.cancel")
+        if close_frame:
+            with talk.connection.protocol_mutex:
+                talk.connection.protocol.send_close(CloseCode.GOING_AWAY)
+                talk.connection.send_data()
+        else:
+            talk.connection.socket.shutdown(socket.SHUT_RDWR)
+        assert decoding.cancelled.wait(5)
+        assert server.life.await_idle(PATIENCE)
 
 
 def test_pings_of_the_client_are_answered_while_its_append_waits(transcriber: Transcriber) -> None:
