@@ -211,7 +211,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._pieces.clear()
         elif self._pieces and not self.read_paused:
             super().data_received(self._pieces.popleft())
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            if answers := self.conn.data_to_send():
+                self.transport.write(b"".join(answers))
         self._go_on()
 
     def _notice_hang_up(self) -> None:

@@ -56,7 +56,8 @@ def parse_strict_json(content: bytes, *, most_commas: int = MOST_COMMAS, halves:
         raise ValueError(f"it holds more than {most_commas} commas")
     try:
         value = json.loads(content, object_pairs_hook=_unrepeated)
-        _check_text(value, halves)
+        if not halves:
+            _check_text(value)
     except RecursionError as error:
         raise ValueError(str(error)) from None
     return value
@@ -70,14 +71,17 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_text(value: Any, halves: bool) -> None:
-    if isinstance(value, str) and not halves and not value.isascii():
-        value.encode()
-    for inner in value if isinstance(value, list) else ():
-        _check_text(inner, halves)
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        _check_text(key, halves)
-        _check_text(inner, halves)
+def _check_text(value: Any) -> None:
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key)
+            _check_text(inner)
 
 
 def in_memory(request: Request) -> int:

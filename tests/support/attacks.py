@@ -178,8 +178,15 @@ def nothing(_: str) -> str:
     return "nothing"
 
 
+def busy_processor(_: str) -> str:
+    """For comparison: a caller who asks nothing, and whose program takes a processor that the server wants too."""
+    subprocess.run([sys.executable, "-c", "for _ in range(10_000_000): pass"], check=True)
+    return "nothing"
+
+
 STRIKES: Mapping[str, Callable[[], Strike]] = {
     "nothing": lambda: nothing,
+    "busy processor": lambda: busy_processor,
     **{name: lambda make=make: partial(upload, make()) for name, make in FILES.items()},  # type: ignore[misc]
     "chat, 64 MiB": lambda: partial(chat, large_chat()),
     "chat, many lists": lambda: partial(chat, nested_chat()),
