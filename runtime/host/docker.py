@@ -125,7 +125,7 @@ class ContainerState:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "ContainerState":
         """As docker inspect describes a container."""
-        state = entry["ContainerState"]
+        state = entry["State"]
         health = (state.get("Health") or {}).get("Status", "")
         return cls(state["Status"], state["ExitCode"], entry["RestartCount"], health)
 

@@ -113,7 +113,7 @@ def test_rollback_leads_back_step_by_step_each_with_its_settings(host: Host) -> 
 
 
 def test_of_this_clones_images_the_last_three_stay_and_what_is_in_use(host: Host) -> None:
-    ask = "from runtime.ops.lifecycle import image; print(image.clone())"
+    ask = "from runtime.ops.deploy import image; print(image.clone())"
     told = run([".venv/bin/python", "-c", ask], cwd=host.clone, environment=host.environment)
     name = f"{NAME}:{host.port}"
     for number in range(5):

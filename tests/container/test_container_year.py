@@ -277,7 +277,7 @@ def test_a_server_that_crashes_again_and_again_comes_back(caller: Caller, operat
 
 
 def test_uninstalling_it_leaves_what_is_the_operators_own(caller: Caller, operator: Host, own: Path) -> None:
-    ask = "from runtime.ops.lifecycle import image; print(image.clone())"
+    ask = "from runtime.ops.deploy import image; print(image.clone())"
     told = run([".venv/bin/python", "-c", ask], cwd=operator.clone, environment=operator.environment)
     built = ("images", "--quiet", "--filter", f"label={CLONE_LABEL}={told.stdout.strip()}")
     assert docker(*built)

@@ -40,10 +40,10 @@ STAGES = [
 # A program that starts a child and waits to be killed.
 STARTER = """
 import json, sys, time
-from runtime.engines.vllm.process import Child
-from runtime.engines.vllm.command import Order
+from runtime.engines.vllm.process import VllmProcess
+from runtime.engines.vllm.command import LaunchSpec
 
-child = Child(Order(**json.load(sys.stdin)), tell=lambda _: None, on_end=lambda _: None)
+child = VllmProcess(LaunchSpec(**json.load(sys.stdin)), tell=lambda _: None, on_end=lambda _: None)
 child.start(60)
 print(child.pid, flush=True)
 time.sleep(600)

@@ -117,8 +117,8 @@ def test_what_qwen_asr_insists_on_is_absent_here(package: str) -> None:
 
 def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
     script = (
-        "from runtime import checkpoint, demo; from runtime.model.device import Device\n"
-        "checkpoint.load(demo.CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
+        "from runtime import demo; from runtime.model import load; from runtime.model.device import Device\n"
+        "load.load(demo.CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
         "try:\n    import qwen_asr\nexcept ModuleNotFoundError as error:\n    print('absent:', error.name)"
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -210,7 +210,7 @@ def test_the_cache_of_a_server_that_does_not_answer(tmp_path: Path, monkeypatch:
         state.take(lock)
         with pytest.raises(KitError, match=f"the server on port {settings.port}: does not answer.*invoke status"):
             cache.clear_device(settings, dry_run=False)
-    monkeypatch.setattr(local_client, "TIMEOUT", 0.1)
+    monkeypatch.setitem(local_client.call.__kwdefaults__ or {}, "timeout", 0.1)
     with (
         socket.create_server(("127.0.0.1", settings.port)),
         pytest.raises(KitError, match=f"{settings.port}/admin/cache: does not answer: timed out"),

@@ -172,7 +172,7 @@ def test_an_offline_client_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("kind", "package"), [("git-lfs", "dulwich"), ("modelscope", "modelscope-hub")])
 def test_a_client_that_is_missing(kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.ops.weights.hubs.find_spec", lambda _: None)
+    monkeypatch.setattr("runtime.weights.hubs.find_spec", lambda _: None)
     with serving(files()) as hub:
         assert refusal(order(tmp_path, hub, kind), hub).subject == package
 

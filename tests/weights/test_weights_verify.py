@@ -201,7 +201,7 @@ def test_the_tasks_answer_in_words(weights: Path, tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     """The host has no torch, numpy, soundfile, av or jiwer, and the clients are slow to import."""
-    modules = [f"runtime.ops.weights.{name}" for name in ("fetch", "verify", "report", "clips")]
+    modules = [f"runtime.weights.{name}" for name in ("fetch", "verify", "lockfile", "clips")]
     heavy = ["torch", "numpy", "soundfile", "av", "jiwer", "huggingface_hub", "modelscope", "modelscope_hub", "dulwich"]
     script = f"import sys, {', '.join(modules)}, runtime.tasks.model; print(*(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What the interpreter that has vLLM tells about itself, as a line of JSON: PYTHON inside.py
+"""What the interpreter that has vLLM tells about itself, as a line of JSON: PYTHON vllm_probe.py
 
 Run by its path, with nothing but the standard library, and without importing anything that it tells of.
 """

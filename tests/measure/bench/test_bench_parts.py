@@ -99,7 +99,8 @@ def test_the_split_hears_what_the_whole_hears(transcriber: Transcriber, speech: 
 
 def test_an_answer_that_is_cut_off_is_said(transcriber: Transcriber, speech: list[Clip]) -> None:
     bench = Bench(with_settings(transcriber, max_new_tokens=3), replace(PLAN, clip=speech[0].path))
-    found = [one for part in (in_process, in_process, resources) for one in part.measure(bench)]
+    parts = (in_process.measure_latency, in_process.measure_throughput, resources.measure_long_audio)
+    found = [one for part in parts for one in part(bench)]
     assert tuple(absences(found)) == ("latency/whole-text", "throughput/whole-text", "long/whole-text")
     assert all("ASR_MAX_NEW_TOKENS=3" in one.reason for one in absences(found).values())
     assert set(figures(found)["latency/count"].samples) == {3}
@@ -109,9 +110,9 @@ def test_an_answer_that_is_cut_off_is_said(transcriber: Transcriber, speech: lis
 def test_a_clip_of_silence_is_refused(transcriber: Transcriber, tmp_path: Path) -> None:
     silence = file_of(tmp_path / "silence.wav", np.zeros(SAMPLE_RATE, dtype=np.float32))
     bench = Bench(transcriber, replace(PLAN, clip=silence))
-    for part in (in_process, in_process, resources):
+    for part in (in_process.measure_latency, in_process.measure_throughput, resources.measure_memory):
         with pytest.raises(KitError, match=r"silence\.wav: is silent.*--clip"):
-            list(part.measure(bench))
+            list(part(bench))
 
 
 def test_a_clip_of_several_segments_has_no_split(transcriber: Transcriber, speech: list[Clip]) -> None:

@@ -60,9 +60,8 @@ def test_a_clip_that_does_not_fit_at_all() -> None:
     with opened(load_settings(NPU), found) as transcriber:
         weights_alone = transcriber.device.memory().used + 2**14
         with stand_in().simulation.limit_memory(weights_alone):
-            missing = absences(
-                one for part in (in_process, in_process, resources) for one in part.measure(Bench(transcriber, PLAN))
-            )
+            parts = (in_process.measure_latency, in_process.measure_throughput, resources.measure_memory)
+            missing = absences(one for part in parts for one in part(Bench(transcriber, PLAN)))
     assert "does not fit" in missing["latency"].reason
     assert "out of memory" in missing["throughput@1"].reason
     assert "batch-memory@1" in missing

@@ -139,7 +139,7 @@ def test_weights_that_were_fetched_make_no_other_revision(tmp_path: Path) -> Non
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     def revision() -> str:
-        script = "from runtime.ops.lifecycle import image; print(image.revision())"
+        script = "from runtime.ops.deploy import image; print(image.revision())"
         done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 

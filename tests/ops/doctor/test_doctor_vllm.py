@@ -20,7 +20,7 @@ from runtime.ops.doctor.findings import CheckResult, Examination
 
 OURS = {"Engine", "vLLM", "qwen-asr", "Audio for vLLM", "Graphs", "Model length", "Memory share"}
 VLLM = {"ASR_PROFILE": "atlas-800-a2", "ASR_STACK": "vllm"}
-SCRIPT = PROJECT / "runtime" / "ops" / "doctor" / "vllm" / "inside.py"
+SCRIPT = PROJECT / "runtime" / "ops" / "doctor" / "vllm_probe.py"
 FRONT = {"ASR_ENGINE": "vllm", "ASR_VLLM_URL": "http://10.0.0.1:8101,http://10.0.0.2:8101"}
 
 
