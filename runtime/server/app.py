@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from runtime.server.access import Access
+from runtime.server.auth import Access
 from runtime.server.errors import add_handlers
 from runtime.server.metrics import Metrics
 from runtime.server.middleware import AccessLogMiddleware, AdmissionMiddleware, HeadMiddleware

@@ -5,7 +5,8 @@ import hmac
 import math
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from starlette.types import Scope
 
 from env.errors import KitError
 from runtime.server.errors import ApiError
+from runtime.server.rate_limit import Caller
 from runtime.urls import hostname, is_loopback, network
 
 KEYS_FILE_VARIABLE = "ASR_KEYS_FILE"
@@ -200,6 +202,43 @@ def _remember(given: Given, known: dict[Given, None]) -> None:
     known[given] = None
     if len(known) > MOST_KNOWN:
         del known[next(iter(known))]
+
+
+@dataclass
+class Access:
+    """Callers' keys and limits, the operators' key, the origins of pages, and the server's names, which count where
+    there are no keys: those of the settings, and this machine's own. Keys can be replaced while the server answers."""
+
+    keys: Keys = field(default_factory=Keys)
+    admin: Keys = field(default_factory=Keys)
+    per_minute: int | None = None
+    at_once: int | None = None
+    sessions: int | None = None
+    origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    own_names: Container[str] = frozenset()
+
+    def key(self, scope: Scope, guesses: KeyAttempts) -> Key | None:
+        """The key of a request, None where none is needed. Raises ApiError, 401, for none or a wrong one, and 429 for
+        one of too many."""
+        if not self.keys.known:
+            return None
+        key = guesses.find(self.keys, scope)
+        if key is None:
+            needed = "a key is needed: Authorization: Bearer KEY"
+            raise unknown("the key is none of this server's" if given_key(scope) else needed, "invalid_api_key")
+        return key
+
+    def is_revoked(self, key: Key | None) -> bool:
+        """Whether a key that a request came with is none of this server's any more."""
+        return key is not None and key.digest not in {known.digest for known in self.keys.known}
+
+    def caller(self, scope: Scope, key: Key | None) -> Caller:
+        """Who a request counts for: the key's owner, or the address it comes from."""
+        if key is None:
+            return Caller(network(scope["client"][0]), self.per_minute, self.at_once, self.sessions)
+        per_minute, at_once = key.per_minute or self.per_minute, key.at_once or self.at_once
+        return Caller(key.owner, per_minute, at_once, key.sessions or key.at_once or self.sessions)
 
 
 def check_operator(scope: Scope, admin: Keys, guesses: KeyAttempts) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from env.errors import KitError
+from env.groups.access import LEAST_LETTERS
 from env.settings import Settings
 from env.sources import under_project
 from runtime.host.tls import Tls, read_tls
-from runtime.server.access import known_keys, read_access
+from runtime.server.auth import ADMIN_KEY_FILE_VARIABLE, ADMIN_KEY_VARIABLE, Access, Keys, one_key, read_key, read_keys
+from runtime.server.origins import ANY, look_up_names, read_hosts, read_origins
+from runtime.server.rate_limit import share
 
 EVERY = 2.0  # seconds between two looks at the files
 STILL_LOOKING = 1.0  # seconds for a look to end; a network's file system may keep it for ever
@@ -147,3 +150,45 @@ def _stamp(path: Path) -> Stamp:
     except OSError as error:
         return (error.errno or 0,)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def known_keys(settings: Settings) -> tuple[Keys, Keys]:
+    """Those of callers, and the operators'. Raises KitError where a key cannot be used, or it is not clear which ones
+    count."""
+    if settings.api_key and settings.keys_file:
+        raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
+    if settings.admin_key and settings.admin_key_file:
+        raise KitError(ADMIN_KEY_VARIABLE, f"is set, and so is {ADMIN_KEY_FILE_VARIABLE}", "unset one")
+    keys, admin = Keys(), Keys()
+    if settings.keys_file:
+        keys = read_keys(under_project(settings.keys_file))
+    if settings.api_key:
+        keys = Keys((one_key(settings.api_key.get_secret_value(), owner="api", variable="ASR_API_KEY"),))
+    if settings.admin_key:
+        secret = settings.admin_key.get_secret_value()
+        admin = Keys((one_key(secret, owner="admin", variable=ADMIN_KEY_VARIABLE),))
+    if settings.admin_key_file:
+        path = under_project(settings.admin_key_file)
+        admin = Keys((read_key(path, owner="admin", variable=ADMIN_KEY_FILE_VARIABLE, least=LEAST_LETTERS),))
+    if {key.digest for key in admin.known} & {key.digest for key in keys.known}:
+        variable = ADMIN_KEY_FILE_VARIABLE if settings.admin_key_file else ADMIN_KEY_VARIABLE
+        raise KitError(variable, "is a caller's key too", "openssl rand -hex 24 makes another")
+    return keys, admin
+
+
+def read_access(settings: Settings) -> Access:
+    """Raises KitError as `known_keys` does."""
+    keys, admin = known_keys(settings)
+    origins = read_origins(settings.cors_origins)
+    # A page that may ask anyway gains nothing by another name.
+    hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)
+    return Access(
+        keys,
+        admin,
+        settings.requests_per_minute,
+        settings.requests_at_once or share(settings.max_waiting),
+        settings.sessions_at_once or settings.requests_at_once or share(settings.max_sessions),
+        origins,
+        hosts,
+        frozenset() if keys.known or ANY in hosts else look_up_names(),
+    )

@@ -22,6 +22,8 @@ from runtime.server import request_context
 RETRY_AFTER = {"Retry-After": "5"}  # seconds
 HUNG_UP = 499  # nginx's status for a client that is gone; nobody receives it
 
+MAX_SHOWN_CHARS = 80
+
 log = logging.getLogger(__name__)
 
 
@@ -106,6 +108,23 @@ def from_kit(error: KitError, fields: Mapping[str, str]) -> ApiError:
         at_fault = "prompt"
     request_context.note_failure(400, f"invalid_{at_fault}")
     return ApiError(400, str(error), param=fields[at_fault], code=f"invalid_{at_fault}")
+
+
+def invalid(param: str, reason: str, *, code: str = "invalid_value") -> ApiError:
+    """The answer to a field that cannot be honoured; `reason` says what is possible."""
+    return ApiError(400, f"{param}: {reason}", param=param, code=code)
+
+
+def shown(value: object) -> str:
+    """A value that a client sent, however long or deep it is, in words about it."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that a client sent."""
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def add_handlers(app: FastAPI) -> None:

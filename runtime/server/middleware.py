@@ -12,8 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.server.access import Access
-from runtime.server.auth import SUBPROTOCOL, KeyAttempts, check_operator
+from runtime.server.auth import SUBPROTOCOL, Access, KeyAttempts, check_operator
 from runtime.server.errors import HUNG_UP, ApiError, bug
 from runtime.server.metrics import Metrics
 from runtime.server.origins import check_host, check_origin, opens_session

@@ -7,9 +7,59 @@ from pydantic import BaseModel
 
 from runtime.audio import FORMATS as AUDIO_FORMATS
 from runtime.formats import FORMATS
-from runtime.server.hints import CHAT as CHAT_HINTS
-from runtime.server.hints import GREEDY, HOTTEST
-from runtime.server.hints import TRANSCRIPTION as TRANSCRIPTION_HINTS
+
+GREEDY_REASON = "decoding is greedy"
+MAX_TEMPERATURE = 2.0  # temperature, at vLLM; at OpenAI it is 1
+
+_SAMPLING = dict.fromkeys(
+    (
+        *("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "presence_penalty"),
+        *("repetition_penalty", "length_penalty", "use_beam_search", "logit_bias", "best_of"),
+    ),
+    GREEDY_REASON,
+)
+_CALLER = dict.fromkeys(("user", "safety_identifier", "metadata", "request_id", "priority"), "callers go by their keys")
+
+# Fields that clients of other servers send and that have no effect here, each with the reason: those of OpenAI's API
+# (openai-python 3.57), of vLLM 0.18 and of speaches. Any other unknown field is refused, as it may be misspelt; so is
+# one that asks for another result than a transcript.
+IGNORED_TRANSCRIPTION_FIELDS: Mapping[str, str] = {
+    **_SAMPLING,
+    **_CALLER,
+    "include": "log-probabilities are told of segments alone, in verbose_json",
+    "chunking_strategy": "audio is cut at quiet places",
+    "extra_headers": "headers belong to the request, not into its form",
+    "vad_filter": "silence never reaches the model",
+    "vad_parameters": "silence never reaches the model",
+    "without_timestamps": "response_format decides it",
+    "stream_include_usage": "the last event always has it",
+    "stream_continuous_usage_stats": "the last event has the usage",
+    "vllm_xargs": "nothing of it is known here",
+}
+IGNORED_CHAT_FIELDS: Mapping[str, str] = {
+    **_SAMPLING,
+    **_CALLER,
+    **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), "they are not told here"),
+    **dict.fromkeys(("stop", "stop_token_ids", "min_tokens", "ignore_eos"), "a transcript ends where the speech does"),
+    **dict.fromkeys(
+        ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "web_search_options"),
+        "a transcript calls no tools",
+    ),
+    **dict.fromkeys(("reasoning_effort", "verbosity", "prediction", "moderation"), "the model only transcribes"),
+    **dict.fromkeys(("store", "service_tier"), "nothing is stored, and all requests are served alike"),
+    **dict.fromkeys(
+        ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_salt"), "there is no cache"
+    ),
+    **dict.fromkeys(
+        (
+            *("add_generation_prompt", "continue_final_message", "add_special_tokens", "chat_template"),
+            *("chat_template_kwargs", "mm_processor_kwargs", "documents", "echo", "truncate_prompt_tokens"),
+            *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output"),
+            *("return_token_ids", "return_tokens_as_token_ids", "include_reasoning", "vllm_xargs"),
+        ),
+        "the prompt, and how tokens are read, are the kit's own",
+    ),
+}
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -172,13 +222,18 @@ def _texts(description: str) -> dict[str, Any]:
 
 
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
-_TEMPERATURE = {"type": "number", "minimum": 0, "maximum": HOTTEST, "description": f"No effect: {GREEDY}."}
+_TEMPERATURE = {
+    "type": "number",
+    "minimum": 0,
+    "maximum": MAX_TEMPERATURE,
+    "description": f"No effect: {GREEDY_REASON}.",
+}
 
 _FORM = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        **_without_effect(TRANSCRIPTION_HINTS),
+        **_without_effect(IGNORED_TRANSCRIPTION_FIELDS),
         "file": _string(f"Audio: {AUDIO_FORMATS}.", format="binary"),
         "url": _string("Audio at an http or https URL, instead of a file.", format="uri"),
         "model": _string("A name of the model that is served; it need not be given."),
@@ -255,7 +310,7 @@ _CHAT = {
     "required": ["messages"],
     "additionalProperties": False,
     "properties": {
-        **_without_effect(CHAT_HINTS),
+        **_without_effect(IGNORED_CHAT_FIELDS),
         "model": _string("A name of the model that is served; it need not be given."),
         "messages": {"type": "array", "items": _MESSAGE, "description": "One piece of audio, perhaps a context."},
         "stream": {"type": "boolean", "default": False},

@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
-from runtime.server import hints
 from runtime.server.auth import is_forwarded
 from runtime.server.errors import ApiError
+from runtime.server.streaming import WARNINGS_HEADER
 from runtime.urls import hostname, is_loopback, own_names
 
 ANY = "*"
@@ -28,7 +28,7 @@ EXPOSED = (
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
-    hints.HEADER,
+    WARNINGS_HEADER,
 )
 
 log = logging.getLogger(__name__)

@@ -12,14 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from env.errors import KitError
-from runtime.server.errors import ApiError, from_kit
+from runtime.server.errors import from_kit
 from runtime.server.service import Service
 from runtime.transcriber import Request
 from runtime.transcript import Transcript
 
 T = TypeVar("T")
 
-LONGEST_SHOWN = 80  # characters
+WARNINGS_HEADER = "x-asr-warnings"
 
 Events = Callable[[Transcript], Iterable[str]]
 
@@ -129,21 +129,17 @@ def data_of(event: Mapping[str, Any]) -> str:
     return json.dumps(event, ensure_ascii=False)
 
 
-def refused(param: str, reason: str, *, code: str = "invalid_value") -> ApiError:
-    """The answer to a field that cannot be honoured; `reason` says what is possible."""
-    return ApiError(400, f"{param}: {reason}", param=param, code=code)
+def no_effect(name: str, why: str) -> str:
+    """The warning that a field has no effect."""
+    return f"{name}: has no effect: {why}"
 
 
-def shown(value: object) -> str:
-    """A value that a client sent, however long or deep it is, in words about it."""
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    return shortened(repr(value))
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text that a client sent."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+def with_warnings(response: Response, warnings: Iterable[str]) -> Response:
+    """The answer with what had no effect in a header, which reaches those, too, who asked for no JSON."""
+    told = "; ".join(warnings)
+    if told:
+        response.headers[WARNINGS_HEADER] = told.encode("ascii", "backslashreplace").decode()
+    return response
 
 
 async def _disconnected(receive: Receive) -> None:

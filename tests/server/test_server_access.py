@@ -19,8 +19,9 @@ from env.settings import Settings
 from env.sources import SettingsError, load_settings
 from runtime.ops import support_bundle
 from runtime.ops.deploy import override
-from runtime.server.access import Access, read_access
 from runtime.server.app import create_app
+from runtime.server.auth import Access
+from runtime.server.credentials import read_access
 from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 

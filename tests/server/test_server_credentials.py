@@ -25,7 +25,7 @@ from env.sources import PROJECT
 from runtime.demo import Clip
 from runtime.host import local_client
 from runtime.server import credentials
-from runtime.server.access import read_access
+from runtime.server.credentials import read_access
 from runtime.transcriber import Transcriber
 
 LOGGER = "runtime.server.credentials"

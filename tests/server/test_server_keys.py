@@ -20,9 +20,9 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import SettingsError, load_settings
 from runtime.demo import Clip
-from runtime.server.access import read_access
 from runtime.server.app import create_app
 from runtime.server.auth import read_keys
+from runtime.server.credentials import read_access
 from runtime.server.http import listening
 from runtime.server.service import Service
 from runtime.server.state import ServerState

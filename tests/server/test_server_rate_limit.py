@@ -21,8 +21,7 @@ from runtime import urls
 from runtime.demo import Clip
 from runtime.ops.deploy import override as host
 from runtime.server import uploads
-from runtime.server.access import Access
-from runtime.server.auth import KeyAttempts, Keys, one_key
+from runtime.server.auth import Access, KeyAttempts, Keys, one_key
 from runtime.server.errors import ApiError
 from runtime.server.rate_limit import Quotas
 from runtime.transcriber import Transcriber

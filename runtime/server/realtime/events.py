@@ -11,8 +11,7 @@ from typing import Any
 from fastapi import WebSocket
 
 from runtime.server import uploads
-from runtime.server.errors import ApiError
-from runtime.server.streaming import refused, shortened, shown
+from runtime.server.errors import ApiError, invalid, shortened, shown
 
 MOST_AUDIO = 15 << 20  # bytes of audio in one event, as at OpenAI: 5.5 minutes at 24 kHz
 # What each event brings beside its type and event_id; all of it must be there.
@@ -102,39 +101,39 @@ def _unescaped(text: str) -> str:
 def check(event: Mapping[str, Any]) -> None:
     """Raises ApiError, 400, for an event of an unknown type, or with other fields than its type has."""
     if not is_id(event.get("event_id", "")):
-        raise refused("event_id", f"expected text of at most {LONGEST_ID} characters")
+        raise invalid("event_id", f"expected text of at most {LONGEST_ID} characters")
     kind = event.get("type")
     if not isinstance(kind, str) or kind not in EVENTS:
-        raise refused("type", f"{shown(kind)} is not possible; possible are {', '.join(EVENTS)}", code="unknown_event")
+        raise invalid("type", f"{shown(kind)} is not possible; possible are {', '.join(EVENTS)}", code="unknown_event")
     possible = [*ALWAYS, *EVENTS[kind], *OPTIONAL.get(kind, ())]
     for name in event:
         if name not in possible:
             words = f"is not known in {kind}; possible are {', '.join(possible)}"
-            raise refused(shortened(name), words, code="unknown_field")
+            raise invalid(shortened(name), words, code="unknown_field")
     for name in EVENTS[kind]:
         if name not in event:
-            raise refused(name, f"is missing in {kind}", code="missing_field")
+            raise invalid(name, f"is missing in {kind}", code="missing_field")
     if kind == "session.update" and "session" not in event and "model" not in event:
-        raise refused("session", f"is missing in {kind}", code="missing_field")
+        raise invalid("session", f"is missing in {kind}", code="missing_field")
     if not isinstance(event.get("model"), str | None):
-        raise refused("model", f"expected text; it is {shown(event['model'])}")
+        raise invalid("model", f"expected text; it is {shown(event['model'])}")
 
 
 def audio(value: Any, *, sample_bytes: int) -> bytes:
     """The audio of an append event. Raises ApiError, 400, for what is no whole samples in base64."""
     if not isinstance(value, str):
-        raise refused("audio", "expected text, in base64")
+        raise invalid("audio", "expected text, in base64")
     if len(value) > MOST_AUDIO * 4 / 3:
-        raise refused("audio", f"holds more than {MOST_AUDIO >> 20} MiB; send it in several events", code="too_large")
+        raise invalid("audio", f"holds more than {MOST_AUDIO >> 20} MiB; send it in several events", code="too_large")
     pieces = [value[start : start + PIECE] for start in range(0, len(value), PIECE)]
     try:
         if any("=" in piece for piece in pieces[:-1]):
             raise ValueError("padding before its end")
         data = b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
     except ValueError as error:
-        raise refused("audio", f"is no base64: {error}") from None
+        raise invalid("audio", f"is no base64: {error}") from None
     if len(data) % sample_bytes:
-        raise refused("audio", f"holds {len(data)} bytes, expected 16-bit samples, an even number")
+        raise invalid("audio", f"holds {len(data)} bytes, expected 16-bit samples, an even number")
     return data
 
 

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocketState
 
 from env.errors import KitError
 from env.settings import Settings
-from runtime.server.errors import ApiError, RevokedError, StoppingError, from_kit
+from runtime.server.errors import ApiError, RevokedError, StoppingError, from_kit, invalid, shortened
 from runtime.server.realtime.events import Outgoing
 from runtime.server.realtime.session import Session
 from runtime.server.realtime.session_config import NAMES
@@ -17,7 +17,6 @@ from runtime.server.request_context import note_failure
 from runtime.server.routes.health import metrics_of
 from runtime.server.routes.info import check_model
 from runtime.server.state import life_of
-from runtime.server.streaming import refused, shortened
 
 router = APIRouter(prefix="/v1", tags=["transcription"])
 
@@ -78,9 +77,9 @@ def check_query(query: Mapping[str, str], settings: Settings) -> list[str]:
     would give another result."""
     intent = query.get("intent", INTENT)
     if intent != INTENT:
-        raise refused("intent", f"{intent!r} is not possible; possible is {INTENT}")
+        raise invalid("intent", f"{intent!r} is not possible; possible is {INTENT}")
     for name in SETTINGS:
         if name in query:
-            raise refused(name, "is set by session.update, in audio.input", code="unknown_field")
+            raise invalid(name, "is set by session.update, in audio.input", code="unknown_field")
     ignored = [f"{shortened(name)}: has no effect" for name in query if name not in POSSIBLE]
     return [*check_model(query.get("model"), settings), *ignored]

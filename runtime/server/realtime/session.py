@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fastapi import WebSocket, WebSocketDisconnect
 
 from runtime.audio import SAMPLE_RATE
-from runtime.server.errors import ApiError, RevokedError, StoppingError
+from runtime.server.errors import ApiError, RevokedError, StoppingError, invalid
 from runtime.server.realtime import events
 from runtime.server.realtime.events import Outgoing, new_id
 from runtime.server.realtime.local_agreement import PartialTranscript
@@ -24,7 +24,6 @@ from runtime.server.realtime.turn_detection import TurnDetector
 from runtime.server.routes.info import check_model
 from runtime.server.service import Service, tidy
 from runtime.server.state import ServerState
-from runtime.server.streaming import refused
 
 SLICE = 0.128  # seconds of sound that are heard at once; following the voice in it takes some 4 ms
 SHORTEST = 0.1  # seconds that a client may commit, as at OpenAI
@@ -125,7 +124,7 @@ class Session:
         if not terms.hears_like(self._terms):
             if self._listener.turn:
                 words = "format and turn_detection cannot change within a turn; commit or clear it first"
-                raise refused("session.audio.input", words, code="turn_open")
+                raise invalid("session.audio.input", words, code="turn_open")
             self._listener.tune(rate=terms.format.rate, detection=terms.detection)
         self._terms = terms
         beta = event["type"] == "transcription_session.update"

@@ -8,11 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from env.errors import KitError
 from runtime.model.prompt import is_unicode
-from runtime.server.errors import ApiError, from_kit
+from runtime.server.errors import ApiError, from_kit, invalid, shortened, shown
 from runtime.server.realtime import turn
 from runtime.server.realtime.turn_detection import Detection
 from runtime.server.routes.info import check_model
-from runtime.server.streaming import refused, shortened, shown
 from runtime.transcriber import Transcriber
 
 _TRANSCRIPTION = "session.audio.input.transcription"
@@ -126,7 +125,7 @@ class Config(_Part):
             raise _refusal(error) from None
         form = updated.audio.input.format
         if form.type in turn.LAWS and form.rate != turn.RATE:
-            raise refused("session.audio.input.format.rate", f"expected {turn.RATE} for {form.type}; it is {form.rate}")
+            raise invalid("session.audio.input.format.rate", f"expected {turn.RATE} for {form.type}; it is {form.rate}")
         return Update(updated, tuple(warnings))
 
     def in_beta_names(self) -> dict[str, Any]:
@@ -215,7 +214,7 @@ def _nested(session: Mapping[str, Any]) -> dict[str, Any]:
         return rest  # what is no object is refused later
     for place, name in names.items():
         if place in given:
-            raise refused(f"session.{name}", f"is given in session.audio.input.{place} too; send one of the two")
+            raise invalid(f"session.{name}", f"is given in session.audio.input.{place} too; send one of the two")
     return {**rest, "audio": {**audio, "input": {**given, **top}}}
 
 
@@ -226,7 +225,7 @@ def _or_empty(value: Any) -> Any:
 def _rate(name: str, rate: Any) -> int:
     if not isinstance(rate, int) or rate not in POSSIBLE_RATES:
         words = f"{shown(rate)} is not possible; possible are {', '.join(map(str, POSSIBLE_RATES))}"
-        raise refused(f"session.{name}", words)
+        raise invalid(f"session.{name}", words)
     return rate
 
 
@@ -234,7 +233,7 @@ def _beta_format(name: Any) -> dict[str, Any]:
     """Raises ApiError for a format that is unknown."""
     if not isinstance(name, str) or name not in BETA_FORMATS:
         words = f"{shown(name)} is not possible; possible are {', '.join(BETA_FORMATS)}"
-        raise refused("session.input_audio_format", words)
+        raise invalid("session.input_audio_format", words)
     return {"type": BETA_FORMATS[name], "rate": BETA_RATES[name]}
 
 
@@ -277,7 +276,7 @@ def _detection(wanted: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]
         eagerness = found.pop("eagerness", None) or "auto"
         if eagerness not in list(EAGERNESS):
             possible = ", ".join(EAGERNESS)
-            raise refused(f"{here}.eagerness", f"{shown(eagerness)} is not possible; possible are {possible}")
+            raise invalid(f"{here}.eagerness", f"{shown(eagerness)} is not possible; possible are {possible}")
         silence = EAGERNESS[eagerness]
         found = {**ServerVad(silence_duration_ms=silence).model_dump(), **found, "type": "server_vad"}
         instead = f"server_vad with silence_duration_ms {silence} takes its place"
@@ -314,10 +313,10 @@ def _leave_out(name: str, value: Any, here: str, warnings: list[str]) -> None:
     if name in ECHOED or not value:
         return
     if name in REFUSED and (name, value) != ("task", "transcribe"):
-        raise refused(here, REFUSED[name])
+        raise invalid(here, REFUSED[name])
     if name in MODALITIES:
         if value != ["text"]:
-            raise refused(here, "the server does not speak; send ['text'] or leave it out")
+            raise invalid(here, "the server does not speak; send ['text'] or leave it out")
         return
     warnings.append(f"{here}: has no effect")
 
@@ -333,7 +332,7 @@ def _refusal(error: ValidationError) -> Exception:
     first = error.errors(include_url=False)[0]
     place = ".".join(["session", *(str(name) for name in first["loc"])])
     words = first["msg"].replace("Input should be", "expected").replace("or instance of ", "or a ")
-    return refused(place, f"{words}; it is {shown(first['input'])}")
+    return invalid(place, f"{words}; it is {shown(first['input'])}")
 
 
 @dataclass(frozen=True)
@@ -364,11 +363,11 @@ def agree(config: Config, transcriber: Transcriber) -> Terms:
         warnings = check_model(wanted.transcription.model, transcriber.settings)
     except ApiError as error:
         words = error.message.removeprefix("model: ")
-        raise refused(f"{_TRANSCRIPTION}.model", words, code=error.code or "") from None
+        raise invalid(f"{_TRANSCRIPTION}.model", words, code=error.code or "") from None
     prompter, vad = transcriber.prompter, wanted.turn_detection
     context = wanted.transcription.context
     if not is_unicode(context):  # JSON can hold what is not
-        raise refused(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
+        raise invalid(NAMES["prompt"], "holds half a character (a lone surrogate), expected Unicode text")
     for name in wanted.transcription.languages or ():
         try:
             prompter.language(name)

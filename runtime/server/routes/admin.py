@@ -12,10 +12,9 @@ from fastapi import APIRouter, Request
 from env.errors import UsageError
 from runtime.model.device import empty
 from runtime.server import logs, uploads
-from runtime.server.errors import ApiError
+from runtime.server.errors import ApiError, invalid
 from runtime.server.routes.info import device, engine, queue
 from runtime.server.state import ServerState, life_of
-from runtime.server.streaming import refused
 
 MOST_BODY = 4096  # bytes
 
@@ -73,11 +72,11 @@ async def log_level(request: Request) -> dict[str, Any]:
     """Change what is logged until the server ends: {"level": "debug"}, or another level of ASR_LOG_LEVEL."""
     wanted = await _json(request)
     if not isinstance(wanted, dict) or list(wanted) != ["level"]:
-        raise refused("level", 'expected {"level": …}, nothing else', code="missing_field")
+        raise invalid("level", 'expected {"level": …}, nothing else', code="missing_field")
     try:
         logs.set_level(str(wanted["level"]))
     except UsageError as error:
-        raise refused("level", f"{error.reason}, {error.advice}") from None
+        raise invalid("level", f"{error.reason}, {error.advice}") from None
     return wanted
 
 

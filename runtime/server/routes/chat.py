@@ -11,13 +11,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime import languages, transcriber
-from runtime.server import hints, openapi
-from runtime.server.errors import FullError, from_kit
-from runtime.server.hints import HOTTEST
+from runtime.server import openapi
+from runtime.server.errors import MAX_SHOWN_CHARS, FullError, from_kit, invalid, shortened, shown
 from runtime.server.routes.chat_body import KEYS, base64_start
 from runtime.server.routes.info import check_model, names
 from runtime.server.state import life_of
-from runtime.server.streaming import LONGEST_SHOWN, data_of, refused, shortened, shown, streamed, whole
+from runtime.server.streaming import data_of, no_effect, streamed, whole, with_warnings
 from runtime.server.uploads import DECODED, Open, Upload, from_base64, json_body, opener
 from runtime.transcript import Transcript
 
@@ -68,9 +67,9 @@ async def complete(request: Request) -> Response:
                 on_text=answer.chunk,
                 on_end=lambda heard: answer.end(heard, with_usage=ask.with_usage),
             )
-            return hints.tell(stream, warnings)
+            return with_warnings(stream, warnings)
         heard = await whole(request, service, wanted, fields=NAMES)
-        return hints.tell(JSONResponse(answer.whole(heard)), warnings)
+        return with_warnings(JSONResponse(answer.whole(heard)), warnings)
     finally:
         if isinstance(ask.source, Upload):
             ask.source.close()
@@ -82,30 +81,30 @@ def read(body: Any, *, open_file: Open) -> ChatRequest:
     Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
     """
     if not isinstance(body, dict):
-        raise refused("body", "expected a JSON object")
+        raise invalid("body", "expected a JSON object")
     given = {name: value for name, value in body.items() if value is not None}
     warnings = []
     for name in given:
-        if name not in HONOURED and name not in hints.CHAT:
-            raise refused(name, f"is not known here; possible are {', '.join(HONOURED)}", code="unknown_field")
+        if name not in HONOURED and name not in openapi.IGNORED_CHAT_FIELDS:
+            raise invalid(name, f"is not known here; possible are {', '.join(HONOURED)}", code="unknown_field")
         if name not in HONOURED and given[name] not in ([], {}, False):
-            warnings.append(hints.unused(name, hints.CHAT[name]))
+            warnings.append(no_effect(name, openapi.IGNORED_CHAT_FIELDS[name]))
     model, stream = given.get("model") or None, given.get("stream", False)
     if model is not None and not isinstance(model, str):
-        raise refused("model", "expected a name")
+        raise invalid("model", "expected a name")
     if not isinstance(stream, bool):
-        raise refused("stream", f"{stream!r} is not possible; possible are true and false")
+        raise invalid("stream", f"{stream!r} is not possible; possible are true and false")
     if _temperature(given.get("temperature", 0)):
-        warnings.append(hints.unused("temperature", hints.GREEDY))
+        warnings.append(no_effect("temperature", openapi.GREEDY_REASON))
     _check_result(given)
     options = _object(given, "stream_options")
     with_usage = options.get("include_usage") or False
     if not isinstance(with_usage, bool):
-        raise refused(
+        raise invalid(
             "stream_options.include_usage", f"{shown(with_usage)} is not possible; possible are true and false"
         )
     others = [name for name, value in options.items() if name != "include_usage" and value]
-    warnings += [hints.unused(f"stream_options.{shortened(name)}", "the usage comes at the end") for name in others]
+    warnings += [no_effect(f"stream_options.{shortened(name)}", "the usage comes at the end") for name in others]
     asr, unused = _asr_options(_object(given, "asr_options"))
     source, context, ignored = _content(given.get("messages"))
     most_tokens = _most_tokens(given)
@@ -124,17 +123,17 @@ def read(body: Any, *, open_file: Open) -> ChatRequest:
 def _check_result(given: Mapping[str, Any]) -> None:
     """Raises ApiError for what would give another result than one text."""
     if given.get("n", 1) != 1 or isinstance(given.get("n"), bool):
-        raise refused("n", f"{shown(given['n'])} is not possible; possible is 1: decoding is greedy")
+        raise invalid("n", f"{shown(given['n'])} is not possible; possible is 1: decoding is greedy")
     if given.get("modalities", ["text"]) != ["text"] or "audio" in given:
-        raise refused("audio" if "audio" in given else "modalities", "the answer is text, nothing is spoken")
+        raise invalid("audio" if "audio" in given else "modalities", "the answer is text, nothing is spoken")
     form = _object(given, "response_format").get("type", "text")
     if form != "text":
-        raise refused("response_format", f"{shown(form)} is not possible; possible is text")
+        raise invalid("response_format", f"{shown(form)} is not possible; possible is text")
 
 
 def _temperature(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= HOTTEST:
-        raise refused("temperature", f"{shown(value)} is not possible; possible are 0 to {HOTTEST:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= openapi.MAX_TEMPERATURE:
+        raise invalid("temperature", f"{shown(value)} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}")
     return float(value)
 
 
@@ -146,7 +145,7 @@ def _most_tokens(given: Mapping[str, Any]) -> int | None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refused(name, f"{shown(value)} is not possible; expected a number of tokens, 1 or more")
+            raise invalid(name, f"{shown(value)} is not possible; expected a number of tokens, 1 or more")
         found.append(value)
     return min(found, default=None)
 
@@ -159,22 +158,22 @@ def _asr_options(options: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]
         field = f"asr_options.{name}"
         if name in ("language", "context"):
             if not isinstance(value, str | None):
-                raise refused(field, f"{shown(value)} is not possible; expected text")
+                raise invalid(field, f"{shown(value)} is not possible; expected text")
             if value:
                 found[name] = value
         elif name in ("enable_itn", "enable_lid"):
             if value:
-                warnings.append(hints.unused(field, "the model itself decides it"))
+                warnings.append(no_effect(field, "the model itself decides it"))
         else:
             possible = "language, context, enable_itn, enable_lid"
-            raise refused(field[:LONGEST_SHOWN], f"is not known here; possible are {possible}", code="unknown_field")
+            raise invalid(field[:MAX_SHOWN_CHARS], f"is not known here; possible are {possible}", code="unknown_field")
     return found, warnings
 
 
 def _object(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = given.get(name, {})
     if not isinstance(value, dict):
-        raise refused(name, f"{shown(value)} is not possible; expected an object")
+        raise invalid(name, f"{shown(value)} is not possible; expected an object")
     return value
 
 
@@ -182,7 +181,7 @@ def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
     """The one piece of audio, the context, and warnings. As the model's chat template has it, the context is all that
     the system says, and nothing else of what is written is read."""
     if not isinstance(messages, list) or not messages:
-        raise refused("messages", "expected a list with a message of the user", code="missing_field")
+        raise invalid("messages", "expected a list with a message of the user", code="missing_field")
     contexts: list[str] = []
     sources: list[dict[str, Any]] = []
     unread: dict[str, None] = {}
@@ -198,16 +197,16 @@ def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
                 words = f"messages: the model does not read the text of {role} messages; a context is the system's"
                 unread[words] = None
     if len(sources) != 1:
-        raise refused("messages", f"hold {len(sources)} pieces of audio, expected 1, as input_audio or audio_url")
+        raise invalid("messages", f"hold {len(sources)} pieces of audio, expected 1, as input_audio or audio_url")
     return sources[0], "".join(contexts), list(unread)
 
 
 def _message(message: Any) -> tuple[str, Any]:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-        raise refused("messages", "expected objects with role and content")
+        raise invalid("messages", "expected objects with role and content")
     role = message["role"]
     if role not in (*CONTEXT_ROLES, "user", "assistant"):
-        raise refused("messages", f"the role {shown(role)} is not possible; possible are system, user and assistant")
+        raise invalid("messages", f"the role {shown(role)} is not possible; possible are system, user and assistant")
     return role, message["content"]
 
 
@@ -218,7 +217,7 @@ def _context(content: Any) -> str:
         isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
         for part in parts
     ):
-        raise refused("messages", "the system's content is the context, expected text")
+        raise invalid("messages", "the system's content is the context, expected text")
     return "".join(part["text"] for part in parts)
 
 
@@ -227,13 +226,13 @@ def _parts(role: str, content: Any) -> list[dict[str, Any]]:
     if content is None or isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
-        raise refused("messages", f"the content of {role} messages: expected text, or a list of parts")
+        raise invalid("messages", f"the content of {role} messages: expected text, or a list of parts")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in (*KEYS, "text"):
-            raise refused("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(KEYS)}")
+            raise invalid("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(KEYS)}")
         if not isinstance(part.get(kind), str if kind == "text" else dict):
-            raise refused("messages", f"expected {kind} beside type")
+            raise invalid("messages", f"expected {kind} beside type")
     return [part for part in content if part["type"] in KEYS or part["text"]]
 
 
@@ -242,17 +241,17 @@ def _source(part: dict[str, Any], open_file: Open) -> Upload | str:
     kind = part["type"]
     content, key = part[kind], KEYS[kind]
     if not isinstance(content.get(key), str) or not content[key]:
-        raise refused("messages", f"{kind}: expected {key}, as text")
+        raise invalid("messages", f"{kind}: expected {key}, as text")
     form = content.get("format") or "audio"
-    if not isinstance(form, str) or form in RAW or len(form) > LONGEST_SHOWN:
-        raise refused("messages", f"the format {shown(form)} is not possible; send a file, such as wav")
+    if not isinstance(form, str) or form in RAW or len(form) > MAX_SHOWN_CHARS:
+        raise invalid("messages", f"the format {shown(form)} is not possible; send a file, such as wav")
     text: str = content[key]
     if text[:8].lower().startswith(("http://", "https://")):
         return text
     start = base64_start(kind, text)
     if start is None:
         expected = "a data URL in base64" if text[:5].lower() == "data:" else "an http, https or base64 data URL"
-        raise refused("messages", f"{kind}: expected {expected}")
+        raise invalid("messages", f"{kind}: expected {expected}")
     name = f"{kind}.{form}" if kind == "input_audio" else kind
     decoded = part.get(DECODED)
     if isinstance(decoded, Upload):

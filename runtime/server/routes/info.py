@@ -9,10 +9,9 @@ from fastapi import APIRouter, Request
 
 from env.settings import DEMO, Settings
 from runtime.model.device import Device, DeviceError, Memory
-from runtime.server.errors import ApiError
+from runtime.server.errors import ApiError, shortened, shown
 from runtime.server.service import Service
 from runtime.server.state import life_of
-from runtime.server.streaming import shortened, shown
 from runtime.transcriber import model_directory
 from runtime.weights.catalog import revision
 

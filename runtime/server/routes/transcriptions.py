@@ -11,12 +11,11 @@ from fastapi.responses import Response
 
 from runtime import formats, languages, transcriber
 from runtime.languages import UnknownLanguageError
-from runtime.server import hints, openapi
-from runtime.server.errors import FullError, from_kit
-from runtime.server.hints import HOTTEST
+from runtime.server import openapi
+from runtime.server.errors import FullError, from_kit, invalid
 from runtime.server.routes.info import check_model
 from runtime.server.state import life_of
-from runtime.server.streaming import data_of, refused, streamed, whole
+from runtime.server.streaming import data_of, no_effect, streamed, whole, with_warnings
 from runtime.server.uploads import Fields, Upload, form
 from runtime.transcript import Transcript
 
@@ -72,12 +71,12 @@ async def transcribe(request: Request) -> Response:
                 on_text=lambda text: data_of({"type": "transcript.text.delta", "delta": text}),
                 on_end=lambda heard: [_done(replace(heard, warnings=warnings), ask.format)],
             )
-            return hints.tell(answer, warnings)
+            return with_warnings(answer, warnings)
         heard = replace(await whole(request, service, wanted, fields=ask.names), warnings=warnings)
     written = await service.write(lambda: formats.FORMATS[ask.format].write(heard))
     media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
     missing = [TRUNCATED] if heard.truncated else []
-    return hints.tell(Response(written, media_type=media_type), [*warnings, *missing])
+    return with_warnings(Response(written, media_type=media_type), [*warnings, *missing])
 
 
 def read(fields: Fields) -> TranscriptionRequest:
@@ -89,23 +88,23 @@ def read(fields: Fields) -> TranscriptionRequest:
     wanted: dict[str, Any] = {}
     warnings: list[str] = []
     for name, values in given.items():
-        if name in hints.TRANSCRIPTION and name not in FIELDS:
-            warnings.append(hints.unused(name, hints.TRANSCRIPTION[name]))
+        if name in openapi.IGNORED_TRANSCRIPTION_FIELDS and name not in FIELDS:
+            warnings.append(no_effect(name, openapi.IGNORED_TRANSCRIPTION_FIELDS[name]))
         elif name in LISTS:
             wanted[name] = [_text(name, value) for value in values]
         elif len(values) > 1:
-            raise refused(name, f"is given {len(values)} times, expected once")
+            raise invalid(name, f"is given {len(values)} times, expected once")
         else:
             wanted[name] = FIELDS[name](name, values[0])
     sources = [wanted[name] for name in ("file", "url") if name in wanted]
     if len(sources) != 1:
-        raise refused("file", "give one of file and url", code="missing_field")
+        raise invalid("file", "give one of file and url", code="missing_field")
     form_of_answer, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
     if stream and form_of_answer not in STREAMED:
         words = f"{form_of_answer} cannot be streamed; possible with stream are {', '.join(STREAMED)}"
-        raise refused("response_format", words)
+        raise invalid("response_format", words)
     if wanted.get("temperature"):
-        warnings.append(hints.unused("temperature", hints.GREEDY))
+        warnings.append(no_effect("temperature", openapi.GREEDY_REASON))
     warnings += _check_granularities(wanted.get("timestamp_granularities", []), form_of_answer)
     language, several = _language(wanted)
     return TranscriptionRequest(
@@ -126,12 +125,12 @@ def _given(fields: Fields) -> Fields:
     for name, values in fields.items():
         bare = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
         if bare not in POSSIBLE and bare not in SPEAKERS:
-            raise refused(
+            raise invalid(
                 name, f"is not known here; possible are {', '.join(sorted({*FIELDS, *LISTS}))}", code="unknown_field"
             )
         some = [value for value in values if value not in ("", *(NO if bare in SPEAKERS else ()))]
         if some and bare in SPEAKERS:
-            raise refused(name, "speakers are not told apart here")
+            raise invalid(name, "speakers are not told apart here")
         if some:
             given.setdefault(bare, []).extend(some)
     return given
@@ -147,12 +146,12 @@ def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
     for this model is what it hears, too."""
     one, other = (_meant(name, [wanted[name]] if name in wanted else []) for name in ("language", "to_language"))
     if one and other and one != other:
-        raise refused("to_language", f"{other[0]} is another language than {one[0]}: nothing is translated here")
+        raise invalid("to_language", f"{other[0]} is another language than {one[0]}: nothing is translated here")
     candidates = _meant("languages", wanted.get("languages", []))
     if forced := one or other:
-        return forced[0], [hints.unused("languages", "language is given")] if candidates not in ([], forced) else []
+        return forced[0], [no_effect("languages", "language is given")] if candidates not in ([], forced) else []
     if len(candidates) > 1:
-        return None, [hints.unused("languages", "only one can be forced; which of all is spoken is detected")]
+        return None, [no_effect("languages", "only one can be forced; which of all is spoken is detected")]
     return (candidates[0] if candidates else None), []
 
 
@@ -166,39 +165,39 @@ def _meant(field: str, names: Sequence[str]) -> list[str]:
 
 def _file(name: str, value: str | Upload) -> Upload:
     if isinstance(value, str):
-        raise refused(name, "is text, expected a file with a filename")
+        raise invalid(name, "is text, expected a file with a filename")
     return value
 
 
 def _text(name: str, value: str | Upload) -> str:
     if isinstance(value, Upload):
-        raise refused(name, "is a file, expected text")
+        raise invalid(name, "is a file, expected text")
     return value
 
 
 def _url(name: str, value: str | Upload) -> str:
     url = _text(name, value)
     if not url.lower().startswith(("http://", "https://")):
-        raise refused(name, "expected an http or https URL")
+        raise invalid(name, "expected an http or https URL")
     return url
 
 
 def _format(name: str, value: str | Upload) -> str:
     wanted = _text(name, value)
     if wanted not in formats.FORMATS:
-        raise refused(name, f"{wanted!r} is not possible; possible are {', '.join(formats.FORMATS)}")
+        raise invalid(name, f"{wanted!r} is not possible; possible are {', '.join(formats.FORMATS)}")
     return wanted
 
 
 def _task(name: str, value: str | Upload) -> None:
     if (wanted := _text(name, value)) != "transcribe":
-        raise refused(name, f"{wanted!r} is not possible; possible is transcribe")
+        raise invalid(name, f"{wanted!r} is not possible; possible is transcribe")
 
 
 def _boolean(name: str, value: str | Upload) -> bool:
     wanted = _text(name, value).lower()
     if wanted not in ("true", "false", "1", "0"):
-        raise refused(name, f"{value!r} is not possible; possible are true and false")
+        raise invalid(name, f"{value!r} is not possible; possible are true and false")
     return wanted in ("true", "1")
 
 
@@ -208,15 +207,15 @@ def _temperature(name: str, value: str | Upload) -> float:
         number = float(wanted)
     except ValueError:
         number = math.nan
-    if not 0 <= number <= HOTTEST:
-        raise refused(name, f"{wanted!r} is not possible; possible are 0 to {HOTTEST:g}")
+    if not 0 <= number <= openapi.MAX_TEMPERATURE:
+        raise invalid(name, f"{wanted!r} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}")
     return number
 
 
 def _count(name: str, value: str | Upload) -> int:
     wanted = _text(name, value)
     if not (wanted.isascii() and wanted.isdecimal() and 0 < len(wanted) < 10 and int(wanted)):
-        raise refused(name, f"{wanted[:80]!r} is not possible; expected a number of tokens, 1 or more")
+        raise invalid(name, f"{wanted[:80]!r} is not possible; expected a number of tokens, 1 or more")
     return int(wanted)
 
 
@@ -225,13 +224,13 @@ def _check_granularities(values: Sequence[str], form_of_answer: str) -> list[str
     name = "timestamp_granularities"
     for value in values:
         if value not in ("segment", "word"):
-            raise refused(f"{name}[]", f"{value!r} is not possible; possible are segment and word")
+            raise invalid(f"{name}[]", f"{value!r} is not possible; possible are segment and word")
     if not values:
         return []
     if form_of_answer != "verbose_json":
-        return [hints.unused(name, f"{form_of_answer} has no place for them; verbose_json does")]
+        return [no_effect(name, f"{form_of_answer} has no place for them; verbose_json does")]
     if "segment" not in values:
-        raise refused(f"{name}[]", "words have no times here; segment is possible")
+        raise invalid(f"{name}[]", "words have no times here; segment is possible")
     return [f"{name}: words have no times here, segments do"] if "word" in values else []
 
 
@@ -251,7 +250,7 @@ FIELDS: dict[str, Callable[[str, str | Upload], Any]] = {
 NO = ("false", "0")
 SPEAKERS = ("known_speaker_names", "known_speaker_references", "diarize")
 LISTS = {"languages", "keywords", "hotwords", "timestamp_granularities"}
-POSSIBLE = {*FIELDS, *LISTS, *hints.TRANSCRIPTION}
+POSSIBLE = {*FIELDS, *LISTS, *openapi.IGNORED_TRANSCRIPTION_FIELDS}
 
 
 def _done(heard: Transcript, form_of_answer: str) -> str:
