@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from env import markdown
 from env.field import allowed, note, variable
 from env.settings import Settings
 from env.sources import PROJECT, profile_names, read_profile
@@ -83,7 +84,7 @@ def describe(settings: Settings) -> list[SettingRow]:
 def settings_table(language: Language = "en", *, kind: type[Settings] = Settings) -> str:
     """Every setting there is, as a Markdown table."""
     profiles = {name: read_profile(name, kind=kind) for name in profile_names()}
-    lines = [HEADINGS[language], ("---",) * len(HEADINGS[language])]
+    rows = []
     for name, field in kind.model_fields.items():
         holders: dict[str, list[str]] = {}
         for profile, texts in profiles.items():
@@ -92,15 +93,15 @@ def settings_table(language: Language = "en", *, kind: type[Settings] = Settings
         native = note(field, "exports")
         description = (field.description or "") if language == "en" else note(field, "chinese")
         cells = (
-            _code(variable(name)),
+            markdown.code(variable(name)),
             ", ".join(profiles) if name == "profile" else _words(allowed(field), language),
-            _code(_text(field.default)),
-            "; ".join(f"{_code(text)} ({', '.join(names)})" for text, names in holders.items()),
+            markdown.code(_text(field.default)),
+            "; ".join(f"{markdown.code(text)} ({', '.join(names)})" for text, names in holders.items()),
             _words(note(field, "unit"), language),
             description + (SETS[language].format(native) if native else ""),
         )
-        lines.append(tuple(cell.replace("|", r"\|") for cell in cells))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        rows.append(cells)
+    return markdown.table(HEADINGS[language], rows)
 
 
 def _words(text: str, language: Language) -> str:
@@ -118,10 +119,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"
     return "" if value is None else str(value)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
 
 
 def refresh() -> Iterator[Path]:
@@ -146,10 +143,10 @@ def renewed(path: Path) -> str:
 
 def stacks_table(language: Language) -> str:
     """The pinned versions of the packages that matter, for an aarch64 host with Python 3.11."""
-    lines = [VERSION_HEADINGS[language], ("---",) * len(VERSION_HEADINGS[language])]
+    rows: list[tuple[str, ...]] = []
     pins = {stack: load_stack(stack).pins_for(python="3.11", machine="aarch64") for stack in STACKS}
     for package in SHOWN:
         versions = [next((pin.version for pin in pins[stack] if pin.name == package), "") for stack in STACKS]
-        lines.append((package, *versions))
-    lines.append(("CANN", *(facts()["stacks"][stack].get("cann", "") for stack in STACKS)))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append((package, *versions))
+    rows.append(("CANN", *(facts()["stacks"][stack].get("cann", "") for stack in STACKS)))
+    return markdown.table(VERSION_HEADINGS[language], rows)

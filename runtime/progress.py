@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, a plain line now and then elsewhere. On standard error."""
+"""How far a long task is, on standard error: a bar or a spinner on a terminal, a plain line now and then elsewhere."""
 
 import re
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,210 +18,161 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.spinner import Spinner
+from rich.text import Text
 
-LINE_EVERY = 5.0  # seconds between plain lines
-PATIENCE = 1.0  # seconds before a wait is worth a line
-SHARE = re.compile(r",? \d+ ?%")
+BYTES = "bytes"  # the unit that is shown as kB, MB …, with a speed
+BAR_LINE_INTERVAL = 5.0  # seconds between plain lines of a bar
+STAGE_LINE_INTERVAL = 10.0  # seconds between plain lines about the same kind of stage
+STAGE_DELAY = 1.0  # seconds before a wait, or a step that may be short, is worth a plain line
+SPINNER_RATE = 12.5  # frames per second
+HOW_MUCH = re.compile(r",? \d+ ?%|\b\d[\d.]* of \d[\d.]*")
 
-Advance = Callable[[int], None]
 
-PART_LINE_EVERY = 10.0  # seconds between lines about the same part, where output is no terminal
+class ProgressBar:
+    """Work done and work to do, in whatever unit; both may grow on the way. Safe to use from any thread."""
 
-
-class Bar:
-    """Work done and work to do, in whatever unit; both may grow as one goes."""
-
-    def __init__(self, show: Callable[[float, float], None], total: float) -> None:
-        self._show, self._done, self._total = show, 0.0, total
+    def __init__(self, show: Callable[[float, float], None], done: float, total: float) -> None:
+        self._show, self._done, self._total = show, done, total
+        self._lock = threading.Lock()
 
     def expect(self, amount: float) -> None:
-        """There is `amount` more to do."""
-        self._total += amount
-        self._show(self._done, self._total)
+        """Add `amount` to the work to do."""
+        with self._lock:
+            self._total += amount
+            self._show(self._done, self._total)
 
     def advance(self, amount: float) -> None:
-        """`amount` is done."""
-        self._done += amount
-        self._show(self._done, self._total)
+        """Add `amount` to the work done."""
+        with self._lock:
+            self._done += amount
+            self._show(self._done, self._total)
 
 
 @contextmanager
-def progress(title: str, total: float = 0.0, *, unit: str) -> Iterator[Bar]:
-    """Show progress of `title` towards `total`."""
+def progress_bar(title: str, total: float = 0.0, *, unit: str, done: float = 0.0) -> Iterator[ProgressBar]:
+    """Show how `title` comes towards `total`, of which `done` needs no more work."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Bar(_plain_lines(console, title, unit), total)
+        yield ProgressBar(_bar_lines(console, title, unit, done), done, total)
         return
     amount = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn())
+    amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == BYTES else (amount, TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as display:
         task = display.add_task(title, total=total)
-        yield Bar(lambda done, of: display.update(task, completed=done, total=of), total)
+        display.update(task, completed=done)
+        yield ProgressBar(lambda done, of: display.update(task, completed=done, total=of), done, total)
 
 
-class Wait:
-    """A wait that is shown until this is called. `show` shows a stage now, `step` only if it lasts."""
-
-    def __init__(
-        self, show: Callable[[str], None], end: Callable[[], None], step: Callable[[str], None] | None = None
-    ) -> None:
-        self._show, self._end, self._step, self._over = show, end, step or show, False
-
-    def __call__(self) -> None:
-        """It is over."""
-        self._over = True
-        self._end()
-
-    def tell(self, stage: str) -> None:
-        """It is so far; from any thread."""
-        if not self._over:
-            self._show(stage)
-
-    def step(self, stage: str) -> None:
-        """It is at one of many steps, which is worth a line only if it takes long."""
-        if not self._over:
-            self._step(stage)
-
-
-@contextmanager
-def waiting(title: str) -> Iterator[Wait]:
-    """Show that something of unknown length goes on, until what is yielded is called or the block ends: a spinner on a
-    terminal, with the stage that it is told; else one line if it takes longer than a second, and one for each kind of
-    stage."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(title) as status:
-            yield Wait(lambda stage: status.update(escape(f"{title}: {stage}")), status.stop)
-        return
-    lines = [threading.Timer(PATIENCE, lambda: console.print(f"{title} …", highlight=False))]
-    lines[0].start()
-    told: set[str] = set()
-    current = ""
-
-    def end() -> None:
-        lines[-1].cancel()
-
-    def show(stage: str) -> None:
-        end()
-        if (kind := without_share(stage)) not in told:
-            told.add(kind)
-            console.print(f"{title}: {stage}", highlight=False, markup=False, soft_wrap=True)
-
-    def step(stage: str) -> None:
-        nonlocal current
-        if (kind := without_share(stage)) != current:
-            current = kind
-            end()
-            lines.append(threading.Timer(PATIENCE, show, [stage]))
-            lines[-1].start()
-
-    try:
-        yield Wait(show, end, step)
-    finally:
-        end()
-
-
-def without_share(stage: str) -> str:
-    """A stage without how much of it is done: `loading weights, 50 %` → loading weights."""
-    return SHARE.sub("", stage)
-
-
-def _plain_lines(console: Console, title: str, unit: str) -> Callable[[float, float], None]:
-    begun = told = time.monotonic()
+def _bar_lines(console: Console, title: str, unit: str, done: float) -> Callable[[float, float], None]:
+    begun = shown = time.monotonic()
+    before = done
 
     def show(done: float, total: float) -> None:
-        nonlocal told
+        nonlocal shown, before
         now = time.monotonic()
-        if now - told >= LINE_EVERY:
-            told = now
-            left = f", about {(now - begun) * (total / done - 1):.0f} s left" if done else ""
-            console.print(f"{title}: {done:.0f} of {total:.0f} {unit}{left}", highlight=False)
+        if now <= shown + BAR_LINE_INTERVAL:
+            return
+        if unit == BYTES:  # what a network or a disk does now says more than its mean
+            speed = max(0.0, (done - before) / (now - shown))
+            amounts = f"{decimal(int(done))} of {decimal(int(total))}, {decimal(int(speed))}/s"
+        else:
+            speed = done / (now - begun)
+            amounts = f"{done:.0f} of {total:.0f} {unit}"
+        left = f", about {(total - done) / speed:.0f} s left" if speed else ""
+        shown, before = now, done
+        console.print(f"{title}: {amounts}{left}", highlight=False)
 
     return show
 
 
-@contextmanager
-def stages(title: str) -> Iterator[Callable[[str], None]]:
-    """Show the stage that something is in, each time the function that is yielded hears of a new one: in a spinner on
-    a terminal, which is not there before the first, else as a line."""
-    console = Console(stderr=True)
-    status = console.status(title)
-    last = ""
+class StatusLine:
+    """What is going on, for nobody knows how long: one line that changes on a terminal; elsewhere a line for each kind
+    of stage, and one every STAGE_LINE_INTERVAL about a stage that goes on. Safe to use from any thread."""
 
-    def show(stage: str) -> None:
-        nonlocal last
-        if stage != last:
-            last = stage
-            if console.is_terminal:
-                status.update(f"{title}: {stage}")
-                status.start()
-            else:
-                console.print(f"{title}: {stage}", highlight=False, markup=False, soft_wrap=True)
+    def __init__(self, title: str, *, announce: bool, animated: bool) -> None:
+        self._title, self._animated, self._finished = title, animated, False
+        self._console, self._lock = Console(stderr=True), threading.RLock()
+        self._live: Live | None = None
+        self._pending: threading.Timer | None = None
+        self._kind = self._last = ""  # the kind of stage that it is in, and the text of the last line
+        self._shown: dict[str, float] = {}  # when a line about a kind of stage was printed last
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console, transient=True, auto_refresh=animated, refresh_per_second=SPINNER_RATE
+            )
+        if announce and self._live:
+            self._refresh(self._live, title)
+        elif announce:
+            self._later(lambda: self._print(f"{title} …"))
 
-    try:
-        yield show
-    finally:
-        status.stop()
-
-
-@contextmanager
-def meter(title: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-    """Show how `title` comes towards `total` bytes, of which `done` need no more work. The function that is yielded
-    takes the bytes that were worked on; from any thread."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _byte_lines(console, title, total, done)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as display:
-        task = display.add_task(title, total=total, completed=done)
-        yield lambda count: display.advance(task, count)
-
-
-def _byte_lines(console: Console, title: str, total: int, done: int) -> Advance:
-    guard = threading.Lock()
-    told, before = time.monotonic(), done
-
-    def advance(count: int) -> None:
-        nonlocal done, told, before
-        with guard:
-            done += count
-            passed = time.monotonic() - told
-            if passed < LINE_EVERY:
+    def show(self, stage: str) -> None:
+        """Show a stage at once; an empty one clears the line on a terminal."""
+        with self._lock:
+            if self._finished:
                 return
-            speed = max(0.0, (done - before) / passed)
-            left = f", {(total - done) / speed:.0f} s left" if speed else ""
-            told, before = told + passed, done
-        line = f"{title}: {decimal(done)} of {decimal(total)}, {decimal(int(speed))}/s{left}"
-        console.print(line, highlight=False)
+            if self._live and stage:
+                self._refresh(self._live, self._worded(stage))
+            elif self._live:
+                self._live.stop()
+            elif stage:
+                self._cancel()
+                self._kind, now = stage_kind(stage), time.monotonic()
+                waited = now - self._shown.get(self._kind, -STAGE_LINE_INTERVAL)
+                if stage != self._last and waited >= STAGE_LINE_INTERVAL:
+                    self._last, self._shown[self._kind] = stage, now
+                    self._print(self._worded(stage))
 
-    return advance
+    def step(self, stage: str) -> None:
+        """Show one of many steps, off a terminal only if it lasts."""
+        with self._lock:
+            if self._live:
+                self.show(stage)
+            elif not self._finished and stage_kind(stage) != self._kind:
+                self._kind = stage_kind(stage)
+                self._cancel()
+                self._later(lambda: self.show(stage))
+
+    def finish(self) -> None:
+        """Show nothing any more. May be called again."""
+        with self._lock:
+            self._finished = True
+            self._cancel()
+            if self._live:
+                self._live.stop()
+
+    def _worded(self, stage: str) -> str:
+        return f"{self._title}: {stage}" if self._title else stage
+
+    def _refresh(self, live: Live, line: str) -> None:
+        live.start()
+        live.update(Spinner("dots", Text(line), style="status.spinner") if self._animated else Text(line), refresh=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _later(self, print_line: Callable[[], None]) -> None:
+        self._pending = threading.Timer(STAGE_DELAY, print_line)
+        self._pending.daemon = True
+        self._pending.start()
+
+    def _cancel(self) -> None:
+        if self._pending:
+            self._pending.cancel()
 
 
 @contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Show on standard error what the function that is yielded is told: a line that changes on a terminal, and makes
-    room for others when it is told nothing; elsewhere lines now and then, and one whenever a part begins, which is what
-    stands before a colon."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    with Progress(
-        TextColumn("{task.description}", markup=False), console=console, transient=True, auto_refresh=False
-    ) as display:
-        line = display.add_task("")
-        yield lambda words: display.update(line, description=words, refresh=True)
+def status_line(title: str = "", *, announce: bool = True, animated: bool = True) -> Iterator[StatusLine]:
+    """Show what goes on until the block ends or `finish` is called. `announce`: show the title before there is a
+    stage. `animated`: with a spinner, whose thread takes some of the time that this process has."""
+    line = StatusLine(title, announce=announce and bool(title), animated=animated)
+    try:
+        yield line
+    finally:
+        line.finish()
 
 
-def _lines(console: Console) -> Callable[[str], None]:
-    part, told = "", 0.0
-
-    def show(words: str) -> None:
-        nonlocal part, told
-        begun = words.partition(":")[0]
-        if words and (begun != part or time.monotonic() - told >= PART_LINE_EVERY):
-            part, told = begun, time.monotonic()
-            console.print(words, highlight=False, markup=False, soft_wrap=True)
-
-    return show
+def stage_kind(stage: str) -> str:
+    """A stage without how much of it is done: `loading weights, 50 %` → loading weights."""
+    return HOW_MUCH.sub("", stage)

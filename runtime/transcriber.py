@@ -21,7 +21,7 @@ from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Ut
 from runtime.host import npu_host
 from runtime.model.device import Device
 from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, PromptBuilder, Tokenizer
-from runtime.progress import waiting
+from runtime.progress import status_line
 from runtime.transcript import Hypothesis, Span, Transcript
 
 if TYPE_CHECKING:
@@ -338,8 +338,8 @@ class Stages(Observer):
 def loading(settings: Settings) -> Iterator[Transcriber]:
     """`open_transcriber`, which shows on standard error how far it is until the transcriber is there."""
     with (
-        waiting(f"Loading {settings.model}") as wait,
-        open_transcriber(settings, observers=[Stages(wait.tell)]) as transcriber,
+        status_line(f"Loading {settings.model}") as line,
+        open_transcriber(settings, observers=[Stages(line.show)]) as transcriber,
     ):
-        wait()
+        line.finish()
         yield transcriber

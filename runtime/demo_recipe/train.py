@@ -48,7 +48,7 @@ from runtime.demo_recipe.synthesis import (
 )
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model import load
-from runtime.progress import progress
+from runtime.progress import progress_bar
 from runtime.transcriber import open_transcriber
 
 SEED = 20_260_122
@@ -184,7 +184,7 @@ def produce(output: Path | None, settings: Settings) -> DemoScore:
         started = time.monotonic()
         for phase, steps in itertools.groupby(train(made), key=attrgetter("phase")):
             title, unit = PHASES[phase]
-            with progress(title, STEPS if phase == "train" else UTTERANCES, unit=unit) as bar:
+            with progress_bar(title, STEPS if phase == "train" else UTTERANCES, unit=unit) as bar:
                 for _ in steps:
                     bar.advance(1)
         score = judge(made, settings)
@@ -200,7 +200,7 @@ def judge(directory: Path, settings: Settings) -> DemoScore:
     """Judge the checkpoint in `directory` under `settings`, on the CPU."""
     chosen = settings.model_copy(update={"model": str(directory), "device": "cpu"})
     done = 0.0
-    with open_transcriber(chosen) as transcriber, progress("Judging", 100, unit="%") as bar:
+    with open_transcriber(chosen) as transcriber, progress_bar("Judging", 100, unit="%") as bar:
         for step in judging.judge(transcriber):
             if isinstance(step, DemoScore):
                 return step

@@ -23,7 +23,7 @@ from runtime.files import write_whole
 from runtime.formats import FORMATS
 from runtime.languages import resolve
 from runtime.model.prompt import is_unicode
-from runtime.progress import progress
+from runtime.progress import progress_bar
 from runtime.stdio import OutputError
 from runtime.transcriber import FailedRequest, Request, Source, loading
 from runtime.transcript import Transcript
@@ -124,7 +124,7 @@ def transcribe_files(order: TranscribeOptions, settings: Settings) -> int:
     with loading(settings) as transcriber:
         # What is wrong with every file is said once, before the first.
         transcriber.prompter.write(context=order.context, language=transcriber.prompter.language(order.language))
-        with progress("Transcribing", unit="s of audio") as bar:
+        with progress_bar("Transcribing", unit="s of audio") as bar:
             outcomes = transcriber.transcribe_all(requests, on_audio=bar.expect, on_segment=bar.advance)
             for name, target, outcome in zip(names, targets, outcomes, strict=True):
                 try:

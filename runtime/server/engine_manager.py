@@ -21,7 +21,7 @@ from runtime.model.load import Loaded
 from runtime.ops.deploy.override import stop_seconds
 from runtime.ops.process.state import DrainSummary
 from runtime.ops.process.supervisor import LOST
-from runtime.progress import without_share
+from runtime.progress import stage_kind
 from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd
 from runtime.server.errors import DecodingError
@@ -58,7 +58,7 @@ class Loading(Observer):
         if self._over:
             return
         self._life.stage = f"{self._what}: {stage}" + (f"; {self._why}" if self._why else "")
-        if (kind := without_share(stage)) not in self._told:
+        if (kind := stage_kind(stage)) not in self._told:
             self._told.add(kind)
             log.info("%s: %s", self._what, stage)
 

@@ -78,15 +78,15 @@ def rollback(_: Context) -> None:
     from runtime.host import docker
     from runtime.ops.deploy import compose as lifecycle
     from runtime.ops.deploy import releases
-    from runtime.progress import stages
+    from runtime.progress import status_line
 
     docker.check_engine()
     settings = _settings()
     release = releases.before(settings)
     # Its own compose file is on record, and not what is there by that name now.
     _check_up(releases.settings_of(release, settings).model_copy(update={"compose_file": None}))
-    with stages("Starting") as on_stage:
-        lifecycle.roll_back(settings, release, on_stage=on_stage, say=_say)
+    with status_line("Starting", announce=False) as line:
+        lifecycle.roll_back(settings, release, on_stage=line.show, say=_say)
     print(f"Ready: {release.title}   `make up` goes forward again, to what this clone and the settings are now")
 
 
@@ -144,7 +144,7 @@ def _say(line: str) -> None:
 def _up(settings: Settings, *, anew: bool = False) -> None:
     from runtime.ops.deploy import compose as lifecycle
     from runtime.ops.deploy import monitoring, mounts, override, standalone
-    from runtime.progress import stages
+    from runtime.progress import status_line
 
     _check_up(settings)
     if out_of_reach := override.proxies_out_of_reach(os.environ):
@@ -155,8 +155,8 @@ def _up(settings: Settings, *, anew: bool = False) -> None:
         print(f"{', '.join(out_of_reach)}: {words} → {advice}", file=sys.stderr)
     for warning in mounts.warnings(settings, override.user(settings)):
         print(warning, file=sys.stderr)
-    with stages("Starting") as on_stage:
-        url = lifecycle.up(settings, on_stage=on_stage, say=_say, anew=anew)
+    with status_line("Starting", announce=False) as line:
+        url = lifecycle.up(settings, on_stage=line.show, say=_say, anew=anew)
     if settings.vllm_alone:
         if warning := standalone.warning(settings):
             print(warning, file=sys.stderr)
@@ -176,11 +176,11 @@ def _check_up(settings: Settings) -> None:
     from runtime.host.probe import Host
     from runtime.ops.doctor import checks, examine_host
     from runtime.ops.doctor.checks import OWN_FILE
-    from runtime.progress import waiting
+    from runtime.progress import status_line
     from runtime.tables import console
 
-    with waiting("Examining") as wait:
-        found = examine_host(settings, Host(on_wait=wait.step), quick=True)
+    with status_line("Examining") as line:
+        found = examine_host(settings, Host(on_wait=line.step), quick=True)
     amiss = [finding for finding in found if finding.status != "pass" or finding.code == OWN_FILE]
     if amiss:
         console().print(checks.table(amiss))

@@ -37,11 +37,11 @@ def doctor(_: Context, root: str = "/", json: bool = False, quick: bool = False)
     from runtime.ops.doctor import checks, examine_host
     from runtime.ops.doctor.machine import hostname
     from runtime.ops.support_bundle import settings_for
-    from runtime.progress import waiting
+    from runtime.progress import status_line
     from runtime.tables import console
 
-    with waiting("Examining") as wait:
-        host = Host(Path(root), on_wait=wait.step)
+    with status_line("Examining") as line:
+        host = Host(Path(root), on_wait=line.step)
         settings = settings_for(host)
         findings = examine_host(settings, host, quick=quick)
     if json:
@@ -61,12 +61,12 @@ def support_bundle(_: Context, output: str = "") -> None:
     from env.sources import under_project
     from runtime.host.probe import Host
     from runtime.ops import support_bundle as support
-    from runtime.progress import waiting
+    from runtime.progress import status_line
 
     settings = support.settings_for(Host())
-    with waiting("Collecting") as wait:
+    with status_line("Collecting") as line:
         folder = Path(output) if output else under_project(settings.out_dir)
-        bundle = support.collect(settings, folder, on_wait=wait.step)
+        bundle = support.collect(settings, folder, on_wait=line.step)
     for name, about in bundle.contents.items():
         print(f"  {name}  {about}")
     print(f"Written to {bundle.path} ({bundle.path.stat().st_size / 1024:.0f} KiB), readable only by you.")
@@ -122,7 +122,7 @@ def accuracy(
     from runtime.measure.accuracy import backends, journal, tables
     from runtime.measure.accuracy.page import judge, write
     from runtime.measure.accuracy.run import INTERRUPTION, RunObserver, RunOptions, picked, run
-    from runtime.progress import progress, waiting
+    from runtime.progress import progress_bar, status_line
     from runtime.tables import console
 
     places = [place for place in data if place]
@@ -140,11 +140,11 @@ def accuracy(
     directory = journal.folder(under_project(settings.out_dir), found)
     out, bars = console(), []
     with ExitStack() as shown:
-        loaded = shown.enter_context(waiting(f"Asking {url}" if url else f"Loading {settings.model}"))
+        loading = shown.enter_context(status_line(f"Asking {url}" if url else f"Loading {settings.model}"))
 
         def begins(due: int) -> None:
-            loaded()
-            bars.append(shown.enter_context(progress("Transcribing", due, unit="utterances")))
+            loading.finish()
+            bars.append(shown.enter_context(progress_bar("Transcribing", due, unit="utterances")))
 
         listener = RunObserver(
             says=lambda words: out.print(words, markup=False, highlight=False, soft_wrap=True),

@@ -13,7 +13,7 @@ def config(_: Context) -> None:
     """Print every setting, its value and where it came from."""
     from runtime import tables
 
-    tables.console().print(tables.settings(reference.describe(load_settings())))
+    tables.console().print(tables.settings_table(reference.describe(load_settings())))
 
 
 @task(help={"stack": "npu, vllm, cpu, host or dev; default: the one that is installed"})
@@ -24,7 +24,7 @@ def versions(_: Context, stack: str = "") -> None:
 
     name = stack or stacks.active_stack()
     differences = stacks.compare(name)
-    tables.console().print(tables.differences(name, differences))
+    tables.console().print(tables.differences_table(name, differences))
     if any(difference.severity == "matters" for difference in differences):
         raise Exit(f"{name}: not the pinned stack → python env/install.py {name}", code=1)
 

@@ -82,8 +82,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
     from runtime.measure import queue_memory as wait
     from runtime.measure import synthetic_audio
     from runtime.measure.load_generator import serving
-    from runtime.progress import progress
-    from runtime.progress import waiting as spinner
+    from runtime.progress import progress_bar, status_line
     from runtime.tables import console, table
     from runtime.transcriber import loading
 
@@ -100,7 +99,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         out.print(f"{settings.model}, {settings.dtype}, {settings.engine_name}, at most {together} utterances together")
         sounds = synthetic_audio.recordings(synthetic_audio.lengths(clips))
         (lone,) = synthetic_audio.recordings([measure.LONE])
-        with serving(transcriber) as server, progress("Measuring", rounds + 1, unit="rounds") as bar:
+        with serving(transcriber) as server, progress_bar("Measuring", rounds + 1, unit="rounds") as bar:
             added = measure.overhead(transcriber, server, lone, times=TIMES)
             bar.advance(1)
             for number, found in enumerate(measure.run(transcriber, server, sounds, clients=clients, rounds=rounds), 1):
@@ -117,7 +116,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         f"p50 {1000 * added.http:.1f} ms, without {1000 * added.direct:.1f} ms ({TIMES} times each, by turns)"
     )
     if waiting:
-        with spinner("Letting requests wait"):
+        with status_line("Letting requests wait"):
             held = wait.measure(settings, [sound.file for sound in sounds], requests=waiting)
         out.print(
             f"{waiting} requests that wait hold {held.added / 2**20:.0f} MiB: the process has {held.held / 2**20:.0f}, "
@@ -139,7 +138,7 @@ def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> 
     from runtime.measure import soak as mixture
     from runtime.measure.load_generator import ADDRESS, serving
     from runtime.measure.smoke.record import soaked
-    from runtime.progress import progress, waiting
+    from runtime.progress import progress_bar, status_line
     from runtime.tables import console
     from runtime.transcriber import open_transcriber
 
@@ -149,10 +148,10 @@ def soak(_: Context, minutes: float = 10.0, clients: int = 8, url: str = "") -> 
     with ExitStack() as stack:
         if not url:
             settings = load_settings()
-            with waiting(f"Loading {settings.model}"):
+            with status_line(f"Loading {settings.model}"):
                 transcriber = stack.enter_context(open_transcriber(settings))
             url = f"http://{ADDRESS}:{stack.enter_context(serving(transcriber)).port}"
-        with progress("Soaking", 60 * minutes, unit="s") as bar:
+        with progress_bar("Soaking", 60 * minutes, unit="s") as bar:
             report = measure.soak(
                 url,
                 mixture.recordings(),

@@ -86,17 +86,17 @@ def smoke(_: Context, url: str = "") -> None:
     from runtime.measure.smoke.backends import hearing
     from runtime.measure.smoke.record import FILE
     from runtime.measure.smoke.run import cases
-    from runtime.progress import progress, waiting
+    from runtime.progress import progress_bar, status_line
     from runtime.tables import console
 
     settings, clock, out = load_settings(), records.RunClock(), console()
     title = f"Asking {url}" if url else f"Loading {settings.model}"
     try:
-        with waiting(title) as ready, hearing(settings, url) as ears:
-            ready()
+        with status_line(title) as line, hearing(settings, url) as ears:
+            line.finish()
             print(record.ran_on(ears.where), flush=True)
             todo = run.steps(ears, cases(settings, ears.where.model))
-            with progress("Transcribing", len(todo), unit="steps") as bar:
+            with progress_bar("Transcribing", len(todo), unit="steps") as bar:
                 found = run.run(todo, ears, clock, on_outcome=lambda _: bar.advance(1))
     except KeyboardInterrupt:
         raise Exit("smoke: interrupted, nothing is written", code=130) from None
@@ -159,13 +159,13 @@ def train_demo(_: Context, output: str = "") -> None:
 def random_weights(_: Context, config: str, output: str, tokenizer: str = "", dtype: str = "bfloat16") -> None:
     """Make a checkpoint of a model's full size with random weights, to measure time and memory; its text is noise."""
     from runtime.measure.random_weights import draw, write
-    from runtime.progress import progress
+    from runtime.progress import progress_bar
 
     described, made = Path(config).expanduser(), Path(output).expanduser().absolute()
     files = Path(tokenizer).expanduser() if tokenizer else described if described.is_dir() else described.parent
     blueprint = draw(described, files, dtype=dtype)
     print(f"{blueprint.tensors} tensors in {dtype}, {blueprint.size} bytes, in {len(blueprint.shards)} files")
-    with progress("Writing", blueprint.size / 2**20, unit="MiB") as bar:
+    with progress_bar("Writing", blueprint.size / 2**20, unit="MiB") as bar:
         write(blueprint, made, on_bytes=lambda count: bar.advance(count / 2**20))
     print(f"Written to {made}. Its text is noise, up to ASR_MAX_NEW_TOKENS: ASR_MODEL={made} invoke bench")
     print("No weights.lock vouches for it; a server starts with it only with ASR_ALLOW_UNVERIFIED_WEIGHTS=true")

@@ -38,7 +38,7 @@ def vllm(_: Context) -> None:
     In a container: ASR_VLLM_ALONE=true make up.
     """
     from runtime.ops.deploy import standalone
-    from runtime.progress import waiting
+    from runtime.progress import status_line
 
     try:
         from runtime.engines.vllm import command
@@ -50,7 +50,7 @@ def vllm(_: Context) -> None:
         raise KitError("invoke vllm", reason, advice) from None
     settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None, "vllm_alone": False})
     order = command.standalone_spec(settings, model_directory(settings))
-    with waiting("Verifying weights"):
+    with status_line("Verifying weights"):
         preflight.check(settings, on_bytes=lambda _: None)
     where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"
     print(f"{order.name} serves {settings.model}, for {where}", flush=True)
@@ -149,22 +149,22 @@ def clear_cache(
 def _start(settings: Settings) -> None:
     from runtime.ops import exposure
     from runtime.ops.process.control import start as run
-    from runtime.progress import stages
+    from runtime.progress import status_line
 
     if warning := exposure.warning(settings):
         print(f"The server {warning}", file=sys.stderr)
-    with stages("Starting") as on_stage:
-        server = run(settings, on_stage=on_stage)
+    with status_line("Starting", announce=False) as line:
+        server = run(settings, on_stage=line.show)
     print(f"{'Runs already, ready' if server.already else 'Ready'}: {server.url}   pid {server.pid}, log {server.log}")
 
 
 def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
     from runtime.ops.process import elsewhere
     from runtime.ops.process.control import stop as run
-    from runtime.progress import waiting
+    from runtime.progress import status_line
 
     try:
-        with waiting("Stopping"):
+        with status_line("Stopping"):
             stopped = run(settings, now=now)
     except KeyboardInterrupt:
         raise Exit("stop: interrupted; the server still ends → invoke status", code=130) from None

@@ -7,7 +7,7 @@ from threading import Event
 from urllib.parse import urlsplit
 
 from env.errors import KitError
-from runtime.progress import meter
+from runtime.progress import BYTES, progress_bar
 from runtime.weights.catalog import RemoteClip, shown
 from runtime.weights.hubs import Body, RemoteFile, Repository
 from runtime.weights.hubs.http import check_name, opened
@@ -32,11 +32,12 @@ def fetch_clips(clips: Sequence[RemoteClip], directory: Path, *, patience: Patie
         directory.mkdir(parents=True, exist_ok=True)
         for clip in missing:
             check_name(clip.name, clip.url)
-        with meter("Fetching the official clips", sum(clip.record.size for clip in missing)) as advance:
+        size = sum(clip.record.size for clip in missing)
+        with progress_bar("Fetching the official clips", size, unit=BYTES) as bar:
             for clip in missing:
                 part = directory / f".{clip.name}.part"
                 file = RemoteFile(clip.name, clip.record.size, clip.record.sha256)
-                download = Download(_Web(clip), file, part, advance)
+                download = Download(_Web(clip), file, part, bar.advance)
                 found = patiently(
                     download.attempt, subject=clip.name, patience=patience, stop=Event(), say=lambda _: None
                 )

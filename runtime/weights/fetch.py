@@ -7,7 +7,7 @@ is killed leaves those two folders, and the next goes on with them.
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from env.errors import KitError
 from env.settings import Settings
 from runtime.model.checkpoint import check_whole
-from runtime.progress import Advance, meter
+from runtime.progress import BYTES, progress_bar
 from runtime.weights import hubs, lockfile, verify
 from runtime.weights.catalog import Catalog, ModelLocation, place, shown
 from runtime.weights.catalog import load as load_facts
@@ -56,8 +56,8 @@ def fetch(settings: Settings, *, facts: Catalog | None = None, patience: Patienc
 
 def _sound(spot: ModelLocation, entry: LockedModel) -> Manifest:
     """The files in place that are what the lock says, by their sums; prints what is wrong with the others."""
-    with meter(CHECKING, entry.size) as advance:
-        rows = list(verify.compare(spot.directory, entry.files, full=True, on_bytes=advance))
+    with progress_bar(CHECKING, entry.size, unit=BYTES) as bar:
+        rows = list(verify.compare(spot.directory, entry.files, full=True, on_bytes=bar.advance))
     for row in rows:
         if row.fault:
             _aside(f"{shown(spot.directory / row.name)}: {row.fault}; fetched again")
@@ -122,12 +122,12 @@ class _Run:
         held = [(file, path) for file, path in paths if path.is_file() and path.stat().st_size == file.size]
         if not held:
             return records
-        with meter(CHECKING, sum(file.size for file, _ in held)) as advance:
+        with progress_bar(CHECKING, sum(file.size for file, _ in held), unit=BYTES) as bar:
             for file, path in held:
                 if file.name in records:
-                    advance(file.size)
+                    bar.advance(file.size)
                     continue
-                found = _digest(path, file.size, advance)
+                found = _digest(path, file.size, bar.advance)
                 here, there = _sums(file, found)
                 if (file.sha256 or file.blob) and here == there:
                     self.bench.take(path, file.name)
@@ -148,10 +148,10 @@ class _Run:
         records: dict[str, LockedFile] = {}
         total = already + sum(file.size for file in missing)
         done = already + sum(self.bench.held(file) for file in missing)
-        with meter("Fetching", total, done=done) as advance:
+        with progress_bar("Fetching", total, unit=BYTES, done=done) as bar:
 
             def one(file: RemoteFile) -> tuple[str, LockedFile]:
-                return file.name, self._fetch_one(hub, file, advance)
+                return file.name, self._fetch_one(hub, file, bar.advance)
 
             for told in (False, True):
                 group = sorted((file for file in missing if bool(file.sha256) is told), key=lambda file: file.size)
@@ -159,7 +159,7 @@ class _Run:
                 self._refuse(self._differences(RemoteFile(name, r.size, r.sha256) for name, r in records.items()))
         return records
 
-    def _fetch_one(self, hub: Hub, file: RemoteFile, advance: Advance) -> LockedFile:
+    def _fetch_one(self, hub: Hub, file: RemoteFile, advance: Callable[[int], None]) -> LockedFile:
         def on_bytes(count: int) -> None:
             if self.stop.is_set():
                 raise TransferStoppedError
@@ -226,7 +226,7 @@ class _Run:
         print(f"Recorded in {shown(self.spot.lock)}")
 
 
-def _digest(path: Path, size: int, advance: Advance) -> Digest:
+def _digest(path: Path, size: int, advance: Callable[[int], None]) -> Digest:
     try:
         return digest(path, size=size, on_bytes=advance)
     except OSError:

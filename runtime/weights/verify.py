@@ -17,7 +17,7 @@ from env.settings import DEMO, Settings
 from runtime import stdio
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.model.checkpoint import check_whole
-from runtime.progress import meter
+from runtime.progress import BYTES, progress_bar
 from runtime.tables import console, table
 from runtime.weights import catalog, lockfile
 from runtime.weights.catalog import ModelLocation, place, shown
@@ -249,8 +249,8 @@ def verify_weights(settings: Settings, *, write_lock: bool) -> None:
     if write_lock:
         model = known.models.get(spot.repo)
         trusted = model.files if model and settings.hub_revision is None else {}
-        with meter(f"Summing {shown(spot.directory)}", size(spot.directory)) as advance:
-            entry = record_by_hand(spot, trusted=trusted, on_bytes=advance)
+        with progress_bar(f"Summing {shown(spot.directory)}", size(spot.directory), unit=BYTES) as bar:
+            entry = record_by_hand(spot, trusted=trusted, on_bytes=bar.advance)
         sure = sum(entry.files.get(name) == record for name, record in trusted.items())
         print(f"Recorded in {shown(spot.lock)}: {len(entry.files)} files, {decimal(entry.size)}.")
         print(f"{sure} of them are as the kit knows them; the others are trusted as they were found.")
@@ -259,8 +259,8 @@ def verify_weights(settings: Settings, *, write_lock: bool) -> None:
     entry_now = lockfile.read(spot.lock).get(spot.repo) if quick.bytes else None
     if entry_now is None:
         raise KitError(shown(spot.directory), "; ".join(quick.faults), quick.advice)
-    with meter(f"Verifying {shown(spot.directory)}", entry_now.size) as advance:
-        rows = list(compare(spot.directory, entry_now.files, full=True, on_bytes=advance))
+    with progress_bar(f"Verifying {shown(spot.directory)}", entry_now.size, unit=BYTES) as bar:
+        rows = list(compare(spot.directory, entry_now.files, full=True, on_bytes=bar.advance))
     console().print(_table(rows))
     if others := extras(spot.directory, entry_now.files):
         words = f"Not in {shown(spot.lock)}, and not looked at: {', '.join(others)}"

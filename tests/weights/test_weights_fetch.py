@@ -85,7 +85,7 @@ def test_what_verification_refuses_is_fetched_again(
 def test_what_is_skipped_is_summed_once_with_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runtime.progress.LINE_EVERY", 0)  # a line for each piece that was read
+    monkeypatch.setattr("runtime.progress.BAR_LINE_INTERVAL", 0)  # a line for each piece that was read
     with serving(files()) as hub:
         run(order(tmp_path, hub, "modelscope"), hub)
         for damage in (lambda _: None, flip):
@@ -222,11 +222,11 @@ def test_a_lock_that_cannot_be_read(tmp_path: Path) -> None:
 def test_without_a_terminal_there_is_a_line_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runtime.progress.LINE_EVERY", 0)
+    monkeypatch.setattr("runtime.progress.BAR_LINE_INTERVAL", 0)
     with serving(files()) as hub:
         run(order(tmp_path, hub, "modelscope"), hub)
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"Fetching: 500\.\d kB of 500\.\d kB, .*/s, 0 s left", lines[-1])
+    assert re.fullmatch(r"Fetching: 500\.\d kB of 500\.\d kB, .*/s, about 0 s left", lines[-1])
     assert len(lines) >= len(needed(hub.files))
 
 

@@ -23,7 +23,7 @@ from runtime.measure.metrics import times
 from runtime.measure.records import COMPLETE, RunClock, Where
 from runtime.measure.smoke.record import ran_on
 from runtime.measure.statistics import FigureDifference, compare
-from runtime.progress import telling
+from runtime.progress import status_line
 from runtime.tables import console
 
 RUNS = "runs"  # Head.ended of a record whose run goes on, or was killed
@@ -278,14 +278,13 @@ def carry_out(order: BenchOptions, settings: Settings) -> BenchFailure | None:
     def begins(where: Where, clip: str) -> None:
         if order.baseline and order.allowed is not None:
             judging.check(order.baseline, where, clip)
-        tell("")
+        line.show("")
         _say(out, ran_on(where), f"{where.model}, {where.dtype}" + (f", {clip}" if clip else ""))
 
     try:
-        with telling() as tell:
-            record = run(
-                settings, order.plan, BenchObserver(begins, tell, lambda so_far: records.write(order.record, so_far))
-            )
+        with status_line(animated=False) as line:
+            observer = BenchObserver(begins, line.show, lambda so_far: records.write(order.record, so_far))
+            record = run(settings, order.plan, observer)
     except KeyboardInterrupt:
         return BenchFailure(f"{INTERRUPTED} before anything was measured", 130)
     for grid in tables.grids(record):

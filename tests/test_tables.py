@@ -1,0 +1,39 @@
+"""A table on a terminal and as Markdown."""
+
+import pytest
+from rich.console import Console
+
+from env import markdown
+from runtime.tables import TextTable
+
+TABLE = TextTable("By [name]", ("Name", "|"), (("a|b `c`", "1"), ("<i>\x1b", "2")), ("n_1 *is* small",))
+
+
+def test_markdown_shows_texts_as_they_are() -> None:
+    assert TABLE.markdown().splitlines() == [
+        r"## By \[name\]",
+        "",
+        r"| Name | \| |",
+        "| --- | --- |",
+        r"| a\|b \`c\` | 1 |",
+        "| &lt;i>\x1b | 2 |",
+        "",
+        r"n_1 \*is\* small",
+    ]
+    assert markdown.table(["a", "b"], [], numbers_from=1).splitlines()[1] == "| --- | ---: |"
+
+
+def test_a_terminal_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=60).print(TABLE.terminal())
+    shown = capsys.readouterr().out
+    assert "By [name]" in shown
+    assert "a|b `c`" in shown
+    assert "<i>\\x1b" in shown
+
+
+@pytest.mark.parametrize(
+    ("plain", "code", "fence"),
+    [("", "", "```"), ("a b", "`a b`", "```"), ("a`b", "`` a`b ``", "```"), ("````", "````` ```` `````", "`````")],
+)
+def test_code_has_ticks_enough(plain: str, code: str, fence: str) -> None:
+    assert (markdown.code(plain), markdown.fence(plain)) == (code, fence)
