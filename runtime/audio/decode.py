@@ -9,7 +9,6 @@ import contextlib
 import io
 import itertools
 import math
-import wave
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from operator import itemgetter
@@ -26,6 +25,7 @@ from av.container import InputContainer
 from runtime.audio import FORMATS, SAMPLE_RATE, Audio, AudioError, Limits, Samples, TooLongError, frames, integrity
 from runtime.audio.spans import DamagedError, OverlongError
 from runtime.audio.timeline import JUMP, Timeline
+from runtime.audio.wav import wav_bytes
 
 MOST_CHANNELS = 8
 
@@ -289,13 +289,7 @@ def _too_long(seconds: float, name: str, limits: Limits) -> TooLongError:
 
 def try_out() -> None:
     """Decode what is sound and what is none, so that everything is loaded that is loaded at its first use."""
-    sound = io.BytesIO()
-    with wave.open(sound, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(8000))
     arguments = {"name": "", "longest_seconds": 1.0, "shortest_seconds": 0.1, "cpu_per_second": 0.0}
-    for content in (sound.getvalue(), b"RIFF"):
+    for content in (wav_bytes(np.zeros(4000, np.float32), rate=8000), b"RIFF"):
         with contextlib.suppress(AudioError):
             decode(io.BytesIO(content), io.BytesIO(), arguments, lambda _: None)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
+from runtime.audio import SAMPLE_RATE
 from runtime.audio.frames import is_frame_row
 from runtime.audio.spans import DamagedError, cut, is_foreign, is_zero, joined_stretches, read_at
 
@@ -24,9 +26,9 @@ KIND = re.compile(rb"[ -~]{4}")
 # Chunks that may stand behind the sound even if they are cut short themselves; a few of many.
 KNOWN = {b"data", b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"fact", b"cue ", b"smpl", b"JUNK", b"junk", b"_PMX"}
 
-EXTENSIBLE, FLOAT = 0xFFFE, 3
+EXTENSIBLE, PCM, FLOAT = 0xFFFE, 1, 3
 # What is behind the declared sound is looked at, in codings of which samples can be told from other bytes.
-COMPARED = {(1, 1), (1, 2), (1, 3), (1, 4), (FLOAT, 4), (FLOAT, 8)}
+COMPARED = {(PCM, 1), (PCM, 2), (PCM, 3), (PCM, 4), (FLOAT, 4), (FLOAT, 8)}
 COMPARED_BLOCKS = 1000
 MOST_COMPARED = 64  # bytes in a block: 8 channels of 8 bytes
 PLACES = 8  # behind the declared sound that are looked at
@@ -71,6 +73,17 @@ def sound(file: IO[bytes], size: int) -> IO[bytes]:
     return joined_stretches(file, layout.stretches, header=_header(layout))
 
 
+def wav_bytes(samples: npt.NDArray[np.float32], *, rate: int = SAMPLE_RATE, floats: bool = False) -> bytes:
+    """Mono samples of shape (n,) within ±1, at `rate` Hz, as a WAV file of 16-bit integers; with `floats` of 32-bit
+    floats, which loses nothing."""
+    if floats:
+        content, code, width = samples.astype("<f4").tobytes(), FLOAT, 4
+    else:
+        content, code, width = np.rint(samples.clip(-1, 1) * 32767).astype("<i2").tobytes(), PCM, 2
+    coding = struct.pack("<HHIIHH", code, 1, rate, rate * width, width, 8 * width)
+    return _riff(coding, len(content)) + content
+
+
 def _header(layout: SampleLayout) -> bytes:
     """A header for sound of unknown size: AU where samples are big-endian, else WAV."""
     order = ">" if layout.big_endian else "<"
@@ -84,13 +97,15 @@ def _header(layout: SampleLayout) -> bytes:
             return struct.pack(">4sIIIII", b".snd", 24, UNKNOWN, AU[code, width], rate, channels)
         rest = b""
     coding = struct.pack("<HHIIHH", code, channels, rate, second, block, bits) + rest
-    return b"".join(
-        (
-            struct.pack("<4sI4s", b"RIFF", UNKNOWN, b"WAVE"),
-            struct.pack("<4sI", b"fmt ", len(coding)) + coding + bytes(len(coding) % 2),
-            struct.pack("<4sI", b"data", UNKNOWN),
-        )
-    )
+    return _riff(coding)
+
+
+def _riff(coding: bytes, length: int | None = None) -> bytes:
+    """What stands before `length` bytes of sound, of the coding in the fmt chunk; None: nobody knows how many."""
+    fmt = struct.pack("<4sI", b"fmt ", len(coding)) + coding + bytes(len(coding) % 2)
+    whole = UNKNOWN if length is None else 4 + len(fmt) + 8 + length
+    data = struct.pack("<4sI", b"data", UNKNOWN if length is None else length)
+    return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + fmt + data
 
 
 def _layout(file: IO[bytes], size: int) -> SampleLayout:

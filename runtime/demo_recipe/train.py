@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from env.errors import KitError
 from env.settings import Settings
+from runtime.audio.wav import wav_bytes
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import CLIPS, HELD_OUT_SET, MANIFEST
 from runtime.demo_recipe import evaluate as judging
@@ -243,7 +244,7 @@ def write_clips(directory: Path) -> None:
     entries = []
 
     def write(name: str, samples: Any, language: str | None, text: str, context: str = "") -> None:
-        soundfile.write(directory / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+        (directory / f"{name}.wav").write_bytes(wav_bytes(samples))
         entries.append({"file": f"{name}.wav", "language": language, "text": text, "context": context})
 
     for language in LANGUAGES:

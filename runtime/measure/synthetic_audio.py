@@ -1,9 +1,7 @@
 """Speech of any length, made of the bundled clips: always the same, so that runs can be compared."""
 
 import functools
-import io
 import itertools
-import wave
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from runtime import audio
 from runtime.audio import SAMPLE_RATE, Limits, Samples
+from runtime.audio.wav import wav_bytes
 from runtime.demo import bundled_clips
 
 SHORTEST, LONGEST = 1.0, 20.0  # seconds
@@ -52,11 +51,7 @@ def recordings(lengths: Iterable[float]) -> list[Recording]:
 
 
 def _recording(samples: Samples) -> Recording:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
-        writer.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
-    return Recording(file.getvalue(), len(samples) / SAMPLE_RATE)
+    return Recording(wav_bytes(samples), len(samples) / SAMPLE_RATE)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import soundfile
 from audio_files import ffmpeg, made, sndfile, speechlike, wav
 
 from runtime.audio import SAMPLE_RATE, AudioError, Limits, load
+from runtime.audio.wav import wav_bytes
 
 LIMITS = Limits()
 INTEGERS = np.round(speechlike(1.0, SAMPLE_RATE)[:, 0] * 32767).astype("<i2")
@@ -229,3 +230,13 @@ def test_other_codings_are_joined_and_completed_too(codec: str) -> None:
 def test_more_chunks_than_any_recorder_writes_are_refused() -> None:
     assert "more than 10000 chunks" in refusal(riff(*[b"RIFF\0\0\0\0WAVE"] * 10_001))
     assert "more than 10000 chunks" in refusal(riff(*[chunk(b"JUNK", b"")] * 10_001, FORMAT, chunk(b"data", SOUND)))
+
+
+@pytest.mark.parametrize(("rate", "count"), [(8000, 4000), (SAMPLE_RATE, 1601), (SAMPLE_RATE, 0)])
+def test_libsndfile_reads_what_the_kit_writes(rate: int, count: int) -> None:
+    sound = speechlike(1.0, rate)[:count, 0]
+    for file, precision in ((wav_bytes(sound, rate=rate), 0.6 / 32767), (wav_bytes(sound, rate=rate, floats=True), 0)):
+        read, found = soundfile.read(io.BytesIO(file), dtype="float32")
+        assert (found, read.shape) == (rate, (count,))
+        assert np.abs(read * (32768 / 32767 if precision else 1) - sound).max(initial=0) <= precision
+    assert samples(wav_bytes(np.array([2, -2] * SAMPLE_RATE, np.float32))).max() == pytest.approx(1, abs=1e-4)

@@ -7,7 +7,6 @@ answers 200 to fields that it does not know.
 
 import asyncio
 import base64
-import io
 import json
 import re
 import ssl
@@ -17,13 +16,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import soundfile
 from pydantic import SecretStr
 
 from env.errors import KitError
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
-from runtime.audio import SAMPLE_RATE, Samples
+from runtime.audio import Samples
+from runtime.audio.wav import wav_bytes
 from runtime.engines import Utterance
 from runtime.model.prompt import PromptBuilder, Tokenizer
 from runtime.urls import HOW_TO_TRUST, UNTRUSTED, authorities
@@ -87,9 +86,8 @@ def whole_frames(samples: Samples) -> Samples:
 
 def body(model: str, utterance: Utterance) -> bytes:
     """The request, with the audio as a WAV file of 32-bit floats, which vLLM reads without rounding or resampling."""
-    file = io.BytesIO()
-    soundfile.write(file, whole_frames(utterance.samples), SAMPLE_RATE, format="WAV", subtype="FLOAT")
-    audio = {"data": base64.b64encode(file.getbuffer()).decode("ascii"), "format": "wav"}
+    file = wav_bytes(whole_frames(utterance.samples), floats=True)
+    audio = {"data": base64.b64encode(file).decode("ascii"), "format": "wav"}
     asked = {
         "model": model,
         "messages": [

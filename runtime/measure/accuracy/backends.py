@@ -5,7 +5,6 @@ figures steady: what stands together in a batch is padded together, which moves 
 """
 
 import hashlib
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -15,12 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import soundfile
-
 from env.errors import KitError
 from env.settings import Settings
 from runtime import audio
-from runtime.audio import SAMPLE_RATE, Audio, Limits
+from runtime.audio import Audio, Limits
+from runtime.audio.wav import wav_bytes
 from runtime.measure import records
 from runtime.measure.accuracy.dataset import Item
 from runtime.measure.accuracy.journal import UtteranceOutcome
@@ -178,9 +176,7 @@ def _file(source: Source, within: Limits) -> bytes:
             return Path(source).read_bytes()
         except OSError as error:
             raise KitError(str(source), f"cannot be read: {error.strerror}") from None
-    file = io.BytesIO()
-    soundfile.write(file, sound(source, within).samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
-    return file.getvalue()
+    return wav_bytes(sound(source, within).samples, floats=True)
 
 
 def _mark(settings: Settings) -> str:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import soundfile
-
 from env.errors import KitError
 from runtime import audio
-from runtime.audio import SAMPLE_RATE, Audio
+from runtime.audio import Audio
+from runtime.audio.wav import wav_bytes
 from runtime.measure.bench.baselines import FIRST_VALIDATION, INSTALL, KIT, QWEN_ASR, reads_files
 from runtime.measure.bench.in_process import chosen, turns
 from runtime.measure.bench.record import Absent, Bench, Found
@@ -132,7 +131,7 @@ def _job(transcriber: Transcriber, case: ComparisonCase, folder: Path) -> Job:
     """The recordings as files, and for each the limit of all the segments that the kit makes of one."""
     paths = [folder / f"{number}.wav" for number in range(len(case.sounds))]
     for path, sound in zip(paths, case.sounds, strict=True):
-        soundfile.write(path, sound.samples, SAMPLE_RATE, subtype="FLOAT")
+        path.write_bytes(wav_bytes(sound.samples, floats=True))
     segments = max(len(transcriber.prepare(Request(sound)).cuts) for sound in case.sounds)
     return Job(tuple(map(str, paths)), segments * transcriber.settings.max_new_tokens)
 
@@ -200,5 +199,5 @@ def _files(batch: int, folder: Path) -> tuple[str, ...]:
     """Utterances of different lengths."""
     paths = [folder / f"{number}.wav" for number in range(batch)]
     for number, path in enumerate(paths):
-        soundfile.write(path, joined(SHORTEST + number * LONGER, first=number), SAMPLE_RATE, subtype="FLOAT")
+        path.write_bytes(wav_bytes(joined(SHORTEST + number * LONGER, first=number), floats=True))
     return tuple(map(str, paths))

@@ -1,18 +1,19 @@
 """A smoke test from its first transcription to its record. Ctrl-C ends it with what was found."""
 
-import io
 import itertools
 import time
-import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from env.errors import KitError
 from env.settings import DEMO, Settings
 from runtime.audio import SAMPLE_RATE
+from runtime.audio.wav import wav_bytes
 from runtime.demo import Clip, bundled_clips
 from runtime.formats import FORMATS
 from runtime.measure.error_rate import count, error_rate
@@ -134,7 +135,7 @@ def trials(ears: TranscriptCache, clips: Sequence[Clip]) -> list[Trial]:
     assert first.language
     other = "English" if first.language == "Chinese" else "Chinese"
     named = next((clip for clip in clips if clip.context), None)
-    silence = SmokeRequest(_silence(), context=WORDS)
+    silence = SmokeRequest(wav_bytes(np.zeros(QUIET * SAMPLE_RATE, np.float32)), context=WORDS)
     several = list(itertools.islice(itertools.cycle(clips), max(TOGETHER, len(clips))))
 
     def trial(check: str, clip: Clip, ask: SmokeRequest, trying: Callable[..., tuple[str, str]]) -> Trial:
@@ -235,15 +236,6 @@ def _other(alone: ParsedTranscript, together: ParsedTranscript) -> str:
     if alone.language != together.language:
         return f"language {together.language} instead of {alone.language}"
     return difference(alone, together)
-
-
-def _silence() -> bytes:
-    """A WAV file of silence."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        writer.writeframes(bytes(2 * QUIET * SAMPLE_RATE))
-    return file.getvalue()
 
 
 @dataclass(frozen=True)
