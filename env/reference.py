@@ -1,4 +1,4 @@
-"""The settings as a person reads them: what is in force, for `invoke config`, and what there is, for the README."""
+"""Settings as a person reads them: the values in force for `invoke config`, all that exist for env/README.md."""
 
 import re
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ CHINESE = {
     "name[:tag][@digest]": "名称[:标签][@摘要]",
 }
 
-READMES: dict[Path, Language] = {PROJECT / "README.md": "en", PROJECT / "README.zh-CN.md": "zh"}
+READMES: dict[Path, Language] = {PROJECT / "env" / "README.md": "en", PROJECT / "env" / "README.zh-CN.md": "zh"}
 STACKS = ("npu", "vllm", "cpu")
 SHOWN = ("torch", "torch-npu", "transformers", "accelerate", "soundfile", "qwen-asr", "vllm", "vllm-ascend")
 VERSION_HEADINGS: dict[Language, tuple[str, ...]] = {"en": ("Package", *STACKS), "zh": ("软件包", *STACKS)}
@@ -132,12 +132,14 @@ def refresh() -> Iterator[Path]:
 
 
 def renewed(path: Path) -> str:
-    """A README's text with its tables as they should be."""
+    """A README's text with its tables as they should be. Raises ValueError where it lacks the markers of a table."""
     text = path.read_text(encoding="utf-8")
     for name, table in {"settings": settings_table(READMES[path]), "stacks": stacks_table(READMES[path])}.items():
         begin, end = f"<!-- {name}: begin, written by invoke readme -->", f"<!-- {name}: end -->"
         pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
-        text = pattern.sub(lambda _, table=table: f"\n{table}\n", text)  # type: ignore[misc]
+        text, found = pattern.subn(lambda _, table=table: f"\n{table}\n", text)  # type: ignore[misc]
+        if found != 1:
+            raise ValueError(f"{path}: {found} tables between {begin} and {end}, not 1")
     return text
 
 

@@ -40,7 +40,7 @@ def lock(_: Context) -> None:
 @task
 @handle_errors
 def readme(_: Context) -> None:
-    """Write the tables that come from the settings and the stacks into README.md and README.zh-CN.md."""
+    """Write the tables of settings and versions into env/README.md and env/README.zh-CN.md."""
     from env import reference as writer
 
     for path in writer.refresh():

@@ -102,7 +102,8 @@ def test_the_readmes_have_the_figures(name: str, load: Load) -> None:
     kubernetes = (KUBERNETES / "README.md").read_text(encoding="utf-8")
     if name == "one NPU":
         container = mib(limits.limits(settings, load)["mem_limit"])
-        assert f"{math.ceil(container / 1024)} GiB with one NPU" in (PROJECT / "README.md").read_text(encoding="utf-8")
+        page = (PROJECT / "docker" / "README.md").read_text(encoding="utf-8")
+        assert f"{math.ceil(container / 1024)} GiB with one NPU" in page
     elif name == "more NPUs":
         (each,) = re.findall(r"and (\d+)Gi more for each", kubernetes)
         assert memory <= 36 + 7 * int(each)
