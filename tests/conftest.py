@@ -46,6 +46,11 @@ def pytest_configure() -> None:
     os.environ.setdefault("ASR_PROFILE", "cpu")  # and by what tests start
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time, tests wait for servers, containers and browsers."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
     """The scheduler of `make test`."""
     return Groups(config, log)

@@ -133,7 +133,7 @@ def test_the_image_says_what_it_is_made_of(image: str, container: dict[str, Any]
 
 def test_a_change_of_the_code_does_not_install_torch_again(host: Host, built: str) -> None:
     assert "$ docker build " in built
-    code = host.clone / "runtime" / "errors.py"
+    code = host.clone / "runtime" / "urls.py"
     before = code.read_text(encoding="utf-8")
     code.write_text(before + "# changed\n", encoding="utf-8")
     try:

@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 from simulated_npu import environment
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parent.parent / "server"
 FILES = (
     "test_server_transcriptions.py",
     "test_server_chat.py",
     "test_server_streams.py",
-    "test_realtime.py",
+    "realtime/test_realtime.py",
     "test_server_load.py",
     "test_server_state.py",
 )
