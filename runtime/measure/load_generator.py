@@ -21,7 +21,7 @@ from env.errors import KitError
 from runtime.measure.client import RemoteServer, RequestOutcome, ask
 from runtime.measure.synthetic_audio import Recording
 from runtime.server.app import create_app
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.service import Service
 from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
@@ -214,14 +214,14 @@ class ReadyServer:
 @contextmanager
 def serving(transcriber: Transcriber) -> Iterator[ReadyServer]:
     """Serve with a transcriber until the end of the block, without keys."""
-    life = ServerState()
-    with listening(create_app(life), host=ADDRESS, port=0) as listener:
+    server_state = ServerState()
+    with run_http_server(create_app(server_state), host=ADDRESS, port=0) as listener:
         service = Service(transcriber)
-        life.ready(service)
+        server_state.ready(service)
         try:
             yield ReadyServer(listener.port, service)
         finally:
-            listener.call(service.give_up)
+            listener.call(service.cancel_all)
             service.close()
 
 

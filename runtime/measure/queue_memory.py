@@ -15,7 +15,7 @@ from runtime.demo import bundled_clips
 from runtime.engines import Observer
 from runtime.measure.load_generator import Client, Pipe, apart, serving
 from runtime.model.device import Device
-from runtime.server.serve import allow_files
+from runtime.server.serve import raise_file_limit
 from runtime.transcriber import open_transcriber
 
 PATIENCE = 120.0  # seconds until all requests are there
@@ -58,7 +58,7 @@ class Hold(Observer):
 
 def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Waiting:
     """Ask a server so many times at once, with these files in turn. Raises KitError where it does not accept all."""
-    allow_files()
+    raise_file_limit()
     calm = {"engine": "transformers", "model": DEMO, "device": "cpu", "dtype": "float32", "max_waiting": requests}
     with apart(_serve, settings.model_copy(update=calm), name="the server") as pipe, ExitStack() as stack:
         port, before = pipe.recv()
@@ -79,7 +79,7 @@ def measure(settings: Settings, files: Sequence[bytes], *, requests: int) -> Wai
 
 def _serve(pipe: Pipe, settings: Settings) -> None:
     """Tell the port and the memory before requests wait; then, when asked, how many do, and the memory."""
-    allow_files()
+    raise_file_limit()
     hold = Hold()
     with open_transcriber(settings, observers=[hold]) as transcriber, serving(transcriber) as server:
         client = Client(server.port)
@@ -90,7 +90,7 @@ def _serve(pipe: Pipe, settings: Settings) -> None:
         try:
             while True:
                 pipe.recv()
-                pipe.send((server.service.held, _memory()))
+                pipe.send((server.service.pending, _memory()))
         finally:
             hold.release()
 

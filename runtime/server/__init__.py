@@ -1,1 +1,1 @@
-"""What answers over HTTP."""
+"""The HTTP server: OpenAI's API, the Realtime API, health, metrics, admin calls, the web page."""

@@ -1,5 +1,5 @@
-"""Keys and the certificate, read from their files again when these change, or on SIGHUP. What cannot be used is refused
-in the log, and what was read before stays in use."""
+"""Keys and the certificate, read again when their files change, or on SIGHUP. Files that cannot be used are reported in
+the log, and what was read before stays in use."""
 
 import logging
 import threading
@@ -16,12 +16,12 @@ from env.groups.access import LEAST_LETTERS
 from env.settings import Settings
 from env.sources import under_project
 from runtime.host.tls import Tls, read_tls
-from runtime.server.auth import ADMIN_KEY_FILE_VARIABLE, ADMIN_KEY_VARIABLE, Access, Keys, one_key, read_key, read_keys
-from runtime.server.origins import ANY, look_up_names, read_hosts, read_origins
-from runtime.server.rate_limit import share
+from runtime.server.auth import ADMIN_KEY_FILE_VARIABLE, ADMIN_KEY_VARIABLE, Access, Keys, make_key, read_key, read_keys
+from runtime.server.origins import ANY_NAME, look_up_names, read_hosts, read_origins
+from runtime.server.rate_limit import fair_share
 
-EVERY = 2.0  # seconds between two looks at the files
-STILL_LOOKING = 1.0  # seconds for a look to end; a network's file system may keep it for ever
+CREDENTIALS_POLL_INTERVAL = 2.0  # seconds
+WATCHER_STOP_TIMEOUT = 1.0  # seconds; a network file system may block it for ever
 
 log = logging.getLogger(__name__)
 
@@ -30,34 +30,34 @@ Stamp = tuple[int, ...]
 
 @dataclass
 class CredentialFiles:
-    """Files that are read together. `read` reads them again, puts what they hold to use and says what that is."""
+    """Files that are read together. `read` loads them, puts their content to use and returns a description of it."""
 
     files: tuple[Path, ...]
     read: Callable[[], str]
-    used: tuple[Stamp, ...] = field(init=False)  # of the files as they were read
-    seen: tuple[Stamp, ...] = field(init=False)  # at the last look
-    refusal: str = ""  # why the files that are there now are not used
+    used: tuple[Stamp, ...] = field(init=False)  # the versions that are in use
+    seen: tuple[Stamp, ...] = field(init=False)  # at the last poll
+    refusal: str = ""  # why the current files are not used
 
     def __post_init__(self) -> None:
         self.used = self.seen = self.stamps()
 
     def stamps(self) -> tuple[Stamp, ...]:
-        """What the files are at this moment, links followed."""
+        """The files' current versions, links followed."""
         return tuple(map(_stamp, self.files))
 
 
 class Credentials:
-    """What callers and the server show each other. Raises KitError where the files cannot be used at first."""
+    """The keys, limits and certificate in use. Raises KitError if they cannot be read at first."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._asked: SimpleQueue[bool] = SimpleQueue()  # whether to go on; a signal's handler may put into it
-        # Their state is taken before they are read: what changes in between is read again.
+        self._requests: SimpleQueue[bool] = SimpleQueue()  # whether to go on; a signal's handler may put into it
+        # Their versions are taken before they are read: what changes in between is read again.
         self._sources = [
             source
             for source in (
-                CredentialFiles(_given(settings.tls_cert_file, settings.tls_key_file), self._read_certificate),
-                CredentialFiles(_given(settings.keys_file, settings.admin_key_file), self._read_keys),
+                CredentialFiles(_paths(settings.tls_cert_file, settings.tls_key_file), self._read_certificate),
+                CredentialFiles(_paths(settings.keys_file, settings.admin_key_file), self._read_keys),
             )
             if source.files
         ]
@@ -65,34 +65,34 @@ class Credentials:
         certificate = read_tls(settings)
         self.tls = Tls(certificate) if certificate else None
 
-    def read_again(self) -> None:
-        """Read all files at once, in the thread that looks at them."""
-        self._asked.put(True)
+    def reload(self) -> None:
+        """Read all files now, in the watching thread."""
+        self._requests.put(True)
 
     @contextmanager
-    def watched(self, *, every: float = EVERY) -> Iterator[None]:
-        """Until the end of the block files that change are read again, within two looks, which are `every` seconds
+    def watching(self, *, interval: float = CREDENTIALS_POLL_INTERVAL) -> Iterator[None]:
+        """Until the block ends, read files again when they have changed; seen within two polls, `interval` seconds
         apart."""
-        watching = threading.Thread(target=self._watch, args=(every,), name="credentials", daemon=True)
+        watching = threading.Thread(target=self._watch, args=(interval,), name="credentials", daemon=True)
         watching.start()
         try:
             yield
         finally:
-            self._asked.put(False)
-            watching.join(STILL_LOOKING)
+            self._requests.put(False)
+            watching.join(WATCHER_STOP_TIMEOUT)
 
-    def _watch(self, every: float) -> None:
+    def _watch(self, interval: float) -> None:
         while True:
             try:
-                asked, goes_on = True, self._asked.get(timeout=every)
+                is_requested, go_on = True, self._requests.get(timeout=interval)
             except Empty:
-                asked, goes_on = False, True
-            if not goes_on:
+                is_requested, go_on = False, True
+            if not go_on:
                 return
-            if asked and not self._sources:
+            if is_requested and not self._sources:
                 log.info("SIGHUP: neither keys nor a certificate are read from files")
             for source in self._sources:
-                _look(source, asked=asked)
+                _check_source(source, is_requested=is_requested)
 
     def _read_certificate(self) -> str:
         certificate = read_tls(self._settings)
@@ -110,22 +110,22 @@ class Credentials:
         return f"keys: {len(new)} of callers, {len(new - old)} new, {len(old - new)} gone{changed}"
 
 
-def _look(source: CredentialFiles, *, asked: bool) -> None:
-    """Read the files of a source if they have changed, and do so no more: whoever writes them may still be at it.
+def _check_source(source: CredentialFiles, *, is_requested: bool) -> None:
+    """Read a source's files again if they have changed and have stopped changing: they may be half written.
 
-    Files that were refused are read at each look: a right or a date may be all that they lack.
+    Rejected files are tried at every poll, as a permission or a date may be all that was wrong.
     """
     stamps = source.stamps()
     settled, source.seen = stamps == source.seen, stamps
     if stamps == source.used:
         source.refusal = ""
-    if not asked and (stamps == source.used or not settled):
+    if not is_requested and (stamps == source.used or not settled):
         return
     try:
         words = source.read()
     except Exception as error:  # noqa: BLE001 - a thread that ended would never look again
-        refusal = str(error) if isinstance(error, KitError) else _unforeseen(source, error)
-        if asked or refusal != source.refusal:
+        refusal = str(error) if isinstance(error, KitError) else _describe_bug(source, error)
+        if is_requested or refusal != source.refusal:
             source.refusal = refusal
             log.error("%s; what was read before stays in use", refusal)
     else:
@@ -133,18 +133,18 @@ def _look(source: CredentialFiles, *, asked: bool) -> None:
         log.info("read again: %s", words)
 
 
-def _unforeseen(source: CredentialFiles, error: Exception) -> str:
-    """Without the error's words, which could quote a key."""
+def _describe_bug(source: CredentialFiles, error: Exception) -> str:
+    """Name an unexpected error without its message, which could quote a key."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{', '.join(map(str, source.files))}: {type(error).__name__} in {last.filename}, line {last.lineno}"
 
 
-def _given(*paths: Path | None) -> tuple[Path, ...]:
+def _paths(*paths: Path | None) -> tuple[Path, ...]:
     return tuple(under_project(path) for path in paths if path)
 
 
 def _stamp(path: Path) -> Stamp:
-    """What tells a file from another, or from itself with other content or rights; for none, why there is none."""
+    """Identify a file's version by inode, size and times; a missing file by its errno."""
     try:
         found = path.stat()
     except OSError as error:
@@ -153,8 +153,8 @@ def _stamp(path: Path) -> Stamp:
 
 
 def known_keys(settings: Settings) -> tuple[Keys, Keys]:
-    """Those of callers, and the operators'. Raises KitError where a key cannot be used, or it is not clear which ones
-    count."""
+    """Read the callers' keys and the admin keys. Raises KitError for an unusable key, or two sources of the same
+    kind."""
     if settings.api_key and settings.keys_file:
         raise KitError("ASR_API_KEY", "is set, and so is ASR_KEYS_FILE", "unset one: put the key into the file")
     if settings.admin_key and settings.admin_key_file:
@@ -163,13 +163,13 @@ def known_keys(settings: Settings) -> tuple[Keys, Keys]:
     if settings.keys_file:
         keys = read_keys(under_project(settings.keys_file))
     if settings.api_key:
-        keys = Keys((one_key(settings.api_key.get_secret_value(), owner="api", variable="ASR_API_KEY"),))
+        keys = Keys((make_key(settings.api_key.get_secret_value(), owner="api", variable="ASR_API_KEY"),))
     if settings.admin_key:
         secret = settings.admin_key.get_secret_value()
-        admin = Keys((one_key(secret, owner="admin", variable=ADMIN_KEY_VARIABLE),))
+        admin = Keys((make_key(secret, owner="admin", variable=ADMIN_KEY_VARIABLE),))
     if settings.admin_key_file:
         path = under_project(settings.admin_key_file)
-        admin = Keys((read_key(path, owner="admin", variable=ADMIN_KEY_FILE_VARIABLE, least=LEAST_LETTERS),))
+        admin = Keys((read_key(path, owner="admin", variable=ADMIN_KEY_FILE_VARIABLE, min_length=LEAST_LETTERS),))
     if {key.digest for key in admin.known} & {key.digest for key in keys.known}:
         variable = ADMIN_KEY_FILE_VARIABLE if settings.admin_key_file else ADMIN_KEY_VARIABLE
         raise KitError(variable, "is a caller's key too", "openssl rand -hex 24 makes another")
@@ -177,18 +177,18 @@ def known_keys(settings: Settings) -> tuple[Keys, Keys]:
 
 
 def read_access(settings: Settings) -> Access:
-    """Raises KitError as `known_keys` does."""
+    """Read keys, limits, origins and host names from the settings. Raises KitError like `known_keys`."""
     keys, admin = known_keys(settings)
     origins = read_origins(settings.cors_origins)
     # A page that may ask anyway gains nothing by another name.
-    hosts = frozenset({ANY}) if ANY in origins else read_hosts(settings.allowed_hosts)
+    hosts = frozenset({ANY_NAME}) if ANY_NAME in origins else read_hosts(settings.allowed_hosts)
     return Access(
         keys,
         admin,
         settings.requests_per_minute,
-        settings.requests_at_once or share(settings.max_waiting),
-        settings.sessions_at_once or settings.requests_at_once or share(settings.max_sessions),
+        settings.requests_at_once or fair_share(settings.max_waiting),
+        settings.sessions_at_once or settings.requests_at_once or fair_share(settings.max_sessions),
         origins,
         hosts,
-        frozenset() if keys.known or ANY in hosts else look_up_names(),
+        frozenset() if keys.known or ANY_NAME in hosts else look_up_names(),
     )

@@ -1,4 +1,4 @@
-"""Text as it grows, while tokens come in."""
+"""The engine's events on the event loop: awaiting results, and the text deltas of a growing transcript."""
 
 import asyncio
 import copy
@@ -16,10 +16,11 @@ from runtime.transcriber import Transcriber
 from runtime.transcript import Segment
 
 
-class Deltas:
-    """Tells `tell` what is new of a transcript's text, segment after segment; joined, that is the text.
+class TextDeltas:
+    """Calls `on_text` with each new piece of a transcript's text, segment after segment; joined, the pieces are the
+    text.
 
-    There is one exception: where the model runs in circles, the repetition has been told before it is recognised and
+    With one exception: a repetition in which the model is caught has already been sent when it is recognised and
     dropped.
     """
 
@@ -28,40 +29,40 @@ class Deltas:
         *,
         raw: Callable[[Sequence[int]], str],
         language: str | None,
-        tell: Callable[[str], None],
-        most_tokens: int | None = None,
+        on_text: Callable[[str], None],
+        max_tokens: int | None = None,
     ) -> None:
-        self._raw, self._language, self._tell = raw, language, tell
-        self._before = ""  # the segments that are done
-        self._told = ""
-        self._left = sys.maxsize if most_tokens is None else most_tokens  # tokens of segments that are not done
+        self._raw, self._language, self._on_text = raw, language, on_text
+        self._finished_text = ""  # of the finished segments
+        self._emitted = ""
+        self._tokens_left = sys.maxsize if max_tokens is None else max_tokens  # for segments that are not finished
 
-    def grow(self, tokens: Sequence[int]) -> None:
-        """The segment at hand has these tokens so far."""
-        raw = self._raw(tokens[: self._left])
-        if self._language or ASR_TEXT in raw:  # before, it is the language that grows
+    def update(self, tokens: Sequence[int]) -> None:
+        """Take all tokens of the current segment so far."""
+        raw = self._raw(tokens[: self._tokens_left])
+        if self._language or ASR_TEXT in raw:  # before that marker, the language is decoded
             text = transcript.read_open(raw.rstrip(UNFINISHED), forced=self._language)
-            self._advance(transcript.joined((self._before, text)))
+            self._emit(transcript.joined((self._finished_text, text)))
 
-    def end(self, segment: Segment) -> None:
-        """The segment at hand is done."""
+    def finish_segment(self, segment: Segment) -> None:
+        """Take the result of the current segment, and go on to the next."""
         text = segment.hypothesis.text
-        if len(segment.tokens) > self._left:
-            text = transcript.read(self._raw(segment.tokens[: self._left]), forced=self._language).text
-        self._left = max(0, self._left - len(segment.tokens))
-        self._before = transcript.joined((self._before, text))
-        self._advance(self._before)
-        self._told = self._before  # also where a repetition was told: what follows shall be
+        if len(segment.tokens) > self._tokens_left:
+            text = transcript.read(self._raw(segment.tokens[: self._tokens_left]), forced=self._language).text
+        self._tokens_left = max(0, self._tokens_left - len(segment.tokens))
+        self._finished_text = transcript.joined((self._finished_text, text))
+        self._emit(self._finished_text)
+        self._emitted = self._finished_text  # even if a repetition was sent: what follows must be
 
-    def _advance(self, text: str) -> None:
-        if len(text) > len(self._told) and text.startswith(self._told):
-            new, self._told = text[len(self._told) :], text
-            self._tell(new)
+    def _emit(self, text: str) -> None:
+        if len(text) > len(self._emitted) and text.startswith(self._emitted):
+            new, self._emitted = text[len(self._emitted) :], text
+            self._on_text(new)
 
 
 @contextmanager
 def submitted(transcriber: Transcriber, utterances: Sequence[Utterance]) -> Iterator[Sequence[Decoding]]:
-    """Utterances in the engine; whatever ends the wait for them takes them out again."""
+    """Submit utterances to the engine, and cancel them if the block raises anything, cancellation included."""
     decodings = transcriber.engine.submit(utterances)
     try:
         yield decodings
@@ -71,34 +72,34 @@ def submitted(transcriber: Transcriber, utterances: Sequence[Utterance]) -> Iter
         raise
 
 
-def events_of(decoding: Decoding, *, tokens: bool) -> "asyncio.Queue[Event]":
-    """What the engine tells about an utterance, brought onto the event loop; its end alone, unless tokens are asked."""
+def event_queue(decoding: Decoding, *, tokens: bool) -> "asyncio.Queue[Event]":
+    """Forward an utterance's events to a queue on the running event loop; without `tokens`, only the last one."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event] = asyncio.Queue()
 
-    def pass_on(event: Event) -> None:
+    def forward(event: Event) -> None:
         if tokens or not isinstance(event, int):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-    decoding.add_listener(pass_on)
+    decoding.add_listener(forward)
     return events
 
 
-async def await_end(events: "asyncio.Queue[Event]", deltas: Deltas | None, name: str) -> Decoded:
-    """Wait for the end of an utterance of what errors call `name`; `deltas` hear its tokens.
+async def await_result(events: "asyncio.Queue[Event]", text_deltas: TextDeltas | None, name: str) -> Decoded:
+    """Wait for an utterance's result, feeding `text_deltas` with its tokens. Errors call the audio `name`.
 
-    Raises EngineError, StoppingError where it was cancelled, and DecodingError.
+    Raises EngineError, DecodingError, and StoppingError if the utterance was cancelled.
     """
     tokens: list[int] = []
     while isinstance(event := await events.get(), int):
         tokens.append(event)
-        if deltas and events.empty():
-            deltas.grow(tokens)
+        if text_deltas and events.empty():
+            text_deltas.update(tokens)
     if isinstance(event, EngineError):
-        raise copy.copy(event)  # each request's own: what is raised holds on to where it was raised
+        raise copy.copy(event)  # each request its own: a raised exception holds on to frames
     if isinstance(event, CancelledError):
         raise StoppingError("the engine", "ends before this request is done")
     if isinstance(event, BaseException):
-        words = str(event) if isinstance(event, KitError) else f"{type(event).__name__}: {event}"
-        raise DecodingError(name, f"cannot be decoded: {words}") from event
+        message = str(event) if isinstance(event, KitError) else f"{type(event).__name__}: {event}"
+        raise DecodingError(name, f"cannot be decoded: {message}") from event
     return event

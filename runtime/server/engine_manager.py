@@ -1,4 +1,5 @@
-"""How far an engine is that is being loaded, for the health endpoint and the log."""
+"""The life of the engine within a server: load, warm up, serve, detect its failure, restart it, drain, and the signals
+that end it."""
 
 import asyncio
 import contextlib
@@ -26,80 +27,80 @@ from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd
 from runtime.server.errors import DecodingError
 from runtime.server.http import HttpServer
-from runtime.server.logs import adopt
-from runtime.server.service import STOPPING, Service
+from runtime.server.logs import capture_library_loggers
+from runtime.server.service import SERVER_STOPPING, Service
 from runtime.server.state import ServerState
 from runtime.transcriber import Request, Transcriber, open_transcriber
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-ADVICE = "npu-smi info tells how the device is"
-LAST_ANSWERS = 1.0  # seconds for requests that were given up to be told so
+NPU_ADVICE = "npu-smi info tells how the device is"
+CANCEL_TIMEOUT = 1.0  # seconds for cancelled requests to be answered
 
 
-class Loading(Observer):
-    """Tells `life` the stages of an engine for `model`, until `end`; `why` there was another before, empty if there was
-    none. The log has each stage once, however often it tells of its share."""
+class LoadingProgress(Observer):
+    """Reports the loading of `model` to the server's state and the log, until `end`. `cause` says why an earlier engine
+    was lost; empty for the first one. The log gets each step once, however often its percentage changes."""
 
-    def __init__(self, life: ServerState, model: str, why: str) -> None:
-        self._life, self._over = life, False
-        self._what = f"loading {model}{' again' if why else ''}"
-        self._why = why
-        self._told: set[str] = set()
+    def __init__(self, state: ServerState, model: str, cause: str) -> None:
+        self._state, self._is_done = state, False
+        self._action = f"loading {model}{' again' if cause else ''}"
+        self._cause = cause
+        self._logged: set[str] = set()
 
     def begin(self) -> None:
-        """It is being loaded."""
-        self._life.enter(self._what + (f": {self._why}" if self._why else ""))
+        self._state.announce(self._action + (f": {self._cause}" if self._cause else ""))
 
     def starting(self, stage: str) -> None:
-        """It is so far."""
-        if self._over:
+        """A step of loading has begun, or has advanced."""
+        if self._is_done:
             return
-        self._life.stage = f"{self._what}: {stage}" + (f"; {self._why}" if self._why else "")
-        if (kind := stage_kind(stage)) not in self._told:
-            self._told.add(kind)
-            log.info("%s: %s", self._what, stage)
+        self._state.status_text = f"{self._action}: {stage}" + (f"; {self._cause}" if self._cause else "")
+        if (kind := stage_kind(stage)) not in self._logged:
+            self._logged.add(kind)
+            log.info("%s: %s", self._action, stage)
 
     def end(self) -> None:
-        """It is loaded. What a server tells that is started again while the others go on is none of this."""
-        self._over = True
+        """Stop reporting: a vLLM server that is restarted while others serve is none of this."""
+        self._is_done = True
 
 
 def warm_up(transcriber: Transcriber) -> None:
-    """Transcribe a clip through the path that requests take. Raises what the engine raises."""
+    """Transcribe a clip the way requests are transcribed. Raises what the engine raises."""
     transcriber.transcribe(bundled_clips()[0].path)
 
 
 class FailureDetector(Observer):
-    """Tells once why an engine has failed, until `end`: the engine says so, or it fails the clip that it was warmed up
-    with. That is tried after each failed request: a device that is lost fails them one by one, as if they were bad."""
+    """Calls `on_failure` once, with the reason, when the engine has failed: it says so, or it can no longer transcribe
+    the clip that it was warmed up with. The clip is tried after each failed request, as a lost device fails requests
+    one by one, as if their audio were bad."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._trying: asyncio.Task[None] | None = None
-        self._over = False
+    def __init__(self, on_failure: Callable[[str], None]) -> None:
+        self._on_failure = on_failure
+        self._probing: asyncio.Task[None] | None = None
+        self._is_done = False
 
     def failed(self, reason: str) -> None:
-        """The engine can decode no more."""
-        if not self._over:
-            self._over = True
-            self._tell(reason)
+        """The engine reports that it can decode no more."""
+        if not self._is_done:
+            self._is_done = True
+            self._on_failure(reason)
 
-    def trouble(self, service: Service, error: KitError) -> None:
-        """The engine failed a request, or is said to have failed. On the event loop."""
+    def check_after(self, service: Service, error: KitError) -> None:
+        """Check the engine after a failed request. Called on the event loop."""
         if isinstance(error, EngineError):
             self.failed(service.transcriber.engine.status().failed or error.reason)
-        elif not (self._over or self._trying):
+        elif not (self._is_done or self._probing):
             # In a context of its own, as it is no part of the request that failed.
-            self._trying = Context().run(asyncio.ensure_future, self._try(service))
+            self._probing = Context().run(asyncio.ensure_future, self._probe(service))
 
     def end(self) -> None:
-        """Tell nothing more."""
-        self._over = True
+        """Report nothing from now on."""
+        self._is_done = True
 
-    async def _try(self, service: Service) -> None:
+    async def _probe(self, service: Service) -> None:
         try:
             await service.transcribe(Request(bundled_clips()[0].path))
         except DecodingError as error:
@@ -107,25 +108,25 @@ class FailureDetector(Observer):
         except KitError:  # full, overdue, over: none of them tells of the engine
             pass
         finally:
-            self._trying = None
+            self._probing = None
 
 
 class ServerStoppedError(BaseException):
-    """The server shall end while nothing is worth waiting for."""
+    """The server is to stop, and nothing is left to wait for."""
 
 
 class SignalHandler:
-    """SIGTERM drains the server. SIGINT gives up what it has accepted, whether or not SIGTERM came first; SIGTERM after
-    SIGINT or SIGTERM changes nothing. SIGHUP calls `on_hangup` and ends nothing."""
+    """SIGTERM drains the server; another one changes nothing. SIGINT, also after SIGTERM, gives up the requests that
+    were accepted. SIGHUP calls `on_hangup`."""
 
-    def __init__(self, life: ServerState, *, on_hangup: Callable[[], None] = lambda: None) -> None:
-        self._life, self._on_hangup = life, on_hangup
-        self._raising = False
+    def __init__(self, state: ServerState, *, on_hangup: Callable[[], None] = lambda: None) -> None:
+        self._state, self._on_hangup = state, on_hangup
+        self._may_raise = False
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Until the end of the block they are handled so."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+    def installed(self) -> Iterator[None]:
+        """Handle the signals until the block ends."""
+        before = {number: signal.signal(number, self._handle) for number in HANDLED_SIGNALS}
         try:
             yield
         finally:
@@ -133,133 +134,138 @@ class SignalHandler:
                 signal.signal(number, handler)
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Raises StoppedError in the block as soon as one of them is there."""
-        self._raising = True
+    def interruptible(self) -> Iterator[None]:
+        """Raise ServerStoppedError in the block when a signal stops the server."""
+        self._may_raise = True
         try:
-            if self._life.ending:
+            if self._state.stopping:
                 raise ServerStoppedError
             yield
         finally:
-            self._raising = False
+            self._may_raise = False
 
     def _handle(self, number: int, _: Any) -> None:
-        """Prints nothing: what it interrupts may be printing."""
+        """Prints nothing, as it may interrupt a print."""
         if number == signal.SIGHUP:
             self._on_hangup()
             return
-        self._life.stop(signal.Signals(number).name, at_once=number == signal.SIGINT)
-        if self._raising:
-            self._raising = False
+        self._state.stop(signal.Signals(number).name, at_once=number == signal.SIGINT)
+        if self._may_raise:
+            self._may_raise = False
             raise ServerStoppedError
 
 
 class EngineLostError(FaultError):
-    """The engine fails again and again, or its device is at fault when it is loaded. A new process may do better: the
-    device's context ends with the old one."""
+    """The engine failed more often than the restart policy allows, or its device failed while it was loaded. A new
+    process may succeed, as the device's context ends with the old one."""
 
     exit_code = LOST  # 70 in sysexits.h; supervisors and containers start again after it
 
 
 @dataclass(frozen=True)
 class EngineManager:
-    """Keeps an engine for `life` and what listens. `on_ready` hears the port each time an engine is ready, `observers`
-    the work of all engines."""
+    """Runs one engine after the other behind `http_server`. Calls `on_ready` with the port each time that an engine is
+    ready; `observers` receive the events of all engines."""
 
     settings: Settings
-    life: ServerState
-    listener: HttpServer
-    stops: SignalHandler
+    state: ServerState
+    http_server: HttpServer
+    signals: SignalHandler
     on_ready: Callable[[int], None]
     observers: Sequence[Observer]
 
     def run(self, policy: Policy) -> DrainSummary:
-        """Serve until the server ends, with one engine after the other.
+        """Serve until the server stops, restarting the engine when it fails.
 
-        Raises what loading the first one raises where that is no fault of a device, StoppedError where the server ends
-        while there is none, and EngineLostError where the first one cannot be loaded because of such a fault, or they
-        fail more often than `policy` allows; servers elsewhere may stay away for as long as they like.
+        Raises what loading the first engine raises, unless its device is at fault; ServerStoppedError if the server
+        stops while no engine is loaded; EngineLostError if the first engine cannot be loaded because of its device, or
+        engines fail more often than `policy` allows. Remote vLLM servers may stay away for as long as they like.
         """
-        life, crashes, why = self.life, Crashes(policy), ""
+        state, crashes, cause = self.state, Crashes(policy), ""
         while True:
             try:
-                return self._serve_with_one(why)
+                return self._serve_with_engine(cause)
             except Exception as error:  # torch, CANN and files raise what they like
-                if not (life.served or is_fault(error)):
+                if not (state.was_ready or may_recover(error)):
                     raise
                 foreseen = isinstance(error, KitError)
-                words = str(error) if foreseen else f"{type(error).__name__}: {error}"
-                if not foreseen or (life.served and not isinstance(error, EngineError)):  # else it is logged elsewhere
-                    again = " again" if life.served else ""
-                    log.error("the engine cannot be loaded%s: %s", again, words, exc_info=None if foreseen else error)
-                if not life.served:
-                    subject, reason, advice = error.args if foreseen else ("the engine", words, "")
-                    raise EngineLostError(subject, reason, advice or ADVICE) from error
-                life.crashed(words)
+                reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+                # Other errors are logged elsewhere.
+                if not foreseen or (state.was_ready and not isinstance(error, EngineError)):
+                    again = " again" if state.was_ready else ""
+                    log.error("the engine cannot be loaded%s: %s", again, reason, exc_info=None if foreseen else error)
+                if not state.was_ready:
+                    subject, reason, advice = error.args if foreseen else ("the engine", reason, "")
+                    raise EngineLostError(subject, reason, advice or NPU_ADVICE) from error
+                state.engine_failed(reason)
             pause = crashes.add(monotonic())
-            if pause is None and self._is_front:  # a new process would do nothing for servers elsewhere
+            if pause is None and self._has_remote_servers:  # a new process would do nothing for servers elsewhere
                 pause = policy.longest_pause
             if pause is None:
-                reason = f"has failed, and had been loaded again {policy}: {life.crash}"
-                raise EngineLostError("the engine", reason, ADVICE)
-            why = f"the engine has failed: {life.crash}"
-            life.enter(f"restarting in {pause:g} s: {why}", level=logging.ERROR)
-            if life.pause(pause):
+                reason = f"has failed, and had been loaded again {policy}: {state.failure}"
+                raise EngineLostError("the engine", reason, NPU_ADVICE)
+            cause = f"the engine has failed: {state.failure}"
+            state.announce(f"restarting in {pause:g} s: {cause}", level=logging.ERROR)
+            if state.sleep(pause):
                 raise ServerStoppedError
-            life.reload()
+            state.restart_engine()
 
     @property
-    def _is_front(self) -> bool:
-        """Whether the model is on servers elsewhere."""
+    def _has_remote_servers(self) -> bool:
+        """Whether the model is served elsewhere (ASR_VLLM_URL)."""
         return self.settings.engine_name == "vllm" and bool(self.settings.vllm_url)
 
-    def _serve_with_one(self, why: str) -> DrainSummary:
-        """Raises EngineError when it fails, and what loading it raises. `why` there was another before."""
-        watch, loading = FailureDetector(self.life.crashed), Loading(self.life, self.settings.model, why)
+    def _serve_with_engine(self, cause: str) -> DrainSummary:
+        """Load an engine and serve until the server stops. Raises EngineError when the engine fails, and what loading
+        it raises. `cause` says why the one before was lost."""
+        detector, progress = (
+            FailureDetector(self.state.engine_failed),
+            LoadingProgress(self.state, self.settings.model, cause),
+        )
         with contextlib.ExitStack() as stack:
-            with self.stops.interrupting():
-                loading.begin()
-                observers = (watch, loading, *self.observers)
-                transcriber = stack.enter_context(opened(self.settings, observers=observers))
-                adopt()  # loading has imported transformers
-                loading.end()
-                self.life.enter(f"warming up again: {why}" if why else "warming up")
+            with self.signals.interruptible():
+                progress.begin()
+                observers = (detector, progress, *self.observers)
+                transcriber = stack.enter_context(open_engine(self.settings, observers=observers))
+                capture_library_loggers()  # loading has imported transformers
+                progress.end()
+                self.state.announce(f"warming up again: {cause}" if cause else "warming up")
                 warm_up(transcriber)
-            stack.enter_context(frozen_heap())
-            service = Service(transcriber, on_trouble=lambda error: watch.trouble(service, error))
+            stack.enter_context(frozen_gc())
+            service = Service(transcriber, on_failure=lambda error: detector.check_after(service, error))
             try:
                 return self._serve(service)
             finally:
-                watch.end()
+                detector.end()
                 service.close()
 
     def _serve(self, service: Service) -> DrainSummary:
-        life, device = self.life, service.transcriber.device
-        life.enter(f"ready on {device.name} ({device.description()}), port {self.listener.port}")
-        life.ready(service)
+        state, device = self.state, service.transcriber.device
+        state.announce(f"ready on {device.name} ({device.description()}), port {self.http_server.port}")
+        state.ready(service)
         systemd.notify(READY=1)
-        self.on_ready(self.listener.port)
-        if life.await_end():
-            log.info("%s", life.stage)
-            systemd.stopping(stop_seconds(self.settings))
-            return drain(life, service, self.listener, seconds=self.settings.drain_seconds)
-        lost = _lost(life)
-        self.listener.call(functools.partial(service.give_up, lost))
-        life.await_idle(LAST_ANSWERS)
+        self.on_ready(self.http_server.port)
+        if state.wait_end():
+            log.info("%s", state.status_text)
+            systemd.notify_stopping(stop_seconds(self.settings))
+            return drain(state, service, self.http_server, seconds=self.settings.drain_seconds)
+        lost = _engine_failure(state)
+        self.http_server.call(functools.partial(service.cancel_all, lost))
+        state.wait_idle(CANCEL_TIMEOUT)
         raise lost
 
 
-def is_fault(error: Exception) -> bool:
-    """Whether what an engine raised may go away by itself. torch and CANN raise a RuntimeError for all that happens on
-    a device; an operator that it does not have is no such fault. Of a clip that was not decoded, the cause counts."""
+def may_recover(error: Exception) -> bool:
+    """Whether an error may go away by itself. torch and CANN raise RuntimeError for whatever happens on a device;
+    NotImplementedError, an operator that the device lacks, does not go away. For a failed clip, the cause counts."""
     kinds = (FaultError, RuntimeError, MemoryError)
-    told = [one for one in (error, error.__cause__) if isinstance(one, kinds)]
-    return bool(told) and not any(isinstance(one, NotImplementedError) for one in told)
+    errors = [one for one in (error, error.__cause__) if isinstance(one, kinds)]
+    return bool(errors) and not any(isinstance(one, NotImplementedError) for one in errors)
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Transcriber]:
-    """`open_transcriber`, of which nothing is left on the device after the block."""
+def open_engine(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Transcriber]:
+    """`open_transcriber`, and free the device's memory after the block."""
     loaded: Loaded | None = None
     try:
         with open_transcriber(settings, observers=observers) as transcriber:
@@ -274,9 +280,9 @@ def opened(settings: Settings, *, observers: Sequence[Observer]) -> Iterator[Tra
 
 
 @contextlib.contextmanager
-def frozen_heap() -> Iterator[None]:
-    """Within the block the garbage collector looks only at what was made in it: torch and the model are a million
-    objects, and to look at them all takes half a second in which nobody is answered."""
+def frozen_gc() -> Iterator[None]:
+    """Have the garbage collector ignore, within the block, what exists already: torch and the model are a million
+    objects, and a full collection would stop all answers for half a second."""
     gc.collect()
     gc.freeze()
     try:
@@ -285,17 +291,18 @@ def frozen_heap() -> Iterator[None]:
         gc.unfreeze()
 
 
-def drain(life: ServerState, service: Service, listener: HttpServer, *, seconds: float) -> DrainSummary:
-    """Wait until what was accepted is answered; what takes longer than `seconds`, or than until the server shall end at
-    once, is told that it ends, and what the engine fails, that."""
-    waited_for = life.accepted
-    if life.await_drained(seconds):
-        return DrainSummary(waited_for)
-    left = life.accepted
-    listener.call(functools.partial(service.give_up, _lost(life) if life.crash else STOPPING))
-    life.await_idle(LAST_ANSWERS)
-    return DrainSummary(waited_for - left, left)
+def drain(state: ServerState, service: Service, http_server: HttpServer, *, seconds: float) -> DrainSummary:
+    """Wait up to `seconds` for accepted requests. Those that remain are cancelled with the reason: the server stops, or
+    its engine has failed."""
+    accepted = state.accepted
+    if state.wait_drained(seconds):
+        return DrainSummary(accepted)
+    unanswered = state.accepted
+    reason = _engine_failure(state) if state.failure else SERVER_STOPPING
+    http_server.call(functools.partial(service.cancel_all, reason))
+    state.wait_idle(CANCEL_TIMEOUT)
+    return DrainSummary(accepted - unanswered, unanswered)
 
 
-def _lost(life: ServerState) -> EngineError:
-    return EngineError("the engine", f"has failed: {life.crash}", "try again later")
+def _engine_failure(state: ServerState) -> EngineError:
+    return EngineError("the engine", f"has failed: {state.failure}", "try again later")

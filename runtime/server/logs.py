@@ -1,8 +1,8 @@
-"""The server's log on standard error: lines for people or JSON, one form for the kit and all libraries.
+"""The server's log on standard error: lines for people, or JSON, in one form for the kit and all libraries.
 
-What callers send and get is private: texts, contexts, names of files, URLs. Unless ASR_LOG_CONTENT is set, whatever is
-logged while a request is answered, and whatever a library logs, has of an exception its type and where it was raised,
-but not its message, which may quote any of that.
+What callers send and receive is private: texts, contexts, file names, URLs. Unless ASR_LOG_CONTENT is set, an exception
+is logged with its type and traceback but without its message, which may quote any of that, if a library logs it or it
+is logged during a request.
 """
 
 import logging
@@ -20,8 +20,8 @@ from env.settings import Settings
 from runtime.redaction import escaped, escaped_json
 from runtime.server.request_context import request_id
 
-KIT = "runtime"  # the logger above all of the kit's own
-LEVELS: Mapping[str, int] = {
+KIT_LOGGER = "runtime"  # the logger above all of the kit's own
+LOG_LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warning": logging.WARNING,
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11 on
-    """The one handler there is."""
+    """The root logger's only handler."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(sys.stderr)
@@ -47,7 +47,7 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic from
                     structlog.processors.TimeStamper(fmt="iso", utc=True),
                 ],
                 processors=[
-                    _Discretion(self.content),
+                    _PrivateContentFilter(self.content),
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     _renderer(settings.log_format),
                 ],
@@ -56,7 +56,7 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic from
 
 
 def configure(settings: Settings) -> None:
-    """Log as the settings say, from now on and in all threads; instead of how it was configured here before."""
+    """Log as the settings say, in all threads, replacing an earlier configuration."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
@@ -68,63 +68,63 @@ def configure(settings: Settings) -> None:
 
 
 def set_level(name: str) -> None:
-    """Log what weighs at least so much: debug, info, warning or error. Raises UsageError for another name.
+    """Set the least level that is logged: debug, info, warning or error. Raises UsageError for another name.
 
-    Libraries are heard from warning on, as what they say below quotes what they work on: of URLs the query, of
-    WebSockets the content. Where content may be logged, they are heard like the kit.
+    Libraries are logged from warning on, as their lower levels quote what they work on: the queries of URLs, the
+    content of WebSockets. With ASR_LOG_CONTENT, they are logged like the kit.
     """
-    if name not in LEVELS:
-        raise UsageError("the log level", f"{name!r} is not possible", f"choose from {', '.join(LEVELS)}")
-    logging.getLogger(KIT).setLevel(LEVELS[name])
+    if name not in LOG_LEVELS:
+        raise UsageError("the log level", f"{name!r} is not possible", f"choose from {', '.join(LOG_LEVELS)}")
+    logging.getLogger(KIT_LOGGER).setLevel(LOG_LEVELS[name])
     root = logging.getLogger()
     content = any(handler.content for handler in root.handlers if isinstance(handler, _Handler))
-    root.setLevel(LEVELS[name] if content else max(LEVELS[name], logging.WARNING))
+    root.setLevel(LOG_LEVELS[name] if content else max(LOG_LEVELS[name], logging.WARNING))
 
 
-def adopt() -> None:
-    """Have libraries that brought handlers of their own, as transformers does, logged like the others.
+def capture_library_loggers() -> None:
+    """Replace the handlers that libraries such as transformers install by the kit's.
 
-    To be called when they are imported.
+    To be called after they are imported.
     """
     for logger in list(logging.root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger) and any(map(_prints, logger.handlers)):
-            logger.handlers = [handler for handler in logger.handlers if not _prints(handler)]
+        if isinstance(logger, logging.Logger) and any(map(_writes_to_stream, logger.handlers)):
+            logger.handlers = [handler for handler in logger.handlers if not _writes_to_stream(handler)]
             logger.propagate = True
 
 
-def _prints(handler: logging.Handler) -> bool:
+def _writes_to_stream(handler: logging.Handler) -> bool:
     return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
 
 
-class _Discretion:
-    """Writes exceptions as text, and leaves out what is private."""
+class _PrivateContentFilter:
+    """Formats exceptions, and removes private content."""
 
     def __init__(self, content: bool) -> None:
         self._content = content
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event.pop("color_message", None)  # uvicorn's second copy of some events, for a terminal
-        own = event["logger"].partition(".")[0] == KIT
-        if not own and not self._content:
+        is_kit = event["logger"].partition(".")[0] == KIT_LOGGER
+        if not is_kit and not self._content:
             event["event"] = event["event"].partition("\n")[0]  # asyncio's further lines quote exceptions
-        raised = event.pop("exc_info", None)
-        if raised and raised[1]:
-            words = self._content or (own and "request_id" not in event)
-            event["exception"] = _told(raised[1]) if words else _told_discreetly(raised[1])
+        exc_info = event.pop("exc_info", None)
+        if exc_info and exc_info[1]:
+            with_message = self._content or (is_kit and "request_id" not in event)
+            event["exception"] = _formatted(exc_info[1]) if with_message else _formatted_without_messages(exc_info[1])
         return event
 
 
-def _told(error: BaseException) -> str:
+def _formatted(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _told_discreetly(error: BaseException) -> str:
-    """As Python would, but without messages; the causes first."""
-    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+def _formatted_without_messages(error: BaseException) -> str:
+    """Format an exception as Python does, causes first, but without messages."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     frames = "".join(traceback.format_tb(error.__traceback__))
-    told = f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}"
-    parts = [*([before] if before else []), *getattr(error, "exceptions", ())]  # a group has several
-    return "\n\nled to\n\n".join([*map(_told_discreetly, parts), told])
+    text = f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}"
+    parts = [*([cause] if cause else []), *getattr(error, "exceptions", ())]  # a group has several
+    return "\n\nled to\n\n".join([*map(_formatted_without_messages, parts), text])
 
 
 def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -133,8 +133,8 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _renderer(form: str) -> Processor:
-    if form == "json":
+def _renderer(log_format: str) -> Processor:
+    if log_format == "json":
         objects = structlog.processors.JSONRenderer(ensure_ascii=False)
         return lambda logger, name, event: escaped_json(str(objects(logger, name, event)))
     lines = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False)

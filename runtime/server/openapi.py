@@ -9,7 +9,7 @@ from runtime.audio import FORMATS as AUDIO_FORMATS
 from runtime.formats import FORMATS
 
 GREEDY_REASON = "decoding is greedy"
-MAX_TEMPERATURE = 2.0  # temperature, at vLLM; at OpenAI it is 1
+MAX_TEMPERATURE = 2.0  # as at vLLM; OpenAI's is 1
 
 _SAMPLING = dict.fromkeys(
     (
@@ -61,7 +61,7 @@ IGNORED_CHAT_FIELDS: Mapping[str, str] = {
     ),
 }
 
-Answers = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, dict[str, Any]]
 
 
 class Problem(BaseModel):
@@ -80,7 +80,7 @@ class Failure(BaseModel):
     error: Problem
 
 
-FAILURES: dict[int | str, str] = {
+ERROR_DESCRIPTIONS: dict[int | str, str] = {
     400: "Something that was sent cannot be honoured; the message says what can.",
     401: "A key is needed, or another one.",
     403: "This may not be asked from there.",
@@ -96,8 +96,8 @@ FAILURES: dict[int | str, str] = {
     507: "There is no room to store what was sent.",
     "4XX": "Another mistake in the request.",
 }
-CALLED = (401, 403, 429, 503)
-HEARING = (400, *CALLED, 404, 408, 413, 415, 500, 504, 507)
+API_ERRORS = (401, 403, 429, 503)
+TRANSCRIPTION_ERRORS = (400, *API_ERRORS, 404, 408, 413, 415, 500, 504, 507)
 
 _text: dict[str, Any] = {"schema": {"type": "string"}}
 _warnings = {"type": "array", "items": {"type": "string"}, "description": "What was sent and had no effect."}
@@ -128,7 +128,7 @@ _segment = {
         "repeated_characters": {"type": "integer"},
     },
 }
-_heard = {
+_transcript = {
     "type": "object",
     "required": ["text", "language", "duration", "truncated"],
     "properties": {
@@ -175,36 +175,36 @@ _health = {
     },
 }
 
-SUCCESSES: dict[str, dict[str, Any]] = {
+SUCCESS_CONTENT: dict[str, dict[str, Any]] = {
     "/v1/audio": {
-        "application/json": {"schema": _heard},
+        "application/json": {"schema": _transcript},
         "text/plain": _text,
         "text/vtt": _text,
         "text/event-stream": _text,
     },
     "/v1/chat": {"application/json": {"schema": _completion}, "text/event-stream": _text},
 }
-HEALTH: Answers = {
+HEALTH_RESPONSES: Responses = {
     status: {"description": words, "content": {"application/json": {"schema": _health}}}
     for status, words in ((200, "Yes."), (503, "Not now."))
 }
-STATUSES: dict[str, tuple[int | str, ...]] = {
-    "/v1/audio": HEARING,
-    "/v1/chat": HEARING,
-    "/v1/models": (*CALLED, 404, "4XX"),  # without which FastAPI would add its own, for a name that cannot be wrong
-    "/v1": CALLED,
+ROUTE_ERRORS: dict[str, tuple[int | str, ...]] = {
+    "/v1/audio": TRANSCRIPTION_ERRORS,
+    "/v1/chat": TRANSCRIPTION_ERRORS,
+    "/v1/models": (*API_ERRORS, 404, "4XX"),  # without which FastAPI would add its own, for a name that cannot be wrong
+    "/v1": API_ERRORS,
     "/admin": (400, 401, 403, 409, 503),
 }
 
 
-def answers(prefix: str) -> Answers:
+def responses_of(prefix: str) -> Responses:
     """The answers of the routes with this prefix, besides FastAPI's own."""
     if prefix == "/health":
-        return HEALTH
-    success: Answers = {200: {"content": SUCCESSES[prefix]}} if prefix in SUCCESSES else {}
+        return HEALTH_RESPONSES
+    success: Responses = {200: {"content": SUCCESS_CONTENT[prefix]}} if prefix in SUCCESS_CONTENT else {}
     return success | {
-        status: {"model": Failure, "description": FAILURES[status]}
-        for status in sorted(STATUSES.get(prefix, ()), key=str)
+        status: {"model": Failure, "description": ERROR_DESCRIPTIONS[status]}
+        for status in sorted(ROUTE_ERRORS.get(prefix, ()), key=str)
     }
 
 
@@ -335,7 +335,7 @@ _CHAT = {
     },
 }
 
-TRANSCRIPTION: dict[str, Any] = {
+TRANSCRIPTION_REQUEST: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
 }
-CHAT: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": _CHAT}}}}
+CHAT_REQUEST: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": _CHAT}}}}

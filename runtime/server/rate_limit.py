@@ -1,4 +1,4 @@
-"""How much each caller may ask: so many requests within a minute, so many at once, so many sessions."""
+"""Limits of each caller: requests within a minute, requests at once, open sessions."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from limits.strategies import MovingWindowRateLimiter
 
 from runtime.server.errors import ApiError
 
-SOON = 1  # seconds; nobody knows when one of a caller's own requests ends
-LATER = 5  # seconds, of a session
-FEW = 16  # places; of fewer, a caller may take all
+REQUEST_RETRY_SECONDS = 1  # Retry-After; when one of the caller's requests ends is unknown
+SESSION_RETRY_SECONDS = 5
+MIN_SHARED_SLOTS = 16  # of fewer, one caller may take all
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a key's owner, or an address. Limits are None where there is none."""
+    """A key's owner, or an address, with its limits; None: no limit."""
 
     name: str
     per_minute: int | None
@@ -29,43 +29,41 @@ class Caller:
     sessions: int | None
 
 
-def share(places: int) -> int | None:
-    """How many of the server's places one caller may take unless a setting says otherwise: half, so that whoever takes
-    what it can leaves room for others, and a proxy in front, whose callers have one address, still has many."""
-    return places // 2 if places >= FEW else None
+def fair_share(slots: int) -> int | None:
+    """How many of the server's slots one caller may take by default: half, so that a greedy caller leaves room for
+    others, and a proxy, whose callers share an address, still has many."""
+    return slots // 2 if slots >= MIN_SHARED_SLOTS else None
 
 
 class _PerMinute(RateLimitItemPerMinute):
-    """Counted by caller alone, so that the count goes on where the limit is changed."""
+    """Counts by caller alone, so that the count survives a change of the limit."""
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
-        """Of the caller."""
         return "/".join(map(str, identifiers))
 
 
 class Quotas:
-    """Counts the requests of callers and, apart from them, their sessions, all on one event loop."""
+    """Counts callers' requests and, separately, sessions. For one event loop."""
 
     def __init__(self) -> None:
-        self._answering: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
 
     @contextmanager
-    def taking(self, caller: Caller, *, session: bool = False) -> Iterator[dict[str, str]]:
-        """Count a request for as long as it is answered, or a session while it is open; gives the headers that tell the
-        caller of its limit.
+    def reserve(self, caller: Caller, *, session: bool = False) -> Iterator[dict[str, str]]:
+        """Count a request while it is answered, or a session while it is open; yields the rate limit's headers.
 
-        Raises ApiError, 429, for one beyond a limit, which then counts for none.
+        Raises ApiError, 429, beyond a limit; a refused request does not count.
         """
-        counter = self._sessions if session else self._answering
+        counter = self._sessions if session else self._requests
         count = counter[caller.name]
         if session and caller.sessions is not None and count >= caller.sessions:
-            words = f"{count} of your realtime sessions are open, the limit of each caller is {caller.sessions}"
-            raise _refusal(f"{words} (ASR_SESSIONS_AT_ONCE)", "too_many_sessions", LATER)
+            message = f"{count} of your realtime sessions are open, the limit of each caller is {caller.sessions}"
+            raise _too_many(f"{message} (ASR_SESSIONS_AT_ONCE)", "too_many_sessions", SESSION_RETRY_SECONDS)
         if not session and caller.at_once is not None and count >= caller.at_once:
-            words = f"{count} of your requests are being answered, the limit of each caller is {caller.at_once}"
-            raise _refusal(f"{words} (ASR_REQUESTS_AT_ONCE)", "too_many_at_once", SOON)
-        headers = self._counted(caller.name, caller.per_minute) if caller.per_minute is not None else {}
+            message = f"{count} of your requests are being answered, the limit of each caller is {caller.at_once}"
+            raise _too_many(f"{message} (ASR_REQUESTS_AT_ONCE)", "too_many_at_once", REQUEST_RETRY_SECONDS)
+        headers = self._count_request(caller.name, caller.per_minute) if caller.per_minute is not None else {}
         counter[caller.name] += 1
         try:
             yield headers
@@ -74,11 +72,12 @@ class Quotas:
             if not counter[caller.name]:
                 del counter[caller.name]
 
-    def _counted(self, name: str, per_minute: int) -> dict[str, str]:
-        """OpenAI's headers. `reset` is when the oldest of the last minute's requests no longer counts."""
+    def _count_request(self, name: str, per_minute: int) -> dict[str, str]:
+        """Count a request, and return OpenAI's headers. `reset` is when the oldest request of the last minute no longer
+        counts."""
         item = _PerMinute(per_minute)
-        allowed = self._window.hit(item, name)
-        stats = self._window.get_window_stats(item, name)
+        allowed = self._limiter.hit(item, name)
+        stats = self._limiter.get_window_stats(item, name)
         seconds = max(1, math.ceil(stats.reset_time - time.time()))
         headers = {
             "x-ratelimit-limit-requests": str(per_minute),
@@ -86,18 +85,18 @@ class Quotas:
             "x-ratelimit-reset-requests": f"{seconds}s",
         }
         if not allowed:
-            words = f"you made {per_minute} requests within a minute, the limit; the next is possible in {seconds} s"
-            refusal = _refusal(words, "rate_limit_exceeded", seconds)
+            message = f"you made {per_minute} requests within a minute, the limit; the next is possible in {seconds} s"
+            refusal = _too_many(message, "rate_limit_exceeded", seconds)
             refusal.headers.update(headers)
             raise refusal
         return headers
 
     @cached_property
-    def _window(self) -> MovingWindowRateLimiter:
+    def _limiter(self) -> MovingWindowRateLimiter:
         return MovingWindowRateLimiter(MemoryStorage())
 
 
-def _refusal(words: str, code: str, seconds: int) -> ApiError:
-    refusal = ApiError(429, words, code=code)
+def _too_many(message: str, code: str, seconds: int) -> ApiError:
+    refusal = ApiError(429, message, code=code)
     refusal.headers["Retry-After"] = str(seconds)
     return refusal

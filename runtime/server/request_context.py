@@ -1,4 +1,4 @@
-"""What is known of a request while it is answered: for its line in the log, the metrics, and whatever is said of it."""
+"""The request that is being answered: what its log line, the metrics and its errors need."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from runtime.engines import Event
 from runtime.server.metrics import Metrics
 from runtime.transcript import Transcript
 
-current: ContextVar["RequestContext | None"] = ContextVar("current", default=None)
+current_request: ContextVar["RequestContext | None"] = ContextVar("current", default=None)
 
 
 @dataclass
 class RequestContext:
-    """A request or a session. `failure` is the code of what went wrong last, `status` its HTTP status."""
+    """A request or a session. `failure` is the code of its last error, `status` that error's HTTP status."""
 
     id: str
     metrics: Metrics
@@ -25,55 +25,55 @@ class RequestContext:
     first_token_seconds: float | None = None
     language: str | None = None
 
-    def failed(self, status: int, code: str | None) -> None:
-        """It is answered with an error, perhaps after the head of the answer is gone."""
+    def record_failure(self, status: int, code: str | None) -> None:
+        """Note an error, even if the answer has begun."""
         self.status, self.failure = status, code or str(status)
 
 
 class RequestTimer:
-    """One transcription, from the moment it is accepted; of no request, if none is being answered here."""
+    """Times one transcription from its acceptance, and counts it in the metrics; does nothing outside a request."""
 
     def __init__(self) -> None:
-        self._entry = current.get()
-        self._since = monotonic()
-        self._begun = False
+        self._context = current_request.get()
+        self._accepted_at = monotonic()
+        self._first_token_seen = False
 
-    def taken(self) -> None:
+    def audio_read_started(self) -> None:
         """Its turn has come: its audio is about to be read."""
-        if self._entry and self._entry.queue_seconds is None:
-            self._entry.queue_seconds = monotonic() - self._since
+        if self._context and self._context.queue_seconds is None:
+            self._context.queue_seconds = monotonic() - self._accepted_at
 
-    def begun(self, event: Event) -> None:
-        """Listens to the first utterance of it, in the engine's thread: of its tokens only the first counts."""
-        if self._begun or not self._entry or not isinstance(event, int):
+    def on_event(self, event: Event) -> None:
+        """Listen to the first utterance's events, in the engine's thread, for the first token."""
+        if self._first_token_seen or not self._context or not isinstance(event, int):
             return
-        self._begun = True
-        seconds = monotonic() - self._since
-        self._entry.metrics.began(seconds)
-        if self._entry.first_token_seconds is None:
-            self._entry.first_token_seconds = seconds
+        self._first_token_seen = True
+        seconds = monotonic() - self._accepted_at
+        self._context.metrics.first_token(seconds)
+        if self._context.first_token_seconds is None:
+            self._context.first_token_seconds = seconds
 
-    def decoded(self, audio_seconds: float, tokens: int) -> None:
-        """A segment is done."""
-        if self._entry:
-            self._entry.metrics.decoded(audio_seconds, tokens)
-            self._entry.audio_seconds += audio_seconds
-            self._entry.tokens += tokens
+    def segment_decoded(self, audio_seconds: float, tokens: int) -> None:
+        """Count a segment's audio and tokens."""
+        if self._context:
+            self._context.metrics.segment_decoded(audio_seconds, tokens)
+            self._context.audio_seconds += audio_seconds
+            self._context.tokens += tokens
 
-    def done(self, transcript: Transcript) -> None:
-        """The transcript is there."""
-        if self._entry:
-            self._entry.metrics.transcribed(transcript.seconds, monotonic() - self._since)
-            self._entry.language = transcript.language
+    def transcript_done(self, transcript: Transcript) -> None:
+        """Record the language and the real-time factor."""
+        if self._context:
+            self._context.metrics.transcript_done(transcript.seconds, monotonic() - self._accepted_at)
+            self._context.language = transcript.language
 
 
-def note_failure(status: int, code: str | None) -> None:
-    """The request that is being answered, if one is, fails."""
-    if entry := current.get():
-        entry.failed(status, code)
+def record_failure(status: int, code: str | None) -> None:
+    """Note an error of the current request, if there is one."""
+    if context := current_request.get():
+        context.record_failure(status, code)
 
 
 def request_id() -> str | None:
-    """The id of the request that is being answered, None where none is."""
-    entry = current.get()
-    return entry.id if entry else None
+    """The current request's id; None outside a request."""
+    context = current_request.get()
+    return context.id if context else None

@@ -1,4 +1,4 @@
-"""A server's life: listen, check, load, warm up, be ready, drain."""
+"""Run the server: listen, check, load, warm up, serve, drain."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ from runtime.server import logs, systemd
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
 from runtime.server.engine_manager import EngineLostError, EngineManager, ServerStoppedError, SignalHandler
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.metrics import Metrics
 from runtime.server.state import ServerState
 from runtime.transcriber import model_directory
@@ -37,17 +37,17 @@ from runtime.weights import verify
 
 log = logging.getLogger(__name__)
 
-# How long a thread that computes in Python keeps the engine's waiting after each of its operators; Python's 5 ms make a
-# step of a thousand operators last seconds while a large message is being parsed.
-SWITCH_SECONDS = 0.0005
+# Seconds that another thread may keep the engine's thread waiting after each operator. With Python's 5 ms, a step of a
+# thousand operators takes seconds while a large message is parsed.
+SWITCH_INTERVAL = 0.0005
 
 
 def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
-    """Raises KitError where the server must not start: vLLM is wanted without it, or another stack than is here; the
-    demo model, on an NPU host where nobody asked for it; an output directory that cannot be written, weights that are
-    not what weights.lock says. `on_bytes` hears of the bytes that were hashed.
+    """Raise KitError if the server must not start: for another engine deployment or stack than is installed, the demo
+    model on an NPU host where nobody asked for it, an output directory that cannot be written, or weights that differ
+    from weights.lock. Calls `on_bytes` with the number of bytes hashed.
 
-    Where others have the weights (ASR_VLLM_URL), only the small files beside them are needed, and checked.
+    With remote vLLM servers (ASR_VLLM_URL), only the small files beside the weights are needed, and checked.
     """
     if settings.vllm_alone:
         raise UsageError("ASR_VLLM_ALONE", "wants vLLM without the server, and this is the server", "invoke vllm")
@@ -62,15 +62,15 @@ def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
 
 
 def check_stack(settings: Settings) -> None:
-    """Raises KitError where the settings are for another stack than is installed."""
-    here = active_stack()
-    if not is_stack(settings.stack, here):
-        reason = f"is {settings.stack} ({settings.origin('stack')}), but this is the {here} stack"
-        raise KitError("ASR_STACK", reason, f"{cure(settings, here)}, or use another image")
+    """Raise KitError if ASR_STACK is another stack than the one installed."""
+    installed = active_stack()
+    if not is_stack(settings.stack, installed):
+        reason = f"is {settings.stack} ({settings.origin('stack')}), but this is the {installed} stack"
+        raise KitError("ASR_STACK", reason, f"{cure(settings, installed)}, or use another image")
 
 
 def prune_cann_log(settings: Settings) -> None:
-    """Keep CANN's logs bounded. That they cannot be removed keeps no server from starting."""
+    """Keep CANN's logs bounded. If they cannot be removed, the server starts all the same."""
     try:
         freed = cache.prune(under_project(settings.out_dir) / cache.FOLDER)
     except OSError as error:
@@ -81,7 +81,7 @@ def prune_cann_log(settings: Settings) -> None:
 
 
 def check_out_dir(settings: Settings) -> None:
-    """Raises KitError where reports, logs and compiled operators could not be written."""
+    """Raise KitError if reports, logs and compiled operators cannot be written."""
     directory = under_project(settings.out_dir)
     try:
         make_private(directory)
@@ -93,88 +93,93 @@ def check_out_dir(settings: Settings) -> None:
 
 
 class VerifiedBytes:
-    """How much of the weights is verified, in the health endpoint's words."""
+    """Shows in the server's status how much of the weights is verified."""
 
-    def __init__(self, life: ServerState) -> None:
-        self._life, self._bytes = life, 0
+    def __init__(self, server_state: ServerState) -> None:
+        self._server_state, self._bytes = server_state, 0
 
     def add(self, count: int) -> None:
-        """`count` bytes more."""
         self._bytes += count
-        self._life.stage = f"verifying weights, {self._bytes / 2**30:.1f} GiB"
+        self._server_state.status_text = f"verifying weights, {self._bytes / 2**30:.1f} GiB"
 
 
 def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: None, policy: Policy = USUAL) -> None:
-    """Run until SIGTERM or SIGINT, then drain and return. `on_ready` hears the port each time that it is ready.
+    """Run until SIGTERM or SIGINT, then drain and return. Calls `on_ready` with the port each time that the server is
+    ready.
 
-    Ready means that a clip was transcribed through the path that requests take. An engine that fails then is loaded
-    again, as often as `policy` allows; until it is ready, requests are refused. Where none lives, the process ends,
-    and the next one waits before it loads: the longer, the more often that was in vain. Draining means that new
-    requests are refused and those that were accepted are answered, for at most ASR_DRAIN_SECONDS and until SIGINT;
-    what is not done then is refused too. Keys and the certificate are read again when their files change, and on
-    SIGHUP. Raises KitError where the server cannot start, EngineLostError where no engine lives.
+    Ready means that a clip was transcribed the way requests are. When the engine fails later, requests are refused
+    until it is loaded again, as often as `policy` allows; then the process ends, and the next process waits before it
+    loads, the longer the more often that failed. Draining refuses new requests and answers the accepted ones, for at
+    most ASR_DRAIN_SECONDS or until SIGINT; the rest is refused too. Keys and the certificate are read again when their
+    files change, and on SIGHUP.
+
+    Raises KitError if the server cannot start, EngineLostError if no engine survives.
     """
     logs.configure(settings)
-    life = ServerState()
+    server_state = ServerState()
     credentials = Credentials(settings)
-    stops = SignalHandler(life, on_hangup=credentials.read_again)
+    signals = SignalHandler(server_state, on_hangup=credentials.reload)
     losses = state.place(settings).losses
-    allow_files()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    app = create_app(life, access=credentials.access)
+    raise_file_limit()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    app = create_app(server_state, access=credentials.access)
     metrics: Metrics = app.state.metrics
-    metrics.show_expiry(credentials.tls)
-    with stops.heeded(), credentials.watched():
+    metrics.add_certificate_expiry(credentials.tls)
+    with signals.installed(), credentials.watching():
         try:
             if (warning := exposure.warning(settings)) and not MANIFEST.is_file():
                 # Of a container, whoever started it knows where its port is published, and says this.
                 log.warning("the server %s", warning)
-            with listening(app, host=settings.host, port=settings.port, tls=credentials.tls) as listener:
+            with run_http_server(app, host=settings.host, port=settings.port, tls=credentials.tls) as listener:
                 systemd.keep_alive(listener)
-                with stops.interrupting():
-                    life.enter("verifying weights")
-                    check(settings, on_bytes=VerifiedBytes(life).add)
-                await_turn(life, losses, policy)
-                farewell = EngineManager(settings, life, listener, stops, on_ready, [metrics.engine]).run(policy)
+                with signals.interruptible():
+                    server_state.announce("verifying weights")
+                    check(settings, on_bytes=VerifiedBytes(server_state).add)
+                await_restart_delay(server_state, losses, policy)
+                summary = EngineManager(settings, server_state, listener, signals, on_ready, [metrics.engine]).run(
+                    policy
+                )
         except ServerStoppedError:
-            systemd.stopping(stop_seconds(settings))
-            log.info("%s", life.stage)
-            farewell = DrainSummary()
+            systemd.notify_stopping(stop_seconds(settings))
+            log.info("%s", server_state.status_text)
+            summary = DrainSummary()
         except EngineLostError as error:
             now = time.time()
-            with noted("the next process will not wait before it loads"):
+            with log_if_unwritable("the next process will not wait before it loads"):
                 EngineFailures.read(losses, now, policy).add(losses, now, error.reason)
             raise
-        log.info("stopped, %s", farewell)
-        with noted("invoke stop will not know how many requests were answered"):
-            farewell.write(state.place(settings).farewell, ProcessHandle.of(os.getpid()))
-        with noted("the next start may wait for what this one has lost"):
+        log.info("stopped, %s", summary)
+        with log_if_unwritable("invoke stop will not know how many requests were answered"):
+            summary.write(state.place(settings).farewell, ProcessHandle.of(os.getpid()))
+        with log_if_unwritable("the next start may wait for what this one has lost"):
             forget(losses)
 
 
-def await_turn(life: ServerState, path: Path, policy: Policy) -> None:
-    """Wait until an engine is due, after those that earlier processes have lost. Raises StoppedError where the server
-    ends meanwhile."""
+def await_restart_delay(server_state: ServerState, path: Path, policy: Policy) -> None:
+    """Wait before loading an engine if earlier processes have lost theirs. Raises ServerStoppedError if the server is
+    stopped meanwhile."""
     now = time.time()
     losses = EngineFailures.read(path, now, policy)
     if pause := losses.pause(now, policy):
         lost = f"lost {times(len(losses.times))} within {policy.window:.0f} s, at last: {losses.reason}"
-        life.enter(f"waiting {pause:.0f} s before the engine is loaded, which was {lost}", level=logging.WARNING)
-        if life.pause(pause):
+        server_state.announce(
+            f"waiting {pause:.0f} s before the engine is loaded, which was {lost}", level=logging.WARNING
+        )
+        if server_state.sleep(pause):
             raise ServerStoppedError
 
 
 @contextlib.contextmanager
-def noted(consequence: str) -> Iterator[None]:
-    """What cannot be written down must not change how the server ends."""
+def log_if_unwritable(consequence: str) -> Iterator[None]:
+    """Log a KitError of the block: what cannot be written must not change how the server ends."""
     try:
         yield
     except KitError as error:
         log.warning("%s: %s", consequence, error)
 
 
-def allow_files() -> None:
-    """Let this process open as many files as the system permits it: each request that waits holds a connection and
-    perhaps an upload, and many hosts begin with 1024."""
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one: each waiting request holds a connection and perhaps an
+    upload, and many hosts start with 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,5 +1,5 @@
-"""Room on disk for what clients send and URLs answer: all files together are bounded, so that neither a host's disk nor
-a pod's volume is filled."""
+"""Temporary files for uploads and fetched audio, bounded together, so that they never fill a host's disk or a pod's
+volume."""
 
 import errno
 import os
@@ -14,123 +14,120 @@ from runtime import audio
 from runtime.audio import Audio, Limits
 from runtime.sandbox import Cancellation
 
-SETTING = variable("spool_max_mib")
+SPOOL_SETTING = variable("spool_max_mib")
 
-IN_MEMORY = 1 << 20  # bytes of one file; the rest is on disk
-ALL_IN_MEMORY = 32 << 20  # bytes of all files together, as hundreds may wait
+MAX_IN_MEMORY = 1 << 20  # bytes of one file; the rest is on disk
+TOTAL_IN_MEMORY = 32 << 20  # bytes of all files together, as hundreds may wait
 
 
 class SpoolFullError(OSError):
-    """Files would take more than they may: all together, or `yours`, those of one caller."""
+    """The spool is full: for all files together, or with `by_caller`, for one caller's."""
 
-    def __init__(self, most: int, *, yours: bool) -> None:
-        whose = "your uploads" if yours else "all uploads"
-        limit = f"a caller's part of {SETTING}" if yours else f"the limit ({SETTING})"
-        super().__init__(errno.EDQUOT, f"{whose} together would take more than {most / 2**20:g} MiB on disk, {limit}")
+    def __init__(self, limit: int, *, by_caller: bool) -> None:
+        whose = "your uploads" if by_caller else "all uploads"
+        which = f"a caller's part of {SPOOL_SETTING}" if by_caller else f"the limit ({SPOOL_SETTING})"
+        super().__init__(errno.EDQUOT, f"{whose} together would take more than {limit / 2**20:g} MiB on disk, {which}")
 
 
 class Spool:
-    """Temporary files without a name, which together take at most `most` bytes on disk, those of one caller at most
-    `each`; `taken` are."""
+    """Unnamed temporary files, which may take `limit` bytes on disk together, those of one caller `caller_limit`;
+    `used` are taken."""
 
-    def __init__(self, most: int, each: int) -> None:
-        self.most, self.each = most, each
-        self.taken = 0
+    def __init__(self, limit: int, caller_limit: int) -> None:
+        self.limit, self.caller_limit = limit, caller_limit
+        self.used = 0
         self.lock = threading.Lock()
-        self._taken_by: Counter[str] = Counter()
+        self._used_by: Counter[str] = Counter()
 
     def open(self, in_memory: int, caller: str) -> "SpooledFile":
-        """An empty file, of which so many bytes stay in memory, where they do not count."""
+        """Open an empty file; up to `in_memory` bytes stay in memory, uncounted."""
         return SpooledFile(self, in_memory, caller)
 
     def check(self, count: int, caller: str) -> None:
-        """Raises SpoolFullError where there is no room for so many bytes more."""
-        if self.taken + count > self.most:
-            raise SpoolFullError(self.most, yours=False)
-        if self._taken_by[caller] + count > self.each:
-            raise SpoolFullError(self.each, yours=True)
+        """Raise SpoolFullError if there is no room for `count` more bytes."""
+        if self.used + count > self.limit:
+            raise SpoolFullError(self.limit, by_caller=False)
+        if self._used_by[caller] + count > self.caller_limit:
+            raise SpoolFullError(self.caller_limit, by_caller=True)
 
     def add(self, count: int, caller: str) -> None:
-        """So many bytes more, or less."""
-        self.taken += count
-        self._taken_by[caller] += count
-        self._taken_by += Counter()  # forgets who has none
+        """Count more bytes, or fewer."""
+        self.used += count
+        self._used_by[caller] += count
+        self._used_by += Counter()  # forgets who has none
 
 
 class SpooledFile(SpooledTemporaryFile[bytes]):
-    """A file that is written once, from its start to its end, and read then. Writing raises SpoolFullError."""
+    """A temporary file that is written from start to end, then read. Writing raises SpoolFullError."""
 
     def __init__(self, spool: Spool, in_memory: int, caller: str) -> None:
         super().__init__(max_size=in_memory)
         self._spool, self._caller = spool, caller
-        self._size = self._taken = 0
-        self._on_disk = self._over = False
+        self._size = self._reserved = 0
+        self._is_on_disk = self._is_closed = False
 
     def write(self, s: bytes) -> int:  # type: ignore[override]  # of text there is none
         """Write bytes, in memory while they are few."""
         self._size += len(s)
-        if self._on_disk:
-            self._take()
+        if self._is_on_disk:
+            self._reserve()
         return super().write(s)
 
     def rollover(self) -> None:
-        """Go on on disk."""
-        self._take()
+        """Move to disk, counting what was written."""
+        self._reserve()
         super().rollover()
-        self._on_disk = True
+        self._is_on_disk = True
 
-    def on_disk(self, most: int) -> int:
-        """The descriptor of an empty file, for another process to write at most `most` bytes to; until `settle`, they
-        all count."""
-        self._size = most
+    def write_externally(self, limit: int) -> int:
+        """Reserve `limit` bytes, and return the empty file's descriptor for another process to write to."""
+        self._size = limit
         self.rollover()
         return self.fileno()
 
-    def settle(self) -> None:
-        """That process has written; what it has not, no longer counts."""
+    def finish_external_write(self) -> None:
+        """The other process is done: release what it has not written."""
         self._size = os.fstat(self.fileno()).st_size
-        self._take()
+        self._reserve()
 
     def close(self) -> None:
-        """Forget it, which makes room."""
+        """Delete the file, and release its bytes."""
         super().close()
         with self._spool.lock:  # who writes to it may be another thread, and be late
-            self._over = True
-            self._spool.add(-self._taken, self._caller)
-            self._taken = 0
+            self._is_closed = True
+            self._spool.add(-self._reserved, self._caller)
+            self._reserved = 0
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self) -> None:
-        """Room for all that was written. Raises ValueError where it is closed."""
+    def _reserve(self) -> None:
+        """Count all that was written. Raises ValueError if the file is closed."""
         with self._spool.lock:
-            if self._over:
+            if self._is_closed:
                 raise ValueError("I/O operation on closed file")
-            more = self._size - self._taken
+            more = self._size - self._reserved
             self._spool.check(more, self._caller)
             self._spool.add(more, self._caller)
-            self._taken = self._size
+            self._reserved = self._size
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Audio as a client sent it or a URL answered it, under the name that it has there. `cancellation` ends reading
-    it."""
+    """Audio that a client sent or a URL returned, under the name that it has there. `cancellation` ends reading it."""
 
     file: IO[bytes]
     name: str
     cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
 
     def load(self, *, limits: Limits) -> Audio:
-        """Decode it. Raises KitError like `runtime.audio.load`."""
+        """Decode the audio. Raises KitError like `runtime.audio.load`."""
         return audio.load(self.file, limits=limits, name=self.name, cancellation=self.cancellation)
 
     def close(self) -> None:
-        """Forget it."""
         self.file.close()
 
 
-def most_in_memory(requests: int) -> int:
-    """Bytes of a file that stay in memory while there are so many requests."""
-    return min(IN_MEMORY, ALL_IN_MEMORY // max(requests, 1))
+def memory_limit(requests: int) -> int:
+    """How many bytes of each file stay in memory with so many requests."""
+    return min(MAX_IN_MEMORY, TOTAL_IN_MEMORY // max(requests, 1))

@@ -1,4 +1,4 @@
-"""How far the server is, which requests it has accepted, and what ends it."""
+"""The server's state machine: starting, ready, restarting, draining; and the requests that it has accepted."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from typing import Literal
 
 from starlette.requests import HTTPConnection
 
-from runtime.ops.process.state import requests
+from runtime.ops.process.state import requests as count_requests
 from runtime.server.errors import ApiError
 from runtime.server.service import Service
 from runtime.server.systemd import notify
@@ -20,95 +20,96 @@ Phase = Literal["starting", "ready", "restarting", "draining"]
 
 
 class ServerState:
-    """From starting over ready to draining, and to restarting where the engine fails. The thread that loads and stops
-    the model waits here, the one that answers asks; signals, operators and the engine tell. `restarts` counts the times
-    that an engine was loaded anew, `begun` is `time.monotonic()` of the start."""
+    """Starting → ready → draining, with restarting → ready each time that the engine fails. Thread-safe: the thread
+    that loads and stops the model waits here, the HTTP thread reads, and signals, operators and the engine change it.
+    `restarts` counts engine restarts; `started_at` is the start in `time.monotonic()`."""
 
     def __init__(self) -> None:
-        self.begun = time.monotonic()
+        self.started_at = time.monotonic()
         self.restarts = 0
-        self.crash = ""  # why the engine has failed; empty while it has not
-        self.served = False  # whether it has ever been ready
-        self.ending = False  # whether the server ends
-        self._stage = "starting"
+        self.failure = ""  # why the engine has failed; empty while it has not
+        self.was_ready = False  # whether it has ever been ready
+        self.stopping = False  # whether the server ends
+        self._status_text = "starting"
         self._drained_by = ""  # a signal or an admin call; empty where requests are accepted
-        self._at_once = False
+        self._immediate = False
         self._service: Service | None = None
         self._accepted = 0
         self._changed = threading.Condition()  # reentrant: a signal's handler may interrupt whoever holds it
 
     @property
     def status(self) -> Phase:
-        """Requests are accepted where it is ready."""
+        """The state's name; requests are accepted when it is "ready"."""
         if self._drained_by:
             return "draining"
         if self.loaded:
             return "ready"
-        return "restarting" if self.served else "starting"
+        return "restarting" if self.was_ready else "starting"
 
     @property
-    def stage(self) -> str:
+    def status_text(self) -> str:
         """The status in more words."""
         if self._drained_by:
-            return f"draining after {self._drained_by}, {requests(self._accepted)} to be answered"
-        return self._stage
+            return f"draining after {self._drained_by}, {count_requests(self._accepted)} to be answered"
+        return self._status_text
 
-    @stage.setter
-    def stage(self, words: str) -> None:
-        self._stage = words
+    @status_text.setter
+    def status_text(self, words: str) -> None:
+        """The state in words, for health answers."""
+        self._status_text = words
 
-    def enter(self, stage: str, *, level: int = logging.INFO) -> None:
-        """A new stage, which the log and systemd have too."""
-        self.stage = stage
-        notify(STATUS=stage)
-        log.log(level, "%s", stage)
+    def announce(self, status_text: str, *, level: int = logging.INFO) -> None:
+        """Set the status text, and log it and tell systemd."""
+        self.status_text = status_text
+        notify(STATUS=status_text)
+        log.log(level, "%s", status_text)
 
     def ready(self, service: Service) -> None:
-        """From now on requests are accepted, unless the server is draining already."""
+        """Accept requests, unless the server is draining."""
         with self._changed:
-            self._service, self.served = service, True
+            self._service, self.was_ready = service, True
 
-    def crashed(self, reason: str) -> None:
-        """From now on requests are refused, until an engine was loaded anew. Of several reasons the first counts."""
+    def engine_failed(self, reason: str) -> None:
+        """Refuse requests until an engine is loaded again. Of several reasons the first is kept."""
         with self._changed:
-            self.crash = self.crash or reason
-            self.stage = f"the engine has failed: {self.crash}"
+            self.failure = self.failure or reason
+            self.status_text = f"the engine has failed: {self.failure}"
             self._service = None
             self._changed.notify_all()
 
-    def reload(self) -> None:
-        """The engine is loaded anew."""
+    def restart_engine(self) -> None:
+        """Begin to load another engine."""
         with self._changed:
-            self.crash = ""
+            self.failure = ""
             self.restarts += 1
 
     def drain(self, by: str = "an admin call") -> None:
-        """From now on requests are refused; those that were accepted go on."""
+        """Refuse new requests; accepted ones continue."""
         with self._changed:
             self._drained_by = by
 
     def resume(self) -> bool:
-        """The opposite of `drain`; False where the server ends."""
+        """Undo `drain`. False if the server is stopping."""
         with self._changed:
-            if not self.ending:
+            if not self.stopping:
                 self._drained_by = ""
-            return not self.ending
+            return not self.stopping
 
     def stop(self, by: str, *, at_once: bool) -> None:
-        """Drain, then end the server. With `at_once` what was accepted is given up; nothing takes that back."""
+        """Drain, then stop the server. With `at_once`, give up the accepted requests, irrevocably."""
         with self._changed:
-            self._drained_by, self.ending = by, True
-            self._at_once = self._at_once or at_once
+            self._drained_by, self.stopping = by, True
+            self._immediate = self._immediate or at_once
             self._changed.notify_all()
 
     @property
     def loaded(self) -> Service | None:
-        """What transcribes; None while there is none."""
-        return None if self.crash else self._service
+        """The service; None while no engine is ready."""
+        return None if self.failure else self._service
 
     @property
     def service(self) -> Service:
-        """What transcribes. Only for requests that were accepted. Raises ApiError, 503, if it has failed since."""
+        """The service, for accepted requests. Raises ApiError, 503, if the engine has failed since."""
         loaded = self.loaded
         if loaded is None:
             raise self._refusal()
@@ -116,12 +117,12 @@ class ServerState:
 
     @property
     def accepted(self) -> int:
-        """Requests that are being answered."""
+        """Number of requests and sessions being answered."""
         return self._accepted
 
     @contextmanager
     def accept(self) -> Iterator[None]:
-        """Count a request for as long as it is answered. Raises ApiError, 503, unless the server is ready."""
+        """Count a request while it is answered. Raises ApiError, 503, unless the server is ready."""
         with self._changed:
             if self.status != "ready":
                 raise self._refusal()
@@ -133,35 +134,36 @@ class ServerState:
                 self._accepted -= 1
                 self._changed.notify_all()
 
-    def await_end(self) -> bool:
-        """Whether the server ends, as soon as that is so or its engine has failed."""
+    def wait_end(self) -> bool:
+        """Wait until the server stops or its engine fails; True if it stops."""
         with self._changed:
-            self._changed.wait_for(lambda: self.ending or self.crash)
-            return self.ending
+            self._changed.wait_for(lambda: self.stopping or self.failure)
+            return self.stopping
 
-    def pause(self, seconds: float) -> bool:
-        """Whether the server ends, as soon as that is so or the time is over."""
+    def sleep(self, seconds: float) -> bool:
+        """Wait so many seconds, or until the server stops; True if it stops."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.ending, timeout=seconds)
+            return self._changed.wait_for(lambda: self.stopping, timeout=seconds)
 
-    def await_drained(self, seconds: float) -> bool:
-        """Whether all accepted requests were answered; waits as long as there is a point in it."""
+    def wait_drained(self, seconds: float) -> bool:
+        """Wait until all accepted requests are answered, the time is over, or waiting became pointless; True if all are
+        answered."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._accepted or self._at_once or self.crash, timeout=seconds)
+            self._changed.wait_for(lambda: not self._accepted or self._immediate or self.failure, timeout=seconds)
             return not self._accepted
 
-    def await_idle(self, seconds: float) -> bool:
-        """Whether all accepted requests were answered within that time."""
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until all accepted requests are answered; False if that takes longer than `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._accepted, timeout=seconds)
 
     def _refusal(self) -> ApiError:
-        code = "engine_failed" if self.crash or self.status == "restarting" else self.status
-        return ApiError(503, f"the server is {self.status}: {self.stage}", code=code)
+        code = "engine_failed" if self.failure or self.status == "restarting" else self.status
+        return ApiError(503, f"the server is {self.status}: {self.status_text}", code=code)
 
 
-def life_of(connection: HTTPConnection) -> ServerState:
-    """The life of the server that answers a request or leads a conversation."""
-    found = connection.app.state.life
+def state_of(connection: HTTPConnection) -> ServerState:
+    """The state of the server that a request or session belongs to."""
+    found = connection.app.state.server_state
     assert isinstance(found, ServerState)
     return found

@@ -1,4 +1,4 @@
-"""Answers that stop their work when the client hangs up, whole or as server-sent events."""
+"""Transcripts as answers, whole or as server-sent events; a client that hangs up cancels the work."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from env.errors import KitError
-from runtime.server.errors import from_kit
+from runtime.server.errors import to_api_error
 from runtime.server.service import Service
 from runtime.transcriber import Request
 from runtime.transcript import Transcript
@@ -24,31 +24,33 @@ WARNINGS_HEADER = "x-asr-warnings"
 Events = Callable[[Transcript], Iterable[str]]
 
 
-async def unless_gone(request: HttpRequest, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled as soon as the client hangs up: then raises ClientDisconnect.
+async def or_disconnect(request: HttpRequest, work: Awaitable[T]) -> T:
+    """Return the result of `work`. If the client hangs up first, cancel it and raise ClientDisconnect.
 
     The request's body must have been read.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request.receive))
+    disconnected = asyncio.ensure_future(_wait_disconnect(request.receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        await _cancelled(task, gone)
+        await _cancel(task, disconnected)
 
 
-async def whole(http: HttpRequest, service: Service, request: Request, *, fields: Mapping[str, str]) -> Transcript:
-    """The transcript. Raises ApiError, and ClientDisconnect."""
+async def whole_transcript(
+    http: HttpRequest, service: Service, request: Request, *, fields: Mapping[str, str]
+) -> Transcript:
+    """Return the complete transcript. Raises ApiError, and ClientDisconnect."""
     try:
-        return await unless_gone(http, service.transcribe(request))
+        return await or_disconnect(http, service.transcribe(request))
     except KitError as error:
-        raise from_kit(error, fields) from error
+        raise to_api_error(error, fields) from error
 
 
-async def streamed(
+async def stream_transcript(
     http: HttpRequest,
     service: Service,
     request: Request,
@@ -57,9 +59,9 @@ async def streamed(
     on_text: Callable[[str], str],
     on_end: Events,
 ) -> Response:
-    """Server-sent events: `on_text` makes one of each bit of text, `on_end` the last ones.
+    """Return an answer of server-sent events: `on_text` makes one from each piece of text, `on_end` the last ones.
 
-    Raises like `whole` as long as the audio is not read; what fails later is an event with an `error`.
+    Raises like `whole_transcript` until the audio is read; later failures become an event with an `error`.
     """
     texts: asyncio.Queue[str | None] = asyncio.Queue()
     work = asyncio.ensure_future(
@@ -67,26 +69,26 @@ async def streamed(
     )
     work.add_done_callback(lambda _: texts.put_nowait(None))
     try:
-        if await unless_gone(http, texts.get()) is None:
+        if await or_disconnect(http, texts.get()) is None:
             await work
     except KitError as error:
-        raise from_kit(error, fields) from error
+        raise to_api_error(error, fields) from error
     except BaseException:
-        await _cancelled(work)
+        await _cancel(work)
         raise
 
-    async def ending() -> Iterable[str]:
+    async def last_events() -> Iterable[str]:
         try:
-            heard = work.result()
+            transcript = work.result()
         except KitError as error:
-            return [json.dumps(from_kit(error, fields).body, ensure_ascii=False)]
-        return await service.write(lambda: on_end(heard))
+            return [json.dumps(to_api_error(error, fields).body, ensure_ascii=False)]
+        return await service.in_writer_thread(lambda: on_end(transcript))
 
-    return _EventStream(work, texts, on_text, ending, patience=service.settings.request_timeout_seconds)
+    return _EventStream(work, texts, on_text, last_events, send_timeout=service.settings.request_timeout_seconds)
 
 
 class _EventStream(Response):
-    """Sends what comes; work nobody listens to any more is cancelled."""
+    """Sends events as they come; cancels the work if the client hangs up."""
 
     media_type = "text/event-stream"
 
@@ -95,60 +97,60 @@ class _EventStream(Response):
         work: "asyncio.Future[Transcript]",
         texts: "asyncio.Queue[str | None]",
         on_text: Callable[[str], str],
-        ending: Callable[[], Awaitable[Iterable[str]]],
+        last_events: Callable[[], Awaitable[Iterable[str]]],
         *,
-        patience: float,
+        send_timeout: float,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._work, self._texts, self._on_text, self._ending = work, texts, on_text, ending
-        self._patience = patience
+        self._work, self._texts, self._on_text, self._last_events = work, texts, on_text, last_events
+        self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        async def put(data: str) -> None:
+        async def send_data(data: str) -> None:
             message = {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True}
-            await asyncio.wait_for(send(message), self._patience)  # a client that does not read
+            await asyncio.wait_for(send(message), self._send_timeout)  # a client that does not read
 
-        gone = asyncio.ensure_future(_disconnected(receive))
-        gone.add_done_callback(lambda _: self._work.cancel())
+        disconnected = asyncio.ensure_future(_wait_disconnect(receive))
+        disconnected.add_done_callback(lambda _: self._work.cancel())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while (text := await self._texts.get()) is not None:
                 if text:
-                    await put(self._on_text(text))
+                    await send_data(self._on_text(text))
             with contextlib.suppress(asyncio.CancelledError):  # nobody is there any more
-                for data in await self._ending():
-                    await put(data)
+                for data in await self._last_events():
+                    await send_data(data)
             await send({"type": "http.response.body", "body": b""})
         finally:
-            await _cancelled(self._work, gone)
+            await _cancel(self._work, disconnected)
 
 
-def data_of(event: Mapping[str, Any]) -> str:
-    """An event's JSON."""
+def to_json(event: Mapping[str, Any]) -> str:
+    """Serialize an event, in UTF-8 rather than escapes."""
     return json.dumps(event, ensure_ascii=False)
 
 
 def no_effect(name: str, why: str) -> str:
-    """The warning that a field has no effect."""
+    """A warning that a field has no effect, and why."""
     return f"{name}: has no effect: {why}"
 
 
 def with_warnings(response: Response, warnings: Iterable[str]) -> Response:
-    """The answer with what had no effect in a header, which reaches those, too, who asked for no JSON."""
-    told = "; ".join(warnings)
-    if told:
-        response.headers[WARNINGS_HEADER] = told.encode("ascii", "backslashreplace").decode()
+    """Add the warnings in a header, so that they reach clients that did not ask for JSON, too."""
+    text = "; ".join(warnings)
+    if text:
+        response.headers[WARNINGS_HEADER] = text.encode("ascii", "backslashreplace").decode()
     return response
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel what is not done, and wait for its end."""
+async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks, and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,5 +1,5 @@
-"""What a unit of `Type=notify` hears of its server: how far it is, that it is ready, lives, and stops. One datagram
-each, as sd_notify(3) describes them; without $NOTIFY_SOCKET nobody is told."""
+"""Notify systemd (`Type=notify`) of the status, readiness, liveness and stop, one datagram each, as in sd_notify(3).
+Without $NOTIFY_SOCKET, nothing is sent."""
 
 import logging
 import os
@@ -7,41 +7,42 @@ import socket
 
 from runtime.server.http import HttpServer
 
-SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
-TIMEOUT = 1.0  # seconds that systemd may take to receive
+NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
+NOTIFY_TIMEOUT = 1.0  # seconds that systemd may take to receive
 
 log = logging.getLogger(__name__)
 
 
-def notify(**assignments: str | int) -> None:
-    """Tell systemd, such as READY=1. That it cannot be told is logged, and changes nothing else."""
-    address = os.environ.get(SOCKET, "")
-    if not address:
+def notify(**fields: str | int) -> None:
+    """Send fields such as READY=1. Failure is logged, and changes nothing else."""
+    socket_name = os.environ.get(NOTIFY_SOCKET, "")
+    if not socket_name:
         return
-    text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in assignments.items())
-    name = f"\0{address[1:]}" if address.startswith("@") else address  # @ is how an abstract address is written
+    text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
+    # An abstract address is written with @ in place of its null byte.
+    address = f"\0{socket_name[1:]}" if socket_name.startswith("@") else socket_name
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-            connection.settimeout(TIMEOUT)
-            connection.sendto(text.encode(), name)
+            connection.settimeout(NOTIFY_TIMEOUT)
+            connection.sendto(text.encode(), address)
     except OSError as error:
         log.warning("systemd was not told %s: %s", text.partition("=")[0], error)
 
 
-def stopping(seconds: int) -> None:
-    """Tell systemd that the server ends, within so many seconds: longer than its unit may say."""
+def notify_stopping(seconds: int) -> None:
+    """Tell systemd that the server stops within so many seconds, even if its unit allows less."""
     notify(STOPPING=1, EXTEND_TIMEOUT_USEC=seconds * 1_000_000)
 
 
-def keep_alive(listener: HttpServer) -> None:
-    """Where systemd watches this process (WatchdogSec), tell it twice in that time that requests are still read."""
-    microseconds = os.environ.get(WATCHDOG, "")
+def keep_alive(http_server: HttpServer) -> None:
+    """With WatchdogSec, notify systemd twice per period that the event loop runs."""
+    microseconds = os.environ.get(WATCHDOG_USEC, "")
     if not microseconds.isdecimal() or os.environ.get(WATCHDOG_PID, str(os.getpid())) != str(os.getpid()):
         return
     period = int(microseconds) / 2_000_000
 
-    def ping() -> None:
-        notify(WATCHDOG=1)
-        listener.loop.call_later(period, ping)
+    def notify_watchdog() -> None:
+        notify(WATCHDOG_USEC=1)
+        http_server.loop.call_later(period, notify_watchdog)
 
-    listener.call(ping)
+    http_server.call(notify_watchdog)

@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded while they arrive, on disk if they are large or many, gone when the request is."""
+"""Request bodies: limits while they arrive, spooled to disk if large, deleted with the request; strict JSON."""
 
 import asyncio
 import base64
@@ -23,52 +23,48 @@ from env.settings import Settings
 from runtime import sandbox
 from runtime.sandbox import Cancellation, ExceededError, HelperLimits, RefusedError, UnavailableError
 from runtime.server.errors import ApiError
-from runtime.server.service import Service, tidy
-from runtime.server.spool import SpooledFile, SpoolFullError, Upload, most_in_memory
-from runtime.server.state import life_of
-from runtime.server.streaming import unless_gone
+from runtime.server.service import Service, trim_heap_sometimes
+from runtime.server.spool import SpooledFile, SpoolFullError, Upload, memory_limit
+from runtime.server.state import state_of
+from runtime.server.streaming import or_disconnect
 from runtime.urls import network
-
-MOST_COMMAS = 20_000  # without a limit, 512 MiB could hold 170 million empty lists, which take 10 GiB
 
 T = TypeVar("T")
 Open = Callable[[], SpooledFile]
+Fields = dict[str, list[str | Upload]]
+
+MAX_COMMAS = 20_000  # without a limit, 512 MiB could hold 170 million empty lists, which take 10 GiB
+MAX_FIELDS = 40
+LARGE_BODY = 256 << 10  # bytes from which on a body is parsed in a helper process; less takes a millisecond
+DECODED_KEY = "decoded"  # where in a part of a message decoded audio is
+FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 log = logging.getLogger(__name__)
 
-MOST_FIELDS = 40
-LARGE = 256 << 10  # bytes from which on a body is parsed in a helper process; less takes a millisecond
-DECODED = "decoded"  # where in a part of a message decoded audio is
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
+def parse_strict_json(content: bytes, *, max_commas: int = MAX_COMMAS, allow_surrogates: bool = False) -> Any:
+    """Parse JSON.
 
-Fields = dict[str, list[str | Upload]]
-
-
-def parse_strict_json(content: bytes, *, most_commas: int = MOST_COMMAS, halves: bool = False) -> Any:
-    """The value that `content` holds.
-
-    Raises ValueError for what is no JSON or nested too deeply, for a key that an object has twice, for halves of
-    characters, which JSON can hold (\\ud800) and UTF-8 cannot, unless `halves` has them pass, and for more than
-    `most_commas` commas.
+    Raises ValueError for text that is no JSON or too deeply nested, for a duplicate key, for more than `max_commas`
+    commas and, unless `allow_surrogates`, for lone surrogates, which JSON can hold (\\ud800) and UTF-8 cannot.
     """
-    if content.count(b",") > most_commas:
-        raise ValueError(f"it holds more than {most_commas} commas")
+    if content.count(b",") > max_commas:
+        raise ValueError(f"it holds more than {max_commas} commas")
     try:
-        value = json.loads(content, object_pairs_hook=_unrepeated)
-        if not halves:
+        value = json.loads(content, object_pairs_hook=_unique_keys)
+        if not allow_surrogates:
             _check_text(value)
     except RecursionError as error:
         raise ValueError(str(error)) from None
     return value
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    reply = dict(pairs)
+    if len(reply) < len(pairs):
         (name, count), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"{name!r} is given {count} times")
-    return found
+    return reply
 
 
 def _check_text(value: Any) -> None:
@@ -84,87 +80,87 @@ def _check_text(value: Any) -> None:
             _check_text(inner)
 
 
-def in_memory(request: Request) -> int:
-    """Bytes that an upload may keep in memory: the fewer, the more requests there are."""
-    return most_in_memory(life_of(request).accepted)
+def memory_share(request: Request) -> int:
+    """How many bytes of an upload may stay in memory: the fewer, the more requests there are."""
+    return memory_limit(state_of(request).accepted)
 
 
-def opener(request: Request) -> Open:
-    """Makes the files that a request is kept in."""
-    return partial(life_of(request).service.spool.open, in_memory(request), caller(request))
+def spool_opener(request: Request) -> Open:
+    """Return a function that opens spooled files for a request."""
+    return partial(state_of(request).service.spool.open, memory_share(request), owner_of(request))
 
 
-def caller(request: Request) -> str:
-    """To whom the room on disk counts that a request takes: a key's owner, or an address."""
+def owner_of(request: Request) -> str:
+    """Whom a request's disk space counts for: the key's owner, or the address."""
     return request.state.owner or (network(request.client.host) if request.client else "")
 
 
 @asynccontextmanager
-async def form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
-    """The fields of a form, each with all its values; at most one of them is a file.
+async def read_form(request: Request, settings: Settings) -> AsyncIterator[Fields]:
+    """Yield the fields of a form, each with all its values; at most one of them is a file.
 
-    Raises ApiError: 408 and 413 for a body that takes longer or is larger than the settings allow, 415 for another type
-    of body, 400 for a broken one, 507 where there is no room for it.
+    Raises ApiError: 408 or 413 for a body that takes too long or is too large, 415 for another content type, 400 for a
+    malformed one, 507 if there is no room for it.
     """
     kind = content_type(request)
-    if kind not in FORMS:
-        raise ApiError(415, f"the body is {kind or 'of no type'}, expected {FORMS[0]}", code="content_type")
+    if kind not in FORM_TYPES:
+        raise ApiError(415, f"the body is {kind or 'of no type'}, expected {FORM_TYPES[0]}", code="content_type")
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8").decode("latin-1")
     if charset.lower() != "utf-8":  # Python knows codecs that are no character sets, and slow ones
         raise ApiError(415, f"the form is in the character set {charset!r}, expected utf-8", code="content_type")
-    body = _bounded(request, settings.upload_max_mib << 20)
-    kept = ExitStack()
-    parser: _WholeForm | FormParser
-    if kind == FORMS[0]:
-        parser = _WholeForm(request.headers, body, kept=kept, open_file=opener(request))
+    body = _limited_body(request, settings.upload_max_mib << 20)
+    files = ExitStack()
+    parser: _CompleteFormParser | FormParser
+    if kind == FORM_TYPES[0]:
+        parser = _CompleteFormParser(request.headers, body, files=files, open_file=spool_opener(request))
     else:
-        parser = FormParser(request.headers, body, max_fields=MOST_FIELDS)
+        parser = FormParser(request.headers, body, max_fields=MAX_FIELDS)
     try:
         try:
-            data = await _in_time(parser.parse(), settings)
+            data = await _with_timeout(parser.parse(), settings)
         except MultiPartException as error:
             raise ApiError(400, f"the form cannot be read: {error.message}", code="invalid_body") from None
         except OSError as error:
-            raise _unstorable(error) from error
+            raise _storage_error(error) from error
         finally:
             await body.aclose()
-            await tidy()
+            await trim_heap_sometimes()
         fields: Fields = {}
         for name, value in data.multi_items():
             fields.setdefault(name, []).append(_upload(value) if isinstance(value, UploadFile) else value)
         yield fields
     finally:
-        await run_in_threadpool(kept.close)
+        await run_in_threadpool(files.close)
 
 
-async def json_body(request: Request, service: Service, read: Callable[[Any], T]) -> T:
-    """What `read`, called in one of the service's threads for bodies, makes of a chat request. The audio of a large one
-    is decoded already: an Upload, as DECODED, in its part of a message.
+async def read_json(request: Request, service: Service, read: Callable[[Any], T]) -> T:
+    """Return what `read`, called in a thread, makes of a chat request's body. The audio of a large body is already
+    decoded: it is an Upload, under DECODED_KEY, in its part of a message.
 
-    Raises ApiError like `form`, what `read` raises, and ClientDisconnect where the client hangs up while a large one is
-    read, which ends that.
+    Raises ApiError like `read_form`, what `read` raises, and ClientDisconnect if the client hangs up while a large body
+    is read.
     """
     kind = content_type(request)
     if kind != "application/json":
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
-    with opener(request)() as file, ExitStack() as unless_kept:
+    with spool_opener(request)() as file, ExitStack() as unless_kept:
         try:
-            await _in_time(_spool(request, file, service.settings), service.settings)
+            await _with_timeout(_spool(request, file, service.settings), service.settings)
         except OSError as error:
-            raise _unstorable(error) from error
+            raise _storage_error(error) from error
         try:
-            if file.tell() > LARGE:
-                into, cancellation = unless_kept.enter_context(opener(request)()), Cancellation()
-                reading = service.read(partial(_read_large, file, into, read, cancellation), cancellation)
-                asked = await unless_gone(request, reading)
+            if file.tell() > LARGE_BODY:
+                into, cancellation = unless_kept.enter_context(spool_opener(request)()), Cancellation()
+                reading = service.in_body_thread(partial(_parse_large, file, into, read, cancellation), cancellation)
+                asked = await or_disconnect(request, reading)
                 unless_kept.pop_all()  # the upload's owner closes it
                 return asked
-            return await service.parse(partial(_read_small, file, read))
+            return await service.in_parser_thread(partial(_parse_small, file, read))
         finally:
-            await tidy()
+            await trim_heap_sometimes()
 
 
-def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
+def _parse_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     file.seek(0)
     try:
         body = parse_strict_json(file.read())
@@ -173,27 +169,27 @@ def _read_small(file: IO[bytes], read: Callable[[Any], T]) -> T:
     return read(body)
 
 
-def _read_large(file: IO[bytes], into: SpooledFile, read: Callable[[Any], T], cancellation: Cancellation) -> T:
-    """The audio is written to `into`, which is closed where there is none."""
-    found = _parsed_apart(file, into, cancellation)
-    if found["place"] is None:
+def _parse_large(file: IO[bytes], into: SpooledFile, read: Callable[[Any], T], cancellation: Cancellation) -> T:
+    """Parse a large body, its audio decoded to `into`, which is closed if there is none."""
+    reply = _parse_in_helper(file, into, cancellation)
+    if reply["place"] is None:
         into.close()
     else:
-        message, part = found["place"]
-        found["body"]["messages"][message]["content"][part][DECODED] = Upload(into, "audio")
-    return read(found["body"])
+        message, part = reply["place"]
+        reply["body"]["messages"][message]["content"][part][DECODED_KEY] = Upload(into, "audio")
+    return read(reply["body"])
 
 
-def _parsed_apart(file: IO[bytes], into: SpooledFile, cancellation: Cancellation) -> Any:
-    """What `chat_body.read` gives, in a helper process."""
+def _parse_in_helper(file: IO[bytes], into: SpooledFile, cancellation: Cancellation) -> Any:
+    """Run `chat_body.read` in a helper process."""
     size = file.seek(0, io.SEEK_END)
-    limits = bounds(size)
+    limits = helper_limits(size)
     try:
-        descriptor = into.on_disk(limits.output)
+        descriptor = into.write_externally(limits.output)
         task = "runtime.server.routes.chat_body:read"
-        found = sandbox.call(task, file, descriptor, {}, bounds=limits, cancellation=cancellation)
-        into.settle()
-        return found
+        reply = sandbox.call(task, file, descriptor, {}, bounds=limits, cancellation=cancellation)
+        into.finish_external_write()
+        return reply
     except RefusedError as error:
         subject, reason, _ = error.arguments
         if subject == "messages":
@@ -205,18 +201,18 @@ def _parsed_apart(file: IO[bytes], into: SpooledFile, cancellation: Cancellation
         log.error("a body cannot be read: %s", error)
         raise ApiError(503, "the body cannot be read now; try again later", code="unreadable_now") from error
     except OSError as error:
-        raise _unstorable(error) from error
+        raise _storage_error(error) from error
 
 
-def bounds(size: int) -> HelperLimits:
-    """For a body of so many bytes."""
+def helper_limits(size: int) -> HelperLimits:
+    """The helper's limits for a body of `size` bytes."""
     cpu_seconds = 10 + size / (8 << 20)
     output = size * 3 // 4  # of four characters of base64 come three bytes
     return HelperLimits(memory=(64 << 20) + size, output=output, cpu_seconds=cpu_seconds, seconds=4 * cpu_seconds)
 
 
 def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:
-    """The file that base64 stands for. Raises ApiError where it does not."""
+    """Decode base64 to a file. Raises ApiError if it is none."""
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -226,38 +222,38 @@ def from_base64(text: str, *, name: str, param: str, open_file: Open) -> Upload:
         file.write(content)
     except OSError as error:
         file.close()
-        raise _unstorable(error) from error
+        raise _storage_error(error) from error
     return Upload(file, name)
 
 
 def content_type(request: Request) -> str:
-    """The type of the body, without parameters."""
+    """The body's media type, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-class _WholeForm(MultiPartParser):
-    """Reads a form with one file at most, which `kept` closes; without its closing boundary it is refused."""
+class _CompleteFormParser(MultiPartParser):
+    """Parses a form with at most one file, which `files` closes. A form without its closing boundary is refused."""
 
     def __init__(
-        self, headers: Headers, body: AsyncGenerator[bytes, None], *, kept: ExitStack, open_file: Open
+        self, headers: Headers, body: AsyncGenerator[bytes, None], *, files: ExitStack, open_file: Open
     ) -> None:
-        super().__init__(headers, self._until_its_end(body), max_files=1, max_fields=MOST_FIELDS)
-        self._kept, self._open = kept, open_file
+        super().__init__(headers, self._until_complete(body), max_files=1, max_fields=MAX_FIELDS)
+        self._files, self._open = files, open_file
         self._ended = False
 
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
         if part := self._current_part.file:
             part.file.close()
-            file = cast(BinaryIO, self._kept.enter_context(self._open()))
+            file = cast(BinaryIO, self._files.enter_context(self._open()))
             self._current_part.file = UploadFile(file, size=0, filename=part.filename, headers=part.headers)
 
     def on_end(self) -> None:
         self._ended = True
 
-    async def _until_its_end(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for piece in body:
-            yield piece
+    async def _until_complete(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in body:
+            yield chunk
         if not self._ended:
             raise MultiPartException("it breaks off before its closing boundary")
 
@@ -267,42 +263,42 @@ def _upload(part: UploadFile) -> Upload:
     return Upload(part.file, Path(part.filename or "").name or "audio")
 
 
-def _unstorable(error: OSError) -> ApiError:
+def _storage_error(error: OSError) -> ApiError:
     log.error("an upload cannot be stored: %s", error)
     return ApiError(507, f"the upload cannot be stored: {error.strerror or error}", code="storage", close=True)
 
 
-async def _in_time(reading: Coroutine[Any, Any, T], settings: Settings) -> T:
+async def _with_timeout(reading: Coroutine[Any, Any, T], settings: Settings) -> T:
     seconds = settings.request_timeout_seconds
     try:
         return await asyncio.wait_for(reading, seconds)
     except asyncio.TimeoutError:
-        words = f"the body took longer to arrive than the limit of {seconds:g} s"
-        raise ApiError(408, words, code="slow_upload", close=True) from None
+        message = f"the body took longer to arrive than the limit of {seconds:g} s"
+        raise ApiError(408, message, code="slow_upload", close=True) from None
 
 
 async def _spool(request: Request, file: SpooledFile, settings: Settings) -> None:
-    async for piece in _bounded(request, settings.upload_max_mib << 20):
-        await run_in_threadpool(file.write, piece)
+    async for chunk in _limited_body(request, settings.upload_max_mib << 20):
+        await run_in_threadpool(file.write, chunk)
 
 
-async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. Raises ApiError, 413, as soon as it is known to be too large, and 507 where it is known
-    from the start that there is no room for it."""
+async def _limited_body(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield the body in chunks. Raises ApiError: 413 as soon as it is known to be too large, 507 if its declared length
+    does not fit the spool."""
     declared = request.headers.get("content-length", "")
     arrived = int(declared) if declared.isdecimal() else 0
-    if arrived <= most_bytes:
-        if arrived > in_memory(request):
+    if arrived <= max_bytes:
+        if arrived > memory_share(request):
             try:
-                life_of(request).service.spool.check(arrived, caller(request))
+                state_of(request).service.spool.check(arrived, owner_of(request))
             except SpoolFullError as error:
-                raise _unstorable(error) from error
+                raise _storage_error(error) from error
         arrived = 0
-        async for piece in request.stream():
-            arrived += len(piece)
-            if arrived > most_bytes:
+        async for chunk in request.stream():
+            arrived += len(chunk)
+            if arrived > max_bytes:
                 break
-            yield piece
-    if arrived > most_bytes:
-        words = f"the body is larger than {most_bytes / 2**20:g} MiB, the limit (ASR_UPLOAD_MAX_MIB)"
-        raise ApiError(413, words, code="too_large", close=True)
+            yield chunk
+    if arrived > max_bytes:
+        message = f"the body is larger than {max_bytes / 2**20:g} MiB, the limit (ASR_UPLOAD_MAX_MIB)"
+        raise ApiError(413, message, code="too_large", close=True)

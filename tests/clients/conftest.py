@@ -15,9 +15,9 @@ import pytest
 import trustme
 from audio_files import RECIPES
 from pydantic import SecretStr
+from realtime_client import pcm, spoken
 from recordings import joined
 from serving import Served, served
-from talking import pcm, spoken
 from tree import bare_environment
 
 from env.sources import PROJECT

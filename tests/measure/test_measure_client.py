@@ -114,14 +114,14 @@ def test_a_refusal_tells_all_that_the_server_told(remote: RemoteServer, speech: 
 
 
 def test_a_server_that_drains_is_not_ready(server: Served, remote: RemoteServer, speech: list[Clip]) -> None:
-    server.life.drain()
+    server.server_state.drain()
     try:
         with pytest.raises(KitError, match=r"is not ready: .*draining.* → invoke status"):
             remote.check_ready()
         with pytest.raises(ServerError, match=r"answered 503 .* → invoke status"):
             remote.transcribe(speech[0].path)
     finally:
-        server.life.resume()
+        server.server_state.resume()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_what_a_server_that_ends_says_is_counted(transcriber: Transcriber, files
 
         def stop() -> None:
             engine.next()
-            server.listener.call(server.service.give_up)
+            server.listener.call(server.service.cancel_all)
 
         stopping = threading.Thread(target=stop)
         stopping.start()
@@ -98,12 +98,12 @@ def test_no_server_is_said() -> None:
 
 
 def test_a_server_that_is_not_ready_is_said(server: Served) -> None:
-    server.life.drain()
+    server.server_state.drain()
     try:
         with pytest.raises(KitError, match=r"is not ready: .*draining"):
             soak.soak(server.url, [b""], seconds=1, clients=1)
     finally:
-        server.life.resume()
+        server.server_state.resume()
 
 
 def tally(latencies: list[float], seconds: float) -> RequestTally:

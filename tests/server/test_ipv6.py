@@ -24,7 +24,7 @@ from env.sources import PROJECT, SettingsError, load_settings
 from runtime.ops.deploy import override, standalone
 from runtime.ops.doctor import machine
 from runtime.server.app import create_app
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 from runtime.urls import has_ipv6, url
@@ -75,7 +75,7 @@ def test_what_is_no_address_is_refused(given: str) -> None:
     ],
 )
 def test_it_answers_where_it_is_told_to(address: str, answered: list[str]) -> None:
-    with listening(create_app(ServerState()), host=address, port=0) as listener:
+    with run_http_server(create_app(ServerState()), host=address, port=0) as listener:
         assert [each for each in ("127.0.0.1", "[::1]") if lives(each, listener.port)] == answered
 
 
@@ -91,7 +91,7 @@ class WithoutIpv6(socket.socket):
 @pytest.mark.parametrize("address", ["::", "localhost"])
 def test_without_ipv6_the_other_family_is_enough(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", WithoutIpv6)
-    with listening(create_app(ServerState()), host=address, port=0) as listener:
+    with run_http_server(create_app(ServerState()), host=address, port=0) as listener:
         assert lives("127.0.0.1", listener.port)
 
 
@@ -99,13 +99,13 @@ def test_an_address_that_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPa
     for address in ("2001:db8::1", "192.0.2.1"):
         with (
             pytest.raises(KitError, match=r"cannot be listened on: .*set ASR_HOST to an address of this machine"),
-            listening(create_app(ServerState()), host=address, port=0),
+            run_http_server(create_app(ServerState()), host=address, port=0),
         ):
             pass
     monkeypatch.setattr(socket, "socket", WithoutIpv6)
     with (
         pytest.raises(KitError, match=r"\[::1\]:0: cannot be listened on: .*not supported"),
-        listening(create_app(ServerState()), host="::1", port=0),
+        run_http_server(create_app(ServerState()), host="::1", port=0),
     ):
         pass
 
@@ -119,7 +119,7 @@ def test_a_port_taken_on_either_family_is_named(holder: str, address: str) -> No
         port = taken.getsockname()[1]
         with (
             pytest.raises(KitError, match=rf"{port}: cannot be listened on: .*ASR_PORT"),
-            listening(create_app(ServerState()), host=address, port=port),
+            run_http_server(create_app(ServerState()), host=address, port=port),
         ):
             pass
 

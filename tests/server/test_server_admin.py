@@ -65,7 +65,7 @@ def test_drain_and_resume(transcriber: Transcriber, speech: list[Clip]) -> None:
         again = pool.submit(server.post, files=audio)
         engine.next().tell(decoded("and again"))
         assert again.result().json()["text"] == "and again"
-        server.life.stop("SIGTERM", at_once=False)
+        server.server_state.stop("SIGTERM", at_once=False)
         refused = server.post("/admin/resume")
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "stopping")
         assert server.get("/health/ready").json()["status"] == "draining"

@@ -20,8 +20,8 @@ from serving import PATIENCE, Served, decoded, held, served
 
 from runtime.demo import Clip
 from runtime.server import uploads
-from runtime.server.routes.chat_body import KEYS
-from runtime.server.uploads import bounds
+from runtime.server.routes.chat_body import AUDIO_KEYS
+from runtime.server.uploads import helper_limits
 from runtime.transcriber import Transcriber
 
 PATH = "/v1/chat/completions"
@@ -190,7 +190,7 @@ def large(speech: list[Clip]) -> tuple[str, str]:
 
 def said(data: str, kind: str = "input_audio") -> dict[str, Any]:
     """A body whose audio is given as it is."""
-    part = {"type": kind, kind: {KEYS[kind]: data}}
+    part = {"type": kind, kind: {AUDIO_KEYS[kind]: data}}
     return {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": [part]}]}
 
 
@@ -243,7 +243,7 @@ def test_large_bodies_are_refused_by_name(server: Served, large: tuple[str, str]
     answer = server.post(PATH, content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith(fault)
-    assert server.service.spool.taken == 0
+    assert server.service.spool.used == 0
 
 
 def test_a_large_body_is_read_no_further_when_its_client_hangs_up(
@@ -252,7 +252,7 @@ def test_a_large_body_is_read_no_further_when_its_client_hangs_up(
     body = json.dumps(said(large[0])).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     assert server.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 200
-    monkeypatch.setattr(uploads, "bounds", lambda size: replace(bounds(size), seconds=3600))
+    monkeypatch.setattr(uploads, "helper_limits", lambda size: replace(helper_limits(size), seconds=3600))
     idle = helpers()
     for helper in idle:
         helper.suspend()
@@ -265,8 +265,8 @@ def test_a_large_body_is_read_no_further_when_its_client_hangs_up(
     finally:
         for helper in helpers():
             helper.resume()
-    until(lambda: not server.life.accepted)
-    assert server.service.spool.taken == 0
+    until(lambda: not server.server_state.accepted)
+    assert server.service.spool.used == 0
 
 
 def test_decoded_audio_takes_no_more_room_than_it_has(transcriber: Transcriber, large: tuple[str, str]) -> None:
@@ -274,7 +274,7 @@ def test_decoded_audio_takes_no_more_room_than_it_has(transcriber: Transcriber, 
     with served(still) as server, ThreadPoolExecutor() as pool:
         answer = pool.submit(server.post, PATH, json=said(large[0]))
         decoding = engine.next()
-        assert server.service.spool.taken == len(base64.b64decode(large[0]))
+        assert server.service.spool.used == len(base64.b64decode(large[0]))
         decoding.tell(decoded("hello"))
         assert answer.result(PATIENCE).status_code == 200
 

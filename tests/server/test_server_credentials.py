@@ -16,8 +16,8 @@ import httpx
 import pytest
 from pki import ALICE, BOB, NEXT, Pki, renamed, swapped, tls, until, write
 from pydantic import SecretStr
+from realtime_client import realtime_session
 from serving import PATIENCE, TRANSCRIPTIONS, Served, bearer, decoded, held, served
-from talking import talking
 
 from env.errors import KitError
 from env.settings import Settings
@@ -115,7 +115,7 @@ def test_whoever_is_connected_goes_on(transcriber: Transcriber, pki: Pki, tmp_pa
     still, engine = held(transcriber)
     with (
         served(still, **tls(live)) as server,
-        talking(server, ssl=pki.client) as talk,
+        realtime_session(server, ssl=pki.client) as talk,
         httpx.Client(verify=pki.client, timeout=PATIENCE) as client,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -234,15 +234,15 @@ def test_sessions_end_with_their_key(transcriber: Transcriber, tmp_path: Path) -
     write(keys, f"alice:{ALICE} sessions=1", f"bob:{BOB}")
     with (
         served(transcriber, keys_file=keys) as server,
-        talking(server, additional_headers=bearer(ALICE)) as ends,
-        talking(server, additional_headers=bearer(BOB)) as goes_on,
+        realtime_session(server, additional_headers=bearer(ALICE)) as ends,
+        realtime_session(server, additional_headers=bearer(BOB)) as goes_on,
     ):
         write(keys, f"alice:{NEXT} sessions=1", f"bob:{BOB}")
-        close = ends.ending()
+        close = ends.wait_closed()
         assert (close.code, close.reason) == (1008, "the key: is none of this server's any more")
-        assert [event["error"]["code"] for event in ends.of("error")] == ["invalid_api_key"]
+        assert [event["error"]["code"] for event in ends.of_type("error")] == ["invalid_api_key"]
         assert goes_on.set(turn_detection=None)
-        with talking(server, additional_headers=bearer(NEXT)):  # the place of the first is free
+        with realtime_session(server, additional_headers=bearer(NEXT)):  # the place of the first is free
             pass
 
 

@@ -23,7 +23,7 @@ from runtime.demo import Clip
 from runtime.server.app import create_app
 from runtime.server.auth import read_keys
 from runtime.server.credentials import read_access
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.service import Service
 from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
@@ -43,8 +43,8 @@ def keys_file(tmp_path: Path) -> Path:
 @contextmanager
 def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
     """A server with a WebSocket that says whose it is and which subprotocols it sees; gives its address."""
-    life, settings = ServerState(), transcriber.settings.model_copy(update=changes)
-    app = create_app(life, access=read_access(settings))
+    server_state, settings = ServerState(), transcriber.settings.model_copy(update=changes)
+    app = create_app(server_state, access=read_access(settings))
 
     @app.websocket("/v1/echo")
     async def echo(socket: WebSocket) -> None:
@@ -52,13 +52,13 @@ def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
         await socket.send_json([socket.state.owner, socket.scope["subprotocols"]])
         await socket.receive()
 
-    with listening(app, host="127.0.0.1", port=0) as listener:
+    with run_http_server(app, host="127.0.0.1", port=0) as listener:
         service = Service(transcriber)
-        life.ready(service)
+        server_state.ready(service)
         try:
             yield f"127.0.0.1:{listener.port}/v1/echo"
         finally:
-            assert life.await_idle(PATIENCE)
+            assert server_state.wait_idle(PATIENCE)
             service.close()
 
 
@@ -112,7 +112,7 @@ def test_a_websocket_brings_its_key_in_a_header_or_as_a_subprotocol(transcriber:
 
 
 def test_a_websocket_is_refused_until_the_server_is_ready() -> None:
-    with listening(create_app(ServerState()), host="127.0.0.1", port=0) as listener:
+    with run_http_server(create_app(ServerState()), host="127.0.0.1", port=0) as listener:
         assert refused(f"127.0.0.1:{listener.port}/v1/realtime") == (503, "starting")
 
 

@@ -16,7 +16,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, HeldEngine, Served, hang_up_after_
 from runtime.demo import Clip
 from runtime.engines import Decoded, EngineError
 from runtime.model.device import OutOfMemoryError
-from runtime.server.service import AHEAD, FETCHERS, concurrency_limits, long_files
+from runtime.server.service import FETCH_THREADS, PREFETCH_FACTOR, long_slots, short_slots
 from runtime.transcriber import Transcriber
 
 
@@ -77,7 +77,7 @@ def test_hanging_up_takes_the_request_out_and_frees_its_place(
         assert not decoding.cancelled.is_set()
         connection.close()
         assert decoding.cancelled.wait(PATIENCE)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
         other = ask(pool, server, speech[0])
         engine.next().tell(answer_of(transcriber, "still here"))
         assert other.result().json()["text"] == "still here"
@@ -90,9 +90,9 @@ def test_hanging_up_in_the_middle_of_an_upload_leaves_nothing(transcriber: Trans
             head += "Expect: 100-continue\r\nContent-Type: multipart/form-data; boundary=y\r\n\r\n"
             connection.sendall(head.encode())
             assert connection.recv(1000).startswith(b"HTTP/1.1 100")
-            assert server.life.accepted == 1
-        assert server.life.await_idle(PATIENCE)
-        assert server.service.held == 0
+            assert server.server_state.accepted == 1
+        assert server.server_state.wait_idle(PATIENCE)
+        assert server.service.pending == 0
         assert engine.due.empty()
 
 
@@ -106,7 +106,7 @@ def test_an_upload_that_never_ends_is_told_so(transcriber: Transcriber, kind: st
             with connection.makefile("rb") as answer:
                 assert answer.readline().startswith(b"HTTP/1.1 408")
                 assert b"slow_upload" in answer.read()
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_a_request_that_takes_too_long_is_answered_and_cancelled(transcriber: Transcriber, speech: list[Clip]) -> None:
@@ -115,7 +115,7 @@ def test_a_request_that_takes_too_long_is_answered_and_cancelled(transcriber: Tr
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
         assert "0.3 s" in answer.json()["error"]["message"]
         assert engine.next().cancelled.wait(PATIENCE)
-        assert server.service.held == 0
+        assert server.service.pending == 0
 
 
 def test_a_failing_request_touches_no_other(
@@ -176,16 +176,18 @@ def test_waiting_costs_neither_threads_nor_decoded_audio(
     transcriber: Transcriber, speech: list[Clip], pool: ThreadPoolExecutor
 ) -> None:
     with still(transcriber, together=1) as (server, engine):
-        waiting = [ask(pool, server, speech[0]) for _ in range(3 * AHEAD)]
-        due = [engine.next() for _ in range(AHEAD)]
+        waiting = [ask(pool, server, speech[0]) for _ in range(3 * PREFETCH_FACTOR)]
+        due = [engine.next() for _ in range(PREFETCH_FACTOR)]
         assert engine.due.empty()  # the others' audio is not even decoded
         names = [thread.name for thread in threading.enumerate()]
-        places = concurrency_limits(engine) + long_files(engine, transcriber.settings)
+        places = short_slots(engine) + long_slots(engine, transcriber.settings)
         assert len([name for name in names if name.startswith("audio-")]) == places
-        assert len([name for name in names if name.startswith("url-")]) == FETCHERS
-        for number in range(3 * AHEAD):
+        assert len([name for name in names if name.startswith("url-")]) == FETCH_THREADS
+        for number in range(3 * PREFETCH_FACTOR):
             (due.pop() if due else engine.next()).tell(answer_of(transcriber, str(number)))
-        assert {future.result().json()["text"] for future in waiting} == {str(number) for number in range(3 * AHEAD)}
+        assert {future.result().json()["text"] for future in waiting} == {
+            str(number) for number in range(3 * PREFETCH_FACTOR)
+        }
 
 
 def test_many_clients_get_what_they_would_get_alone(

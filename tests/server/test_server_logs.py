@@ -34,7 +34,7 @@ Log = Callable[..., Callable[[], str]]
 @pytest.fixture
 def logged(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Iterator[Log]:
     """Configures the log, with some settings changed; what that gives tells all that was logged since it was asked."""
-    loggers = [logging.getLogger(name) for name in (None, logs.KIT)]
+    loggers = [logging.getLogger(name) for name in (None, logs.KIT_LOGGER)]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     hooks = sys.excepthook, threading.excepthook
 
@@ -100,7 +100,7 @@ def test_failures_are_told_by_their_codes(logged: Log, transcriber: Transcriber,
         with hang_up_after_upload(server, speech[0]):
             decoding = engine.next()
         assert decoding.cancelled.wait(PATIENCE)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
     found = told()
     assert [(line["status"], line.get("failure")) for line in ended(found)] == [
         (400, "invalid_audio"),
@@ -143,7 +143,7 @@ def test_what_is_private_is_not_logged(
         server.post(data={"url": "http://127.0.0.1/secret-path?secret-query"}, headers=key)
         server.get("/secret-path?secret-query=1", headers=key)
         server.get("/v1/models/secret-path?secret-query", headers=bearer("sk-secret-other"))
-        monkeypatch.setattr(transcriptions, "read", crash)
+        monkeypatch.setattr(transcriptions, "parse_fields", crash)
         bug = server.post(files={"file": ("secret-name.wav", sound)}, data=context, headers=key)
     found = told()
     assert found.count("invalid_audio") == 2
@@ -160,7 +160,7 @@ def test_what_is_quoted_gives_no_orders_to_a_terminal_and_is_no_record_of_its_ow
     order, forged = "\x1b]0;mine\x07\x9b2J\r\u202e", "\n2026-01-01T00:00:00Z [info] all is well"
     with served(transcriber, log_content=True) as server:
         server.post(files={"file": (f"a{order}.wav", speech[0].path.read_bytes())}, data={"prompt": order})
-    logging.getLogger(logs.KIT).warning("a file %s", order + forged, exc_info=KitError(f"b{order}", forged))
+    logging.getLogger(logs.KIT_LOGGER).warning("a file %s", order + forged, exc_info=KitError(f"b{order}", forged))
     found = told()
     assert r"\x1b]0;mine\x07\x9b2J" in found
     assert [letter for letter in found if unicodedata.category(letter) in ("Cc", "Cf") and letter != "\n"] == []
@@ -198,7 +198,7 @@ def test_every_failure_names_the_request(
     assert (refused.value.code, refused.value.request_id) == ("invalid_language", refused.value.body["request_id"])  # type: ignore[index]
     streamed = server.post(files={"file": speech[0].path.read_bytes()}, data={"stream": "true"})
     assert streamed.headers["x-request-id"]
-    monkeypatch.setattr(transcriptions, "read", crash)
+    monkeypatch.setattr(transcriptions, "parse_fields", crash)
     bug = server.post(files={"file": ("secret-name.wav", speech[0].path.read_bytes())}, data={"prompt": "secret"})
     assert bug.status_code == 500
     assert bug.headers["x-request-id"] in bug.json()["error"]["message"]
@@ -224,7 +224,7 @@ def test_libraries_and_crashes_are_logged_in_the_same_form(logged: Log) -> None:
     told = logged()
     transformers = library.get_logger("transformers.of.a.test")
     library.enable_default_handler()
-    logs.adopt()
+    logs.capture_library_loggers()
     transformers.warning("a warning of transformers")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -249,8 +249,8 @@ def test_the_supervisor_logs_in_the_same_form_and_errors_are_found(logged: Log, 
     handler.handle(logging.LogRecord(supervisor.LOGGER, logging.ERROR, "", 0, "no room", None, None))
     first, last = told(), supervisor.line(form, "error", "no room")
     assert re.sub(r"\d", "0", first) == re.sub(r"\d", "0", last) + "\n"
-    logging.getLogger(logs.KIT).info("all is well")
-    logging.getLogger(logs.KIT).warning("goes on", exc_info=KeyError("a name"))
+    logging.getLogger(logs.KIT_LOGGER).info("all is well")
+    logging.getLogger(logs.KIT_LOGGER).warning("goes on", exc_info=KeyError("a name"))
     file.write_text(f"{first}{last}\n{told()}", encoding="utf-8")
     *others, exception = last_errors(file, 9)
     assert others == [first.rstrip(), last]

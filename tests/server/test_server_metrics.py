@@ -24,7 +24,7 @@ from env.settings import Settings
 from runtime.demo import Clip
 from runtime.model.device import Device, Memory
 from runtime.server.app import create_app
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.metrics import Metrics
 from runtime.server.middleware import AccessLogMiddleware
 from runtime.server.service import Service
@@ -39,9 +39,9 @@ def codes(samples: Samples, route: str) -> dict[str, float]:
 
 
 def test_metrics_from_loading_to_the_next_engine(settings: Settings, speech: list[Clip]) -> None:
-    life = ServerState()
-    app = create_app(life)
-    with listening(app, host="127.0.0.1", port=0) as listener:
+    server_state = ServerState()
+    app = create_app(server_state)
+    with run_http_server(app, host="127.0.0.1", port=0) as listener:
         url = f"http://127.0.0.1:{listener.port}"
         loading = read(url)
         assert value(loading, "asr_ready") == 0
@@ -49,18 +49,18 @@ def test_metrics_from_loading_to_the_next_engine(settings: Settings, speech: lis
         assert not [name for name, _ in loading if name in ("asr_info", "asr_device_memory_bytes")]
         with open_transcriber(settings, observers=[app.state.metrics.engine]) as transcriber:
             service = Service(transcriber)
-            life.ready(service)
+            server_state.ready(service)
             clip = speech[0].path.read_bytes()
             heard = httpx.post(
                 url + TRANSCRIPTIONS, files={"file": clip}, data={"response_format": "verbose_json"}, timeout=PATIENCE
             ).json()
             httpx.post(url + TRANSCRIPTIONS, files={"file": clip}, data={"stream": "true"}, timeout=PATIENCE)
-            assert life.await_idle(PATIENCE)
+            assert server_state.wait_idle(PATIENCE)
             working = read(url)
-            life.crashed("the device is lost")
+            server_state.engine_failed("the device is lost")
             crashed = read(url)
-            life.reload()
-            life.ready(service)
+            server_state.restart_engine()
+            server_state.ready(service)
             again = read(url)
             service.close()
     tokens = heard["tokens"]
@@ -133,7 +133,7 @@ def test_a_failure_counts_also_after_the_head_of_the_answer(
         waiting = pool.submit(server.post, files={"file": speech[0].path.read_bytes()}, data={"stream": stream})
         engine.next().tell(RuntimeError("NPU error 507011"))
         assert waiting.result().status_code == (200 if stream == "true" else 500)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
         assert codes(read(server.url), TRANSCRIPTIONS) == {"500": 1}
 
 
@@ -145,7 +145,7 @@ def test_a_client_that_hangs_up_counts_as_499(transcriber: Transcriber, speech: 
             decoding = engine.next()
             decoding.tell(1)
         assert decoding.cancelled.wait(PATIENCE)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
         found = read(server.url)
     assert codes(found, TRANSCRIPTIONS) == {"499": 1}
     assert value(found, "asr_first_token_seconds_count") == 1
@@ -197,7 +197,7 @@ def journalled(app: ASGIApp) -> Iterator[tuple[int, Metrics, threading.Event]]:
         await journal(scope, receive, send)
         ended.set()
 
-    with listening(follow, host="127.0.0.1", port=0) as listener:
+    with run_http_server(follow, host="127.0.0.1", port=0) as listener:
         yield listener.port, metrics, ended
 
 

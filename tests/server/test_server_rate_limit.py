@@ -21,7 +21,7 @@ from runtime import urls
 from runtime.demo import Clip
 from runtime.ops.deploy import override as host
 from runtime.server import uploads
-from runtime.server.auth import Access, KeyAttempts, Keys, one_key
+from runtime.server.auth import Access, KeyAttempts, Keys, make_key
 from runtime.server.errors import ApiError
 from runtime.server.rate_limit import Quotas
 from runtime.transcriber import Transcriber
@@ -204,13 +204,13 @@ def test_who_tries_many_keys_is_slowed_down(transcriber: Transcriber) -> None:
 def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
     """But for those that were right there before: an office has one address, and may have a guesser."""
     colleague = "sk-of-a-colleague"
-    keys = Keys((one_key(KEY, owner="a", variable=""), one_key(colleague, owner="b", variable="")))
-    guesses = KeyAttempts()
+    keys = Keys((make_key(KEY, owner="a", variable=""), make_key(colleague, owner="b", variable="")))
+    key_attempts = KeyAttempts()
 
     def answer(key: str, address: str = "192.0.2.1", known: Keys = keys) -> str:
         headers = [(b"authorization", f"Bearer {key}".encode())]
         try:
-            found = guesses.find(known, {"type": "http", "client": (address, 1), "headers": headers})
+            found = key_attempts.find(known, {"type": "http", "client": (address, 1), "headers": headers})
         except ApiError as refusal:
             return str(refusal.status)
         return found.owner if found else "wrong"
@@ -218,37 +218,37 @@ def test_beyond_ten_wrong_keys_no_other_is_looked_at() -> None:
     assert answer(KEY) == "a"
     assert {answer("sk-old") for _ in range(10)} == {"wrong"}  # one who goes on with an old key has made one guess
     assert (answer("sk-old"), answer(colleague)) == ("429", "b")
-    guesses = KeyAttempts()
+    key_attempts = KeyAttempts()
     assert answer(KEY) == "a"
     assert [answer(f"sk-{guess}") for guess in range(11)] == ["wrong"] * 10 + ["429"]
     assert answer(colleague) == "429"
-    assert answer("sk-operator", known=Keys((one_key("sk-operator", owner="admin", variable=""),))) == "429"
+    assert answer("sk-operator", known=Keys((make_key("sk-operator", owner="admin", variable=""),))) == "429"
     assert (answer(KEY), answer(colleague, "192.0.2.2")) == ("a", "b")
 
 
 def test_of_ipv6_a_whole_site_counts_as_one() -> None:
-    guesses, keys = KeyAttempts(), Keys((one_key(KEY, owner="a", variable=""),))
+    key_attempts, keys = KeyAttempts(), Keys((make_key(KEY, owner="a", variable=""),))
     access, quotas = Access(at_once=1, sessions=1), Quotas()
 
     def scope(address: str, key: str = "") -> dict[str, Any]:
         headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
         return {"type": "http", "client": (address, 1), "headers": headers}
 
-    assert not any(guesses.find(keys, scope(f"2001:db8:0:1::{last}", f"sk-{last}")) for last in range(10))
+    assert not any(key_attempts.find(keys, scope(f"2001:db8:0:1::{last}", f"sk-{last}")) for last in range(10))
     with pytest.raises(ApiError, match="more than 10 wrong keys"):
-        guesses.find(keys, scope("2001:db8:0:1:ffff::1", "sk-guess"))
-    assert not guesses.find(keys, scope("2001:db8:0:2::1", "sk-guess"))
+        key_attempts.find(keys, scope("2001:db8:0:1:ffff::1", "sk-guess"))
+    assert not key_attempts.find(keys, scope("2001:db8:0:2::1", "sk-guess"))
     addresses = ("2001:db8::1", "2001:db8::2", "2001:db8:1::")
     one, same, other = (access.caller(scope(address), None) for address in addresses)
     for session in (False, True):
         with (
-            quotas.taking(one, session=session),
-            quotas.taking(other, session=session),
+            quotas.reserve(one, session=session),
+            quotas.reserve(other, session=session),
             pytest.raises(ApiError, match="limit of each caller is 1"),
-            quotas.taking(same, session=session),
+            quotas.reserve(same, session=session),
         ):
             pass
-    rooms = [uploads.caller(Request(scope(address) | {"state": {"owner": ""}})) for address in addresses]
+    rooms = [uploads.owner_of(Request(scope(address) | {"state": {"owner": ""}})) for address in addresses]
     assert len({*rooms}) == 2
     assert rooms[0] == rooms[1]
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from keeping import Device, Kept, keep
+from engine_manager_harness import Device, ManagedServer, run_engine_manager
 from serving import PATIENCE, TRANSCRIPTIONS
 from simulated_npu import on_npu
 
@@ -39,11 +39,11 @@ def test_a_crash_is_told_to_all_and_mended(settings: Settings, device: Device, s
     audio = speech[0].path.read_bytes()
     settings = settings.model_copy(update={"max_batch": 1})
 
-    def visit(kept: Kept) -> None:
-        first = kept.life.service
+    def visit(managed: ManagedServer) -> None:
+        first = managed.server_state.service
         device.hold()
         with ThreadPoolExecutor(6) as pool, httpx.Client(timeout=PATIENCE) as client:
-            asked = [pool.submit(kept.post, audio) for _ in range(6)]  # more than are read ahead
+            asked = [pool.submit(managed.post, audio) for _ in range(6)]  # more than are read ahead
             assert device.waits.wait(PATIENCE)
             device.fail(Fault("the device is gone"), times=1, then_hold=True)
             device.goes_on.set()
@@ -53,13 +53,13 @@ def test_a_crash_is_told_to_all_and_mended(settings: Settings, device: Device, s
                 assert int(answer.headers["Retry-After"]) > 0
                 assert "the device is gone" in answer.json()["error"]["message"]
             device.goes_on.set()
-            kept.await_ready()
-            assert client.post(kept.url + TRANSCRIPTIONS, files={"file": audio}).json()["text"] == speech[0].text
-        assert kept.health()[0] == 200
-        assert kept.life.restarts == 1
-        assert kept.life.service is not first
+            managed.await_ready()
+            assert client.post(managed.url + TRANSCRIPTIONS, files={"file": audio}).json()["text"] == speech[0].text
+        assert managed.health()[0] == 200
+        assert managed.server_state.restarts == 1
+        assert managed.server_state.service is not first
 
-    assert keep(settings, visit, policy=AT_ONCE) == DrainSummary()
+    assert run_engine_manager(settings, visit, policy=AT_ONCE) == DrainSummary()
 
 
 def test_while_it_is_mended_the_cause_is_told(
@@ -67,72 +67,72 @@ def test_while_it_is_mended_the_cause_is_told(
 ) -> None:
     audio = speech[0].path.read_bytes()
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.fail(Fault("the device is gone"), times=1)
-        assert code(kept.post(audio)) == (503, "engine_failed")
-        ready, told = kept.health()
+        assert code(managed.post(audio)) == (503, "engine_failed")
+        ready, told = managed.health()
         assert (ready, told["status"]) == (503, "restarting")
         assert "the engine has failed: Fault: the device is gone" in told["stage"]
-        assert code(kept.post(audio)) == (503, "engine_failed")
-        status = httpx.get(f"{kept.url}/admin/status").json()
+        assert code(managed.post(audio)) == (503, "engine_failed")
+        status = httpx.get(f"{managed.url}/admin/status").json()
         assert (status["status"], status["device"]) == ("restarting", None)
-        assert httpx.get(f"{kept.url}/health/live").status_code == 200
-        kept.send(signal.SIGTERM)
+        assert httpx.get(f"{managed.url}/health/live").status_code == 200
+        managed.send(signal.SIGTERM)
 
-    keep(settings, visit, policy=NEVER)
+    run_engine_manager(settings, visit, policy=NEVER)
     assert "restarting in 3600 s: the engine has failed: Fault: the device is gone" in caplog.text
 
 
 def test_what_is_loading_again_says_so_too(settings: Settings, device: Device, speech: list[Clip]) -> None:
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.fail(Fault("the device is gone"), times=1)
-        kept.life.crashed("for the first time")
+        managed.server_state.engine_failed("for the first time")
         device.hold()
         assert device.waits.wait(PATIENCE)  # in the warm-up
-        ready, told = kept.health()
+        ready, told = managed.health()
         assert (ready, told["status"]) == (503, "restarting")
         assert told["stage"] == "warming up again: the engine has failed: for the first time"
         device.goes_on.set()  # upon which loading fails
-        kept.await_ready()
-        assert kept.life.restarts == 2
-        assert kept.post(speech[0].path.read_bytes()).json()["text"] == speech[0].text
+        managed.await_ready()
+        assert managed.server_state.restarts == 2
+        assert managed.post(speech[0].path.read_bytes()).json()["text"] == speech[0].text
 
-    keep(settings, visit, policy=AT_ONCE)
+    run_engine_manager(settings, visit, policy=AT_ONCE)
 
 
 def test_a_device_that_is_lost_is_found_out(settings: Settings, device: Device, speech: list[Clip]) -> None:
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.fail(LOST)
-        assert code(kept.post(speech[0].path.read_bytes())) == (500, "decoding_failed")
-        kept.life.await_end()
-        assert "507015" in kept.life.crash
-        assert kept.health()[1]["status"] == "restarting"
-        kept.send(signal.SIGTERM)
+        assert code(managed.post(speech[0].path.read_bytes())) == (500, "decoding_failed")
+        managed.server_state.wait_end()
+        assert "507015" in managed.server_state.failure
+        assert managed.health()[1]["status"] == "restarting"
+        managed.send(signal.SIGTERM)
 
-    keep(settings, visit, policy=NEVER)
+    run_engine_manager(settings, visit, policy=NEVER)
 
 
 def test_a_bad_utterance_is_no_crash(settings: Settings, device: Device, speech: list[Clip]) -> None:
     audio = speech[0].path.read_bytes()
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.fail(ValueError("what a surprise"), times=1)
-        assert code(kept.post(audio)) == (500, "decoding_failed")
-        assert kept.post(audio).json()["text"] == speech[0].text
-        assert kept.health()[0] == 200
-        kept.send(signal.SIGTERM)
+        assert code(managed.post(audio)) == (500, "decoding_failed")
+        assert managed.post(audio).json()["text"] == speech[0].text
+        assert managed.health()[0] == 200
+        managed.send(signal.SIGTERM)
 
-    assert keep(settings, visit, policy=NEVER) == DrainSummary()
+    assert run_engine_manager(settings, visit, policy=NEVER) == DrainSummary()
 
 
 def test_what_cannot_be_mended_ends_the_process(settings: Settings, device: Device) -> None:
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.fail(LOST)
-        kept.life.crashed("for the first time")
-        assert kept.over.wait(PATIENCE)
+        managed.server_state.engine_failed("for the first time")
+        assert managed.over.wait(PATIENCE)
 
     with pytest.raises(EngineLostError, match=r"loaded again once.*507015") as lost:
-        keep(settings, visit, policy=Policy(restarts=1, pause=0.0))
+        run_engine_manager(settings, visit, policy=Policy(restarts=1, pause=0.0))
     assert lost.value.exit_code == 70
     assert lost.value.exit_code not in REFUSALS
 
@@ -145,36 +145,36 @@ def test_pauses_double_within_the_window() -> None:
 def test_sigint_breaks_off_what_sigterm_waits_for(settings: Settings, device: Device, speech: list[Clip]) -> None:
     audio = speech[0].path.read_bytes()
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.hold()
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(kept.post, audio)
+            asked = pool.submit(managed.post, audio)
             assert device.waits.wait(PATIENCE)
             for _ in range(2):
-                kept.send(signal.SIGTERM)
-                assert kept.life.await_end()
-                assert not kept.life.await_drained(0)
-            assert code(kept.post(audio)) == (503, "draining")
-            kept.send(signal.SIGINT)
+                managed.send(signal.SIGTERM)
+                assert managed.server_state.wait_end()
+                assert not managed.server_state.wait_drained(0)
+            assert code(managed.post(audio)) == (503, "draining")
+            managed.send(signal.SIGINT)
             assert code(asked.result()) == (503, "stopping")
         device.goes_on.set()
 
-    assert keep(settings, visit, policy=NEVER) == DrainSummary(answered=0, given_up=1)
+    assert run_engine_manager(settings, visit, policy=NEVER) == DrainSummary(answered=0, given_up=1)
 
 
 def test_a_crash_while_the_server_drains(settings: Settings, device: Device, speech: list[Clip]) -> None:
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         device.hold()
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(kept.post, speech[0].path.read_bytes())
+            asked = pool.submit(managed.post, speech[0].path.read_bytes())
             assert device.waits.wait(PATIENCE)
-            kept.send(signal.SIGTERM)
+            managed.send(signal.SIGTERM)
             device.fail(Fault("the device is gone"))
             device.goes_on.set()
             assert code(asked.result()) == (503, "engine_failed")
-        assert kept.over.wait(PATIENCE)
+        assert managed.over.wait(PATIENCE)
 
-    keep(settings, visit, policy=AT_ONCE)
+    run_engine_manager(settings, visit, policy=AT_ONCE)
 
 
 @on_npu
@@ -186,34 +186,34 @@ def test_nothing_of_the_old_model_stays_on_the_npu() -> None:
     at_first = npu.memory_allocated()  # of what other tests left in this process
     held = []
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         audio = bundled_clips()[0].path.read_bytes()
         before = npu.memory_allocated()
-        held.append(kept.life.service.transcriber)
-        kept.life.crashed("for the first time")
-        kept.await_ready()
+        held.append(managed.server_state.service.transcriber)
+        managed.server_state.engine_failed("for the first time")
+        managed.await_ready()
         assert npu.memory_allocated() < 1.5 * before  # one model, and what is left of a warm-up
-        assert kept.post(audio).status_code == 200
-        kept.life.drain()
-        cache = httpx.get(f"{kept.url}/admin/cache").json()
+        assert managed.post(audio).status_code == 200
+        managed.server_state.drain()
+        cache = httpx.get(f"{managed.url}/admin/cache").json()
         assert cache["device"] == "npu:0"
         assert cache["freed"] > 0
-        emptied = httpx.post(f"{kept.url}/admin/cache").json()
+        emptied = httpx.post(f"{managed.url}/admin/cache").json()
         assert (emptied["reserved_before"], emptied["dry_run"]) == (cache["reserved_before"], False)
         assert emptied["reserved_after"] <= cache["reserved_after"] < cache["reserved_before"]
-        assert httpx.get(f"{kept.url}/admin/cache").json()["freed"] == 0
+        assert httpx.get(f"{managed.url}/admin/cache").json()["freed"] == 0
 
-    keep(load_settings({"ASR_DEVICE": "npu"}), visit, policy=AT_ONCE)
+    run_engine_manager(load_settings({"ASR_DEVICE": "npu"}), visit, policy=AT_ONCE)
     assert npu.memory_reserved() <= at_first
 
 
 def test_sigterm_while_an_engine_is_awaited(settings: Settings) -> None:
-    def visit(kept: Kept) -> None:
-        kept.life.crashed("for the first time")
-        ready, told = kept.health()
+    def visit(managed: ManagedServer) -> None:
+        managed.server_state.engine_failed("for the first time")
+        ready, told = managed.health()
         assert (ready, told["status"]) == (503, "restarting")
-        kept.send(signal.SIGTERM)
-        assert kept.over.wait(PATIENCE)
-        assert kept.life.restarts == 0
+        managed.send(signal.SIGTERM)
+        assert managed.over.wait(PATIENCE)
+        assert managed.server_state.restarts == 0
 
-    assert keep(settings, visit, policy=NEVER) == DrainSummary()
+    assert run_engine_manager(settings, visit, policy=NEVER) == DrainSummary()

@@ -28,7 +28,7 @@ from runtime.host.processes import ProcessHandle
 from runtime.ops.process.state import DrainSummary
 from runtime.server.app import create_app
 from runtime.server.engine_manager import drain
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.state import ServerState
 from runtime.transcriber import Request, Transcriber
 
@@ -52,7 +52,7 @@ def test_a_taken_port_is_named() -> None:
         port = holder.getsockname()[1]
         with (
             pytest.raises(KitError, match=rf"127.0.0.1:{port}: cannot be listened on: .*ASR_PORT"),
-            listening(create_app(ServerState()), host="127.0.0.1", port=port),
+            run_http_server(create_app(ServerState()), host="127.0.0.1", port=port),
         ):
             pass
 
@@ -64,8 +64,8 @@ def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
     with served(silent) as server, ThreadPoolExecutor(2) as pool:
         accepted = pool.submit(server.post, files={"file": speech[0].path.read_bytes()})
         decoding = engine.next()
-        server.life.drain()
-        drained = pool.submit(drain, server.life, server.service, server.listener, seconds=PATIENCE)
+        server.server_state.drain()
+        drained = pool.submit(drain, server.server_state, server.service, server.listener, seconds=PATIENCE)
         late = server.post(files={"file": b"x"})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "draining")
         assert int(late.headers["Retry-After"]) > 0
@@ -86,8 +86,8 @@ def test_what_is_not_done_in_time_is_told_so(
     with served(silent) as server, ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(server.post, files={"file": speech[0].path.read_bytes()}, data=fields)
         decoding = engine.next()
-        server.life.drain()
-        farewell = drain(server.life, server.service, server.listener, seconds=0)
+        server.server_state.drain()
+        farewell = drain(server.server_state, server.service, server.listener, seconds=0)
         assert (farewell.given_up, str(farewell)) == (1, "0 requests answered, 1 given up")
         answer = accepted.result()
         assert decoding.cancelled.is_set()

@@ -20,8 +20,8 @@ from serving import TRANSCRIPTIONS, Served, served
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.formats import FORMATS
-from runtime.server.routes.transcriptions import POSSIBLE
-from runtime.server.spool import IN_MEMORY
+from runtime.server.routes.transcriptions import KNOWN_FIELDS
+from runtime.server.spool import MAX_IN_MEMORY
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Transcript
 
@@ -247,7 +247,7 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no audio": ({"files": {"file": ("talk.wav", b"no audio at all")}}, 400, "talk.wav"),
     "empty": ({"files": {"file": ("empty.wav", b"")}}, 400, "0 bytes"),
     "cut short": ({"files": {"file": ("short.wav", made("16 bit.wav")[:2000])}}, 400, "short.wav"),
-    "large and broken": ({"files": {"file": ("big.wav", b"\0" * (2 * IN_MEMORY))}}, 400, "big.wav"),
+    "large and broken": ({"files": {"file": ("big.wav", b"\0" * (2 * MAX_IN_MEMORY))}}, 400, "big.wav"),
     "a path": ({"files": {"file": ("../../etc/passwd", b"x")}}, 400, "passwd: "),
     "two files": ({"files": [("file", b"a"), ("file", b"b")]}, 400, "Too many files"),
     "a file as text": ({"data": {"file": "abc"}}, 400, "expected a file"),
@@ -273,7 +273,7 @@ def test_broken_bodies_are_refused_in_words(server: Served, name: str) -> None:
 
 def test_a_large_upload_goes_through_a_file(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
     recording = joined(speech, transcriber)
-    assert len(recording) > IN_MEMORY
+    assert len(recording) > MAX_IN_MEMORY
     assert server.post(files={"file": recording}).json()["text"].startswith(speech[0].text)
 
 
@@ -401,7 +401,7 @@ def test_the_documents_need_nothing_from_elsewhere(server: Served) -> None:
 def test_the_form_in_the_document_is_the_form_that_is_read(server: Served) -> None:
     document = server.get("/openapi.json").json()
     form = document["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert {name.removesuffix("[]") for name in form["properties"]} == POSSIBLE
+    assert {name.removesuffix("[]") for name in form["properties"]} == KNOWN_FIELDS
 
 
 def test_nothing_is_left_of_uploads(server: Served, speech: list[Clip]) -> None:
@@ -411,6 +411,6 @@ def test_nothing_is_left_of_uploads(server: Served, speech: list[Clip]) -> None:
         return {str(link.readlink()) for link in directory.iterdir() if link.is_symlink()}
 
     before = {name for name in files() if "(deleted)" in name}
-    server.post(files={"file": speech[0].path.read_bytes() + b"\0" * IN_MEMORY})
-    server.post(files={"file": b"\0" * 2 * IN_MEMORY})
+    server.post(files={"file": speech[0].path.read_bytes() + b"\0" * MAX_IN_MEMORY})
+    server.post(files={"file": b"\0" * 2 * MAX_IN_MEMORY})
     assert {name for name in files() if "(deleted)" in name} == before

@@ -11,9 +11,9 @@ import pytest
 from fronting import hold, in_front_of
 from prometheus_text import read, value
 from pydantic import SecretStr
+from realtime_client import realtime_session, spoken
 from recordings import joined
 from serving import Served, served
-from talking import spoken, talking
 from vllm_server import LONGEST, StandIn, vllm_server
 
 from env.errors import KitError
@@ -113,7 +113,7 @@ def test_what_the_limit_of_tokens_cut_is_reported(front: Transcriber, speech: li
 
 
 def test_a_realtime_session(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(format={"rate": 16000})
         talk.append(spoken(transcriber, speech[:1]))
         assert talk.wait("conversation.item.input_audio_transcription.completed")["transcript"] == speech[0].text

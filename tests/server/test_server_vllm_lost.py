@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
+from engine_manager_harness import ManagedServer, run_engine_manager
 from fronting import hold, in_front_of, until
-from keeping import Kept, keep
 from prometheus_text import read, value
 from serving import PATIENCE, Served, served
 from vllm_server import LONGEST, StandIn, vllm_server
@@ -46,10 +46,10 @@ def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def lose(kept: Kept, server: StandIn) -> None:
+def lose(managed: ManagedServer, server: StandIn) -> None:
     """Have the only one die, which the next request finds out at once."""
     server.die()
-    assert code(kept.post(bundled_clips()[0].path.read_bytes())) == (503, "engine_failed")
+    assert code(managed.post(bundled_clips()[0].path.read_bytes())) == (503, "engine_failed")
 
 
 def test_one_of_two_dies_under_load_and_nobody_notices(
@@ -82,12 +82,16 @@ def test_with_all_of_them_lost_all_are_told_and_it_comes_back(
 ) -> None:
     audio = speech[0].path.read_bytes()
 
-    def visit(kept: Kept) -> None:
-        until(lambda: not any(server.trouble for server in kept.life.service.transcriber.engine.status().servers))
+    def visit(managed: ManagedServer) -> None:
+        until(
+            lambda: (
+                not any(server.trouble for server in managed.server_state.service.transcriber.engine.status().servers)
+            )
+        )
         for server in servers:
             hold(server, 4)
         first = [server.faults[0] for server in servers]
-        asked = [pool.submit(kept.post, audio) for _ in range(4)]
+        asked = [pool.submit(managed.post, audio) for _ in range(4)]
         assert all(fault.reached.wait(LONGEST) for fault in first)
         for server in servers:
             server.die()
@@ -96,17 +100,17 @@ def test_with_all_of_them_lost_all_are_told_and_it_comes_back(
             answer = future.result()
             assert code(answer) == (503, "engine_failed")
             assert "no server is left" in answer.json()["error"]["message"]
-        ready, told = kept.health()
+        ready, told = managed.health()
         assert (ready, told["status"]) == (503, "restarting")
-        assert code(kept.post(audio)) == (503, "engine_failed")
-        until(lambda: "loading demo again: " in kept.health()[1]["stage"])
+        assert code(managed.post(audio)) == (503, "engine_failed")
+        until(lambda: "loading demo again: " in managed.health()[1]["stage"])
         servers[1].come()
-        kept.await_ready()
-        assert kept.post(audio).json()["text"] == speech[0].text
-        assert kept.life.restarts == 1
-        assert kept.life.await_idle(PATIENCE)
+        managed.await_ready()
+        assert managed.post(audio).json()["text"] == speech[0].text
+        assert managed.server_state.restarts == 1
+        assert managed.server_state.wait_idle(PATIENCE)
 
-    assert keep(in_front_of(*servers), visit, policy=AT_ONCE) == DrainSummary()
+    assert run_engine_manager(in_front_of(*servers), visit, policy=AT_ONCE) == DrainSummary()
 
 
 def test_those_that_stay_away_for_long_are_waited_for(
@@ -114,14 +118,14 @@ def test_those_that_stay_away_for_long_are_waited_for(
 ) -> None:
     settings = in_front_of(servers[0]).model_copy(update={"vllm_start_seconds": 0.5})
 
-    def visit(kept: Kept) -> None:
-        lose(kept, servers[0])
-        until(lambda: kept.life.restarts > 2)
+    def visit(managed: ManagedServer) -> None:
+        lose(managed, servers[0])
+        until(lambda: managed.server_state.restarts > 2)
         servers[0].come()
-        kept.await_ready()
-        assert kept.post(speech[0].path.read_bytes()).json()["text"] == speech[0].text
+        managed.await_ready()
+        assert managed.post(speech[0].path.read_bytes()).json()["text"] == speech[0].text
 
-    keep(settings, visit, policy=Policy(restarts=1, pause=0.0))
+    run_engine_manager(settings, visit, policy=Policy(restarts=1, pause=0.0))
     assert "the engine cannot be loaded again: vLLM: no server is ready" in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -130,51 +134,51 @@ def test_one_that_hangs_costs_its_requests_their_time_alone(servers: list[StandI
     audio = speech[0].path.read_bytes()
     settings = in_front_of(servers[0]).model_copy(update={"request_timeout_seconds": 1.0})
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         (held,) = hold(servers[0], 1)
-        assert code(kept.post(audio)) == (504, "timeout")
+        assert code(managed.post(audio)) == (504, "timeout")
         assert held.hung_up.wait(LONGEST)
-        assert kept.health()[0] == 200
-        assert kept.post(audio).json()["text"] == speech[0].text
-        assert not kept.life.restarts
+        assert managed.health()[0] == 200
+        assert managed.post(audio).json()["text"] == speech[0].text
+        assert not managed.server_state.restarts
 
-    keep(settings, visit, policy=NEVER)
+    run_engine_manager(settings, visit, policy=NEVER)
 
 
 def test_what_it_refuses_is_a_failed_request_and_no_failed_engine(servers: list[StandIn], speech: list[Clip]) -> None:
     audio = speech[0].path.read_bytes()
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         before = len(servers[0].heard)
         servers[0].fault(
             "refuse", status=400, message="Input length (5215) exceeds model's maximum context length (4096)."
         )
-        answer = kept.post(audio)
+        answer = managed.post(audio)
         assert code(answer) == (500, "decoding_failed")
         assert "lower ASR_SEGMENT_SECONDS" in answer.json()["error"]["message"]
         until(lambda: len(servers[0].heard) == before + 2)  # the clip that tells whether the engine still works
-        assert kept.post(audio).json()["text"] == speech[0].text
-        assert not kept.life.restarts
+        assert managed.post(audio).json()["text"] == speech[0].text
+        assert not managed.server_state.restarts
 
-    keep(in_front_of(servers[0]), visit, policy=NEVER)
+    run_engine_manager(in_front_of(servers[0]), visit, policy=NEVER)
 
 
 def test_sigterm_waits_for_what_a_vllm_decodes(servers: list[StandIn], speech: list[Clip]) -> None:
     audio = speech[0].path.read_bytes()
     answers: list[Future[httpx.Response]] = []
 
-    def visit(kept: Kept) -> None:
+    def visit(managed: ManagedServer) -> None:
         (held,) = hold(servers[0], 1)
         with ThreadPoolExecutor(1) as client:
-            answers.append(client.submit(kept.post, audio))
+            answers.append(client.submit(managed.post, audio))
             assert held.reached.wait(LONGEST)
-            kept.send(signal.SIGTERM)
-            until(lambda: kept.health()[1]["status"] == "draining")
-            assert code(kept.post(audio)) == (503, "draining")
+            managed.send(signal.SIGTERM)
+            until(lambda: managed.health()[1]["status"] == "draining")
+            assert code(managed.post(audio)) == (503, "draining")
             held.release.set()
-        assert kept.over.wait(PATIENCE)
+        assert managed.over.wait(PATIENCE)
 
-    assert keep(in_front_of(servers[0]), visit, policy=NEVER) == DrainSummary(answered=1)
+    assert run_engine_manager(in_front_of(servers[0]), visit, policy=NEVER) == DrainSummary(answered=1)
     assert answers[0].result().json()["text"] == speech[0].text
 
 
@@ -182,24 +186,24 @@ def test_stages_are_told_and_logged_once(servers: list[StandIn], caplog: pytest.
     caplog.set_level(logging.INFO, "runtime.server")
     (late,) = servers[:1]
 
-    def visit(kept: Kept) -> None:
-        lose(kept, late)
-        until(lambda: kept.health()[1]["stage"].startswith(f"loading demo again: {late.url}"))
-        assert "; the engine has failed: no server is left" in kept.health()[1]["stage"]
+    def visit(managed: ManagedServer) -> None:
+        lose(managed, late)
+        until(lambda: managed.health()[1]["stage"].startswith(f"loading demo again: {late.url}"))
+        assert "; the engine has failed: no server is left" in managed.health()[1]["stage"]
         late.come()
-        kept.await_ready()
+        managed.await_ready()
 
-    keep(in_front_of(late), visit, policy=AT_ONCE)
+    run_engine_manager(in_front_of(late), visit, policy=AT_ONCE)
     told = [record.getMessage() for record in caplog.records if record.name == "runtime.server.engine_manager"]
     assert any(line.startswith(f"loading demo again: {late.url}") for line in told)
     assert len(told) == len(set(told))
 
 
 def test_sigterm_while_a_vllm_is_waited_for(servers: list[StandIn]) -> None:
-    def visit(kept: Kept) -> None:
-        lose(kept, servers[0])
-        until(lambda: kept.health()[1]["stage"].startswith("loading demo again: http"))
-        kept.send(signal.SIGTERM)
-        assert kept.over.wait(PATIENCE)
+    def visit(managed: ManagedServer) -> None:
+        lose(managed, servers[0])
+        until(lambda: managed.health()[1]["stage"].startswith("loading demo again: http"))
+        managed.send(signal.SIGTERM)
+        assert managed.over.wait(PATIENCE)
 
-    assert keep(in_front_of(servers[0]), visit, policy=AT_ONCE) == DrainSummary()
+    assert run_engine_manager(in_front_of(servers[0]), visit, policy=AT_ONCE) == DrainSummary()

@@ -32,7 +32,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from env.sources import PROJECT
 from runtime.demo import bundled_clips
-from runtime.server.uploads import MOST_COMMAS
+from runtime.server.uploads import MAX_COMMAS
 
 CHAT, REALTIME, HEALTH = "/v1/chat/completions", "/v1/realtime", "/health/live"
 SOMEBODY_ELSE = "127.0.0.2"  # an address of its own, as limits are by address
@@ -120,7 +120,7 @@ def large_chat() -> bytes:
 
 def nested_chat() -> bytes:
     """As many lists as the parser takes, in 16 MiB of spaces."""
-    return b'{"messages": [' + b",".join([b"[]" + b" " * 850] * MOST_COMMAS) + b"]}"
+    return b'{"messages": [' + b",".join([b"[]" + b" " * 850] * MAX_COMMAS) + b"]}"
 
 
 def session(url: str) -> ClientConnection:

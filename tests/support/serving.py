@@ -18,7 +18,7 @@ from runtime.engines import Decoded, Engine, EngineStatus, Event, Utterance
 from runtime.model.prompt import ASR_TEXT
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
-from runtime.server.http import HttpServer, listening
+from runtime.server.http import HttpServer, run_http_server
 from runtime.server.service import Service
 from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
@@ -113,7 +113,7 @@ class Served:
     """A running server."""
 
     listener: HttpServer
-    life: ServerState
+    server_state: ServerState
     service: Service
     scheme: str
     credentials: Credentials
@@ -139,29 +139,32 @@ class Served:
 @contextmanager
 def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     """A server around a transcriber, with some settings changed."""
-    life = ServerState()
+    server_state = ServerState()
     settings = transcriber.settings.model_copy(update=changes)
     credentials = Credentials(settings)
-    app = create_app(life, access=credentials.access)
-    app.state.metrics.show_expiry(credentials.tls)
-    with credentials.watched(every=LOOK), listening(app, host=settings.host, port=0, tls=credentials.tls) as listener:
+    app = create_app(server_state, access=credentials.access)
+    app.state.metrics.add_certificate_expiry(credentials.tls)
+    with (
+        credentials.watching(interval=LOOK),
+        run_http_server(app, host=settings.host, port=0, tls=credentials.tls) as listener,
+    ):
         service = Service(replace(transcriber, settings=settings))
-        life.ready(service)
+        server_state.ready(service)
         try:
-            yield Served(listener, life, service, "https" if credentials.tls else "http", credentials)
+            yield Served(listener, server_state, service, "https" if credentials.tls else "http", credentials)
         finally:
-            listener.call(service.give_up)
-            assert life.await_idle(PATIENCE)
+            listener.call(service.cancel_all)
+            assert server_state.wait_idle(PATIENCE)
             service.close()
 
 
 @contextmanager
 def loading() -> Iterator[tuple[ServerState, int]]:
     """A server that has no model yet, and its port."""
-    life = ServerState()
-    life.stage = "loading weights/model"
-    with listening(create_app(life), host="127.0.0.1", port=0) as listener:
-        yield life, listener.port
+    server_state = ServerState()
+    server_state.status_text = "loading weights/model"
+    with run_http_server(create_app(server_state), host="127.0.0.1", port=0) as listener:
+        yield server_state, listener.port
 
 
 def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:

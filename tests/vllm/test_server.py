@@ -7,9 +7,9 @@ from typing import Any
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from realtime_client import RealtimeClient, spoken
 from recordings import joined
 from serving import served
-from talking import Talk, spoken
 from websockets.sync.client import connect
 
 from env.sources import load_settings
@@ -97,12 +97,12 @@ def test_somebody_speaks(program: Program, measure: Transcriber, speech: list[Cl
     said = [speech[0], speech[-1]]
     address = f"{program.url.replace('http', 'ws', 1)}/v1/realtime"
     with connect(address, proxy=None, compression=None) as connection:
-        talk = Talk(connection)
+        talk = RealtimeClient(connection)
         assert talk.next()["type"] == "session.created"
         talk.set(format={"rate": 16000})
         talk.append(spoken(measure, said))
         ends = [talk.wait("conversation.item.input_audio_transcription.completed") for _ in said]
-        assert [end["transcript"] for end in ends] == [talk.told(end["item_id"]) for end in ends]
+        assert [end["transcript"] for end in ends] == [talk.transcript_of(end["item_id"]) for end in ends]
         assert [end["transcript"] for end in ends] == [clip.text for clip in said]
 
 

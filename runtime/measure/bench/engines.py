@@ -23,7 +23,7 @@ from runtime.measure.records import Where
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import Recording, lengths, recordings
 from runtime.ops.doctor.vllm_packages import HAVE_VLLM
-from runtime.server.serve import allow_files
+from runtime.server.serve import raise_file_limit
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
 FAREWELL = 60.0  # seconds for an engine to stop in, with all that it started
@@ -58,7 +58,7 @@ def side(settings: Settings, changed: Mapping[str, Any]) -> Iterator[Side]:
 
 def _serve(pipe: Pipe, settings: Settings) -> None:
     """Tell port and place, or what keeps the engine from starting; then serve until told otherwise."""
-    allow_files()
+    raise_file_limit()
     try:
         with open_transcriber(settings) as transcriber, serving(transcriber) as server:
             pipe.send((server.port, where.of(transcriber)))

@@ -30,7 +30,7 @@ from runtime.measure.load_generator import ADDRESS, Clients, Level, clients, ser
 from runtime.measure.metrics import PARTS
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import lengths, recordings
-from runtime.server.serve import allow_files
+from runtime.server.serve import raise_file_limit
 
 SOUNDS = 64  # recordings, which requests take in turn
 EACH = 2  # requests of a client, at least
@@ -117,7 +117,7 @@ def _measured(
 @contextmanager
 def _asking(bench: Bench) -> Iterator[Clients]:
     """Clients of the plan's server, or of one around the transcriber. Raises KitError where it is not ready."""
-    allow_files()  # its children's limit is this process's
+    raise_file_limit()  # its children's limit is this process's
     with ExitStack() as stack:
         url = bench.plan.url
         if not url:

@@ -1,9 +1,9 @@
-"""The words of a turn while it is spoken: told as soon as they are certain, and never taken back.
+"""Partial transcripts of a turn: words are sent as soon as they are confirmed, and never taken back.
 
-The end of what was said so far may be half a word, so a hypothesis alone is not to be trusted. What two hypotheses in a
-row have in common at their beginning is (local agreement: Liu, Spanakis, Niehues, "Low-Latency Sequence-to-Sequence
-Speech Recognition and Translation by Partial Hypothesis Selection", 2020). What was told is given to the model as the
-beginning of its answer; so it is neither decoded again nor contradicted.
+The end of what was said so far may be half a word, so one hypothesis alone is not reliable. The common prefix of two
+successive hypotheses is (local agreement: Liu, Spanakis, Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition
+and Translation by Partial Hypothesis Selection", 2020). Confirmed text is given to the model as the beginning of its
+answer, so it is neither decoded again nor contradicted.
 """
 
 import re
@@ -14,72 +14,73 @@ from runtime.languages import UNSPACED
 from runtime.model.prompt import ASR_TEXT
 from runtime.transcript import Hypothesis, Segment, Transcript
 
-NOTHING = Hypothesis(None, "")
+NO_HYPOTHESIS = Hypothesis(None, "")
 
 
 @dataclass
 class PartialTranscript:
-    """Of one turn, segment after segment. `forced` is the language that the prompt names, None where it names none."""
+    """The partial transcript of one turn, segment after segment. `forced` is the language that the prompt names; None:
+    the model detects it."""
 
     forced: str | None
     done: list[Segment] = field(default_factory=list)
-    certain: Hypothesis = NOTHING  # of the segment at hand, what was told
-    reach: int = 0  # samples of the segment at hand that hold all that was told of it
-    _told: int = 0  # characters
-    _last: Hypothesis | None = None
-    _heard: int = 0  # samples that the last hypothesis is of
+    confirmed: Hypothesis = NO_HYPOTHESIS  # text of the current segment
+    confirmed_samples: int = 0  # samples of the current segment that contain the confirmed text
+    _emitted_chars: int = 0
+    _last_hypothesis: Hypothesis | None = None
+    _last_samples: int = 0  # that the last hypothesis covers
 
     @property
-    def beginning(self) -> str:
-        """What the model's answer begins with, to be put after the prompt."""
-        if not self.certain.text:
-            return ""
-        return self.certain.text if self.forced else f"language {self.certain.language}{ASR_TEXT}{self.certain.text}"
+    def prompt_prefix(self) -> str:
+        """The beginning of the model's answer, appended to the prompt."""
+        text = self.confirmed.text
+        return text if self.forced or not text else f"language {self.confirmed.language}{ASR_TEXT}{text}"
 
     @property
     def transcript(self) -> Transcript:
-        """All that is certain."""
-        return Transcript("", 0, (*self.done, Segment(0, 0, self.certain)))
+        """All finished segments, and what is confirmed of the current one."""
+        return Transcript("", 0, (*self.done, Segment(0, 0, self.confirmed)))
 
-    def guess(self, raw: str, *, heard: int) -> str:
-        """The model's answer to the first `heard` samples of the segment at hand; returns what it makes certain."""
-        now, before, reach = self._read(raw), self._last, self._heard
-        self._last, self._heard = now, heard
-        if before and now.language and before.language == now.language:
-            common = agreed(before.text, now.text, now.language)
-            if len(common) > len(self.certain.text) and common.startswith(self.certain.text):
-                self.certain, self.reach = Hypothesis(now.language, common), reach
-        return self._news()
+    def update(self, raw: str, *, samples: int) -> str:
+        """Take the model's answer to the first `samples` samples of the current segment; return the text that it
+        confirms."""
+        hypothesis, last, confirmed_samples = self._read(raw), self._last_hypothesis, self._last_samples
+        self._last_hypothesis, self._last_samples = hypothesis, samples
+        if last and hypothesis.language and last.language == hypothesis.language:
+            common = common_prefix(last.text, hypothesis.text, hypothesis.language)
+            if len(common) > len(self.confirmed.text) and common.startswith(self.confirmed.text):
+                self.confirmed, self.confirmed_samples = Hypothesis(hypothesis.language, common), confirmed_samples
+        return self._new_text()
 
-    def finish(self, raw: str, *, tokens: tuple[int, ...] = (), truncated: bool = False) -> str:
-        """The model's answer to the whole segment at hand, after which comes the next; returns what is new in it."""
-        now = self._read(raw)
-        if not now.text.startswith(self.certain.text):  # it ran in circles, in part before this was recognised
-            now = Hypothesis(self.certain.language, self.certain.text, now.repeated)
-        self.done.append(Segment(0, 0, now, tokens, truncated))
-        self.certain, self._last, self._heard, self.reach = NOTHING, None, 0, 0
-        return self._news()
+    def finish_segment(self, raw: str, *, tokens: tuple[int, ...] = (), truncated: bool = False) -> str:
+        """Take the model's answer to the whole segment, and go on to the next; return the new text."""
+        hypothesis = self._read(raw)
+        if not hypothesis.text.startswith(self.confirmed.text):  # a repetition, recognised too late
+            hypothesis = Hypothesis(self.confirmed.language, self.confirmed.text, hypothesis.repeated)
+        self.done.append(Segment(0, 0, hypothesis, tokens, truncated))
+        self.confirmed, self._last_hypothesis, self._last_samples, self.confirmed_samples = NO_HYPOTHESIS, None, 0, 0
+        return self._new_text()
 
     def _read(self, raw: str) -> Hypothesis:
-        """An answer whose beginning was given."""
-        if self.certain.text:
-            return transcript.read(self.certain.text + raw, forced=self.certain.language)
+        """Parse an answer that continues the prompt's prefix."""
+        if self.confirmed.text:
+            return transcript.read(self.confirmed.text + raw, forced=self.confirmed.language)
         return transcript.read(raw, forced=self.forced)
 
-    def _news(self) -> str:
+    def _new_text(self) -> str:
         text = self.transcript.text
-        news, self._told = text[self._told :], len(text)
-        return news
+        new, self._emitted_chars = text[self._emitted_chars :], len(text)
+        return new
 
 
-def agreed(before: str, now: str, language: str | None) -> str:
-    """What two texts have in common at their beginning, in whole words; in Chinese and the like, characters.
+def common_prefix(last: str, hypothesis: str, language: str | None) -> str:
+    """The common prefix of two texts, in whole words; in languages without spaces, in characters.
 
-    The last word of the earlier one does not count: it may have been half a word, and a stop behind it none.
+    The earlier text's last word is left out: it may have been half a word, and its full stop none.
     """
     pattern = r"(?s)." if language in UNSPACED else r"\s*\S+"
     common = ""
-    for one, other in zip(re.findall(pattern, before)[:-1], re.findall(pattern, now), strict=False):
+    for one, other in zip(re.findall(pattern, last)[:-1], re.findall(pattern, hypothesis), strict=False):
         if one != other:
             break
         common += one

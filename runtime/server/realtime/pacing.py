@@ -1,41 +1,41 @@
-"""Sound that comes faster than it is spoken, as from a file: heard in turns, so that nobody else is held up by it."""
+"""Pacing of audio that arrives faster than real time, as from a file, so that it holds up nobody else."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
 
-AHEAD = 2.0  # seconds of sound by which a client may be ahead of the clock: what a microphone's buffers bring at once
+MAX_LEAD_SECONDS = 2.0  # of audio ahead of the clock: what a microphone's buffers bring at once
 
 
 class Pace:
-    """How far the sound of one session is ahead of the clock: a leaky bucket of seconds."""
+    """How far a session's audio is ahead of the clock: a leaky bucket of seconds."""
 
     def __init__(self) -> None:
-        self._ahead, self._at = 0.0, time.monotonic()
+        self._lead, self._at = 0.0, time.monotonic()
 
-    def hurries(self, seconds: float) -> bool:
-        """Whether the session is too far ahead with so many seconds of sound more."""
+    def is_ahead(self, seconds: float) -> bool:
+        """Add so many seconds of audio; True if the session is now more than MAX_LEAD_SECONDS ahead."""
         now = time.monotonic()
-        self._ahead, self._at = max(0.0, self._ahead - (now - self._at)) + seconds, now
-        return self._ahead > AHEAD
+        self._lead, self._at = max(0.0, self._lead - (now - self._at)) + seconds, now
+        return self._lead > MAX_LEAD_SECONDS
 
 
 class CatchUpLimiter:
-    """Of all sessions. Of those that hurry, one is heard at a time, and then none for as long as that took: following
-    the voice holds the event loop and Python's lock, which the engine's thread needs."""
+    """Shared by all sessions. Of those that are ahead, one is processed at a time, followed by a pause as long as that
+    took: voice activity detection holds the event loop and Python's lock, which the engine's thread needs."""
 
     def __init__(self) -> None:
-        self._hurried = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def turn(self, *, hurried: bool) -> AsyncIterator[None]:
-        """A block in which a slice of sound is heard."""
-        if not hurried:
+    async def slot(self, *, is_ahead: bool) -> AsyncIterator[None]:
+        """Wait until a slice of audio may be processed in the block."""
+        if not is_ahead:
             yield
             await asyncio.sleep(0)
             return
-        async with self._hurried:
-            began = time.monotonic()
+        async with self._lock:
+            started_at = time.monotonic()
             yield
-            await asyncio.sleep(time.monotonic() - began)
+            await asyncio.sleep(time.monotonic() - started_at)

@@ -1,4 +1,4 @@
-"""What is told of turns: their words, oldest turn first, as soon as the engine makes them certain."""
+"""Transcribes the turns of a session, oldest first, and sends their words as soon as they are confirmed."""
 
 import asyncio
 import copy
@@ -9,158 +9,159 @@ from env.errors import KitError
 from runtime import languages
 from runtime.audio import SAMPLE_RATE, Samples, segment
 from runtime.engines import Decoded, EngineError, Utterance
-from runtime.server.errors import StoppingError, from_kit
-from runtime.server.realtime.events import Outgoing
-from runtime.server.realtime.session_config import NAMES
+from runtime.server.errors import StoppingError, to_api_error
+from runtime.server.realtime.events import EventSender
+from runtime.server.realtime.session_config import REALTIME_ERROR_FIELDS
 from runtime.server.realtime.turn import AudioBuffer, Turn
-from runtime.server.request_context import RequestTimer, note_failure
+from runtime.server.request_context import RequestTimer, record_failure
 from runtime.server.service import Service
 
-STEP = 1.0  # seconds of new sound after which a growing segment is decoded again
-TRANSCRIPTION = "conversation.item.input_audio_transcription"
-NOTHING = Decoded((), "", truncated=False)
+PARTIAL_INTERVAL = 1.0  # seconds of new audio after which a growing segment is decoded again
+EVENT_PREFIX = "conversation.item.input_audio_transcription"
+NOT_DECODED = Decoded((), "", truncated=False)
 
 
 @dataclass(frozen=True)
 class _SegmentJob:
-    """A segment with the engine: all of it or, while it grows, its first `heard` samples."""
+    """A segment that is being decoded: the whole of it, or the first `partial_samples` samples of a growing one."""
 
     turn: Turn
     task: "asyncio.Task[Decoded]"
-    heard: int | None
+    partial_samples: int | None
 
 
 class TurnTranscriber:
-    """Has the turns of one session decoded, one utterance at a time: a growing segment now and then, so that its words
-    can be told while somebody speaks, and once more when it is whole."""
+    """Decodes a session's turns, one utterance at a time: a growing segment every PARTIAL_INTERVAL seconds, for partial
+    results, and once more when it is complete."""
 
-    def __init__(self, outgoing: Outgoing, service: Service, tape: AudioBuffer) -> None:
-        self.turns: deque[Turn] = deque()  # those of which not all is told; the last one may be open
-        self._out, self._service, self._tape = outgoing, service, tape
+    def __init__(self, sender: EventSender, service: Service, buffer: AudioBuffer) -> None:
+        self.turns: deque[Turn] = deque()  # not completely sent; the last one may be open
+        self._sender, self._service, self._buffer = sender, service, buffer
         self._job: _SegmentJob | None = None
 
     @property
     def decoding(self) -> "set[asyncio.Task[Decoded]]":
-        """What to wait for before the next `advance`."""
+        """The task to wait for before the next `advance`, if any."""
         return {self._job.task} if self._job else set()
 
     @property
-    def waiting(self) -> float:
-        """Seconds of sound in segments that are whole and not decoded."""
+    def backlog_seconds(self) -> float:
+        """Seconds of audio in complete segments that are not decoded."""
         return sum(len(samples) for turn in self.turns for samples in turn.cuts) / SAMPLE_RATE
 
     async def advance(self) -> None:
-        """Tell what the engine has decoded, and give it what is due. Raises EngineError and StoppingError."""
+        """Send what was decoded, and submit what is due. Raises EngineError and StoppingError."""
         while True:
             if self._is_stale():
-                await self.give_up()
+                await self.cancel()
             if not self._job:
-                if not await self._next():
+                if not await self._submit_next():
                     return
             elif self._job.task.done():
-                await self._heard()
+                await self._collect()
             else:
                 return
 
     async def finish(self) -> None:
-        """Tell all words of all turns, of which none may be open."""
+        """Transcribe all turns to their end; none may be open."""
         await self.advance()
         while self._job:
             await asyncio.wait(self.decoding)
             await self.advance()
 
-    async def give_up(self) -> None:
-        """Take out of the engine what it has."""
+    async def cancel(self) -> None:
+        """Take the current utterance out of the engine."""
         if self._job:
             job, self._job = self._job, None
             job.task.cancel()
             await asyncio.gather(job.task, return_exceptions=True)
 
     def _is_stale(self) -> bool:
-        """Whether nobody needs the result any more: the turn was cleared, or the segment has become whole."""
+        """Whether the current result is no longer needed: the turn was cleared, or the growing segment is complete."""
         if not self._job:
             return False
         turn = self._job.turn
-        grown = self._job.heard is not None and (bool(turn.cuts) or turn.end is not None)
+        grown = self._job.partial_samples is not None and (bool(turn.cuts) or turn.end is not None)
         return grown or turn not in self.turns
 
-    async def _next(self) -> bool:
-        """Whether something was due of the oldest turn."""
+    async def _submit_next(self) -> bool:
+        """Process the oldest turn's next step; False if nothing is due."""
         if not self.turns:
             return False
         turn = self.turns[0]
         if turn.cuts:
             if segment.is_silent(turn.cuts[0]):
-                await self._whole(turn, NOTHING)
+                await self._segment_done(turn, NOT_DECODED)
             else:
-                self._submit(turn, turn.cuts[0], heard=None)
+                self._submit(turn, turn.cuts[0], partial_samples=None)
         elif turn.end is not None:
             self.turns.popleft()
-            await self._completed(turn)
+            await self._send_result(turn)
         else:
-            grown = self._tape.end - turn.open
-            if grown - turn.heard < STEP * SAMPLE_RATE or self._is_busy():
+            grown = self._buffer.end - turn.open
+            if grown - turn.decoded_samples < PARTIAL_INTERVAL * SAMPLE_RATE or self._is_busy():
                 return False
-            turn.heard, samples = grown, self._tape.between(turn.open, self._tape.end)
+            turn.decoded_samples, samples = grown, self._buffer.between(turn.open, self._buffer.end)
             if segment.is_silent(samples):
                 return False
-            self._submit(turn, samples, heard=grown)
+            self._submit(turn, samples, partial_samples=grown)
         return True
 
     def _is_busy(self) -> bool:
-        """Whether the engine has so much to do that a segment better waits until it is whole."""
+        """Whether the engine's queue is so long that only complete segments are worth decoding."""
         status = self._service.transcriber.engine.status()
         return status.waiting >= status.most_together
 
-    def _submit(self, turn: Turn, samples: Samples, *, heard: int | None) -> None:
-        utterance = Utterance(samples, turn.prompt + turn.words.beginning, self._service.settings.max_new_tokens)
-        self._job = _SegmentJob(turn, asyncio.ensure_future(self._service.decode(utterance, name=turn.id)), heard)
+    def _submit(self, turn: Turn, samples: Samples, *, partial_samples: int | None) -> None:
+        utterance = Utterance(samples, turn.prompt + turn.partial.prompt_prefix, self._service.settings.max_new_tokens)
+        task = asyncio.ensure_future(self._service.decode(utterance, name=turn.id))
+        self._job = _SegmentJob(turn, task, partial_samples)
 
-    async def _heard(self) -> None:
-        """The engine is done with what it had. A growing segment that cannot be decoded may succeed when it is whole;
-        what fails then is missing from the turn, which fails too."""
+    async def _collect(self) -> None:
+        """Take the result of the current utterance. A failed partial result is ignored, as the complete segment may
+        succeed; a failed complete segment fails its turn."""
         assert self._job
         job, self._job = self._job, None
         failure = job.task.exception()
         if isinstance(failure, EngineError | StoppingError):
             raise copy.copy(failure)  # as what is raised holds on to the session, and the session to the task
         if isinstance(failure, KitError):
-            if job.heard is None:
+            if job.partial_samples is None:
                 job.turn.failure = failure
-                await self._whole(job.turn, NOTHING)
+                await self._segment_done(job.turn, NOT_DECODED)
             return
         decoded = job.task.result()
-        if job.heard is None:
-            await self._whole(job.turn, decoded)
+        if job.partial_samples is None:
+            await self._segment_done(job.turn, decoded)
         else:
-            await self._tell(job.turn, job.turn.words.guess(decoded.text, heard=job.heard))
+            await self._send_delta(job.turn, job.turn.partial.update(decoded.text, samples=job.partial_samples))
 
-    async def _whole(self, turn: Turn, decoded: Decoded) -> None:
-        """The oldest segment of a turn was decoded for the last time."""
+    async def _segment_done(self, turn: Turn, decoded: Decoded) -> None:
+        """The oldest segment of the turn is decoded for the last time."""
         samples = turn.cuts.popleft()
-        RequestTimer().decoded(len(samples) / SAMPLE_RATE, len(decoded.tokens))
-        news = turn.words.finish(decoded.text, tokens=decoded.tokens, truncated=decoded.truncated)
-        await self._tell(turn, news)
+        RequestTimer().segment_decoded(len(samples) / SAMPLE_RATE, len(decoded.tokens))
+        new_text = turn.partial.finish_segment(decoded.text, tokens=decoded.tokens, truncated=decoded.truncated)
+        await self._send_delta(turn, new_text)
 
-    async def _tell(self, turn: Turn, news: str) -> None:
-        if news:
-            await self._out.send(f"{TRANSCRIPTION}.delta", item_id=turn.id, content_index=0, delta=news)
+    async def _send_delta(self, turn: Turn, new_text: str) -> None:
+        if new_text:
+            await self._sender.send(f"{EVENT_PREFIX}.delta", item_id=turn.id, content_index=0, delta=new_text)
 
-    async def _completed(self, turn: Turn) -> None:
+    async def _send_result(self, turn: Turn) -> None:
         if turn.failure:
-            failure = from_kit(turn.failure, NAMES)
-            note_failure(failure.status, failure.code)
+            failure = to_api_error(turn.failure, REALTIME_ERROR_FIELDS)
+            record_failure(failure.status, failure.code)
             error = failure.body["error"]
-            await self._out.send(f"{TRANSCRIPTION}.failed", item_id=turn.id, content_index=0, error=error)
+            await self._sender.send(f"{EVENT_PREFIX}.failed", item_id=turn.id, content_index=0, error=error)
             return
-        heard = turn.words.transcript
-        codes = [languages.code(name) for name in heard.languages]
-        await self._out.send(
-            f"{TRANSCRIPTION}.completed",
+        transcript = turn.partial.transcript
+        codes = [languages.code(name) for name in transcript.languages]
+        await self._sender.send(
+            f"{EVENT_PREFIX}.completed",
             item_id=turn.id,
             content_index=0,
-            transcript=heard.text,
+            transcript=transcript.text,
             usage={"type": "duration", "seconds": round(turn.seconds, 3)},
             languages=[{"code": code} for code in codes if code],
-            truncated=heard.truncated,
+            truncated=transcript.truncated,
         )

@@ -1,4 +1,4 @@
-"""From sound to turns, cut by voice activity or by whoever sends the sound."""
+"""Cuts a session's audio into turns, by voice activity or at the client's commits."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from runtime.server.realtime.turn import AudioBuffer, Resampler, Turn
 
 @dataclass(frozen=True)
 class Detection:
-    """When speech begins and ends: a probability, seconds of sound that belong to it before it begins, and seconds of
-    silence that end it."""
+    """Parameters of voice activity detection: the speech probability; seconds of audio before speech that belong to a
+    turn; seconds of silence that end it."""
 
     threshold: float
     padding_seconds: float
@@ -19,85 +19,84 @@ class Detection:
 
 
 class TurnDetector:
-    """Hears 16-bit mono PCM at `rate` Hz; `turn` is the one that is open.
+    """Detects turns in 16-bit mono PCM at `rate` Hz; `turn` is the open one.
 
-    Without a detection, a turn is open as soon as there is sound, until `commit`. No segment is longer than `longest`
-    seconds.
+    Without detection, a turn is open from the first audio until `commit`. No segment is longer than `longest` seconds.
     """
 
     def __init__(self, *, rate: int, detection: Detection | None, longest: float) -> None:
         self.turn: Turn | None = None
-        self.tape = AudioBuffer()
+        self.buffer = AudioBuffer()
         self._longest = longest
         self._resampler = Resampler(rate)
-        self._over = 0  # the sample after the last turn
-        self._detect(detection)
+        self._last_end = 0  # the sample after the last turn
+        self._set_detection(detection)
 
-    def tune(self, *, rate: int, detection: Detection | None) -> None:
-        """Hear otherwise from now on; no turn may be open."""
-        self._tail()
+    def reconfigure(self, *, rate: int, detection: Detection | None) -> None:
+        """Change the rate or the detection; no turn may be open."""
+        self._flush_resampler()
         self._resampler = Resampler(rate)
-        self._detect(detection)
+        self._set_detection(detection)
 
-    def hear(self, pcm: bytes, *, new_turn: Callable[[int], Turn]) -> Iterator[Turn]:
-        """Each turn that begins, and each that ends, while this comes; whole samples. `new_turn` makes a turn that
-        begins with a sample."""
-        start, samples = self.tape.end, self._resampler.convert(pcm)
-        self.tape.append(samples)
-        if self._voice:
-            for change in self._voice.hear(samples):
+    def feed(self, pcm: bytes, *, new_turn: Callable[[int], Turn]) -> Iterator[Turn]:
+        """Process whole samples; yield each turn that begins, and each that ends. `new_turn` makes a turn from its
+        first sample's number."""
+        start, samples = self.buffer.end, self._resampler.convert(pcm)
+        self.buffer.append(samples)
+        if self._vad:
+            for change in self._vad.hear(samples):
                 yield self._begin(change.at - self._padding, new_turn) if change.speaking else self._end(change.at)
         elif not self.turn and len(samples):
             yield self._begin(start, new_turn)
         if self.turn:
-            self.turn.cut(self.tape, longest=self._longest)
-        self._forget()
+            self.turn.cut(self.buffer, longest=self._longest)
+        self._trim()
 
     def commit(self, *, shortest: float) -> Turn | None:
-        """End the open turn now. None if there is none; one without a voice to follow stays open until it lasts
-        `shortest` seconds."""
-        self._tail()
-        if not self.turn or (not self._voice and self.tape.end - self.turn.start < shortest * SAMPLE_RATE):
+        """End the open turn and return it; None if there is none. Without detection, a turn shorter than `shortest`
+        seconds stays open."""
+        self._flush_resampler()
+        if not self.turn or (not self._vad and self.buffer.end - self.turn.start < shortest * SAMPLE_RATE):
             return None
-        ended = self._end(self.tape.end)
-        self._forget()
+        ended = self._end(self.buffer.end)
+        self._trim()
         return ended
 
     def clear(self) -> Turn | None:
-        """Forget what is not part of a turn that is over; returns the turn that was open."""
-        self._tail()
+        """Drop the audio that belongs to no ended turn; return the turn that was open."""
+        self._flush_resampler()
         dropped, self.turn = self.turn, None
-        self._over = self.tape.end
-        self._forget()
+        self._last_end = self.buffer.end
+        self._trim()
         return dropped
 
-    def _detect(self, detection: Detection | None) -> None:
-        self._voice: VoiceActivityDetector | None = None
+    def _set_detection(self, detection: Detection | None) -> None:
+        self._vad: VoiceActivityDetector | None = None
         self._padding = 0
         if detection:
             self._padding = round(detection.padding_seconds * SAMPLE_RATE)
-            self._voice = VoiceActivityDetector(
-                threshold=detection.threshold, silence_seconds=detection.silence_seconds, start=self.tape.end
+            self._vad = VoiceActivityDetector(
+                threshold=detection.threshold, silence_seconds=detection.silence_seconds, start=self.buffer.end
             )
 
     def _begin(self, at: int, new_turn: Callable[[int], Turn]) -> Turn:
-        self.turn = new_turn(max(at, self._over, self.tape.start))
+        self.turn = new_turn(max(at, self._last_end, self.buffer.start))
         return self.turn
 
     def _end(self, at: int) -> Turn:
         assert self.turn, "a turn ends that did not begin"
         ended, self.turn = self.turn, None
-        ended.close(self.tape, at)
-        self._over = ended.end or 0
+        ended.close(self.buffer, at)
+        self._last_end = ended.end or 0
         return ended
 
-    def _tail(self) -> None:
-        """Bring in what the resampler has kept back, some 10 ms; the voice is followed anew behind it."""
-        self.tape.append(self._resampler.flush())
-        if self._voice:
-            self._voice.restart(self.tape.end)
+    def _flush_resampler(self) -> None:
+        """Take in the some 10 ms that the resampler kept back, and restart the voice activity detection behind them."""
+        self.buffer.append(self._resampler.flush())
+        if self._vad:
+            self._vad.restart(self.buffer.end)
 
-    def _forget(self) -> None:
-        """Keep what an open turn, or one that is about to begin, has to have."""
-        ahead = self._padding + (ONSET + 1) * WINDOW if self._voice else 0
-        self.tape.forget(self.turn.open if self.turn else self.tape.end - ahead)
+    def _trim(self) -> None:
+        """Drop audio that neither an open turn nor one that is about to begin needs."""
+        ahead = self._padding + (ONSET + 1) * WINDOW if self._vad else 0
+        self.buffer.forget(self.turn.open if self.turn else self.buffer.end - ahead)

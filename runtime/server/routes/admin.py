@@ -1,6 +1,6 @@
-"""What operators may do to a running server: its cache, its log, its drain. Who they are the gate checks.
+"""Admin calls to a running server: device cache, log level, drain. AdmissionMiddleware checks who may make them.
 
-The OpenAPI document leaves this out: it is for callers, whose clients are made from it.
+They are left out of the OpenAPI document, which is for callers, whose clients are generated from it.
 """
 
 import time
@@ -14,9 +14,9 @@ from runtime.model.device import empty
 from runtime.server import logs, uploads
 from runtime.server.errors import ApiError, invalid
 from runtime.server.routes.info import device, engine, queue
-from runtime.server.state import ServerState, life_of
+from runtime.server.state import ServerState, state_of
 
-MOST_BODY = 4096  # bytes
+MAX_BODY_BYTES = 4096
 
 router = APIRouter(prefix="/admin", include_in_schema=False)
 
@@ -24,13 +24,13 @@ router = APIRouter(prefix="/admin", include_in_schema=False)
 @router.get("/status")
 def status(request: Request) -> dict[str, Any]:
     """How the server is, whether or not it is ready; engine, device and queue are null while there is no model."""
-    life = life_of(request)
-    loaded = life.loaded
+    server_state = state_of(request)
+    loaded = server_state.loaded
     return {
-        **_told(life),
-        "uptime_seconds": round(time.monotonic() - life.begun, 1),
-        "accepted": life.accepted,
-        "engine_restarts": life.restarts,
+        **_status_object(server_state),
+        "uptime_seconds": round(time.monotonic() - server_state.started_at, 1),
+        "accepted": server_state.accepted,
+        "engine_restarts": server_state.restarts,
         "engine": engine(loaded) if loaded else None,
         "device": device(loaded) if loaded else None,
         "queue": queue(loaded) if loaded else None,
@@ -40,37 +40,37 @@ def status(request: Request) -> dict[str, Any]:
 @router.get("/cache")
 def cache(request: Request) -> dict[str, Any]:
     """What emptying the device's cache would give back."""
-    return _emptied(request, dry_run=True)
+    return _empty_cache(request, dry_run=True)
 
 
 @router.post("/cache")
 def clear_cache(request: Request) -> dict[str, Any]:
     """Give memory back that this process holds on the device without using it."""
-    return _emptied(request, dry_run=False)
+    return _empty_cache(request, dry_run=False)
 
 
 @router.post("/drain")
 async def drain(request: Request) -> dict[str, Any]:
     """Refuse new requests, go on with those that were accepted, and be not ready: the server stays until it is told to
     resume, or to stop."""
-    life = life_of(request)
-    life.drain()
-    return _told(life)
+    server_state = state_of(request)
+    server_state.drain()
+    return _status_object(server_state)
 
 
 @router.post("/resume")
 async def resume(request: Request) -> dict[str, Any]:
     """Accept requests again. 409 where the server ends."""
-    life = life_of(request)
-    if not life.resume():
-        raise ApiError(409, f"the server ends: {life.stage}", code="stopping")
-    return _told(life)
+    server_state = state_of(request)
+    if not server_state.resume():
+        raise ApiError(409, f"the server ends: {server_state.status_text}", code="stopping")
+    return _status_object(server_state)
 
 
 @router.put("/log-level")
 async def log_level(request: Request) -> dict[str, Any]:
     """Change what is logged until the server ends: {"level": "debug"}, or another level of ASR_LOG_LEVEL."""
-    wanted = await _json(request)
+    wanted = await _read_json(request)
     if not isinstance(wanted, dict) or list(wanted) != ["level"]:
         raise invalid("level", 'expected {"level": …}, nothing else', code="missing_field")
     try:
@@ -80,28 +80,28 @@ async def log_level(request: Request) -> dict[str, Any]:
     return wanted
 
 
-async def _json(request: Request) -> Any:
-    """What the body holds. Raises ApiError, 413 for one that is too large, 400 for one that is no JSON."""
+async def _read_json(request: Request) -> Any:
+    """Parse the body. Raises ApiError: 413 if it is too large, 400 if it is no JSON."""
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BODY:
-            words = f"the body is larger than {MOST_BODY} bytes, the limit of admin calls"
-            raise ApiError(413, words, code="too_large", close=True)
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            message = f"the body is larger than {MAX_BODY_BYTES} bytes, the limit of admin calls"
+            raise ApiError(413, message, code="too_large", close=True)
     try:
         return uploads.parse_strict_json(body)
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_body") from None
 
 
-def _told(life: ServerState) -> dict[str, Any]:
-    return {"status": life.status, "stage": life.stage}
+def _status_object(server_state: ServerState) -> dict[str, Any]:
+    return {"status": server_state.status, "stage": server_state.status_text}
 
 
-def _emptied(request: Request, *, dry_run: bool) -> dict[str, Any]:
-    """Raises ApiError: 503 where there is no model, 409 where another process has it."""
-    transcriber = life_of(request).service.transcriber
+def _empty_cache(request: Request, *, dry_run: bool) -> dict[str, Any]:
+    """Raises ApiError: 503 while there is no model, 409 if other processes hold it."""
+    transcriber = state_of(request).service.transcriber
     if transcriber.engine.loaded is None:
-        words = f"the engine {transcriber.engine.name} has the model in processes of its own, which keep their memory"
-        raise ApiError(409, f"{words} until they end", code="not_here")
+        message = f"the engine {transcriber.engine.name} has the model in processes of its own, which keep their memory"
+        raise ApiError(409, f"{message} until they end", code="not_here")
     return asdict(empty(transcriber.device, dry_run=dry_run))

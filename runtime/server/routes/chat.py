@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions with one piece of audio, as users of vLLM send it; the answer is the plain text."""
+"""POST /v1/chat/completions with one piece of audio, as clients of vLLM send it; the answer is the plain text."""
 
 import time
 import uuid
@@ -12,28 +12,28 @@ from fastapi.responses import JSONResponse, Response
 
 from runtime import languages, transcriber
 from runtime.server import openapi
-from runtime.server.errors import MAX_SHOWN_CHARS, FullError, from_kit, invalid, shortened, shown
-from runtime.server.routes.chat_body import KEYS, base64_start
+from runtime.server.errors import MAX_SHOWN_CHARS, FullError, describe, invalid, shorten, to_api_error
+from runtime.server.routes.chat_body import AUDIO_KEYS, base64_start
 from runtime.server.routes.info import check_model, names
-from runtime.server.state import life_of
-from runtime.server.streaming import data_of, no_effect, streamed, whole, with_warnings
-from runtime.server.uploads import DECODED, Open, Upload, from_base64, json_body, opener
+from runtime.server.state import state_of
+from runtime.server.streaming import no_effect, stream_transcript, to_json, whole_transcript, with_warnings
+from runtime.server.uploads import DECODED_KEY, Open, Upload, from_base64, read_json, spool_opener
 from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/chat", tags=["transcription"])
 
-HONOURED = (
+SUPPORTED_FIELDS = (
     *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "asr_options"),
     *("n", "modalities", "response_format", "temperature", "audio"),
 )
-RAW = ("pcm", "pcm16", "g711_ulaw", "g711_alaw", "raw")  # samples of unknown rate
+RAW_FORMATS = ("pcm", "pcm16", "g711_ulaw", "g711_alaw", "raw")  # samples of unknown rate
 CONTEXT_ROLES = ("system", "developer")
-NAMES = {"audio": "messages", "language": "asr_options.language", "prompt": "messages"}
+CHAT_ERROR_FIELDS = {"audio": "messages", "language": "asr_options.language", "prompt": "messages"}
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a client wants; `warnings` say what of it has no effect."""
+    """A parsed request; `warnings` name what in it has no effect."""
 
     source: Upload | str
     model: str | None
@@ -45,120 +45,122 @@ class ChatRequest:
     warnings: tuple[str, ...]
 
 
-@router.post("/completions", openapi_extra=openapi.CHAT)
+@router.post("/completions", openapi_extra=openapi.CHAT_REQUEST)
 async def complete(request: Request) -> Response:
     """Transcribe the audio in a chat message."""
-    service = life_of(request).service
+    service = state_of(request).service
     try:
-        service.refuse_if_full()
+        service.check_capacity()
     except FullError as error:
-        raise from_kit(error, NAMES) from error
-    ask = await json_body(request, service, partial(read, open_file=opener(request)))
+        raise to_api_error(error, CHAT_ERROR_FIELDS) from error
+    parsed = await read_json(request, service, partial(parse_body, open_file=spool_opener(request)))
     try:
-        warnings = (*check_model(ask.model, service.settings), *ask.warnings)
-        wanted = transcriber.Request(ask.source, ask.language, ask.context, max_tokens=ask.max_tokens)
-        answer = _Answer(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), names(service.settings)[0], warnings)
-        if ask.stream:
-            stream = await streamed(
+        warnings = (*check_model(parsed.model, service.settings), *parsed.warnings)
+        wanted = transcriber.Request(parsed.source, parsed.language, parsed.context, max_tokens=parsed.max_tokens)
+        response = _ChatResponse(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), names(service.settings)[0], warnings)
+        if parsed.stream:
+            stream = await stream_transcript(
                 request,
                 service,
                 wanted,
-                fields=NAMES,
-                on_text=answer.chunk,
-                on_end=lambda heard: answer.end(heard, with_usage=ask.with_usage),
+                fields=CHAT_ERROR_FIELDS,
+                on_text=response.chunk,
+                on_end=lambda transcript: response.end(transcript, with_usage=parsed.with_usage),
             )
             return with_warnings(stream, warnings)
-        heard = await whole(request, service, wanted, fields=NAMES)
-        return with_warnings(JSONResponse(answer.whole(heard)), warnings)
+        transcript = await whole_transcript(request, service, wanted, fields=CHAT_ERROR_FIELDS)
+        return with_warnings(JSONResponse(response.completion(transcript)), warnings)
     finally:
-        if isinstance(ask.source, Upload):
-            ask.source.close()
+        if isinstance(parsed.source, Upload):
+            parsed.source.close()
 
 
-def read(body: Any, *, open_file: Open) -> ChatRequest:
-    """What the body asks for; `open_file` makes the file of its audio. A field that is null is as good as none.
+def parse_body(body: Any, *, open_file: Open) -> ChatRequest:
+    """Parse a request's body; `open_file` opens the file for its audio. A null field counts as absent.
 
-    Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
+    Raises ApiError, 400, for an unknown field, and for one that asks for another result.
     """
     if not isinstance(body, dict):
         raise invalid("body", "expected a JSON object")
-    given = {name: value for name, value in body.items() if value is not None}
+    fields = {name: value for name, value in body.items() if value is not None}
     warnings = []
-    for name in given:
-        if name not in HONOURED and name not in openapi.IGNORED_CHAT_FIELDS:
-            raise invalid(name, f"is not known here; possible are {', '.join(HONOURED)}", code="unknown_field")
-        if name not in HONOURED and given[name] not in ([], {}, False):
+    for name in fields:
+        if name not in SUPPORTED_FIELDS and name not in openapi.IGNORED_CHAT_FIELDS:
+            raise invalid(name, f"is not known here; possible are {', '.join(SUPPORTED_FIELDS)}", code="unknown_field")
+        if name not in SUPPORTED_FIELDS and fields[name] not in ([], {}, False):
             warnings.append(no_effect(name, openapi.IGNORED_CHAT_FIELDS[name]))
-    model, stream = given.get("model") or None, given.get("stream", False)
+    model, stream = fields.get("model") or None, fields.get("stream", False)
     if model is not None and not isinstance(model, str):
         raise invalid("model", "expected a name")
     if not isinstance(stream, bool):
         raise invalid("stream", f"{stream!r} is not possible; possible are true and false")
-    if _temperature(given.get("temperature", 0)):
+    if _temperature(fields.get("temperature", 0)):
         warnings.append(no_effect("temperature", openapi.GREEDY_REASON))
-    _check_result(given)
-    options = _object(given, "stream_options")
+    _check_result(fields)
+    options = _object(fields, "stream_options")
     with_usage = options.get("include_usage") or False
     if not isinstance(with_usage, bool):
         raise invalid(
-            "stream_options.include_usage", f"{shown(with_usage)} is not possible; possible are true and false"
+            "stream_options.include_usage", f"{describe(with_usage)} is not possible; possible are true and false"
         )
     others = [name for name, value in options.items() if name != "include_usage" and value]
-    warnings += [no_effect(f"stream_options.{shortened(name)}", "the usage comes at the end") for name in others]
-    asr, unused = _asr_options(_object(given, "asr_options"))
-    source, context, ignored = _content(given.get("messages"))
-    most_tokens = _most_tokens(given)
+    warnings += [no_effect(f"stream_options.{shorten(name)}", "the usage comes at the end") for name in others]
+    asr_options, unused = _asr_options(_object(fields, "asr_options"))
+    source, context, ignored = _content(fields.get("messages"))
+    max_tokens = _max_tokens(fields)
     return ChatRequest(
         source=_source(source, open_file),  # last of what may be refused: it is a file to be closed
         model=model,
-        language=asr.get("language"),
-        context="\n".join(part for part in (context, asr.get("context", "")) if part),
-        max_tokens=most_tokens,
+        language=asr_options.get("language"),
+        context="\n".join(part for part in (context, asr_options.get("context", "")) if part),
+        max_tokens=max_tokens,
         stream=stream,
         with_usage=with_usage,
         warnings=(*warnings, *unused, *ignored),
     )
 
 
-def _check_result(given: Mapping[str, Any]) -> None:
-    """Raises ApiError for what would give another result than one text."""
-    if given.get("n", 1) != 1 or isinstance(given.get("n"), bool):
-        raise invalid("n", f"{shown(given['n'])} is not possible; possible is 1: decoding is greedy")
-    if given.get("modalities", ["text"]) != ["text"] or "audio" in given:
-        raise invalid("audio" if "audio" in given else "modalities", "the answer is text, nothing is spoken")
-    form = _object(given, "response_format").get("type", "text")
+def _check_result(fields: Mapping[str, Any]) -> None:
+    """Raise ApiError for fields that ask for anything but one text."""
+    if fields.get("n", 1) != 1 or isinstance(fields.get("n"), bool):
+        raise invalid("n", f"{describe(fields['n'])} is not possible; possible is 1: decoding is greedy")
+    if fields.get("modalities", ["text"]) != ["text"] or "audio" in fields:
+        raise invalid("audio" if "audio" in fields else "modalities", "the answer is text, nothing is spoken")
+    form = _object(fields, "response_format").get("type", "text")
     if form != "text":
-        raise invalid("response_format", f"{shown(form)} is not possible; possible is text")
+        raise invalid("response_format", f"{describe(form)} is not possible; possible is text")
 
 
 def _temperature(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= openapi.MAX_TEMPERATURE:
-        raise invalid("temperature", f"{shown(value)} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}")
+        raise invalid(
+            "temperature", f"{describe(value)} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}"
+        )
     return float(value)
 
 
-def _most_tokens(given: Mapping[str, Any]) -> int | None:
-    """The least of the two limits that OpenAI has for one thing."""
+def _max_tokens(fields: Mapping[str, Any]) -> int | None:
+    """The smaller of OpenAI's two names for this limit."""
     found = []
     for name in ("max_tokens", "max_completion_tokens"):
-        value = given.get(name)
+        value = fields.get(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise invalid(name, f"{shown(value)} is not possible; expected a number of tokens, 1 or more")
+            raise invalid(name, f"{describe(value)} is not possible; expected a number of tokens, 1 or more")
         found.append(value)
     return min(found, default=None)
 
 
 def _asr_options(options: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Of Alibaba's `asr_options` what can be honoured, and warnings: the model writes numbers as it likes, and finds
-    the language out where it is not told."""
+    """The supported ones of Alibaba's `asr_options`, and warnings about the others: the model decides by itself how it
+    writes numbers, and detects the language."""
     found, warnings = {}, []
     for name, value in options.items():
         field = f"asr_options.{name}"
         if name in ("language", "context"):
             if not isinstance(value, str | None):
-                raise invalid(field, f"{shown(value)} is not possible; expected text")
+                raise invalid(field, f"{describe(value)} is not possible; expected text")
             if value:
                 found[name] = value
         elif name in ("enable_itn", "enable_lid"):
@@ -170,16 +172,16 @@ def _asr_options(options: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]
     return found, warnings
 
 
-def _object(given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = given.get(name, {})
+def _object(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = fields.get(name, {})
     if not isinstance(value, dict):
-        raise invalid(name, f"{shown(value)} is not possible; expected an object")
+        raise invalid(name, f"{describe(value)} is not possible; expected an object")
     return value
 
 
 def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
-    """The one piece of audio, the context, and warnings. As the model's chat template has it, the context is all that
-    the system says, and nothing else of what is written is read."""
+    """The piece of audio, the context, and warnings. In the model's chat template, the system messages are the context,
+    and no other text is used."""
     if not isinstance(messages, list) or not messages:
         raise invalid("messages", "expected a list with a message of the user", code="missing_field")
     contexts: list[str] = []
@@ -191,11 +193,11 @@ def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
             contexts.append(_context(content))
             continue
         for part in _parts(role, content):
-            if part["type"] in KEYS:
+            if part["type"] in AUDIO_KEYS:
                 sources.append(part)
             else:
-                words = f"messages: the model does not read the text of {role} messages; a context is the system's"
-                unread[words] = None
+                message = f"messages: the model does not read the text of {role} messages; a context is the system's"
+                unread[message] = None
     if len(sources) != 1:
         raise invalid("messages", f"hold {len(sources)} pieces of audio, expected 1, as input_audio or audio_url")
     return sources[0], "".join(contexts), list(unread)
@@ -206,12 +208,12 @@ def _message(message: Any) -> tuple[str, Any]:
         raise invalid("messages", "expected objects with role and content")
     role = message["role"]
     if role not in (*CONTEXT_ROLES, "user", "assistant"):
-        raise invalid("messages", f"the role {shown(role)} is not possible; possible are system, user and assistant")
+        raise invalid("messages", f"the role {describe(role)} is not possible; possible are system, user and assistant")
     return role, message["content"]
 
 
 def _context(content: Any) -> str:
-    """The text of a system message, a string or parts of text."""
+    """The text of a system message, which is a string or text parts."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(
         isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
@@ -222,29 +224,31 @@ def _context(content: Any) -> str:
 
 
 def _parts(role: str, content: Any) -> list[dict[str, Any]]:
-    """Audio and text of a message, each an object with its type."""
+    """The audio and text parts of a message, each checked to have its content."""
     if content is None or isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
         raise invalid("messages", f"the content of {role} messages: expected text, or a list of parts")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in (*KEYS, "text"):
-            raise invalid("messages", f"a part of type {shown(kind)} is not possible; possible are {', '.join(KEYS)}")
+        if kind not in (*AUDIO_KEYS, "text"):
+            raise invalid(
+                "messages", f"a part of type {describe(kind)} is not possible; possible are {', '.join(AUDIO_KEYS)}"
+            )
         if not isinstance(part.get(kind), str if kind == "text" else dict):
             raise invalid("messages", f"expected {kind} beside type")
-    return [part for part in content if part["type"] in KEYS or part["text"]]
+    return [part for part in content if part["type"] in AUDIO_KEYS or part["text"]]
 
 
 def _source(part: dict[str, Any], open_file: Open) -> Upload | str:
-    """The audio: base64, a data URL or a URL, each of which users put into either part."""
+    """The audio: base64, a data URL or a URL, any of which clients put into either kind of part."""
     kind = part["type"]
-    content, key = part[kind], KEYS[kind]
+    content, key = part[kind], AUDIO_KEYS[kind]
     if not isinstance(content.get(key), str) or not content[key]:
         raise invalid("messages", f"{kind}: expected {key}, as text")
     form = content.get("format") or "audio"
-    if not isinstance(form, str) or form in RAW or len(form) > MAX_SHOWN_CHARS:
-        raise invalid("messages", f"the format {shown(form)} is not possible; send a file, such as wav")
+    if not isinstance(form, str) or form in RAW_FORMATS or len(form) > MAX_SHOWN_CHARS:
+        raise invalid("messages", f"the format {describe(form)} is not possible; send a file, such as wav")
     text: str = content[key]
     if text[:8].lower().startswith(("http://", "https://")):
         return text
@@ -253,60 +257,61 @@ def _source(part: dict[str, Any], open_file: Open) -> Upload | str:
         expected = "a data URL in base64" if text[:5].lower() == "data:" else "an http, https or base64 data URL"
         raise invalid("messages", f"{kind}: expected {expected}")
     name = f"{kind}.{form}" if kind == "input_audio" else kind
-    decoded = part.get(DECODED)
+    decoded = part.get(DECODED_KEY)
     if isinstance(decoded, Upload):
         return replace(decoded, name=name)
     return from_base64(text[start:], name=name, param="messages", open_file=open_file)
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """A completion, whole or in chunks."""
+class _ChatResponse:
+    """Formats a completion, whole or in chunks."""
 
-    number: str
+    id: str
     created: int
     model: str
     warnings: tuple[str, ...]
 
-    def whole(self, heard: Transcript) -> dict[str, Any]:
-        """All of it. The languages are beside the choices: Vercel's AI SDK knows no annotations of a message but links,
-        and Alibaba's service has them there."""
-        message = {"role": "assistant", "content": heard.text}
-        choice = {"index": 0, "message": message, "finish_reason": _reason(heard)}
-        spoken = [{"code": code} for name in heard.languages if (code := languages.code(name))]
-        rest = {"usage": _usage(heard), "languages": spoken, **self._told()}
+    def completion(self, transcript: Transcript) -> dict[str, Any]:
+        """The whole completion. The languages stand beside the choices, as at Alibaba's service: Vercel's AI SDK
+        accepts no annotations of a message but links."""
+        message = {"role": "assistant", "content": transcript.text}
+        choice = {"index": 0, "message": message, "finish_reason": _finish_reason(transcript)}
+        spoken = [{"code": code} for name in transcript.languages if (code := languages.code(name))]
+        rest = {"usage": _usage(transcript), "languages": spoken, **self._warnings_field()}
         return {**self._frame("chat.completion"), "choices": [choice], **rest}
 
     def chunk(self, text: str) -> str:
-        """A bit of text."""
+        """A chunk with a piece of text."""
         return self._chunk({"role": "assistant", "content": text}, None)
 
-    def end(self, heard: Transcript, *, with_usage: bool) -> list[str]:
-        """The last chunks, and OpenAI's mark of the end."""
-        usage = data_of({**self._frame("chat.completion.chunk"), "choices": [], "usage": _usage(heard)})
-        return [self._chunk({}, _reason(heard), **self._told()), *([usage] if with_usage else []), "[DONE]"]
+    def end(self, transcript: Transcript, *, with_usage: bool) -> list[str]:
+        """The last chunks, and OpenAI's end mark."""
+        usage = to_json({**self._frame("chat.completion.chunk"), "choices": [], "usage": _usage(transcript)})
+        last = self._chunk({}, _finish_reason(transcript), **self._warnings_field())
+        return [last, *([usage] if with_usage else []), "[DONE]"]
 
     def _chunk(self, delta: dict[str, str], reason: str | None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return data_of({**self._frame("chat.completion.chunk"), "choices": [choice], **more})
+        return to_json({**self._frame("chat.completion.chunk"), "choices": [choice], **more})
 
     def _frame(self, kind: str) -> dict[str, Any]:
-        return {"id": self.number, "object": kind, "created": self.created, "model": self.model}
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _told(self) -> dict[str, Any]:
+    def _warnings_field(self) -> dict[str, Any]:
         return {"warnings": self.warnings} if self.warnings else {}
 
 
-def _usage(heard: Transcript) -> dict[str, Any]:
-    """OpenAI's, and beside it the seconds of audio, as Alibaba's service has them."""
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    """OpenAI's usage, with the seconds of audio, as at Alibaba's service."""
     return {
-        "prompt_tokens": heard.prompt_tokens,
-        "completion_tokens": heard.tokens,
-        "total_tokens": heard.prompt_tokens + heard.tokens,
-        "prompt_tokens_details": {"audio_tokens": heard.audio_tokens},
-        "seconds": round(heard.seconds, 3),
+        "prompt_tokens": transcript.prompt_tokens,
+        "completion_tokens": transcript.tokens,
+        "total_tokens": transcript.prompt_tokens + transcript.tokens,
+        "prompt_tokens_details": {"audio_tokens": transcript.audio_tokens},
+        "seconds": round(transcript.seconds, 3),
     }
 
 
-def _reason(heard: Transcript) -> str:
-    return "length" if heard.truncated else "stop"
+def _finish_reason(transcript: Transcript) -> str:
+    return "length" if transcript.truncated else "stop"

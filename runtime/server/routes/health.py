@@ -1,4 +1,4 @@
-"""The health endpoints, which answer from the first moment on."""
+"""Health checks and metrics, which answer from the start of the process."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from runtime.model.device import Memory
 from runtime.server.metrics import Metrics
 from runtime.server.routes.info import memory, names
 from runtime.server.service import Service
-from runtime.server.state import ServerState, life_of
+from runtime.server.state import ServerState, state_of
 from runtime.version import version
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
@@ -44,12 +44,13 @@ async def live(request: Request) -> Response:
 @router.get("/ready")
 async def ready(request: Request) -> Response:
     """200 once a clip was transcribed and while requests are accepted, else 503 with how far it is."""
-    return _answer(request, 200 if life_of(request).status == "ready" else 503)
+    return _answer(request, 200 if state_of(request).status == "ready" else 503)
 
 
 def _answer(request: Request, code: int) -> Response:
-    life = life_of(request)
-    content = json.dumps({"status": life.status, "stage": life.stage})  # with spaces, for the eyes of operators
+    server_state = state_of(request)
+    body = {"status": server_state.status, "stage": server_state.status_text}
+    content = json.dumps(body)  # with spaces, for the eyes of operators
     return Response(content, code, ALLOW, media_type="application/json")
 
 
@@ -61,55 +62,55 @@ def metrics(request: Request) -> Response:
 
 
 def metrics_of(connection: HTTPConnection) -> Metrics:
-    """The metrics of the server that answers a request or leads a session."""
+    """The metrics of the server that a request or session belongs to."""
     found = connection.app.state.metrics
     assert isinstance(found, Metrics)
     return found
 
 
-class Now(Collector):
-    """What the server is doing when it is asked. Before there is a model, nothing."""
+class ServerCollector(Collector):
+    """Metrics of the server's current state; most need a model."""
 
-    def __init__(self, life: ServerState) -> None:
-        self._life = life
-        self._seen: _Seen | None = None
-        self._asking = threading.Lock()
+    def __init__(self, server_state: ServerState) -> None:
+        self._server_state = server_state
+        self._snapshot: _Snapshot | None = None
+        self._lock = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment."""
-        life = self._life
-        service = life.loaded
-        yield _gauge("asr_ready", "1 if requests are accepted, else 0.", life.status == "ready")
-        yield CounterMetricFamily("asr_engine_restarts", "Engines replaced after a crash.", life.restarts)
-        held = service.held if service else 0
-        yield _gauge("asr_requests_held", "Requests that wait or are worked on.", held)
+        server_state = self._server_state
+        service = server_state.loaded
+        yield _gauge("asr_ready", "1 if requests are accepted, else 0.", server_state.status == "ready")
+        yield CounterMetricFamily("asr_engine_restarts", "Engines replaced after a crash.", server_state.restarts)
+        pending = service.pending if service else 0
+        yield _gauge("asr_requests_held", "Requests that wait or are worked on.", pending)
         engine = service.transcriber.engine.status() if service else None
         waiting, decoding = (engine.waiting, engine.decoding) if engine else (0, 0)
         yield _gauge("asr_queue_utterances", "Utterances that wait in the engine.", waiting)
         yield _gauge("asr_decoding_utterances", "Utterances that are being decoded.", decoding)
         if service:
-            seen = self._look(service)
-            if seen.memory:
-                yield _used(seen.memory)
-            yield _free(seen.free)
-            yield InfoMetricFamily("asr", "What serves.", seen.labels)
-        yield from _servers(engine.servers if engine else ())
+            snapshot = self._take_snapshot(service)
+            if snapshot.memory:
+                yield _memory_metric(snapshot.memory)
+            yield _disk_metric(snapshot.free)
+            yield InfoMetricFamily("asr", "What serves.", snapshot.labels)
+        yield from _vllm_metrics(engine.servers if engine else ())
 
-    def _look(self, service: Service) -> "_Seen":
-        """A device or disk that does not answer keeps one scrape waiting; the others tell what was so before."""
-        if self._asking.acquire(blocking=self._seen is None):
+    def _take_snapshot(self, service: Service) -> "_Snapshot":
+        """Query device and disks. If one does not answer, that delays one scrape; others get the last values."""
+        if self._lock.acquire(blocking=self._snapshot is None):
             try:
-                self._seen = _Seen(memory(service.transcriber.device), _labels(service), _disks(service.settings))
+                device = memory(service.transcriber.device)
+                self._snapshot = _Snapshot(device, _labels(service), _disk_free(service.settings))
             finally:
-                self._asking.release()
-        assert self._seen
-        return self._seen
+                self._lock.release()
+        assert self._snapshot
+        return self._snapshot
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a device told: its memory, None where it cannot, and the labels of what serves. `free` is bytes on disk, by
-    what the directory is for."""
+class _Snapshot:
+    """The device's memory, None if unknown; the labels of `asr_info`; `free` bytes on disk, by the directory's
+    purpose."""
 
     memory: Memory | None
     labels: dict[str, str]
@@ -120,7 +121,7 @@ def _gauge(name: str, description: str, value: float) -> Metric:
     return GaugeMetricFamily(name, description, value)
 
 
-def _used(memory: Memory) -> Metric:
+def _memory_metric(memory: Memory) -> Metric:
     family = GaugeMetricFamily(
         "asr_device_memory_bytes",
         "Memory of the device; on a CPU, of the process that has the model: its resident size.",
@@ -131,8 +132,8 @@ def _used(memory: Memory) -> Metric:
     return family
 
 
-def _disks(settings: Settings) -> dict[str, int]:
-    """Without those that cannot be asked."""
+def _disk_free(settings: Settings) -> dict[str, int]:
+    """Directories that cannot be queried are left out."""
     found = {}
     for name, path in (("out", under_project(settings.out_dir)), ("spool", Path(tempfile.gettempdir()))):
         with contextlib.suppress(OSError):
@@ -140,7 +141,7 @@ def _disks(settings: Settings) -> dict[str, int]:
     return found
 
 
-def _free(free: dict[str, int]) -> Metric:
+def _disk_metric(free: dict[str, int]) -> Metric:
     family = GaugeMetricFamily(
         "asr_disk_free_bytes",
         "Room on disk: `out` has logs, reports and compiled operators, `spool` uploads that wait.",
@@ -151,8 +152,8 @@ def _free(free: dict[str, int]) -> Metric:
     return family
 
 
-def _servers(servers: Sequence[EngineServer]) -> Iterator[Metric]:
-    """Of the vLLM servers, where they decode."""
+def _vllm_metrics(servers: Sequence[EngineServer]) -> Iterator[Metric]:
+    """Metrics of each vLLM server, if there are any."""
     up = GaugeMetricFamily("asr_vllm_up", "1 if the vLLM server is given utterances, else 0.", labels=("server",))
     decoding = GaugeMetricFamily("asr_vllm_utterances", "Utterances that the vLLM server has.", labels=("server",))
     for server in servers:

@@ -1,4 +1,4 @@
-"""GET /v1/info: what serves, on what, within which limits, and how busy it is."""
+"""GET /v1/models and /v1/info: model, engine, device, limits and queue."""
 
 import importlib.metadata
 import platform
@@ -9,18 +9,18 @@ from fastapi import APIRouter, Request
 
 from env.settings import DEMO, Settings
 from runtime.model.device import Device, DeviceError, Memory
-from runtime.server.errors import ApiError, shortened, shown
+from runtime.server.errors import ApiError, describe, shorten
 from runtime.server.service import Service
-from runtime.server.state import life_of
+from runtime.server.state import state_of
 from runtime.transcriber import model_directory
 from runtime.weights.catalog import revision
 
 models_router = APIRouter(prefix="/v1/models", tags=["model"])
 
-FAMILY = "qwen3-asr"  # as vllm-ascend's tutorial serves it
+MODEL_FAMILY = "qwen3-asr"  # as vllm-ascend's tutorial serves it
 # OpenAI's transcription models (openai-python 3.57, types/audio_model.py and types/realtime/audio_transcription.py),
 # which many clients send and cannot be told not to. Not gpt-4o-transcribe-diarize: speakers are not told apart here.
-OPENAI = (
+OPENAI_MODELS = (
     "whisper-1",
     "gpt-transcribe",
     "gpt-4o-transcribe",
@@ -30,61 +30,62 @@ OPENAI = (
     "gpt-realtime-whisper",
 )
 # Alibaba's service has this model under names that begin so, with dates and regions behind.
-ALIBABA = "qwen3-asr-flash"
+ALIBABA_PREFIX = "qwen3-asr-flash"
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
-PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "vllm", "vllm-ascend", "fastapi", "uvicorn")
+REPORTED_PACKAGES = ("torch", "torch-npu", "transformers", "qwen-asr", "vllm", "vllm-ascend", "fastapi", "uvicorn")
 
 
 def names(settings: Settings) -> tuple[str, ...]:
-    """What the model is called: by its directory, on the hub if that ends likewise, by its family and by operators."""
+    """The model's names: its directory, the hub's repository if it is called the same, its family, and
+    ASR_MODEL_ALIASES."""
     own = DEMO if settings.model == DEMO else model_directory(settings).name
     hub = (settings.hub_repo,) if settings.hub_repo.rpartition("/")[2] == own else ()
     aliases = settings.model_aliases.split(",") if settings.model_aliases else ()
-    return tuple(dict.fromkeys((own, *hub, FAMILY, *aliases)))
+    return tuple(dict.fromkeys((own, *hub, MODEL_FAMILY, *aliases)))
 
 
 def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
-    """A warning where the model is called by a name of OpenAI's or Alibaba's; a request need not name it at all.
+    """Return a warning if the model is called by a name of OpenAI's or Alibaba's; a request need not name it.
 
-    Raises ApiError, 404, for a name that it does not answer to.
+    Raises ApiError, 404, for an unknown name.
     """
     known = names(settings)
     if wanted is None or wanted in known:
         return ()
-    if wanted in OPENAI or wanted.startswith(ALIBABA):
-        return (f"model: {known[0]} answers in place of {shortened(wanted)}",)
-    others = ", ".join((*known[1:], *OPENAI, ALIBABA))
-    words = f"model: {shown(wanted)} is not served here; served is {known[0]}, also called {others}"
-    raise ApiError(404, f"{words} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
+    if wanted in OPENAI_MODELS or wanted.startswith(ALIBABA_PREFIX):
+        return (f"model: {known[0]} answers in place of {shorten(wanted)}",)
+    others = ", ".join((*known[1:], *OPENAI_MODELS, ALIBABA_PREFIX))
+    message = f"model: {describe(wanted)} is not served here; served is {known[0]}, also called {others}"
+    raise ApiError(404, f"{message} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 
 @models_router.get("")
 async def models(request: Request) -> dict[str, Any]:
     """The model that is loaded."""
-    return {"object": "list", "data": [_described(life_of(request).service.settings)]}
+    return {"object": "list", "data": [_model_object(state_of(request).service.settings)]}
 
 
 @models_router.get("/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
     """The model, by any name that it answers to."""
-    settings = life_of(request).service.settings
+    settings = state_of(request).service.settings
     check_model(name or None, settings)
-    return _described(settings)
+    return _model_object(settings)
 
 
-def _described(settings: Settings) -> dict[str, Any]:
+def _model_object(settings: Settings) -> dict[str, Any]:
     own, *others = names(settings)
-    aliases = [*others, *OPENAI, ALIBABA]
+    aliases = [*others, *OPENAI_MODELS, ALIBABA_PREFIX]
     return {"id": own, "object": "model", "created": 0, "owned_by": "qwen3-asr-kit", "aliases": aliases}
 
 
 @router.get("/info")
 def info(request: Request) -> dict[str, Any]:
     """Versions, engine, device, model, limits, queue."""
-    life = life_of(request)
-    service, settings = life.service, life.service.settings
+    server_state = state_of(request)
+    service, settings = server_state.service, server_state.service.settings
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "engine": engine(service),
@@ -111,7 +112,7 @@ def info(request: Request) -> dict[str, Any]:
 
 
 def device(service: Service) -> dict[str, Any]:
-    """What the model runs on, and its memory in bytes; null where that cannot be told."""
+    """The device, and its memory in bytes; null if unknown."""
     found = service.transcriber.device
     known = memory(found)
     return {
@@ -123,7 +124,7 @@ def device(service: Service) -> dict[str, Any]:
 
 
 def memory(device: Device) -> Memory | None:
-    """A device's memory, None where it cannot be told."""
+    """The device's memory; None if unknown."""
     try:
         return device.memory()
     except DeviceError:
@@ -131,21 +132,21 @@ def memory(device: Device) -> Memory | None:
 
 
 def engine(service: Service) -> dict[str, Any]:
-    """What decodes, and the servers that do it for an engine whose model is not in this process."""
+    """The engine, and the vLLM servers behind it, if any."""
     found = service.transcriber.engine
     return {"name": found.name, "servers": [asdict(server) for server in found.status().servers]}
 
 
 def queue(service: Service) -> dict[str, Any]:
-    """Requests that are held, and the engine's utterances."""
+    """Pending requests, and the engine's utterances."""
     status = asdict(service.transcriber.engine.status())
     del status["servers"]  # see `engine`
-    return {"requests": service.held, "engine": status}
+    return {"requests": service.pending, "engine": status}
 
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in PACKAGES:
+    for package in REPORTED_PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -12,23 +12,23 @@ from fastapi.responses import Response
 from runtime import formats, languages, transcriber
 from runtime.languages import UnknownLanguageError
 from runtime.server import openapi
-from runtime.server.errors import FullError, from_kit, invalid
+from runtime.server.errors import FullError, invalid, to_api_error
 from runtime.server.routes.info import check_model
-from runtime.server.state import life_of
-from runtime.server.streaming import data_of, no_effect, streamed, whole, with_warnings
-from runtime.server.uploads import Fields, Upload, form
+from runtime.server.state import state_of
+from runtime.server.streaming import no_effect, stream_transcript, to_json, whole_transcript, with_warnings
+from runtime.server.uploads import Fields, Upload, read_form
 from runtime.transcript import Transcript
 
 router = APIRouter(prefix="/v1/audio", tags=["transcription"])
 
-STREAMED = ("json", "verbose_json", "text")  # text: as json; its clients read the deltas
-TRUNCATED = "text is missing: the most tokens cut it off"  # in a header, as text and subtitles cannot say so
+STREAMABLE_FORMATS = ("json", "verbose_json", "text")  # text: as json; its clients read the deltas
+TRUNCATED_WARNING = "text is missing: the most tokens cut it off"  # in a header, as text and subtitles cannot say so
 MEDIA_TYPES = {"json": "application/json", "verbose_json": "application/json", "vtt": "text/vtt; charset=utf-8"}
 
 
 @dataclass(frozen=True)
 class TranscriptionRequest:
-    """What a client wants; `warnings` say what of it has no effect."""
+    """A parsed request; `warnings` name what in it has no effect."""
 
     source: Upload | str
     model: str | None
@@ -41,7 +41,7 @@ class TranscriptionRequest:
 
     @property
     def names(self) -> dict[str, str]:
-        """The fields that errors of the transcriber belong to."""
+        """The form's fields that the transcriber's errors are about."""
         return {
             "audio": "url" if isinstance(self.source, str) else "file",
             "language": "language",
@@ -49,63 +49,63 @@ class TranscriptionRequest:
         }
 
 
-@router.post("/transcriptions", openapi_extra=openapi.TRANSCRIPTION)
+@router.post("/transcriptions", openapi_extra=openapi.TRANSCRIPTION_REQUEST)
 async def transcribe(request: Request) -> Response:
     """Transcribe a file, or the audio at a URL."""
-    service = life_of(request).service
+    service = state_of(request).service
     try:
-        service.refuse_if_full()  # before an upload is read for nothing
+        service.check_capacity()  # before an upload is read for nothing
     except FullError as error:
-        raise from_kit(error, {}) from error
-    async with form(request, service.settings) as fields:
-        ask = read(fields)
-        warnings = (*check_model(ask.model, service.settings), *ask.warnings)
-        timed = formats.FORMATS[ask.format].timed
-        wanted = transcriber.Request(ask.source, ask.language, ask.context, timed, ask.max_tokens)
-        if ask.stream:
-            answer = await streamed(
+        raise to_api_error(error, {}) from error
+    async with read_form(request, service.settings) as fields:
+        parsed = parse_fields(fields)
+        warnings = (*check_model(parsed.model, service.settings), *parsed.warnings)
+        timed = formats.FORMATS[parsed.format].timed
+        wanted = transcriber.Request(parsed.source, parsed.language, parsed.context, timed, parsed.max_tokens)
+        if parsed.stream:
+            answer = await stream_transcript(
                 request,
                 service,
                 wanted,
-                fields=ask.names,
-                on_text=lambda text: data_of({"type": "transcript.text.delta", "delta": text}),
-                on_end=lambda heard: [_done(replace(heard, warnings=warnings), ask.format)],
+                fields=parsed.names,
+                on_text=lambda text: to_json({"type": "transcript.text.delta", "delta": text}),
+                on_end=lambda transcript: [_done_event(replace(transcript, warnings=warnings), parsed.format)],
             )
             return with_warnings(answer, warnings)
-        heard = replace(await whole(request, service, wanted, fields=ask.names), warnings=warnings)
-    written = await service.write(lambda: formats.FORMATS[ask.format].write(heard))
-    media_type = MEDIA_TYPES.get(ask.format, "text/plain; charset=utf-8")
-    missing = [TRUNCATED] if heard.truncated else []
+        transcript = replace(await whole_transcript(request, service, wanted, fields=parsed.names), warnings=warnings)
+    written = await service.in_writer_thread(lambda: formats.FORMATS[parsed.format].write(transcript))
+    media_type = MEDIA_TYPES.get(parsed.format, "text/plain; charset=utf-8")
+    missing = [TRUNCATED_WARNING] if transcript.truncated else []
     return with_warnings(Response(written, media_type=media_type), [*warnings, *missing])
 
 
-def read(fields: Fields) -> TranscriptionRequest:
-    """What the form asks for. An empty field is as good as none.
+def parse_fields(fields: Fields) -> TranscriptionRequest:
+    """Parse the form's fields. An empty field counts as absent.
 
-    Raises ApiError, 400, for what would change the result and cannot be honoured, and for what is not known.
+    Raises ApiError, 400, for an unknown field, and for one that asks for another result.
     """
-    given = _given(fields)
+    given = _known_fields(fields)
     wanted: dict[str, Any] = {}
     warnings: list[str] = []
     for name, values in given.items():
-        if name in openapi.IGNORED_TRANSCRIPTION_FIELDS and name not in FIELDS:
+        if name in openapi.IGNORED_TRANSCRIPTION_FIELDS and name not in FIELD_PARSERS:
             warnings.append(no_effect(name, openapi.IGNORED_TRANSCRIPTION_FIELDS[name]))
-        elif name in LISTS:
+        elif name in LIST_FIELDS:
             wanted[name] = [_text(name, value) for value in values]
         elif len(values) > 1:
             raise invalid(name, f"is given {len(values)} times, expected once")
         else:
-            wanted[name] = FIELDS[name](name, values[0])
+            wanted[name] = FIELD_PARSERS[name](name, values[0])
     sources = [wanted[name] for name in ("file", "url") if name in wanted]
     if len(sources) != 1:
         raise invalid("file", "give one of file and url", code="missing_field")
-    form_of_answer, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
-    if stream and form_of_answer not in STREAMED:
-        words = f"{form_of_answer} cannot be streamed; possible with stream are {', '.join(STREAMED)}"
-        raise invalid("response_format", words)
+    response_format, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
+    if stream and response_format not in STREAMABLE_FORMATS:
+        message = f"{response_format} cannot be streamed; possible with stream are {', '.join(STREAMABLE_FORMATS)}"
+        raise invalid("response_format", message)
     if wanted.get("temperature"):
         warnings.append(no_effect("temperature", openapi.GREEDY_REASON))
-    warnings += _check_granularities(wanted.get("timestamp_granularities", []), form_of_answer)
+    warnings += _check_granularities(wanted.get("timestamp_granularities", []), response_format)
     language, several = _language(wanted)
     return TranscriptionRequest(
         source=sources[0],
@@ -113,23 +113,22 @@ def read(fields: Fields) -> TranscriptionRequest:
         language=language,
         context=_context(wanted.get("prompt", ""), [*wanted.get("keywords", []), *wanted.get("hotwords", [])]),
         max_tokens=wanted.get("max_completion_tokens"),
-        format=form_of_answer,
+        format=response_format,
         stream=stream,
         warnings=(*warnings, *several),
     )
 
 
-def _given(fields: Fields) -> Fields:
-    """The fields that hold something, by their names without brackets."""
+def _known_fields(fields: Fields) -> Fields:
+    """The fields that are not empty, by their names without brackets."""
     given: Fields = {}
     for name, values in fields.items():
         bare = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
-        if bare not in POSSIBLE and bare not in SPEAKERS:
-            raise invalid(
-                name, f"is not known here; possible are {', '.join(sorted({*FIELDS, *LISTS}))}", code="unknown_field"
-            )
-        some = [value for value in values if value not in ("", *(NO if bare in SPEAKERS else ()))]
-        if some and bare in SPEAKERS:
+        if bare not in KNOWN_FIELDS and bare not in SPEAKER_FIELDS:
+            possible = ", ".join(sorted({*FIELD_PARSERS, *LIST_FIELDS}))
+            raise invalid(name, f"is not known here; possible are {possible}", code="unknown_field")
+        some = [value for value in values if value not in ("", *(FALSE_VALUES if bare in SPEAKER_FIELDS else ()))]
+        if some and bare in SPEAKER_FIELDS:
             raise invalid(name, "speakers are not told apart here")
         if some:
             given.setdefault(bare, []).extend(some)
@@ -137,17 +136,19 @@ def _given(fields: Fields) -> Fields:
 
 
 def _context(prompt: str, keywords: Sequence[str]) -> str:
-    """One context for the model: a passage, hotwords, or both."""
+    """The model's context: a passage, hotwords, or both."""
     return "\n".join(part for part in (prompt, ", ".join(keywords)) if part)
 
 
 def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
-    """The language to force, and a warning where there are several to choose from. vLLM forces `to_language`, which
-    for this model is what it hears, too."""
-    one, other = (_meant(name, [wanted[name]] if name in wanted else []) for name in ("language", "to_language"))
+    """The language to force, and a warning if several are given. vLLM forces `to_language`, which for this model is the
+    spoken language, too."""
+    one, other = (
+        _resolve_languages(name, [wanted[name]] if name in wanted else []) for name in ("language", "to_language")
+    )
     if one and other and one != other:
         raise invalid("to_language", f"{other[0]} is another language than {one[0]}: nothing is translated here")
-    candidates = _meant("languages", wanted.get("languages", []))
+    candidates = _resolve_languages("languages", wanted.get("languages", []))
     if forced := one or other:
         return forced[0], [no_effect("languages", "language is given")] if candidates not in ([], forced) else []
     if len(candidates) > 1:
@@ -155,12 +156,12 @@ def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
     return (candidates[0] if candidates else None), []
 
 
-def _meant(field: str, names: Sequence[str]) -> list[str]:
-    """The languages by their English names, each once, without what leaves it to the model."""
+def _resolve_languages(field: str, names: Sequence[str]) -> list[str]:
+    """The languages' English names, each once, without those that mean detection."""
     try:
         return list(dict.fromkeys(english for name in names if (english := languages.resolve(name))))
     except UnknownLanguageError as error:
-        raise from_kit(error, {"language": field}) from error
+        raise to_api_error(error, {"language": field}) from error
 
 
 def _file(name: str, value: str | Upload) -> Upload:
@@ -212,29 +213,29 @@ def _temperature(name: str, value: str | Upload) -> float:
     return number
 
 
-def _count(name: str, value: str | Upload) -> int:
+def _token_count(name: str, value: str | Upload) -> int:
     wanted = _text(name, value)
     if not (wanted.isascii() and wanted.isdecimal() and 0 < len(wanted) < 10 and int(wanted)):
         raise invalid(name, f"{wanted[:80]!r} is not possible; expected a number of tokens, 1 or more")
     return int(wanted)
 
 
-def _check_granularities(values: Sequence[str], form_of_answer: str) -> list[str]:
-    """Warnings about what of the times that are asked for the answer lacks."""
+def _check_granularities(values: Sequence[str], response_format: str) -> list[str]:
+    """Return warnings about requested times that the answer lacks."""
     name = "timestamp_granularities"
     for value in values:
         if value not in ("segment", "word"):
             raise invalid(f"{name}[]", f"{value!r} is not possible; possible are segment and word")
     if not values:
         return []
-    if form_of_answer != "verbose_json":
-        return [no_effect(name, f"{form_of_answer} has no place for them; verbose_json does")]
+    if response_format != "verbose_json":
+        return [no_effect(name, f"{response_format} has no place for them; verbose_json does")]
     if "segment" not in values:
         raise invalid(f"{name}[]", "words have no times here; segment is possible")
     return [f"{name}: words have no times here, segments do"] if "word" in values else []
 
 
-FIELDS: dict[str, Callable[[str, str | Upload], Any]] = {
+FIELD_PARSERS: dict[str, Callable[[str, str | Upload], Any]] = {
     "file": _file,
     "url": _url,
     "model": _text,
@@ -245,15 +246,15 @@ FIELDS: dict[str, Callable[[str, str | Upload], Any]] = {
     "stream": _boolean,
     "task": _task,
     "temperature": _temperature,
-    "max_completion_tokens": _count,
+    "max_completion_tokens": _token_count,
 }
-NO = ("false", "0")
-SPEAKERS = ("known_speaker_names", "known_speaker_references", "diarize")
-LISTS = {"languages", "keywords", "hotwords", "timestamp_granularities"}
-POSSIBLE = {*FIELDS, *LISTS, *openapi.IGNORED_TRANSCRIPTION_FIELDS}
+FALSE_VALUES = ("false", "0")
+SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references", "diarize")
+LIST_FIELDS = {"languages", "keywords", "hotwords", "timestamp_granularities"}
+KNOWN_FIELDS = {*FIELD_PARSERS, *LIST_FIELDS, *openapi.IGNORED_TRANSCRIPTION_FIELDS}
 
 
-def _done(heard: Transcript, form_of_answer: str) -> str:
-    """The last event: it has all that the answer would have without a stream."""
-    written = formats.FORMATS["json" if form_of_answer == "text" else form_of_answer].write(heard)
-    return data_of({"type": "transcript.text.done", **json.loads(written)})
+def _done_event(transcript: Transcript, response_format: str) -> str:
+    """The last event, with all that an answer without a stream has."""
+    written = formats.FORMATS["json" if response_format == "text" else response_format].write(transcript)
+    return to_json({"type": "transcript.text.done", **json.loads(written)})

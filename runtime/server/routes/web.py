@@ -1,4 +1,5 @@
-"""What the kit's own pages may do in a browser: nothing but talk to the server they came from."""
+"""The web page, its files and the API's page, with a Content-Security-Policy that lets them talk to this server
+alone."""
 
 import hashlib
 import json
@@ -12,7 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from runtime.languages import LANGUAGES
 
-HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
@@ -34,7 +35,7 @@ HEADERS = {
 STATIC = Path(__file__).parents[1] / "static"
 HOME = "index.html"
 # All that is served, by suffix: a file that merely lies there is not.
-TYPES = {
+STATIC_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -46,7 +47,7 @@ router = APIRouter(include_in_schema=False)
 
 docs_router = APIRouter()
 
-PAGE = """<!doctype html>
+DOCS_TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><link rel="icon" href="static/icon.svg"><link rel="stylesheet" href="static/style.css"></head>
 <body class="docs"><main class="card"><h1>{title} {version}</h1>
@@ -69,21 +70,21 @@ async def asset(request: Request, name: str) -> Response:
 
 
 def _answer(request: Request, name: str) -> Response:
-    """A file, unless the browser has this very version of it."""
+    """A file; 304 if the browser has this version."""
     content = files().get(name)
     if content is None:
         raise HTTPException(404)
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {**HEADERS, "ETag": tag, "Cache-Control": "no-cache"}  # kept, but asked for each time
+    headers = {**SECURITY_HEADERS, "ETag": tag, "Cache-Control": "no-cache"}  # kept, but asked for each time
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=TYPES[Path(name).suffix])
+    return Response(content, headers=headers, media_type=STATIC_TYPES[Path(name).suffix])
 
 
 @cache
 def files() -> dict[str, bytes]:
-    """Content by name: the packaged files, and the languages by code and by their English and Chinese names."""
-    found = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in TYPES}
+    """Contents by name: the packaged files, and languages.json with each language's code, English and Chinese name."""
+    found = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in STATIC_TYPES}
     names = [{"code": language.code, "en": english, "zh": language.chinese} for english, language in LANGUAGES.items()]
     return {**found, "languages.json": json.dumps(names, ensure_ascii=False).encode()}
 
@@ -97,19 +98,19 @@ async def docs(request: Request) -> HTMLResponse:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    page = PAGE.format(
+    page = DOCS_TEMPLATE.format(
         title=escape(document["info"]["title"]),
         version=escape(document["info"]["version"]),
         operations="\n".join(operations),
     )
-    return HTMLResponse(page, headers=HEADERS)
+    return HTMLResponse(page, headers=SECURITY_HEADERS)
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     fields = ""
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         rows = "".join(
-            f"<dt><code>{escape(name)}</code></dt><dd>{escape(_explained(field))}</dd>"
+            f"<dt><code>{escape(name)}</code></dt><dd>{escape(_description(field))}</dd>"
             for name, field in content["schema"].get("properties", {}).items()
         )
         fields += f"<p>Body: <code>{escape(kind)}</code></p><dl>{rows}</dl>"
@@ -117,7 +118,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return f"<section><h2><code>{method} {escape(path)}</code></h2><p>{words}</p>{fields}</section>"
 
 
-def _explained(field: dict[str, Any]) -> str:
+def _description(field: dict[str, Any]) -> str:
     possible = field.get("enum") or field.get("items", {}).get("enum")
     choice = f" ({', '.join(map(str, possible))})" if possible else ""
     return f"{field.get('description', field.get('type', ''))}{choice}"

@@ -144,16 +144,16 @@ def test_shed_requests_are_counted(
     silent, engine = held(transcriber)
     shed = threading.Semaphore(0)
     with served(silent, max_waiting=1) as server:
-        look = server.service.refuse_if_full
+        look = server.service.check_capacity
 
-        def refuse_if_full() -> None:
+        def check_capacity() -> None:
             try:
                 look()
             except FullError:
                 shed.release()
                 raise
 
-        monkeypatch.setattr(server.service, "refuse_if_full", refuse_if_full)
+        monkeypatch.setattr(server.service, "check_capacity", check_capacity)
 
         def late() -> None:
             decoding = engine.next()
@@ -214,11 +214,11 @@ def test_a_server_that_is_not_there_leaves_the_part_absent(measure: Callable[[Be
 
 
 def test_a_server_that_is_not_ready_leaves_the_part_absent(server: Served) -> None:
-    server.life.drain()
+    server.server_state.drain()
     try:
         (absent,) = closed(plan(server.url))
     finally:
-        server.life.resume()
+        server.server_state.resume()
     assert isinstance(absent, Absent)
     assert "is not ready" in absent.reason
     assert "draining" in absent.reason

@@ -124,8 +124,8 @@ def test_decoded_audio_is_what_the_server_holds(engine: str, transcriber: Transc
     if engine == "vllm":
         still.together, still.loaded = settings.vllm_max_seqs, None
     files = (
-        service.concurrency_limits(still) * service.LONG,
-        service.long_files(still, settings) * settings.max_audio_seconds,
+        service.short_slots(still) * service.LONG_AUDIO_SECONDS,
+        service.long_slots(still, settings) * settings.max_audio_seconds,
     )
     assert limits.audio_mib(settings, Load(1, 0, 0)) >= sum(files) * 64_000 / 2**20
 
@@ -136,7 +136,7 @@ def test_helper_processes_have_room_for_what_they_may_take() -> None:
     fixed = limits.HELPER + limits.HELPER_SECOND * longest
     starts_with = 64 << 20
     assert audio.bounds(size, Limits(longest)).memory + starts_with <= (fixed + settings.upload_max_mib / 8) * 2**20
-    assert uploads.bounds(size).memory + starts_with <= (fixed + settings.upload_max_mib) * 2**20
+    assert uploads.helper_limits(size).memory + starts_with <= (fixed + settings.upload_max_mib) * 2**20
 
 
 @pytest.mark.parametrize(("name", "weights"), [("npu", WEIGHTS), ("cpu", limits.weights_of(demo.CHECKPOINT))])

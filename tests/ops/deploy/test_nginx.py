@@ -18,8 +18,8 @@ from browser import opened
 from documents import commands, outline
 from engine import free_port
 from fronting import until
+from realtime_client import TRANSCRIPTION, RealtimeClient, spoken
 from serving import PATIENCE, TRANSCRIPTIONS, Served, decoded, held, served
-from talking import TRANSCRIPTION, Talk, spoken
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -192,7 +192,7 @@ def test_a_realtime_session(
     with front(adapted(server)) as port:
         page = Origin(f"https://127.0.0.1:{port}")
         with connect(f"wss://127.0.0.1:{port}/v1/realtime", ssl=trust, proxy=None, origin=page) as connection:
-            talk = Talk(connection)
+            talk = RealtimeClient(connection)
             talk.set(format={"rate": 16000}, turn_detection=None)
             talk.append(spoken(transcriber, speech[:1]))
             talk.send("input_audio_buffer.commit")
@@ -253,7 +253,7 @@ def test_host_without_a_port_is_enough_where_the_proxy_tells_of_itself(server: S
     with front(behind(FORWARDED, server)) as port:
         page = Origin(f"http://127.0.0.1:{port}")
         with connect(f"ws://127.0.0.1:{port}/v1/realtime/", proxy=None, origin=page) as connection:
-            assert Talk(connection).next()["type"] == "session.created"
+            assert RealtimeClient(connection).next()["type"] == "session.created"
         with pytest.raises(InvalidStatus):
             connect(f"ws://127.0.0.1:{port}/v1/realtime", proxy=None, origin=Origin("http://evil.example"))
 

@@ -47,7 +47,7 @@ def test_what_nobody_waits_for_is_read_no_further(server: Served, tmp_path: Path
     until(lambda: any(one.nice() > 0 for one in helpers()))
     connection.close()
     until(lambda: not any(one.nice() > 0 for one in helpers()))
-    assert server.life.await_idle(PATIENCE)
+    assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_the_benchmark_of_attacks_runs_as_the_readme_has_it() -> None:

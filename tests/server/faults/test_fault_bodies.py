@@ -211,5 +211,5 @@ def test_what_is_hardly_http_is_refused(server: Served, name: str) -> None:
     answer = raw(server, RAW[name])
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
     assert b"Traceback" not in answer
-    assert server.life.await_idle(PATIENCE)
+    assert server.server_state.wait_idle(PATIENCE)
     assert server.get("/health/ready").status_code == 200

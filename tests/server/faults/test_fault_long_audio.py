@@ -12,7 +12,7 @@ from serving import PATIENCE, TRANSCRIPTIONS, HeldDecoding, decoded, held, serve
 
 from runtime.audio import SAMPLE_RATE, Limits, load
 from runtime.demo import Clip
-from runtime.server.service import LONG, long_files
+from runtime.server.service import LONG_AUDIO_SECONDS, long_slots
 from runtime.transcriber import Transcriber
 
 HOUR = 3600
@@ -59,8 +59,8 @@ def test_few_long_files_are_in_memory_and_short_ones_pass_them(
     silent, engine = held(transcriber)
     engine.together = 1
     with served(silent, segment_seconds=30) as server:
-        long = recording(speech[0].path, LONG + 30)
-        most = long_files(server.service.transcriber.engine, server.service.settings)
+        long = recording(speech[0].path, LONG_AUDIO_SECONDS + 30)
+        most = long_slots(server.service.transcriber.engine, server.service.settings)
 
         def ask(file: bytes) -> "Future[httpx.Response]":
             return pool.submit(server.post, files={"file": file})

@@ -10,12 +10,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from realtime_client import TRANSCRIPTION, CountingEngine, frame, raw_session, realtime_session
 from serving import PATIENCE, Served, served
-from talking import TRANSCRIPTION, CountingEngine, frame, talking, upgraded
 from websockets.frames import Close, CloseCode, Opcode
 
-from runtime.server.protocol import MOST_CONTROL, MOST_FRAGMENTS, PIECE
-from runtime.server.realtime.events import MOST_TEXT
+from runtime.server.protocol import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, PARSE_BYTES
+from runtime.server.realtime.events import MAX_TEXT_CHARS
 from runtime.transcriber import Transcriber
 
 EVENT = b'{"type":"input_audio_buffer.clear"}'
@@ -44,19 +44,19 @@ def closed(connection: socket.socket) -> Close:
 
 @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
 def test_a_flood_of_pings_ends_its_session(server: Served, opcode: Opcode) -> None:
-    with upgraded(server) as connection:
-        connection.sendall(frame(opcode) * (MOST_CONTROL + 1))
+    with raw_session(server) as connection:
+        connection.sendall(frame(opcode) * (MAX_CONTROL_FRAMES + 1))
         close = closed(connection)
         assert close.code == CloseCode.POLICY_VIOLATION
         assert "pings" in close.reason
-    assert server.life.await_idle(PATIENCE)
+    assert server.server_state.wait_idle(PATIENCE)
     assert server.get("/health/live").status_code == 200
 
 
 def test_pings_of_minutes_are_answered(server: Served) -> None:
-    with upgraded(server) as connection:
-        connection.sendall(frame(Opcode.PING, b"x") * (MOST_CONTROL // 2) + frame(Opcode.CLOSE, b"\x03\xe8"))
-        assert [opcode for opcode, _ in told(connection)] == [Opcode.PONG] * (MOST_CONTROL // 2) + [Opcode.CLOSE]
+    with raw_session(server) as connection:
+        connection.sendall(frame(Opcode.PING, b"x") * (MAX_CONTROL_FRAMES // 2) + frame(Opcode.CLOSE, b"\x03\xe8"))
+        assert [opcode for opcode, _ in told(connection)] == [Opcode.PONG] * (MAX_CONTROL_FRAMES // 2) + [Opcode.CLOSE]
 
 
 def in_frames(data: bytes) -> bytes:
@@ -67,17 +67,17 @@ def in_frames(data: bytes) -> bytes:
 
 
 def test_a_message_of_endless_frames_ends_its_session(server: Served) -> None:
-    with upgraded(server) as connection:
-        connection.sendall(in_frames(bytes(MOST_FRAGMENTS + 2)))
+    with raw_session(server) as connection:
+        connection.sendall(in_frames(bytes(MAX_FRAGMENTS + 2)))
         close = closed(connection)
         assert close.code == CloseCode.MESSAGE_TOO_BIG
-        assert str(MOST_FRAGMENTS) in close.reason
-    assert server.life.await_idle(PATIENCE)
+        assert str(MAX_FRAGMENTS) in close.reason
+    assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_a_message_in_frames_of_a_byte_is_read(server: Served) -> None:
-    event = EVENT[:-1] + b" " * (MOST_FRAGMENTS - len(EVENT)) + b"}"
-    with upgraded(server) as connection:
+    event = EVENT[:-1] + b" " * (MAX_FRAGMENTS - len(EVENT)) + b"}"
+    with raw_session(server) as connection:
         connection.sendall(in_frames(event))
         _, answer = next(told(connection))
         assert json.loads(answer)["type"] == "input_audio_buffer.cleared"
@@ -85,16 +85,16 @@ def test_a_message_in_frames_of_a_byte_is_read(server: Served) -> None:
 
 def test_a_flood_of_events_is_answered_one_by_one_while_others_are_too(server: Served) -> None:
     """Also what is in the middle of a frame where a piece ends."""
-    count = 4 * PIECE // len(EVENT)
+    count = 4 * PARSE_BYTES // len(EVENT)
 
     def flood() -> list[bytes]:
-        with upgraded(server) as connection:
+        with raw_session(server) as connection:
             connection.sendall(frame(Opcode.TEXT, EVENT) * count)
             return [data for _, data in islice(told(connection), count)]
 
     with ThreadPoolExecutor(4) as pool:
         floods = [pool.submit(flood) for _ in range(4)]
-        with talking(server) as talk:
+        with realtime_session(server) as talk:
             talk.set()
         assert server.get("/health/live").status_code == 200
         for answers in floods:
@@ -106,10 +106,10 @@ def test_audio_is_the_same_however_its_base64_is_escaped(transcriber: Transcribe
     """As PHP writes it, and .NET, and where a piece of it ends within an escape."""
     sound = NOISE * 20
     text = base64.b64encode(sound).decode()
-    assert len(text) > MOST_TEXT
+    assert len(text) > MAX_TEXT_CHARS
     ways = [text, text.replace("/", "\\/"), text.replace("+", "\\u002B"), "".join(f"\\u{ord(one):04x}" for one in text)]
     engine = CountingEngine(transcriber.engine)
-    with served(replace(transcriber, engine=engine)) as server, talking(server) as talk:
+    with served(replace(transcriber, engine=engine)) as server, realtime_session(server) as talk:
         talk.set(turn_detection=None)
         for way in ways:
             talk.connection.send(f'{{"audio" : "{way}", "type": "input_audio_buffer.append"}}')

@@ -53,21 +53,21 @@ def test_slow_uploads_and_readers_block_nobody(server: Served, speech: list[Clip
         for reader in readers:  # of far more than the buffers on the way hold
             reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
             assert reader.recv(8).startswith(b"HTTP/1.1")
-        assert server.life.accepted == UPLOADS
+        assert server.server_state.accepted == UPLOADS
         for upload in uploads:
             upload.sendall(b"\0")
         for fields in ({}, {"stream": "true"}):
             answer = server.post(files={"file": speech[0].path.read_bytes()}, data=fields)
             assert answer.status_code == 200
             assert speech[0].text in answer.text
-        assert server.life.accepted >= UPLOADS
-    assert server.life.await_idle(PATIENCE)
+        assert server.server_state.accepted >= UPLOADS
+    assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_who_never_ends_a_head_is_left(
     transcriber: Transcriber, speech: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "REQUEST_HEAD_TIMEOUT", 0.2)
     request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
     unread = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
     with served(transcriber) as server, clients(server, 4) as (silent, dripping, again, leftover):
@@ -96,7 +96,7 @@ def server_side(connection: socket.socket) -> socket.socket:
 
 
 def test_who_never_reads_is_left(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "UNACKNOWLEDGED_TIMEOUT", 0.3)
     with served(transcriber) as server, clients(server, 1) as (reader,):
         reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
         assert reader.recv(8).startswith(b"HTTP/1.1")

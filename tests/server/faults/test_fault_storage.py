@@ -127,18 +127,18 @@ def test_all_uploads_together_take_no_more_than_they_may(transcriber: Transcribe
     with served(transcriber, **most) as server:
         spool = server.service.spool
         with half_sent(server, (10 << 20) - len(LARGE) // 2):
-            until(lambda: spool.taken > spool.most - len(LARGE))
+            until(lambda: spool.used > spool.limit - len(LARGE))
             for send in (uploaded, in_pieces, spoken, linked):
                 refused = send(server)
                 assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage"), refused.text
                 assert "would take more than 10 MiB on disk, the limit (ASR_SPOOL_MAX_MIB)" in refused.text
                 assert int(refused.headers["Retry-After"]) > 0
             assert server.post(files={"file": clip}).status_code == 200  # which stays in memory
-            assert spool.taken <= spool.most
-        until(lambda: spool.taken == 0)
+            assert spool.used <= spool.limit
+        until(lambda: spool.used == 0)
         for send in (uploaded, in_pieces, spoken, linked):
             assert send(server).status_code == 200
-        assert spool.taken == 0
+        assert spool.used == 0
 
 
 def test_what_is_written_too_late_takes_no_room() -> None:
@@ -146,22 +146,22 @@ def test_what_is_written_too_late_takes_no_room() -> None:
     spool = Spool(1 << 20, 1 << 20)
     file = spool.open(10, "somebody")
     file.write(bytes(100_000))
-    assert spool.taken == 100_000
+    assert spool.used == 100_000
     file.close()
     with pytest.raises(ValueError, match="closed file"):
         file.write(bytes(100_000))
-    assert spool.taken == 0
+    assert spool.used == 0
 
 
 def test_one_caller_leaves_room_on_disk_for_others(transcriber: Transcriber) -> None:
     with served(transcriber, spool_max_mib=16, upload_max_mib=5, url_max_mib=5, max_new_tokens=4) as server:
         spool = server.service.spool
         with half_sent(server, 4900 << 10):
-            until(lambda: spool.taken > 4 << 20)
+            until(lambda: spool.used > 4 << 20)
             refused = uploaded(server)
             assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage")
             assert "your uploads together would take more than 8 MiB on disk" in refused.text
             with httpx.Client(transport=httpx.HTTPTransport(local_address=SOMEBODY_ELSE), timeout=PATIENCE) as other:
                 assert other.post(server.url + TRANSCRIPTIONS, files={"file": LARGE}).status_code == 200
-        until(lambda: spool.taken == 0)
+        until(lambda: spool.used == 0)
         assert uploaded(server).status_code == 200

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from browser import Page, opened
-from relay import relay
 from selenium.webdriver.common.keys import Keys as Key
 from serving import Served, held, loading, served
+from tcp_proxy import tcp_proxy
 
 from runtime.demo import Clip
 from runtime.engines import EngineError
@@ -94,13 +94,13 @@ def test_a_key_is_asked_for(page: Page, transcriber: Transcriber, clip: Clip, tm
 
 
 def test_a_server_that_starts_is_waited_for(page: Page, transcriber: Transcriber, clip: Clip) -> None:
-    with loading() as (life, port):
+    with loading() as (server_state, port):
         page.driver.get(f"http://127.0.0.1:{port}")
         page.until("document.querySelector('#status').textContent.includes('loading weights/model')")
         page.find("#file").send_keys(str(clip.path))
         page.until("document.querySelector('#status').textContent.includes('loading weights/model')")
         service = Service(transcriber)
-        life.ready(service)
+        server_state.ready(service)
         assert page.done() == clip.text
     service.close()
 
@@ -129,7 +129,7 @@ def test_text_grows_and_cancelling_frees_the_place(page: Page, transcriber: Tran
 
 def test_a_lost_connection_is_told(page: Page, transcriber: Transcriber, clip: Clip) -> None:
     silent, engine = held(transcriber)
-    with served(silent) as server, relay(server.listener.port) as (url, cut):
+    with served(silent) as server, tcp_proxy(server.listener.port) as (url, cut):
         page.open(url)
         page.find("#file").send_keys(str(clip.path))
         decoding = engine.next()

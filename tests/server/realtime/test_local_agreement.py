@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.model.prompt import ASR_TEXT
-from runtime.server.realtime.local_agreement import PartialTranscript, agreed
+from runtime.server.realtime.local_agreement import PartialTranscript, common_prefix
 
 ENGLISH = f"language English{ASR_TEXT}"
 
@@ -22,46 +22,46 @@ ENGLISH = f"language English{ASR_TEXT}"
     ],
 )
 def test_what_two_hypotheses_have_in_common(before: str, now: str, language: str, common: str) -> None:
-    assert agreed(before, now, language) == common
+    assert common_prefix(before, now, language) == common
 
 
 def test_words_are_told_once_and_continued() -> None:
     words = PartialTranscript(None)
-    assert words.guess(f"{ENGLISH}station tray thir", heard=1) == ""
-    assert words.beginning == ""
-    assert words.guess(f"{ENGLISH}station train thirty", heard=2) == "station"
-    assert (words.beginning, words.reach) == (f"{ENGLISH}station", 1)
-    assert words.guess(" train thirty three", heard=3) == " train"
-    assert words.finish(" thirty three purple") == " thirty three purple"
-    assert words.beginning == ""
-    assert words.guess(f"{ENGLISH}bread", heard=1) == ""
-    assert words.finish(f"{ENGLISH}bread chicken") == " bread chicken"
+    assert words.update(f"{ENGLISH}station tray thir", samples=1) == ""
+    assert words.prompt_prefix == ""
+    assert words.update(f"{ENGLISH}station train thirty", samples=2) == "station"
+    assert (words.prompt_prefix, words.confirmed_samples) == (f"{ENGLISH}station", 1)
+    assert words.update(" train thirty three", samples=3) == " train"
+    assert words.finish_segment(" thirty three purple") == " thirty three purple"
+    assert words.prompt_prefix == ""
+    assert words.update(f"{ENGLISH}bread", samples=1) == ""
+    assert words.finish_segment(f"{ENGLISH}bread chicken") == " bread chicken"
     assert words.transcript.text == "station train thirty three purple bread chicken"
     assert words.transcript.languages == ("English",)
 
 
 def test_a_forced_language_is_in_the_prompt_already() -> None:
     words = PartialTranscript("Chinese")
-    words.guess("太阳七", heard=1)
-    assert words.guess("太阳七百", heard=2) == "太阳"
-    assert words.beginning == "太阳"
-    assert words.finish("七百五万") == "七百五万"
+    words.update("太阳七", samples=1)
+    assert words.update("太阳七百", samples=2) == "太阳"
+    assert words.prompt_prefix == "太阳"
+    assert words.finish_segment("七百五万") == "七百五万"
     assert words.transcript.text == "太阳七百五万"
 
 
 def test_nothing_is_told_while_hypotheses_differ_in_language() -> None:
     words = PartialTranscript(None)
-    words.guess(f"{ENGLISH}wan ba", heard=1)
-    assert words.guess(f"language Chinese{ASR_TEXT}wan ba", heard=2) == ""
-    assert words.guess(f"language None{ASR_TEXT}", heard=3) == ""
+    words.update(f"{ENGLISH}wan ba", samples=1)
+    assert words.update(f"language Chinese{ASR_TEXT}wan ba", samples=2) == ""
+    assert words.update(f"language None{ASR_TEXT}", samples=3) == ""
 
 
 def test_what_was_told_stays_where_the_model_runs_in_circles() -> None:
     words = PartialTranscript("Chinese")
     circles = "啊" * 15
-    words.guess(circles, heard=1)
-    told = words.guess(circles, heard=2)
+    words.update(circles, samples=1)
+    told = words.update(circles, samples=2)
     assert told == circles[:-1]
-    assert words.finish(circles) == ""
+    assert words.finish_segment(circles) == ""
     assert words.transcript.text == told
     assert words.transcript.repeated == 28

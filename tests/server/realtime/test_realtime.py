@@ -8,8 +8,8 @@ import jiwer
 import numpy as np
 import openai
 import pytest
+from realtime_client import PAUSE, TRANSCRIPTION, CountingEngine, pcm, realtime_session, spoken
 from serving import Served, held, served
-from talking import PAUSE, TRANSCRIPTION, CountingEngine, pcm, spoken, talking
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
@@ -76,41 +76,43 @@ def test_words_are_told_while_somebody_speaks(transcriber: Transcriber, speech: 
         (heard,) = transcriber.engine.submit([decoding.utterance])
         decoding.tell(heard.result())
 
-    with served(silent) as server, talking(server) as talk:
+    with served(silent) as server, realtime_session(server) as talk:
         talk.set(format={"rate": 16000}, turn_detection=None)
         for piece in np.array_split(clip, len(clip) // SAMPLE_RATE):
             talk.append(piece)
             decode()
         before = talk.wait(f"{TRANSCRIPTION}.delta")["delta"]
         assert 0 < len(before) < len(speech[0].text)
-        assert not talk.of("input_audio_buffer.committed")
+        assert not talk.of_type("input_audio_buffer.committed")
         talk.send("input_audio_buffer.commit")
         decode()
         done = talk.wait(f"{TRANSCRIPTION}.completed")
-        assert done["transcript"] == talk.told(done["item_id"]) == speech[0].text
+        assert done["transcript"] == talk.transcript_of(done["item_id"]) == speech[0].text
 
 
 def test_events_come_in_order_and_with_their_times(
     server: Served, transcriber: Transcriber, speech: list[Clip]
 ) -> None:
     sound = spoken(transcriber, speech[:1])
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.append(sound, rate=24_000)
         done = talk.wait(f"{TRANSCRIPTION}.completed")
-        kinds = [event["type"].rpartition(".")[2] for event in talk.heard if "delta" not in event]
+        kinds = [event["type"].rpartition(".")[2] for event in talk.events if "delta" not in event]
         expected = ["created", "speech_started", "speech_stopped", "committed", "added", "done", "completed"]
         assert kinds == expected
-        (start,), (stop,) = (talk.of(f"input_audio_buffer.{kind}") for kind in ("speech_started", "speech_stopped"))
+        (start,), (stop,) = (
+            talk.of_type(f"input_audio_buffer.{kind}") for kind in ("speech_started", "speech_stopped")
+        )
         assert abs(start["audio_start_ms"] - 1000 * PAUSE) < 300
         assert abs(stop["audio_end_ms"] - 1000 * (len(sound) / SAMPLE_RATE - PAUSE)) < 600
         lasted = (stop["audio_end_ms"] - start["audio_start_ms"]) / 1000
         assert done["usage"]["seconds"] == pytest.approx(lasted, abs=0.01)
-        assert len({event["event_id"] for event in talk.heard}) == len(talk.heard)
+        assert len({event["event_id"] for event in talk.events}) == len(talk.events)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000])
 def test_a_client_commits_itself(server: Served, transcriber: Transcriber, speech: list[Clip], rate: int) -> None:
-    with talking(server, query="?model=demo&intent=transcription") as talk:
+    with realtime_session(server, query="?model=demo&intent=transcription") as talk:
         session = talk.set(format={"type": "audio/pcm", "rate": rate}, turn_detection=None)
         assert session["audio"]["input"]["format"]["rate"] == rate
         assert session["audio"]["input"]["turn_detection"] is None
@@ -123,12 +125,12 @@ def test_a_client_commits_itself(server: Served, transcriber: Transcriber, speec
             done = talk.wait(f"{TRANSCRIPTION}.completed")
             assert (done["item_id"], done["transcript"]) == (committed["item_id"], clip.text)
             before = committed["item_id"]
-        assert not talk.of("input_audio_buffer.speech_started")
+        assert not talk.of_type("input_audio_buffer.speech_started")
 
 
 def test_a_language_and_a_context(server: Served, transcriber: Transcriber, clips: list[Clip]) -> None:
     clip = next(clip for clip in clips if clip.context)
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         transcription = {"language": "en", "prompt": clip.context}
         session = talk.set(transcription=transcription, turn_detection=None, format={"rate": 16000})
         assert session["audio"]["input"]["transcription"].items() >= transcription.items()
@@ -141,7 +143,7 @@ def test_a_language_and_a_context(server: Served, transcriber: Transcriber, clip
 
 def test_what_is_cleared_is_not_heard(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
     sound = spoken(transcriber, speech[:1])
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(format={"rate": 16000})
         talk.append(sound[: 3 * SAMPLE_RATE])
         talk.wait("input_audio_buffer.speech_started")
@@ -150,7 +152,7 @@ def test_what_is_cleared_is_not_heard(server: Served, transcriber: Transcriber, 
         talk.append(sound)
         done = talk.wait(f"{TRANSCRIPTION}.completed")
         assert done["transcript"] == speech[0].text
-        _, start = talk.of("input_audio_buffer.speech_started")
+        _, start = talk.of_type("input_audio_buffer.speech_started")
         assert start["audio_start_ms"] >= 3000
         assert done["item_id"] == start["item_id"]
 
@@ -158,18 +160,18 @@ def test_what_is_cleared_is_not_heard(server: Served, transcriber: Transcriber, 
 def test_a_session_cut_short_by_commit_goes_on(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
     sound = spoken(transcriber, speech[:1])
     end = len(sound) - int(0.9 * SAMPLE_RATE)
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(format={"rate": 16000})
         for _ in range(2):
             talk.append(sound[:end])
             talk.send("input_audio_buffer.commit")
             assert talk.wait(f"{TRANSCRIPTION}.completed")["transcript"] == speech[0].text
-        assert not talk.of("input_audio_buffer.speech_stopped")
+        assert not talk.of_type("input_audio_buffer.speech_stopped")
 
 
 def test_several_sessions_at_once(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
     def hear(clip: Clip) -> str:
-        with talking(server) as talk:
+        with realtime_session(server) as talk:
             talk.append(spoken(transcriber, [clip]), rate=24_000)
             transcript: str = talk.wait(f"{TRANSCRIPTION}.completed")["transcript"]
             return transcript
@@ -184,7 +186,7 @@ def test_speech_without_a_pause_is_cut_between_words(
 ) -> None:
     clip = next(clip for clip in speech if clip.path.stem == "chinese-1")
     samples = transcriber.prepare(Request(clip.path)).audio.samples
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(format={"rate": 16000}, turn_detection=None)
         for piece in np.array_split(np.tile(samples[3200:-3200], 5), 25):
             talk.append(piece, most=1)
@@ -192,7 +194,7 @@ def test_speech_without_a_pause_is_cut_between_words(
         talk.send("input_audio_buffer.commit")
         done = talk.wait(f"{TRANSCRIPTION}.completed")
         assert jiwer.cer(clip.text * 5, done["transcript"]) < 0.05
-        assert talk.told(done["item_id"]) == done["transcript"]
+        assert talk.transcript_of(done["item_id"]) == done["transcript"]
 
 
 def test_half_an_hour_without_a_pause_costs_the_same_from_first_to_last(
@@ -202,7 +204,7 @@ def test_half_an_hour_without_a_pause_costs_the_same_from_first_to_last(
     clip = transcriber.prepare(Request(speech[0].path)).audio.samples[3200:-6400]
     five_minutes = np.resize(clip, 300 * SAMPLE_RATE)
     costs = []
-    with served(replace(transcriber, engine=engine)) as server, talking(server) as talk:
+    with served(replace(transcriber, engine=engine)) as server, realtime_session(server) as talk:
         talk.set(format={"rate": 16000}, turn_detection=None)
         for _ in range(6):
             before = sum(utterance.seconds for utterance in engine.given)
@@ -215,5 +217,5 @@ def test_half_an_hour_without_a_pause_costs_the_same_from_first_to_last(
     assert max(costs) < 1.1 * min(costs)
     assert max(utterance.seconds for utterance in engine.given) < 12.5
     assert done["usage"]["seconds"] == 1800
-    assert done["transcript"] == talk.told(done["item_id"])
-    assert len(talk.of(f"{TRANSCRIPTION}.delta")) > 1000
+    assert done["transcript"] == talk.transcript_of(done["item_id"])
+    assert len(talk.of_type(f"{TRANSCRIPTION}.delta")) > 1000

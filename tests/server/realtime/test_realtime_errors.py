@@ -10,14 +10,14 @@ import httpx
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from realtime_client import TRANSCRIPTION, realtime_session
 from serving import Served, decoded, held, served
-from talking import TRANSCRIPTION, talking
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.server.http import MESSAGE
+from runtime.server.http import MAX_MESSAGE_BYTES
 from runtime.transcriber import Transcriber
 
 AUDIO = base64.b64encode(b"\0\0" * 100).decode()
@@ -106,7 +106,7 @@ def setting(**wanted: Any) -> dict[str, Any]:
 def test_an_event_that_cannot_be_honoured_is_named(
     server: Served, event: dict[str, Any], param: str, words: str
 ) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.connection.send(json.dumps({"event_id": "mine", **event}))
         error = talk.next()
         assert (error["type"], error["error"]["param"]) == ("error", param)
@@ -140,7 +140,7 @@ def test_an_event_that_cannot_be_honoured_is_named(
     ],
 )
 def test_a_message_that_is_no_event(server: Served, message: str | bytes) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.connection.send(message)
         error = talk.next()
         assert (error["type"], error["error"]["code"]) == ("error", "invalid_event")
@@ -148,15 +148,15 @@ def test_a_message_that_is_no_event(server: Served, message: str | bytes) -> Non
 
 
 def test_a_message_larger_than_any_may_be_ends_the_session(server: Served) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         # Its head alone, RFC 6455's 5.2: text, masked, 64 bits of length. What is unread when a connection closes may
         # take the goodbye with it.
-        talk.connection.socket.sendall(struct.pack("!BBQ4x", 0x81, 0xFF, MESSAGE + 1))
-        assert talk.ending().code == 1009
+        talk.connection.socket.sendall(struct.pack("!BBQ4x", 0x81, 0xFF, MAX_MESSAGE_BYTES + 1))
+        assert talk.wait_closed().code == 1009
 
 
 def test_nothing_to_commit(server: Served) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.send("input_audio_buffer.commit")
         assert "nobody speaks" in talk.wait("error")["error"]["message"]
         talk.set(turn_detection=None, format={"rate": 16000})
@@ -172,7 +172,7 @@ def test_nothing_to_commit(server: Served) -> None:
 
 
 def test_sound_is_not_taken_otherwise_within_a_turn(server: Served) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(turn_detection=None)
         talk.append(np.zeros(SAMPLE_RATE, dtype=np.float32), rate=24_000)
         for wanted in ({"format": {"rate": 16000}}, {"turn_detection": {"type": "server_vad"}}):
@@ -188,7 +188,7 @@ def test_sound_is_not_taken_otherwise_within_a_turn(server: Served) -> None:
     [("?language=en", 400, "language"), ("?intent=conversation", 400, "intent"), ("?model=whisper-9", 404, "model")],
 )
 def test_an_address_that_asks_for_what_is_not_here(server: Served, query: str, status: int, param: str) -> None:
-    with pytest.raises(InvalidStatus) as refused, talking(server, query=query):
+    with pytest.raises(InvalidStatus) as refused, realtime_session(server, query=query):
         pass
     assert refused.value.response.status_code == status
     assert json.loads(refused.value.response.body)["error"]["param"] == param
@@ -216,9 +216,9 @@ def test_why_a_websocket_was_refused_is_told_without_one(transcriber: Transcribe
         assert refusal() == (401, "invalid_api_key")
         assert refusal(Origin="https://evil.example", **key) == (403, "origin")
         assert refusal(Origin=server.url, **key) == (426, "upgrade_required")
-        with talking(server, additional_headers={"Authorization": "Bearer sk-one"}):
+        with realtime_session(server, additional_headers={"Authorization": "Bearer sk-one"}):
             assert refusal(**key) == (429, "sessions_full")
-        server.life.drain()
+        server.server_state.drain()
         assert refusal(**key) == (503, "draining")
 
 
@@ -226,9 +226,9 @@ def test_a_page_brings_its_key_as_a_subprotocol(transcriber: Transcriber) -> Non
     silent, _ = held(transcriber)
     with served(silent, api_key=SecretStr("sk-one")) as server:
         offered = [Subprotocol("realtime"), Subprotocol("openai-insecure-api-key.sk-one")]
-        with talking(server, subprotocols=offered) as talk:
+        with realtime_session(server, subprotocols=offered) as talk:
             assert talk.connection.subprotocol == "realtime"
-        with pytest.raises(InvalidStatus) as refused, talking(server, subprotocols=offered[:1]):
+        with pytest.raises(InvalidStatus) as refused, realtime_session(server, subprotocols=offered[:1]):
             pass
         assert refused.value.response.status_code == 401
 
@@ -237,8 +237,8 @@ def test_sessions_take_places_of_their_own_and_none_of_requests(transcriber: Tra
     silent, engine = held(transcriber)
     files = {"file": speech[0].path.read_bytes()}
     with served(silent, max_sessions=1, max_waiting=1) as server, ThreadPoolExecutor(1) as pool:
-        with talking(server):
-            with pytest.raises(InvalidStatus) as refused, talking(server):
+        with realtime_session(server):
+            with pytest.raises(InvalidStatus) as refused, realtime_session(server):
                 pass
             assert refused.value.response.status_code == 429
             assert int(refused.value.response.headers["Retry-After"]) > 0
@@ -251,7 +251,7 @@ def test_sessions_take_places_of_their_own_and_none_of_requests(transcriber: Tra
             decoding.tell(decoded("heard"))
             assert answer.result().json()["text"] == "heard"
             assert "asr_realtime_sessions 1.0" in server.get("/metrics").text
-        assert server.life.await_idle(60)
+        assert server.server_state.wait_idle(60)
         assert "asr_realtime_sessions 0.0" in server.get("/metrics").text
-        with talking(server):
+        with realtime_session(server):
             pass

@@ -12,30 +12,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from realtime_client import TRANSCRIPTION, CountingEngine, RealtimeClient, realtime_session
 from serving import PATIENCE, HeldEngine, Served, decoded, held, served
-from talking import TRANSCRIPTION, CountingEngine, Talk, talking
 from websockets.frames import CloseCode
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.sandbox import Cancellation
-from runtime.server.realtime.events import MOST_AUDIO
+from runtime.server.realtime.events import MAX_AUDIO_BYTES
 from runtime.server.service import DECODE_THREADS
 from runtime.transcriber import Transcriber
 
-SECONDS = MOST_AUDIO / 2 / 24_000
-NOISE = np.random.default_rng(1).normal(0, 3000, MOST_AUDIO // 2).astype("<i2").tobytes()
+SECONDS = MAX_AUDIO_BYTES / 2 / 24_000
+NOISE = np.random.default_rng(1).normal(0, 3000, MAX_AUDIO_BYTES // 2).astype("<i2").tobytes()
 
 
 @contextmanager
-def committing(server: Served) -> Iterator[Talk]:
+def committing(server: Served) -> Iterator[RealtimeClient]:
     """A session whose client commits."""
-    with talking(server, max_size=None) as talk:
+    with realtime_session(server, max_size=None) as talk:
         talk.set(turn_detection=None)
         yield talk
 
 
-def append(talk: Talk, sound: bytes) -> None:
+def append(talk: RealtimeClient, sound: bytes) -> None:
     """All of it in one event."""
     talk.send("input_audio_buffer.append", audio=base64.b64encode(sound).decode(), event_id="large")
 
@@ -51,10 +51,10 @@ def test_an_append_of_15_mib_is_heard_while_others_are_answered(transcriber: Tra
             other.append(np.zeros(SAMPLE_RATE, dtype=np.float32), rate=24_000)
             other.send("input_audio_buffer.commit")
             other.wait(f"{TRANSCRIPTION}.completed")
-        assert not talk.of("input_audio_buffer.committed")
+        assert not talk.of_type("input_audio_buffer.committed")
         done = talk.wait(f"{TRANSCRIPTION}.completed")
         assert done["usage"]["seconds"] == pytest.approx(SECONDS, abs=0.01)
-        assert done["transcript"] == talk.told(done["item_id"])
+        assert done["transcript"] == talk.transcript_of(done["item_id"])
 
 
 def test_a_large_append_does_not_wait_for_files_that_are_decoded(transcriber: Transcriber) -> None:
@@ -91,7 +91,7 @@ def reading(server: Served) -> Iterator[None]:
         done.wait(PATIENCE)
 
     busy = [
-        asyncio.run_coroutine_threadsafe(server.service.read(read, Cancellation()), server.listener.loop)
+        asyncio.run_coroutine_threadsafe(server.service.in_body_thread(read, Cancellation()), server.listener.loop)
         for _ in range(DECODE_THREADS)
     ]
     try:
@@ -105,7 +105,7 @@ def reading(server: Served) -> Iterator[None]:
 def test_more_than_15_mib_is_refused_and_the_session_goes_on(transcriber: Transcriber) -> None:
     engine = CountingEngine(transcriber.engine)
     with served(replace(transcriber, engine=engine)) as server, committing(server) as talk:
-        append(talk, NOISE + NOISE[: MOST_AUDIO // 2])
+        append(talk, NOISE + NOISE[: MAX_AUDIO_BYTES // 2])
         error = talk.wait("error")["error"]
         assert (error["code"], error["event_id"], error["param"]) == ("too_large", "large", "audio")
         assert "15 MiB" in error["message"]
@@ -141,8 +141,8 @@ def test_a_client_that_leaves_while_its_append_waits_frees_everything(transcribe
         decoding = engine.next()
         talk.connection.socket.shutdown(socket.SHUT_RDWR)
         assert decoding.cancelled.wait(PATIENCE)
-        assert server.life.await_idle(PATIENCE)
-        assert server.service.held == 0
+        assert server.server_state.wait_idle(PATIENCE)
+        assert server.service.pending == 0
 
 
 @pytest.mark.parametrize(("queued", "close_frame"), [(1, True), (1, False), (2000, False)])
@@ -163,7 +163,7 @@ def test_a_client_that_leaves_is_noticed_behind_events_that_wait(
         else:
             talk.connection.socket.shutdown(socket.SHUT_RDWR)
         assert decoding.cancelled.wait(5)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_pings_of_the_client_are_answered_while_its_append_waits(transcriber: Transcriber) -> None:

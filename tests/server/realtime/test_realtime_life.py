@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from realtime_client import TRANSCRIPTION, RealtimeClient, realtime_session, spoken
 from serving import PATIENCE, HeldEngine, Served, decoded, held, served
-from talking import TRANSCRIPTION, Talk, spoken, talking
 from websockets.exceptions import ConnectionClosed
 
 from runtime.audio import SAMPLE_RATE
@@ -23,10 +23,10 @@ NOISE = np.random.default_rng(1).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float
 
 
 @contextmanager
-def speaking(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served, HeldEngine, Talk]]:
+def speaking(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served, HeldEngine, RealtimeClient]]:
     """A session, of which 1.5 s are being decoded."""
     silent, engine = held(transcriber)
-    with served(silent, **changes) as server, talking(server) as talk:
+    with served(silent, **changes) as server, realtime_session(server) as talk:
         talk.set(format={"rate": 16000}, turn_detection=None)
         talk.append(NOISE[: 3 * SAMPLE_RATE // 2])
         talk.set()
@@ -34,18 +34,18 @@ def speaking(transcriber: Transcriber, **changes: Any) -> Iterator[tuple[Served,
 
 
 def test_draining_tells_what_was_said_and_takes_no_more(transcriber: Transcriber, speech: list[Clip]) -> None:
-    with served(transcriber) as server, talking(server) as talk:
+    with served(transcriber) as server, realtime_session(server) as talk:
         talk.set(format={"rate": 16000})
         sound = spoken(transcriber, speech[:1])
         talk.append(sound[: -int(0.8 * SAMPLE_RATE)])
         talk.set()
-        server.life.drain()
-        close = talk.ending()
+        server.server_state.drain()
+        close = talk.wait_closed()
         assert close.code == 1001
         assert "draining" in close.reason
-        assert talk.of(f"{TRANSCRIPTION}.completed")[0]["transcript"] == speech[0].text
-        assert talk.heard[-1]["error"]["code"] == "stopping"
-        assert server.life.await_idle(PATIENCE)
+        assert talk.of_type(f"{TRANSCRIPTION}.completed")[0]["transcript"] == speech[0].text
+        assert talk.events[-1]["error"]["code"] == "stopping"
+        assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_a_client_that_vanishes_frees_everything(transcriber: Transcriber) -> None:
@@ -53,8 +53,8 @@ def test_a_client_that_vanishes_frees_everything(transcriber: Transcriber) -> No
         decoding = engine.next()
         talk.connection.socket.shutdown(socket.SHUT_RDWR)
         assert decoding.cancelled.wait(PATIENCE)
-        assert server.life.await_idle(PATIENCE)
-        assert server.service.held == 0
+        assert server.server_state.wait_idle(PATIENCE)
+        assert server.service.pending == 0
 
 
 def test_a_growing_segment_is_with_the_engine_once_and_gives_way_to_the_whole(transcriber: Transcriber) -> None:
@@ -73,7 +73,7 @@ def test_a_growing_segment_is_with_the_engine_once_and_gives_way_to_the_whole(tr
 
 
 def test_growing_segments_wait_while_the_engine_is_busy_and_whole_ones_do_not(transcriber: Transcriber) -> None:
-    with speaking(transcriber) as (server, engine, _), talking(server) as other:
+    with speaking(transcriber) as (server, engine, _), realtime_session(server) as other:
         engine.together = 1
         other.set(format={"rate": 16000}, turn_detection=None)
         other.append(NOISE)
@@ -92,7 +92,7 @@ def test_a_segment_that_cannot_be_decoded_fails_alone(transcriber: Transcriber) 
         failed = talk.wait(f"{TRANSCRIPTION}.failed")
         assert failed["error"]["code"] == "decoding_failed"
         assert "more of it" in failed["error"]["message"]
-        assert failed["item_id"] == talk.of("input_audio_buffer.committed")[0]["item_id"]
+        assert failed["item_id"] == talk.of_type("input_audio_buffer.committed")[0]["item_id"]
         talk.append(NOISE[:8000])
         talk.send("input_audio_buffer.commit")
         engine.next().tell(decoded("three"))
@@ -110,36 +110,40 @@ def test_what_the_token_limit_cut_off_is_said_to_be_missing(transcriber: Transcr
 def test_an_engine_that_fails_ends_the_session(transcriber: Transcriber) -> None:
     with speaking(transcriber) as (_, engine, talk):
         engine.next().tell(EngineError("engine", "has failed: out of luck"))
-        close = talk.ending()
-        assert (close.code, talk.heard[-1]["error"]["code"]) == (1011, "engine_failed")
+        close = talk.wait_closed()
+        assert (close.code, talk.events[-1]["error"]["code"]) == (1011, "engine_failed")
         assert "out of luck" in close.reason
 
 
 def test_sessions_are_given_up_with_the_rest(transcriber: Transcriber) -> None:
     with speaking(transcriber) as (server, engine, talk):
         decoding = engine.next()
-        server.listener.call(server.service.give_up)
-        close = talk.ending()
-        assert (close.code, talk.heard[-1]["error"]["code"]) == (1001, "stopping")
+        server.listener.call(server.service.cancel_all)
+        close = talk.wait_closed()
+        assert (close.code, talk.events[-1]["error"]["code"]) == (1001, "stopping")
         assert decoding.cancelled.is_set()
 
 
 def test_a_session_that_says_nothing_is_ended(transcriber: Transcriber) -> None:
     silent, _ = held(transcriber)
-    with served(silent, request_timeout_seconds=1) as server, talking(server) as talk:
-        close = talk.ending()
+    with served(silent, request_timeout_seconds=1) as server, realtime_session(server) as talk:
+        close = talk.wait_closed()
         assert close.code == 1001
         assert "idle" in close.reason
 
 
 def test_a_session_that_has_sent_no_sound_is_ended_sooner(transcriber: Transcriber) -> None:
     silent, engine = held(transcriber)
-    with served(silent, session_idle_seconds=1) as server, talking(server) as speaking, talking(server) as talk:
+    with (
+        served(silent, session_idle_seconds=1) as server,
+        realtime_session(server) as speaking,
+        realtime_session(server) as talk,
+    ):
         speaking.set(turn_detection=None)
         speaking.append(NOISE)
         speaking.set()
         engine.next().tell(decoded("one"))
-        close = talk.ending()
+        close = talk.wait_closed()
         assert (close.code, "idle for longer than the limit of 1 s" in close.reason) == (1001, True)
         speaking.set()
 
@@ -149,7 +153,7 @@ def test_a_client_that_reads_nothing_is_given_up(transcriber: Transcriber) -> No
     with served(silent, request_timeout_seconds=1) as server:
         line = socket.create_connection(("127.0.0.1", server.listener.port))
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with talking(server, sock=line, max_queue=1, ping_interval=None) as talk:
+        with realtime_session(server, sock=line, max_queue=1, ping_interval=None) as talk:
 
             def send() -> None:
                 event = json.dumps({"type": "input_audio_buffer.clear", "x" * 70: 1})
@@ -158,6 +162,6 @@ def test_a_client_that_reads_nothing_is_given_up(transcriber: Transcriber) -> No
 
             with ThreadPoolExecutor(1) as pool:
                 sending = pool.submit(send)
-                assert server.life.await_idle(PATIENCE)
+                assert server.server_state.wait_idle(PATIENCE)
                 line.shutdown(socket.SHUT_RDWR)
                 assert isinstance(sending.exception(), (ConnectionClosed, OSError))

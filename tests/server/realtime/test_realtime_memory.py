@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from fronting import until
 from processes import resident
+from realtime_client import TRANSCRIPTION, RealtimeClient, raw_session, realtime_session
 from serving import PATIENCE, HeldEngine, Served, decoded, held, served
-from talking import TRANSCRIPTION, Talk, talking, upgraded
 
 from runtime.audio import SAMPLE_RATE
 from runtime.audio.voice_activity import VoiceActivityDetector
@@ -45,22 +45,22 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def close(_: Served, __: HeldEngine, talk: Talk) -> None:
+def close(_: Served, __: HeldEngine, talk: RealtimeClient) -> None:
     talk.connection.close()
 
 
-def vanish(_: Served, __: HeldEngine, talk: Talk) -> None:
+def vanish(_: Served, __: HeldEngine, talk: RealtimeClient) -> None:
     talk.connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def vanish_while_it_is_answered(_: Served, __: HeldEngine, talk: Talk) -> None:
+def vanish_while_it_is_answered(_: Served, __: HeldEngine, talk: RealtimeClient) -> None:
     for number in range(100):
         talk.send("input_audio_buffer.clear", event_id=str(number))
     talk.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
     talk.connection.socket.close()
 
 
-def speak(talk: Talk) -> None:
+def speak(talk: RealtimeClient) -> None:
     """With and without a detection of voice, so that of both there is something to keep."""
     talk.set(format={"rate": 16000})
     talk.append(NOISE)
@@ -69,23 +69,23 @@ def speak(talk: Talk) -> None:
     talk.set()
 
 
-def finish(_: Served, engine: HeldEngine, talk: Talk) -> None:
+def finish(_: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     talk.send("session.finish")
     engine.next()  # of the growing segment, cancelled by now
     engine.next().tell(decoded("done"))
     talk.wait("session.finished")
-    talk.ending()
+    talk.wait_closed()
 
 
-def vanish_while_it_is_decoded(_: Served, engine: HeldEngine, talk: Talk) -> None:
+def vanish_while_it_is_decoded(_: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     decoding = engine.next()
     talk.connection.socket.shutdown(socket.SHUT_RDWR)
     assert decoding.cancelled.wait(PATIENCE)
 
 
-def fail_to_decode(_: Served, engine: HeldEngine, talk: Talk) -> None:
+def fail_to_decode(_: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     engine.next().tell(RuntimeError("bad luck"))
     talk.send("input_audio_buffer.commit")
@@ -94,13 +94,13 @@ def fail_to_decode(_: Served, engine: HeldEngine, talk: Talk) -> None:
     talk.connection.close()
 
 
-def lose_the_engine(_: Served, engine: HeldEngine, talk: Talk) -> None:
+def lose_the_engine(_: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     engine.next().tell(EngineError("engine", "has failed"))
-    assert talk.ending().code == 1011
+    assert talk.wait_closed().code == 1011
 
 
-def be_refused(_: Served, __: HeldEngine, talk: Talk) -> None:
+def be_refused(_: Served, __: HeldEngine, talk: RealtimeClient) -> None:
     talk.send("nothing.known")
     talk.wait("error")
     talk.send("session.update", session={"audio": {"input": {"transcription": {"language": "tlh"}}}})
@@ -108,27 +108,27 @@ def be_refused(_: Served, __: HeldEngine, talk: Talk) -> None:
     talk.connection.close()
 
 
-def drain(server: Served, engine: HeldEngine, talk: Talk) -> None:
+def drain(server: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     engine.next()
-    server.life.drain()
+    server.server_state.drain()
     engine.next().tell(decoded("done"))
-    assert talk.ending().code == 1001
-    server.life.resume()
+    assert talk.wait_closed().code == 1001
+    server.server_state.resume()
 
 
-def give_up(server: Served, engine: HeldEngine, talk: Talk) -> None:
+def cancel_all(server: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     engine.next()
-    server.listener.call(server.service.give_up)
-    assert talk.ending().code == 1001
+    server.listener.call(server.service.cancel_all)
+    assert talk.wait_closed().code == 1001
 
 
-def say_nothing(_: Served, __: HeldEngine, talk: Talk) -> None:
-    assert "idle" in talk.ending().reason
+def say_nothing(_: Served, __: HeldEngine, talk: RealtimeClient) -> None:
+    assert "idle" in talk.wait_closed().reason
 
 
-ENDS: list[Callable[[Served, HeldEngine, Talk], None]] = [
+ENDS: list[Callable[[Served, HeldEngine, RealtimeClient], None]] = [
     close,
     vanish,
     vanish_while_it_is_answered,
@@ -138,29 +138,29 @@ ENDS: list[Callable[[Served, HeldEngine, Talk], None]] = [
     lose_the_engine,
     be_refused,
     drain,
-    give_up,
+    cancel_all,
     say_nothing,
 ]
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_session_that_has_ended_leaves_nothing(
-    transcriber: Transcriber, end: Callable[[Served, HeldEngine, Talk], None]
+    transcriber: Transcriber, end: Callable[[Served, HeldEngine, RealtimeClient], None]
 ) -> None:
     silent, engine = held(transcriber)
     idle = 0.1 if end is say_nothing else 60
     with served(silent, session_idle_seconds=idle) as server, uncollected():
-        with talking(server) as talk:
+        with realtime_session(server) as talk:
             end(server, engine, talk)
-        assert server.life.await_idle(PATIENCE)
+        assert server.server_state.wait_idle(PATIENCE)
         until(lambda: not alive())
 
 
 def test_a_session_that_says_nothing_costs_little(transcriber: Transcriber) -> None:
     silent, _ = held(transcriber)
     with served(silent) as server, ExitStack() as stack:
-        stack.enter_context(upgraded(server))
+        stack.enter_context(raw_session(server))
         before = resident()
         for _ in range(SESSIONS):
-            stack.enter_context(upgraded(server))
+            stack.enter_context(raw_session(server))
         assert (resident() - before) / SESSIONS < MOST

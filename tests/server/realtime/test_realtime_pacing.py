@@ -2,12 +2,12 @@
 
 import asyncio
 
-from runtime.server.realtime.pacing import AHEAD, CatchUpLimiter, Pace
+from runtime.server.realtime.pacing import MAX_LEAD_SECONDS, CatchUpLimiter, Pace
 
 
 def test_a_session_hurries_once_it_is_ahead_of_the_clock() -> None:
     pace = Pace()
-    slices = [pace.hurries(AHEAD / 4) for _ in range(6)]
+    slices = [pace.is_ahead(MAX_LEAD_SECONDS / 4) for _ in range(6)]
     assert slices == [False, False, False, False, True, True]
 
 
@@ -15,13 +15,13 @@ def test_one_session_that_hurries_is_heard_at_a_time_and_others_at_once() -> Non
     async def meet() -> list[str]:
         hearing, order = CatchUpLimiter(), list[str]()
 
-        async def take(name: str, *, hurried: bool) -> None:
-            async with hearing.turn(hurried=hurried):
+        async def take(name: str, *, is_ahead: bool) -> None:
+            async with hearing.slot(is_ahead=is_ahead):
                 order.append(name)
 
-        async with hearing.turn(hurried=True):
-            waiting = asyncio.create_task(take("another file", hurried=True))
-            await asyncio.create_task(take("a microphone", hurried=False))
+        async with hearing.slot(is_ahead=True):
+            waiting = asyncio.create_task(take("another file", is_ahead=True))
+            await asyncio.create_task(take("a microphone", is_ahead=False))
             assert not waiting.done()
             order.append("a file")
         await waiting

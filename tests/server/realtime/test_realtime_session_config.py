@@ -7,12 +7,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from realtime_client import TRANSCRIPTION, RealtimeClient, Samples, pcm, realtime_session, spoken
 from serving import PATIENCE, Served
-from talking import TRANSCRIPTION, Samples, Talk, pcm, spoken, talking
 
 from runtime.demo import Clip
 from runtime.server.realtime import turn
-from runtime.server.realtime.session_config import Config
+from runtime.server.realtime.session_config import SessionConfig
 from runtime.transcriber import Request, Transcriber
 
 VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
@@ -78,7 +78,9 @@ CLIENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def update(talk: Talk, session: dict[str, Any], kind: str = "session.update") -> tuple[dict[str, Any], list[str]]:
+def update(
+    talk: RealtimeClient, session: dict[str, Any], kind: str = "session.update"
+) -> tuple[dict[str, Any], list[str]]:
     """The input as it is now set, and the warnings, up to what they say of a field."""
     talk.send(kind, session=session)
     answer = talk.wait(kind.replace("update", "updated"))
@@ -94,7 +96,7 @@ def places(warnings: list[str]) -> list[str]:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_clients_work_as_they_are(server: Served, client: str) -> None:
     session, ineffective = CLIENTS[client]
-    with talking(server, query="?intent=transcription") as talk:
+    with realtime_session(server, query="?intent=transcription") as talk:
         told, warnings = update(talk, session)
         assert places(warnings) == ineffective
         asked = session["audio"]["input"]
@@ -109,8 +111,8 @@ def test_clients_work_as_they_are(server: Served, client: str) -> None:
 
 
 def test_what_asks_for_nothing_is_not_warned_of(server: Served) -> None:
-    with talking(server) as talk:
-        created = talk.of("session.created")[0]["session"]
+    with realtime_session(server) as talk:
+        created = talk.of_type("session.created")[0]["session"]
         told, warnings = update(talk, created)  # sent back as it came
         assert (told, warnings) == (created["audio"]["input"], [])
         nothing = {
@@ -126,7 +128,7 @@ def test_what_asks_for_nothing_is_not_warned_of(server: Served) -> None:
 
 def test_fields_without_effect_are_named_and_the_rest_holds(server: Served) -> None:
     given = {"create_response": True, "interrupt_response": True, "idle_timeout_ms": 5000, "threshold": 0.7}
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         session = {"tracing": "auto", "x" * 200: 1, "audio": {"input": {"turn_detection": given}}}
         told, warnings = update(talk, session)
         assert told["turn_detection"] == {
@@ -142,8 +144,8 @@ def test_fields_without_effect_are_named_and_the_rest_holds(server: Served) -> N
 
 
 def test_null_stands_for_the_default(server: Served) -> None:
-    with talking(server) as talk:
-        defaults = talk.of("session.created")[0]["session"]["audio"]["input"]
+    with realtime_session(server) as talk:
+        defaults = talk.of_type("session.created")[0]["session"]["audio"]["input"]
         transcription = {"language": "en", "prompt": "sara", "keywords": ["hello"]}
         changed = talk.set(format={"rate": 16000}, transcription=transcription, turn_detection={"threshold": 0.9})
         assert changed != defaults
@@ -154,7 +156,7 @@ def test_null_stands_for_the_default(server: Served) -> None:
 
 @pytest.mark.parametrize(("eagerness", "silence"), [("low", 1000), ("medium", 500), ("auto", 500), ("high", 300)])
 def test_semantic_vad_becomes_patience(server: Served, eagerness: str, silence: int) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         wanted = {"type": "semantic_vad", "eagerness": eagerness}
         told, (warning,) = update(talk, {"audio": {"input": {"turn_detection": wanted}}})
         assert told["turn_detection"]["silence_duration_ms"] == silence
@@ -165,7 +167,7 @@ def test_keywords_and_the_only_language_tell_what_to_expect(
     server: Served, transcriber: Transcriber, clips: list[Clip]
 ) -> None:
     clip = next(clip for clip in clips if clip.context)
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         transcription = {"languages": ["en"], "keywords": [clip.context], "prompt": ""}
         told, warnings = update(
             talk,
@@ -179,7 +181,7 @@ def test_keywords_and_the_only_language_tell_what_to_expect(
         assert ([told["transcription"][name] for name in ("language", "languages")], warnings) == (["en-US", None], [])
 
 
-def commit(talk: Talk, samples: Samples) -> str:
+def commit(talk: RealtimeClient, samples: Samples) -> str:
     """The transcript of samples at 16 kHz, committed by the client."""
     talk.append(samples)
     talk.send("input_audio_buffer.commit")
@@ -190,7 +192,7 @@ def commit(talk: Talk, samples: Samples) -> str:
 @pytest.mark.parametrize(("model", "detected"), [("gpt-live-transcribe", False), ("demo", True)])
 def test_models_without_turn_detection_get_none_unless_it_is_asked_for(model: str, detected: bool) -> None:
     def after(**wanted: Any) -> bool:
-        return Config().updated({"audio": {"input": wanted}}).config.audio.input.turn_detection is not None
+        return SessionConfig().updated({"audio": {"input": wanted}}).config.audio.input.turn_detection is not None
 
     assert after(transcription={"model": model}) is detected
     assert after(transcription={"model": model}, turn_detection=VAD)
@@ -205,7 +207,7 @@ def test_the_beta_api_is_understood(server: Served, transcriber: Transcriber, sp
         "turn_detection": {"type": "server_vad", "threshold": 0.5, "create_response": True},
         "modalities": ["text"],
     }
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         told, warnings = update(talk, session, "transcription_session.update")
         assert (told["input_audio_format"], told["sample_rate"]) == ("pcm16", 24000)
         assert told["turn_detection"]["threshold"] == 0.5
@@ -276,28 +278,28 @@ def test_alibabas_requests_are_heard_at_their_rate(
     server: Served, transcriber: Transcriber, speech: list[Clip], client: str
 ) -> None:
     session, ineffective = ALIBABA[client]
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         told, warnings = update(talk, session)
         assert told["format"] == {"type": "audio/pcm", "rate": 16000}
         assert places(warnings) == ineffective
         talk.append(spoken(transcriber, speech[:1]))
         talk.send("session.finish", event_id="event_finish")
         talk.wait("session.finished")
-        assert [event["transcript"] for event in talk.of(f"{TRANSCRIPTION}.completed")] == [speech[0].text]
-        assert talk.ending().code == 1000
+        assert [event["transcript"] for event in talk.of_type(f"{TRANSCRIPTION}.completed")] == [speech[0].text]
+        assert talk.wait_closed().code == 1000
 
 
 def test_a_session_without_speech_finishes_at_once(server: Served) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.send("session.finish")
         assert talk.next()["type"] == "session.finished"
-        assert talk.ending().code == 1000
-    assert server.life.await_idle(PATIENCE)
+        assert talk.wait_closed().code == 1000
+    assert server.server_state.wait_idle(PATIENCE)
 
 
 def test_a_corpus_tells_what_to_expect(server: Served, transcriber: Transcriber, clips: list[Clip]) -> None:
     clip = next(clip for clip in clips if clip.context)
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         wanted = {"language": "en", "corpus": {"text": clip.context}}
         session = {"input_audio_format": "pcm", "input_audio_transcription": wanted, "turn_detection": None}
         told, warnings = update(talk, session)
@@ -306,7 +308,7 @@ def test_a_corpus_tells_what_to_expect(server: Served, transcriber: Transcriber,
 
 
 def test_vllms_requests_are_heard_as_vllm_does(server: Served, transcriber: Transcriber, speech: list[Clip]) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.send("session.update", model="demo")
         updated = talk.wait("session.updated")
         assert places(updated["warnings"]) == ["session"]
@@ -321,7 +323,7 @@ def test_telephone_audio(server: Served, transcriber: Transcriber, speech: list[
     """G.711 has 4 kHz of sound, and the demo model learnt on 8: of its words, most are the same."""
     samples = spoken(transcriber, speech[:1])
     encoded = {"audio/pcmu": as_g711(samples, "pcm_mulaw"), "audio/pcma": as_g711(samples, "pcm_alaw")}
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.set(format={"type": "audio/pcm", "rate": 8000}, turn_detection=None)
         sound = pcm(samples, rate=8000)
         transcripts = [told(talk, sound)]
@@ -332,7 +334,7 @@ def test_telephone_audio(server: Served, transcriber: Transcriber, speech: list[
         assert talk.set(format={"type": "audio/pcm"})["audio"]["input"]["format"] == PCM
 
 
-def told(talk: Talk, sound: bytes) -> str:
+def told(talk: RealtimeClient, sound: bytes) -> str:
     """The transcript of bytes in the session's format."""
     for start in range(0, len(sound), 4098):
         talk.send("input_audio_buffer.append", audio=base64.b64encode(sound[start : start + 4098]).decode())
@@ -360,17 +362,17 @@ def test_all_codes_of_g711_are_those_of_ffmpeg(law: str, form: str) -> None:
     codes = bytes(range(256))
     with av.open(io.BytesIO(codes), "r", format=form, options={"sample_rate": "8000"}) as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    assert np.array_equal(np.frombuffer(turn.decode(codes, law), dtype="<i2"), np.concatenate(frames))
+    assert np.array_equal(np.frombuffer(turn.decode_g711(codes, law), dtype="<i2"), np.concatenate(frames))
 
 
 def test_there_is_no_answer_to_stop(server: Served) -> None:
-    with talking(server) as talk:
+    with realtime_session(server) as talk:
         talk.send("response.cancel", response_id="resp_1")
         talk.send("output_audio_buffer.clear")
         talk.set()
-        assert [event["type"] for event in talk.heard] == ["session.created", "session.updated"]
+        assert [event["type"] for event in talk.events] == ["session.created", "session.updated"]
 
 
 def test_an_address_may_say_more(server: Served) -> None:
-    with talking(server, query="?intent=transcription&api-version=2025-04-01&model=demo") as talk:
-        assert talk.of("session.created")[0]["warnings"] == ["api-version: has no effect"]
+    with realtime_session(server, query="?intent=transcription&api-version=2025-04-01&model=demo") as talk:
+        assert talk.of_type("session.created")[0]["warnings"] == ["api-version: has no effect"]

@@ -2,28 +2,28 @@
 
 import numpy as np
 import pytest
-from talking import Samples, pcm, spoken
+from realtime_client import Samples, pcm, spoken
 
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
 from runtime.server.realtime.local_agreement import PartialTranscript
-from runtime.server.realtime.turn import AudioBuffer, Resampler, Turn, quietest
+from runtime.server.realtime.turn import AudioBuffer, Resampler, Turn, quietest_point
 from runtime.server.realtime.turn_detection import Detection, TurnDetector
 from runtime.transcriber import Request, Transcriber
 
 USUAL = Detection(threshold=0.5, padding_seconds=0.3, silence_seconds=0.5)
-LONGEST = 12.0
+MAX_SEGMENT_SECONDS = 12.0
 
 
 def listener(detection: Detection | None, *, rate: int = SAMPLE_RATE) -> TurnDetector:
     """One that begins with nothing."""
-    return TurnDetector(rate=rate, detection=detection, longest=LONGEST)
+    return TurnDetector(rate=rate, detection=detection, longest=MAX_SEGMENT_SECONDS)
 
 
 def changes(hearing: TurnDetector, sound: bytes) -> list[Turn]:
     """The turns, which are plain ones, that begin and end in the sound."""
     return list(
-        hearing.hear(sound, new_turn=lambda start: Turn("item", "", start, PartialTranscript(None), open=start))
+        hearing.feed(sound, new_turn=lambda start: Turn("item", "", start, PartialTranscript(None), open=start))
     )
 
 
@@ -71,7 +71,7 @@ def test_without_detection_all_is_one_turn_until_it_is_committed() -> None:
     ended = hearing.commit(shortest=0.1)
     assert ended is begun
     assert (ended.start, ended.end) == (0, 3 * SAMPLE_RATE)
-    assert hearing.tape.end - hearing.tape.start == 0
+    assert hearing.buffer.end - hearing.buffer.start == 0
 
 
 def test_a_turn_without_a_pause_is_cut_where_it_is_quietest() -> None:
@@ -88,21 +88,21 @@ def test_a_turn_without_a_pause_is_cut_where_it_is_quietest() -> None:
     assert 10 <= ends[0] <= 10.3
     assert 19 <= ends[1] <= 19.3
     assert ends[-1] == 30
-    assert max(len(cut) for cut in turn.cuts) <= (LONGEST + 0.2) * SAMPLE_RATE
+    assert max(len(cut) for cut in turn.cuts) <= (MAX_SEGMENT_SECONDS + 0.2) * SAMPLE_RATE
 
 
 def test_a_cut_is_behind_the_words_that_were_told() -> None:
     turn = Turn("item", "", 0, PartialTranscript(None), open=0)
-    tape = AudioBuffer()
-    tape.append(np.random.default_rng(1).normal(0, 0.1, 12 * SAMPLE_RATE).astype(np.float32))
+    buffer = AudioBuffer()
+    buffer.append(np.random.default_rng(1).normal(0, 0.1, 12 * SAMPLE_RATE).astype(np.float32))
     for heard in (9, 10):
-        turn.words.guess("language English<asr_text>one two", heard=heard * SAMPLE_RATE)
-    turn.cut(tape, longest=LONGEST)
+        turn.partial.update("language English<asr_text>one two", samples=heard * SAMPLE_RATE)
+    turn.cut(buffer, longest=MAX_SEGMENT_SECONDS)
     assert 9 * SAMPLE_RATE <= turn.open < 12 * SAMPLE_RATE
 
 
 def test_the_quietest_place_of_hardly_anything_is_its_end() -> None:
-    assert quietest(np.ones(100, dtype=np.float32), earliest=0)[0] == 100
+    assert quietest_point(np.ones(100, dtype=np.float32), earliest=0)[0] == 100
 
 
 def test_resampling_in_pieces_is_resampling_at_once() -> None:

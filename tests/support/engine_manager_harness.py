@@ -1,4 +1,4 @@
-"""A server's engines as the server keeps them, with a model whose device fails when a test says so."""
+"""Runs an EngineManager in the test's process, with a model whose device fails when the test says so."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from runtime.ops.process.state import DrainSummary
 from runtime.restart_policy import Policy
 from runtime.server.app import create_app
 from runtime.server.engine_manager import EngineManager, ServerStoppedError, SignalHandler
-from runtime.server.http import listening
+from runtime.server.http import run_http_server
 from runtime.server.state import ServerState
 
 
@@ -60,10 +60,10 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ManagedServer:
     """A server that is ready, or was; `ready` has an entry for each time, `over` is set when it has ended."""
 
-    life: ServerState
+    server_state: ServerState
     url: str
     ready: "SimpleQueue[int]"
     over: threading.Event
@@ -86,29 +86,29 @@ class Kept:
         os.kill(os.getpid(), number)
 
 
-def keep(settings: Settings, visit: Callable[[Kept], None], *, policy: Policy) -> DrainSummary:
+def run_engine_manager(settings: Settings, visit: Callable[[ManagedServer], None], *, policy: Policy) -> DrainSummary:
     """Serve as `invoke serve` does while `visit` runs in a thread, from the first time the server is ready on."""
-    life, ready = ServerState(), SimpleQueue[int]()
-    stops = SignalHandler(life)
+    server_state, ready = ServerState(), SimpleQueue[int]()
+    signals = SignalHandler(server_state)
     with (
-        stops.heeded(),
-        listening(create_app(life), host="127.0.0.1", port=0) as listener,
+        signals.installed(),
+        run_http_server(create_app(server_state), host="127.0.0.1", port=0) as listener,
         ThreadPoolExecutor(1) as pool,
     ):
-        kept = Kept(life, f"http://127.0.0.1:{listener.port}", ready, threading.Event())
+        managed = ManagedServer(server_state, f"http://127.0.0.1:{listener.port}", ready, threading.Event())
 
         def visited() -> None:
             try:
-                kept.await_ready()
-                visit(kept)
+                managed.await_ready()
+                visit(managed)
             finally:
-                life.stop("the end of the visit", at_once=True)
+                server_state.stop("the end of the visit", at_once=True)
 
         visitor = pool.submit(visited)
         try:
-            return EngineManager(settings, life, listener, stops, ready.put, []).run(policy)
+            return EngineManager(settings, server_state, listener, signals, ready.put, []).run(policy)
         except ServerStoppedError:
             return DrainSummary()
         finally:
-            kept.over.set()
+            managed.over.set()
             visitor.result()

@@ -29,18 +29,18 @@ Samples = npt.NDArray[np.float32]
 
 
 @dataclass
-class Talk:
-    """A session; `heard` is every event of the server so far."""
+class RealtimeClient:
+    """A client in a session; `events` are all that the server has sent."""
 
     connection: Connection
-    heard: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     def send(self, kind: str, **fields: Any) -> None:
-        """An event."""
+        """Send an event of that type."""
         self.connection.send(json.dumps({"type": kind, **fields}))
 
     def append(self, samples: Samples, *, rate: int = SAMPLE_RATE, most: float = 0.1) -> None:
-        """Samples at 16 kHz, as PCM at `rate`, at most so many seconds in one event."""
+        """Send samples at 16 kHz as PCM at `rate`, in events of at most `most` seconds."""
         sound = pcm(samples, rate=rate)
         size = 2 * int(most * rate)
         for start in range(0, len(sound), size):
@@ -48,61 +48,61 @@ class Talk:
             self.send("input_audio_buffer.append", audio=audio)
 
     def set(self, **wanted: Any) -> dict[str, Any]:
-        """Settings of the input; returns the session as the server has it."""
+        """Change the settings of the input; return the session as the server describes it."""
         self.send("session.update", session={"type": "transcription", "audio": {"input": wanted}})
         session: dict[str, Any] = self.wait("session.updated")["session"]
         return session
 
     def next(self) -> dict[str, Any]:
-        """The next event of the server."""
+        """Receive the next event."""
         event: dict[str, Any] = json.loads(self.connection.recv(timeout=PATIENCE))
-        self.heard.append(event)
+        self.events.append(event)
         return event
 
     def wait(self, kind: str) -> dict[str, Any]:
-        """The next event of that type."""
+        """Receive events up to one of that type, none of them an unexpected error."""
         while (event := self.next())["type"] != kind:
             assert event["type"] != "error" or kind == "error", event
         return event
 
-    def ending(self) -> Close:
-        """How the server closes, after what it still has to say."""
+    def wait_closed(self) -> Close:
+        """Receive all events until the server closes; return its close frame."""
         try:
             while True:
                 self.next()
         except ConnectionClosed as closed:
             return closed.rcvd or Close(CloseCode.ABNORMAL_CLOSURE, "")
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
         """The events of that type so far."""
-        return [event for event in self.heard if event["type"] == kind]
+        return [event for event in self.events if event["type"] == kind]
 
-    def told(self, item: str) -> str:
+    def transcript_of(self, item: str) -> str:
         """The deltas of an item, joined."""
-        return "".join(event["delta"] for event in self.of(f"{TRANSCRIPTION}.delta") if event["item_id"] == item)
+        return "".join(event["delta"] for event in self.of_type(f"{TRANSCRIPTION}.delta") if event["item_id"] == item)
 
 
 @contextmanager
-def talking(server: Served, *, query: str = "", **options: Any) -> Iterator[Talk]:
-    """A session that has begun."""
+def realtime_session(server: Served, *, query: str = "", **options: Any) -> Iterator[RealtimeClient]:
+    """A session that has been created."""
     address = f"{server.url.replace('http', 'ws', 1)}/v1/realtime{query}"
     with connect(address, proxy=None, compression=None, **options) as connection:
-        talk = Talk(connection)
+        talk = RealtimeClient(connection)
         assert talk.next()["type"] == "session.created"
         yield talk
 
 
 @contextmanager
-def upgraded(server: Served) -> Iterator[socket.socket]:
-    """A session that has begun, on a socket that can send what no client does."""
+def raw_session(server: Served) -> Iterator[socket.socket]:
+    """A session on a raw socket, which can send what no client does."""
     with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
         head = "GET /v1/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         connection.sendall(f"{head}{key}\r\n".encode())
-        told = b""
-        while b"session.created" not in told:
-            told += (piece := connection.recv(4096))
-            assert piece, told
+        received = b""
+        while b"session.created" not in received:
+            received += (piece := connection.recv(4096))
+            assert piece, received
         yield connection
 
 

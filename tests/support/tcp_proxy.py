@@ -1,4 +1,4 @@
-"""A way to a server that can be cut."""
+"""A TCP proxy whose connections a test can cut."""
 
 import contextlib
 import socket
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def relay(port: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The address of a relay to a port of loopback, and what cuts all its connections and accepts no more."""
+def tcp_proxy(port: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A proxy to a port of loopback: its URL, and a function that cuts all its connections and accepts no more."""
     ends: list[socket.socket] = []
 
     class Handler(socketserver.BaseRequestHandler):
