@@ -5,9 +5,11 @@ import select
 from pathlib import Path
 
 import pytest
-from fake_hosts import answer, fault, script, write
+from fake_hosts import answer, fault, path, script, write
 
 from runtime.host.probe import CommandResult, Host, PathState, parse_states, states_text
+
+__all__ = ["path"]  # a fixture
 
 
 def test_links_stay_inside_the_root(tmp_path: Path) -> None:
