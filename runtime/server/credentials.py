@@ -122,7 +122,7 @@ def _check_source(source: CredentialFiles, *, is_requested: bool) -> None:
     if not is_requested and (stamps == source.used or not settled):
         return
     try:
-        words = source.read()
+        description = source.read()
     except Exception as error:  # noqa: BLE001 - a thread that ended would never look again
         refusal = str(error) if isinstance(error, KitError) else _describe_bug(source, error)
         if is_requested or refusal != source.refusal:
@@ -130,7 +130,7 @@ def _check_source(source: CredentialFiles, *, is_requested: bool) -> None:
             log.error("%s; what was read before stays in use", refusal)
     else:
         source.used, source.refusal = stamps, ""
-        log.info("read again: %s", words)
+        log.info("read again: %s", description)
 
 
 def _describe_bug(source: CredentialFiles, error: Exception) -> str:

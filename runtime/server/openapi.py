@@ -185,8 +185,8 @@ SUCCESS_CONTENT: dict[str, dict[str, Any]] = {
     "/v1/chat": {"application/json": {"schema": _completion}, "text/event-stream": _text},
 }
 HEALTH_RESPONSES: Responses = {
-    status: {"description": words, "content": {"application/json": {"schema": _health}}}
-    for status, words in ((200, "Yes."), (503, "Not now."))
+    status: {"description": description, "content": {"application/json": {"schema": _health}}}
+    for status, description in ((200, "Yes."), (503, "Not now."))
 }
 ROUTE_ERRORS: dict[str, tuple[int | str, ...]] = {
     "/v1/audio": TRANSCRIPTION_ERRORS,

@@ -147,17 +147,17 @@ class Service:
 
     def check_capacity(self) -> None:
         """Raise FullError if ASR_MAX_WAITING requests are pending."""
-        most = self.settings.max_waiting
-        if self.pending >= most:
-            words = f"holds {self.pending} requests, the limit is {most} (ASR_MAX_WAITING)"
-            raise FullError("the queue", words, "try again later")
+        limit = self.settings.max_waiting
+        if self.pending >= limit:
+            message = f"holds {self.pending} requests, the limit is {limit} (ASR_MAX_WAITING)"
+            raise FullError("the queue", message, "try again later")
 
     def check_session_capacity(self) -> None:
         """Raise SessionsFullError if ASR_MAX_SESSIONS are open."""
-        most = self.settings.max_sessions
-        if self.sessions >= most:
-            words = f"has {self.sessions} realtime sessions open, the limit is {most} (ASR_MAX_SESSIONS)"
-            raise SessionsFullError("the server", words, "try again later")
+        limit = self.settings.max_sessions
+        if self.sessions >= limit:
+            message = f"has {self.sessions} realtime sessions open, the limit is {limit} (ASR_MAX_SESSIONS)"
+            raise SessionsFullError("the server", message, "try again later")
 
     async def transcribe(
         self,
@@ -270,15 +270,16 @@ class Service:
         on_text: Callable[[str], None] | None,
         timer: RequestTimer,
     ) -> Transcript:
-        async with self._with_local_audio(request) as here:
+        transcribe = functools.partial(self._prepare_and_decode, on_start=on_start, on_text=on_text, timer=timer)
+        async with self._with_local_audio(request) as local_request:
             try:
                 async with self._short_slots:
-                    return await self._prepare_and_decode(here, on_start, on_text, timer, longest=LONG_AUDIO_SECONDS)
+                    return await transcribe(local_request, longest=LONG_AUDIO_SECONDS)
             except TooLongError:
                 if self.settings.max_audio_seconds <= LONG_AUDIO_SECONDS:
                     raise
             async with self._long_slots:
-                return await self._prepare_and_decode(here, on_start, on_text, timer, longest=math.inf)
+                return await transcribe(local_request, longest=math.inf)
 
     @asynccontextmanager
     async def _with_local_audio(self, request: Request) -> AsyncIterator[Request]:
@@ -295,15 +296,15 @@ class Service:
     async def _prepare_and_decode(
         self,
         request: Request,
+        *,
         on_start: Callable[[], None],
         on_text: Callable[[str], None] | None,
         timer: RequestTimer,
-        *,
         longest: float,
     ) -> Transcript:
         """Transcribe. Raises TooLongError beyond `longest` seconds, or ASR_MAX_AUDIO_SECONDS."""
-        most = min(longest, self.settings.max_audio_seconds)
-        limited = replace(self.transcriber, settings=self.settings.model_copy(update={"max_audio_seconds": most}))
+        limit = min(longest, self.settings.max_audio_seconds)
+        limited = replace(self.transcriber, settings=self.settings.model_copy(update={"max_audio_seconds": limit}))
         timer.audio_read_started()
         prepare = functools.partial(contextvars.copy_context().run, limited.prepare, request)  # its log has its id
         loop = asyncio.get_running_loop()
@@ -334,12 +335,12 @@ class Service:
                 timer.segment_decoded(cut.end - cut.start, len(done[-1].tokens))
                 if text_deltas:
                     text_deltas.finish_segment(done[-1])
-            heard = prepared.joined(done)
-            timer.transcript_done(heard)
+            result = prepared.joined(done)
+            timer.transcript_done(result)
             if self.settings.log_content:
-                told = {"source": heard.source, "context": prepared.request.context, "text": heard.text}
-                log.info("transcribed", extra=told)
-            return heard
+                extra = {"source": result.source, "context": prepared.request.context, "text": result.text}
+                log.info("transcribed", extra=extra)
+            return result
 
     async def _read_segment(self, prepared: Prepared, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
         """Turn a decoded segment into text; where speech has to be located in it, in a thread."""

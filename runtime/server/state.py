@@ -54,9 +54,9 @@ class ServerState:
         return self._status_text
 
     @status_text.setter
-    def status_text(self, words: str) -> None:
+    def status_text(self, text: str) -> None:
         """The state in words, for health answers."""
-        self._status_text = words
+        self._status_text = text
 
     def announce(self, status_text: str, *, level: int = logging.INFO) -> None:
         """Set the status text, and log it and tell systemd."""

@@ -152,9 +152,9 @@ async def read_json(request: Request, service: Service, read: Callable[[Any], T]
             if file.tell() > LARGE_BODY:
                 into, cancellation = unless_kept.enter_context(spool_opener(request)()), Cancellation()
                 reading = service.in_body_thread(partial(_parse_large, file, into, read, cancellation), cancellation)
-                asked = await or_disconnect(request, reading)
+                parsed = await or_disconnect(request, reading)
                 unless_kept.pop_all()  # the upload's owner closes it
-                return asked
+                return parsed
             return await service.in_parser_thread(partial(_parse_small, file, read))
         finally:
             await trim_heap_sometimes()

@@ -221,16 +221,16 @@ class Session:
         """Raise StoppingError if nothing came for ASR_REQUEST_TIMEOUT_SECONDS, or before the first audio, for
         ASR_SESSION_IDLE_SECONDS."""
         settings = self._service.settings
-        most = settings.request_timeout_seconds
+        limit = settings.request_timeout_seconds
         if not self._detector.buffer.end:
-            most = min(most, settings.session_idle_seconds)
-        if not self._transcriber.decoding and time.monotonic() - last_active > most:
-            raise StoppingError("the session", f"was idle for longer than the limit of {most:g} s", "connect again")
+            limit = min(limit, settings.session_idle_seconds)
+        if not self._transcriber.decoding and time.monotonic() - last_active > limit:
+            raise StoppingError("the session", f"was idle for longer than the limit of {limit:g} s", "connect again")
 
     def _session_object(self, *, beta: bool = False) -> dict[str, Any]:
         config = self._resolved.config
-        told = config.in_beta_names() if beta else config.model_dump()
-        return {"id": self._id, "object": "realtime.transcription_session", **told}
+        fields = config.in_beta_names() if beta else config.model_dump()
+        return {"id": self._id, "object": "realtime.transcription_session", **fields}
 
 
 HANDLERS: Mapping[str, Callable[[Session, dict[str, Any]], Awaitable[None]]] = {

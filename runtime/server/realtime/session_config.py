@@ -206,8 +206,8 @@ MODELS_WITHOUT_VAD = ("gpt-realtime-whisper", "gpt-live-transcribe")
 def _to_current_names(session: Mapping[str, Any]) -> dict[str, Any]:
     """Move the fields of the beta API and Alibaba from the top of a session to their current places. Raises ApiError
     for a field in both places, and for an unknown format or sampling rate."""
-    names = {place: name for name, place in BETA_FIELDS.items() if name in session}
-    top = {place: session[name] for place, name in names.items()}
+    names = {path: name for name, path in BETA_FIELDS.items() if name in session}
+    top = {path: session[name] for path, name in names.items()}
     rest = {name: value for name, value in session.items() if name not in (*BETA_FIELDS, *RATE_FIELDS)}
     if top.get("format") is not None:
         top["format"] = _beta_format(top["format"])
@@ -219,9 +219,9 @@ def _to_current_names(session: Mapping[str, Any]) -> dict[str, Any]:
     given = _none_as_empty(audio.get("input")) if isinstance(audio, dict) else audio
     if not top or not isinstance(given, dict):
         return rest  # what is no object is refused later
-    for place, name in names.items():
-        if place in given:
-            raise invalid(f"session.{name}", f"is given in session.audio.input.{place} too; send one of the two")
+    for path, name in names.items():
+        if path in given:
+            raise invalid(f"session.{name}", f"is given in session.audio.input.{path} too; send one of the two")
     return {**rest, "audio": {**audio, "input": {**given, **top}}}
 
 
@@ -244,13 +244,13 @@ def _beta_format(name: Any) -> dict[str, Any]:
     return {"type": BETA_FORMATS[name], "rate": BETA_RATES[name]}
 
 
-def _substitute(given: Mapping[str, Any], now: Input, warnings: list[str]) -> dict[str, Any]:
+def _substitute(given: Mapping[str, Any], current: Input, warnings: list[str]) -> dict[str, Any]:
     """Replace what other clients send by what the server supports: names of the format, server_vad for another turn
     detection, and fields that follow from others."""
     found = dict(given)
     audio_format, vad, transcription = (found.get(name) for name in ("format", "turn_detection", "transcription"))
     if isinstance(audio_format, dict):
-        found["format"] = _normalize_format(audio_format, now.format)
+        found["format"] = _normalize_format(audio_format, current.format)
     if isinstance(vad, dict):
         found["turn_detection"] = _normalize_detection(vad, warnings)
     if isinstance(transcription, dict):
@@ -258,12 +258,12 @@ def _substitute(given: Mapping[str, Any], now: Input, warnings: list[str]) -> di
             if transcription.get(one) and other not in transcription:
                 found["transcription"] = {**transcription, other: None}  # what is said last counts
         undetected = str(transcription.get("model")).startswith(MODELS_WITHOUT_VAD)
-        if undetected and "turn_detection" not in found and now.turn_detection == ServerVad():
+        if undetected and "turn_detection" not in found and current.turn_detection == ServerVad():
             found["turn_detection"] = None
     return found
 
 
-def _normalize_format(given: Mapping[str, Any], now: AudioFormat) -> dict[str, Any]:
+def _normalize_format(given: Mapping[str, Any], current: AudioFormat) -> dict[str, Any]:
     """A format with its rate. `pcm` and `sample_rate` are the names in Alibaba's SDK (dashscope, AudioFormatConfig)."""
     found = {name: value for name, value in given.items() if name != "sample_rate"}
     if given.get("sample_rate") is not None:
@@ -271,61 +271,61 @@ def _normalize_format(given: Mapping[str, Any], now: AudioFormat) -> dict[str, A
     kind = found.get("type")
     if isinstance(kind, str) and kind in BETA_FORMATS:
         found = {"rate": BETA_RATES[kind], **found, "type": BETA_FORMATS[kind]}
-    elif kind not in (None, now.type):
+    elif kind not in (None, current.type):
         found["rate"] = found.get("rate") or (turn.G711_RATE if kind in turn.G711_TYPES else AudioFormat().rate)
     return found
 
 
 def _normalize_detection(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Turn detection by server_vad. Raises ApiError for an unknown eagerness."""
-    here, found = "session.audio.input.turn_detection", dict(given)
+    path, found = "session.audio.input.turn_detection", dict(given)
     if found.get("type") == "semantic_vad":
         eagerness = found.pop("eagerness", None) or "auto"
         if eagerness not in list(EAGERNESS):
             possible = ", ".join(EAGERNESS)
-            raise invalid(f"{here}.eagerness", f"{describe(eagerness)} is not possible; possible are {possible}")
+            raise invalid(f"{path}.eagerness", f"{describe(eagerness)} is not possible; possible are {possible}")
         silence = EAGERNESS[eagerness]
         found = {**ServerVad(silence_duration_ms=silence).model_dump(), **found, "type": "server_vad"}
         instead = f"server_vad with silence_duration_ms {silence} takes its place"
-        warnings.append(f"{here}: semantic_vad is not to be had, {instead}")
+        warnings.append(f"{path}: semantic_vad is not to be had, {instead}")
     threshold = found.get("threshold")
     if isinstance(threshold, int | float) and not isinstance(threshold, bool) and -1 <= threshold <= 0:
         found["threshold"] = MIN_THRESHOLD
         message = f"{threshold} would take every sound for speech; {MIN_THRESHOLD} takes its place"
-        warnings.append(f"{here}.threshold: {message}")
+        warnings.append(f"{path}.threshold: {message}")
     return found
 
 
-def _supported(changes: Mapping[str, Any], part: type[_JsonObject], place: str, warnings: list[str]) -> dict[str, Any]:
+def _supported(changes: Mapping[str, Any], part: type[_JsonObject], path: str, warnings: list[str]) -> dict[str, Any]:
     """Return the supported fields; add warnings about the others, unless they ask for nothing. Raises ApiError for one
     that asks for another result."""
     found: dict[str, Any] = {}
     for name, value in changes.items():
-        field, here = part.model_fields.get(name), f"{place}.{shorten(name)}"
+        field, field_path = part.model_fields.get(name), f"{path}.{shorten(name)}"
         if field is None or field.annotation in (type(None), Literal[False]):
-            _drop_or_refuse(name, value, here, warnings)
+            _drop_or_refuse(name, value, field_path, warnings)
         elif name in NESTED_MODELS and isinstance(value, dict):
-            found[name] = _supported(value, NESTED_MODELS[name], here, warnings)
+            found[name] = _supported(value, NESTED_MODELS[name], field_path, warnings)
         elif value is None and name != "turn_detection":  # which null turns off
             found[name] = part().model_dump()[name]
         else:
             found[name] = value
     languages = found.get("languages")
     if isinstance(languages, list) and len(languages) > 1:
-        warnings.append(f"{place}.languages: has no effect, as one language can be forced, not several")
+        warnings.append(f"{path}.languages: has no effect, as one language can be forced, not several")
     return found
 
 
-def _drop_or_refuse(name: str, value: Any, here: str, warnings: list[str]) -> None:
+def _drop_or_refuse(name: str, value: Any, path: str, warnings: list[str]) -> None:
     if name in ECHOED_FIELDS or not value:
         return
     if name in UNSUPPORTED_FIELDS and (name, value) != ("task", "transcribe"):
-        raise invalid(here, UNSUPPORTED_FIELDS[name])
+        raise invalid(path, UNSUPPORTED_FIELDS[name])
     if name in MODALITIES:
         if value != ["text"]:
-            raise invalid(here, "the server does not speak; send ['text'] or leave it out")
+            raise invalid(path, "the server does not speak; send ['text'] or leave it out")
         return
-    warnings.append(f"{here}: has no effect")
+    warnings.append(f"{path}: has no effect")
 
 
 def _merge(before: Any, changes: Any) -> Any:
@@ -337,9 +337,9 @@ def _merge(before: Any, changes: Any) -> Any:
 
 def _from_validation(error: ValidationError) -> Exception:
     first = error.errors(include_url=False)[0]
-    place = ".".join(["session", *(str(name) for name in first["loc"])])
+    path = ".".join(["session", *(str(name) for name in first["loc"])])
     message = first["msg"].replace("Input should be", "expected").replace("or instance of ", "or a ")
-    return invalid(place, f"{message}; it is {describe(first['input'])}")
+    return invalid(path, f"{message}; it is {describe(first['input'])}")
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,14 @@ async def resume(request: Request) -> dict[str, Any]:
 @router.put("/log-level")
 async def log_level(request: Request) -> dict[str, Any]:
     """Change what is logged until the server ends: {"level": "debug"}, or another level of ASR_LOG_LEVEL."""
-    wanted = await _read_json(request)
-    if not isinstance(wanted, dict) or list(wanted) != ["level"]:
+    body = await _read_json(request)
+    if not isinstance(body, dict) or list(body) != ["level"]:
         raise invalid("level", 'expected {"level": …}, nothing else', code="missing_field")
     try:
-        logs.set_level(str(wanted["level"]))
+        logs.set_level(str(body["level"]))
     except UsageError as error:
         raise invalid("level", f"{error.reason}, {error.advice}") from None
-    return wanted
+    return body
 
 
 async def _read_json(request: Request) -> Any:

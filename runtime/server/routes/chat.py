@@ -56,19 +56,21 @@ async def complete(request: Request) -> Response:
     parsed = await read_json(request, service, partial(parse_body, open_file=spool_opener(request)))
     try:
         warnings = (*check_model(parsed.model, service.settings), *parsed.warnings)
-        wanted = transcriber.Request(parsed.source, parsed.language, parsed.context, max_tokens=parsed.max_tokens)
+        transcription = transcriber.Request(
+            parsed.source, parsed.language, parsed.context, max_tokens=parsed.max_tokens
+        )
         response = _ChatResponse(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), names(service.settings)[0], warnings)
         if parsed.stream:
             stream = await stream_transcript(
                 request,
                 service,
-                wanted,
+                transcription,
                 fields=CHAT_ERROR_FIELDS,
                 on_text=response.chunk,
                 on_end=lambda transcript: response.end(transcript, with_usage=parsed.with_usage),
             )
             return with_warnings(stream, warnings)
-        transcript = await whole_transcript(request, service, wanted, fields=CHAT_ERROR_FIELDS)
+        transcript = await whole_transcript(request, service, transcription, fields=CHAT_ERROR_FIELDS)
         return with_warnings(JSONResponse(response.completion(transcript)), warnings)
     finally:
         if isinstance(parsed.source, Upload):
@@ -196,8 +198,8 @@ def _content(messages: Any) -> tuple[dict[str, Any], str, list[str]]:
             if part["type"] in AUDIO_KEYS:
                 sources.append(part)
             else:
-                message = f"messages: the model does not read the text of {role} messages; a context is the system's"
-                unread[message] = None
+                warning = f"messages: the model does not read the text of {role} messages; a context is the system's"
+                unread[warning] = None
     if len(sources) != 1:
         raise invalid("messages", f"hold {len(sources)} pieces of audio, expected 1, as input_audio or audio_url")
     return sources[0], "".join(contexts), list(unread)

@@ -46,18 +46,18 @@ def names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((own, *hub, MODEL_FAMILY, *aliases)))
 
 
-def check_model(wanted: str | None, settings: Settings) -> tuple[str, ...]:
+def check_model(model: str | None, settings: Settings) -> tuple[str, ...]:
     """Return a warning if the model is called by a name of OpenAI's or Alibaba's; a request need not name it.
 
     Raises ApiError, 404, for an unknown name.
     """
     known = names(settings)
-    if wanted is None or wanted in known:
+    if model is None or model in known:
         return ()
-    if wanted in OPENAI_MODELS or wanted.startswith(ALIBABA_PREFIX):
-        return (f"model: {known[0]} answers in place of {shorten(wanted)}",)
+    if model in OPENAI_MODELS or model.startswith(ALIBABA_PREFIX):
+        return (f"model: {known[0]} answers in place of {shorten(model)}",)
     others = ", ".join((*known[1:], *OPENAI_MODELS, ALIBABA_PREFIX))
-    message = f"model: {describe(wanted)} is not served here; served is {known[0]}, also called {others}"
+    message = f"model: {describe(model)} is not served here; served is {known[0]}, also called {others}"
     raise ApiError(404, f"{message} (ASR_MODEL_ALIASES adds names)", param="model", code="model_not_found")
 
 

@@ -61,18 +61,20 @@ async def transcribe(request: Request) -> Response:
         parsed = parse_fields(fields)
         warnings = (*check_model(parsed.model, service.settings), *parsed.warnings)
         timed = formats.FORMATS[parsed.format].timed
-        wanted = transcriber.Request(parsed.source, parsed.language, parsed.context, timed, parsed.max_tokens)
+        transcription = transcriber.Request(parsed.source, parsed.language, parsed.context, timed, parsed.max_tokens)
         if parsed.stream:
             answer = await stream_transcript(
                 request,
                 service,
-                wanted,
+                transcription,
                 fields=parsed.names,
                 on_text=lambda text: to_json({"type": "transcript.text.delta", "delta": text}),
                 on_end=lambda transcript: [_done_event(replace(transcript, warnings=warnings), parsed.format)],
             )
             return with_warnings(answer, warnings)
-        transcript = replace(await whole_transcript(request, service, wanted, fields=parsed.names), warnings=warnings)
+        transcript = replace(
+            await whole_transcript(request, service, transcription, fields=parsed.names), warnings=warnings
+        )
     written = await service.in_writer_thread(lambda: formats.FORMATS[parsed.format].write(transcript))
     media_type = MEDIA_TYPES.get(parsed.format, "text/plain; charset=utf-8")
     missing = [TRUNCATED_WARNING] if transcript.truncated else []
@@ -84,35 +86,35 @@ def parse_fields(fields: Fields) -> TranscriptionRequest:
 
     Raises ApiError, 400, for an unknown field, and for one that asks for another result.
     """
-    given = _known_fields(fields)
-    wanted: dict[str, Any] = {}
+    known = _known_fields(fields)
+    parsed: dict[str, Any] = {}
     warnings: list[str] = []
-    for name, values in given.items():
+    for name, values in known.items():
         if name in openapi.IGNORED_TRANSCRIPTION_FIELDS and name not in FIELD_PARSERS:
             warnings.append(no_effect(name, openapi.IGNORED_TRANSCRIPTION_FIELDS[name]))
         elif name in LIST_FIELDS:
-            wanted[name] = [_text(name, value) for value in values]
+            parsed[name] = [_text(name, value) for value in values]
         elif len(values) > 1:
             raise invalid(name, f"is given {len(values)} times, expected once")
         else:
-            wanted[name] = FIELD_PARSERS[name](name, values[0])
-    sources = [wanted[name] for name in ("file", "url") if name in wanted]
+            parsed[name] = FIELD_PARSERS[name](name, values[0])
+    sources = [parsed[name] for name in ("file", "url") if name in parsed]
     if len(sources) != 1:
         raise invalid("file", "give one of file and url", code="missing_field")
-    response_format, stream = wanted.get("response_format", "json"), wanted.get("stream", False)
+    response_format, stream = parsed.get("response_format", "json"), parsed.get("stream", False)
     if stream and response_format not in STREAMABLE_FORMATS:
         message = f"{response_format} cannot be streamed; possible with stream are {', '.join(STREAMABLE_FORMATS)}"
         raise invalid("response_format", message)
-    if wanted.get("temperature"):
+    if parsed.get("temperature"):
         warnings.append(no_effect("temperature", openapi.GREEDY_REASON))
-    warnings += _check_granularities(wanted.get("timestamp_granularities", []), response_format)
-    language, several = _language(wanted)
+    warnings += _check_granularities(parsed.get("timestamp_granularities", []), response_format)
+    language, several = _language(parsed)
     return TranscriptionRequest(
         source=sources[0],
-        model=wanted.get("model"),
+        model=parsed.get("model"),
         language=language,
-        context=_context(wanted.get("prompt", ""), [*wanted.get("keywords", []), *wanted.get("hotwords", [])]),
-        max_tokens=wanted.get("max_completion_tokens"),
+        context=_context(parsed.get("prompt", ""), [*parsed.get("keywords", []), *parsed.get("hotwords", [])]),
+        max_tokens=parsed.get("max_completion_tokens"),
         format=response_format,
         stream=stream,
         warnings=(*warnings, *several),
@@ -121,18 +123,20 @@ def parse_fields(fields: Fields) -> TranscriptionRequest:
 
 def _known_fields(fields: Fields) -> Fields:
     """The fields that are not empty, by their names without brackets."""
-    given: Fields = {}
+    known: Fields = {}
     for name, values in fields.items():
-        bare = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
-        if bare not in KNOWN_FIELDS and bare not in SPEAKER_FIELDS:
+        base_name = name.partition("[")[0]  # clients write lists as name[], and objects as name[field]
+        if base_name not in KNOWN_FIELDS and base_name not in SPEAKER_FIELDS:
             possible = ", ".join(sorted({*FIELD_PARSERS, *LIST_FIELDS}))
             raise invalid(name, f"is not known here; possible are {possible}", code="unknown_field")
-        some = [value for value in values if value not in ("", *(FALSE_VALUES if bare in SPEAKER_FIELDS else ()))]
-        if some and bare in SPEAKER_FIELDS:
+        filled = [
+            value for value in values if value not in ("", *(FALSE_VALUES if base_name in SPEAKER_FIELDS else ()))
+        ]
+        if filled and base_name in SPEAKER_FIELDS:
             raise invalid(name, "speakers are not told apart here")
-        if some:
-            given.setdefault(bare, []).extend(some)
-    return given
+        if filled:
+            known.setdefault(base_name, []).extend(filled)
+    return known
 
 
 def _context(prompt: str, keywords: Sequence[str]) -> str:
@@ -140,15 +144,15 @@ def _context(prompt: str, keywords: Sequence[str]) -> str:
     return "\n".join(part for part in (prompt, ", ".join(keywords)) if part)
 
 
-def _language(wanted: dict[str, Any]) -> tuple[str | None, list[str]]:
+def _language(parsed: dict[str, Any]) -> tuple[str | None, list[str]]:
     """The language to force, and a warning if several are given. vLLM forces `to_language`, which for this model is the
     spoken language, too."""
     one, other = (
-        _resolve_languages(name, [wanted[name]] if name in wanted else []) for name in ("language", "to_language")
+        _resolve_languages(name, [parsed[name]] if name in parsed else []) for name in ("language", "to_language")
     )
     if one and other and one != other:
         raise invalid("to_language", f"{other[0]} is another language than {one[0]}: nothing is translated here")
-    candidates = _resolve_languages("languages", wanted.get("languages", []))
+    candidates = _resolve_languages("languages", parsed.get("languages", []))
     if forced := one or other:
         return forced[0], [no_effect("languages", "language is given")] if candidates not in ([], forced) else []
     if len(candidates) > 1:
@@ -184,40 +188,40 @@ def _url(name: str, value: str | Upload) -> str:
 
 
 def _format(name: str, value: str | Upload) -> str:
-    wanted = _text(name, value)
-    if wanted not in formats.FORMATS:
-        raise invalid(name, f"{wanted!r} is not possible; possible are {', '.join(formats.FORMATS)}")
-    return wanted
+    text = _text(name, value)
+    if text not in formats.FORMATS:
+        raise invalid(name, f"{text!r} is not possible; possible are {', '.join(formats.FORMATS)}")
+    return text
 
 
 def _task(name: str, value: str | Upload) -> None:
-    if (wanted := _text(name, value)) != "transcribe":
-        raise invalid(name, f"{wanted!r} is not possible; possible is transcribe")
+    if (text := _text(name, value)) != "transcribe":
+        raise invalid(name, f"{text!r} is not possible; possible is transcribe")
 
 
 def _boolean(name: str, value: str | Upload) -> bool:
-    wanted = _text(name, value).lower()
-    if wanted not in ("true", "false", "1", "0"):
+    text = _text(name, value).lower()
+    if text not in ("true", "false", "1", "0"):
         raise invalid(name, f"{value!r} is not possible; possible are true and false")
-    return wanted in ("true", "1")
+    return text in ("true", "1")
 
 
 def _temperature(name: str, value: str | Upload) -> float:
-    wanted = _text(name, value)
+    text = _text(name, value)
     try:
-        number = float(wanted)
+        number = float(text)
     except ValueError:
         number = math.nan
     if not 0 <= number <= openapi.MAX_TEMPERATURE:
-        raise invalid(name, f"{wanted!r} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}")
+        raise invalid(name, f"{text!r} is not possible; possible are 0 to {openapi.MAX_TEMPERATURE:g}")
     return number
 
 
 def _token_count(name: str, value: str | Upload) -> int:
-    wanted = _text(name, value)
-    if not (wanted.isascii() and wanted.isdecimal() and 0 < len(wanted) < 10 and int(wanted)):
-        raise invalid(name, f"{wanted[:80]!r} is not possible; expected a number of tokens, 1 or more")
-    return int(wanted)
+    text = _text(name, value)
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text)):
+        raise invalid(name, f"{text[:80]!r} is not possible; expected a number of tokens, 1 or more")
+    return int(text)
 
 
 def _check_granularities(values: Sequence[str], response_format: str) -> list[str]:

@@ -114,8 +114,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
             for name, field in content["schema"].get("properties", {}).items()
         )
         fields += f"<p>Body: <code>{escape(kind)}</code></p><dl>{rows}</dl>"
-    words = escape(operation.get("description", ""))
-    return f"<section><h2><code>{method} {escape(path)}</code></h2><p>{words}</p>{fields}</section>"
+    description = escape(operation.get("description", ""))
+    return f"<section><h2><code>{method} {escape(path)}</code></h2><p>{description}</p>{fields}</section>"
 
 
 def _description(field: dict[str, Any]) -> str:
