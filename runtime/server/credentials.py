@@ -42,7 +42,7 @@ class CredentialFiles:
         self.used = self.seen = self.stamps()
 
     def stamps(self) -> tuple[Stamp, ...]:
-        """The files' current versions, links followed."""
+        """The files' current versions; links are followed, as Kubernetes replaces them."""
         return tuple(map(_stamp, self.files))
 
 

@@ -123,7 +123,7 @@ class AccessLogMiddleware:
             if exchange.slow_reader:
                 context.record_failure(CLIENT_CLOSED_REQUEST, "slow_reader")
             else:
-                log.exception("a request failed for a reason that nobody foresaw")
+                log.exception("a request failed with an unexpected error")
                 await exchange.send_internal_error(scope, error)
         finally:
             route, seconds = self._route(scope["path"]), monotonic() - started_at
@@ -207,7 +207,6 @@ def _request_id(scope: Scope) -> str:
 
 
 def _log_request(scope: Scope, context: RequestContext, route: str, code: int, seconds: float) -> None:
-    """Log the request's line."""
     level = logging.WARNING if code >= 500 else logging.INFO
     if route.startswith(QUIET_ROUTES):
         level = logging.DEBUG

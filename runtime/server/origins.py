@@ -119,7 +119,7 @@ def look_up_names() -> Container[str]:
     lookup.start()
     lookup.join(NAME_LOOKUP_TIMEOUT)
     if lookup.is_alive():
-        log.warning("the name server does not tell this machine's domain; until it does, %s has none", host)
+        log.warning("the name server has not answered with this machine's domain; until it does, %s has none", host)
     return names
 
 

@@ -93,7 +93,6 @@ class FairReading:
         self._scheduled = False
 
     def add(self, work: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        """Queue a piece of work."""
         self._due.append(work)
         self._schedule(loop)
 
@@ -136,7 +135,6 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._hung_up.set()
 
     def data_received(self, data: bytes) -> None:
-        """Queue input to be parsed."""
         self._chunks.extend(data[start : start + PARSE_BYTES] for start in range(0, len(data), PARSE_BYTES))
         self._continue()
 

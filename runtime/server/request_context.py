@@ -54,7 +54,7 @@ class RequestTimer:
             self._context.first_token_seconds = seconds
 
     def segment_decoded(self, audio_seconds: float, tokens: int) -> None:
-        """Count a segment's audio and tokens."""
+        """Add a segment's seconds of audio and its tokens to the metrics and the log line."""
         if self._context:
             self._context.metrics.segment_decoded(audio_seconds, tokens)
             self._context.audio_seconds += audio_seconds

@@ -142,7 +142,6 @@ class Service:
 
     @property
     def sessions(self) -> int:
-        """How many sessions are open."""
         return len(self._sessions)
 
     def check_capacity(self) -> None:
@@ -254,7 +253,6 @@ class Service:
             work.cancel()
 
     def close(self) -> None:
-        """End the threads."""
         for workers in (self._decode_pool, self._body_pool, self._parser_pool, self._writer_pool, self._fetch_pool):
             workers.shutdown()
 

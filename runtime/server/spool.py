@@ -51,7 +51,7 @@ class Spool:
             raise SpoolFullError(self.caller_limit, by_caller=True)
 
     def add(self, count: int, caller: str) -> None:
-        """Count more bytes, or fewer."""
+        """Count so many bytes more, or fewer; the caller holds `lock`."""
         self.used += count
         self._used_by[caller] += count
         self._used_by += Counter()  # forgets who has none

@@ -48,14 +48,13 @@ class ServerState:
 
     @property
     def status_text(self) -> str:
-        """The status in more words."""
+        """The state in words, for people: health answers, the log, systemd."""
         if self._drained_by:
             return f"draining after {self._drained_by}, {count_requests(self._accepted)} to be answered"
         return self._status_text
 
     @status_text.setter
     def status_text(self, text: str) -> None:
-        """The state in words, for health answers."""
         self._status_text = text
 
     def announce(self, status_text: str, *, level: int = logging.INFO) -> None:
@@ -78,13 +77,13 @@ class ServerState:
             self._changed.notify_all()
 
     def restart_engine(self) -> None:
-        """Begin to load another engine."""
+        """Forget the failure and count a restart: another engine is about to be loaded."""
         with self._changed:
             self.failure = ""
             self.restarts += 1
 
     def drain(self, by: str = "an admin call") -> None:
-        """Refuse new requests; accepted ones continue."""
+        """Refuse new requests, because of `by`; accepted ones continue."""
         with self._changed:
             self._drained_by = by
 

@@ -189,7 +189,7 @@ def test_a_server_elsewhere_is_reached_through_the_proxy(
     forget_proxies(monkeypatch)
     with (
         served(transcriber, allowed_hosts="asr.invalid") as server,
-        proxying({"asr.invalid:8000": ("127.0.0.1", server.listener.port)}) as proxy,
+        proxying({"asr.invalid:8000": ("127.0.0.1", server.http_server.port)}) as proxy,
     ):
         monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://me:sesame@"))
         with RemoteServer("http://asr.invalid:8000/v1") as remote:

@@ -83,7 +83,7 @@ def test_what_a_server_that_ends_says_is_counted(transcriber: Transcriber, files
 
         def stop() -> None:
             engine.next()
-            server.listener.call(server.service.cancel_all)
+            server.http_server.call(server.service.cancel_all)
 
         stopping = threading.Thread(target=stop)
         stopping.start()

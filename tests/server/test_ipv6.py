@@ -75,8 +75,8 @@ def test_what_is_no_address_is_refused(given: str) -> None:
     ],
 )
 def test_it_answers_where_it_is_told_to(address: str, answered: list[str]) -> None:
-    with run_http_server(create_app(ServerState()), host=address, port=0) as listener:
-        assert [each for each in ("127.0.0.1", "[::1]") if lives(each, listener.port)] == answered
+    with run_http_server(create_app(ServerState()), host=address, port=0) as http_server:
+        assert [each for each in ("127.0.0.1", "[::1]") if lives(each, http_server.port)] == answered
 
 
 class WithoutIpv6(socket.socket):
@@ -91,8 +91,8 @@ class WithoutIpv6(socket.socket):
 @pytest.mark.parametrize("address", ["::", "localhost"])
 def test_without_ipv6_the_other_family_is_enough(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", WithoutIpv6)
-    with run_http_server(create_app(ServerState()), host=address, port=0) as listener:
-        assert lives("127.0.0.1", listener.port)
+    with run_http_server(create_app(ServerState()), host=address, port=0) as http_server:
+        assert lives("127.0.0.1", http_server.port)
 
 
 def test_an_address_that_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_callers_over_ipv4_are_known_by_their_address(
 ) -> None:
     caplog.set_level(logging.DEBUG, "runtime.server.middleware")
     with served(transcriber, host="::", requests_per_minute=1) as server:
-        port = server.listener.port
+        port = server.http_server.port
         for address in ("127.0.0.1", "[::1]"):  # each of which is a caller of its own
             at = f"http://{address}:{port}"
             assert [httpx.get(f"{at}/v1/models", timeout=PATIENCE).status_code for _ in range(2)] == [200, 429]
@@ -142,7 +142,7 @@ def test_callers_over_ipv4_are_known_by_their_address(
 @needs_ipv6
 def test_a_session_over_ipv6_of_the_servers_own_page(transcriber: Transcriber) -> None:
     with served(transcriber, host="::1") as server:
-        place = f"[::1]:{server.listener.port}"
+        place = f"[::1]:{server.http_server.port}"
         with connect(f"ws://{place}/v1/realtime", proxy=None, origin=Origin(f"http://{place}")) as connection:
             assert json.loads(connection.recv(PATIENCE))["type"] == "session.created"
 
@@ -209,7 +209,7 @@ def test_the_containers_health_check(transcriber: Transcriber, address: str) -> 
         asked = subprocess.run(
             [sys.executable, "-I", "docker/healthcheck.py"],
             cwd=PROJECT,
-            env={**os.environ, "ASR_HOST": address, "ASR_PORT": str(server.listener.port)},
+            env={**os.environ, "ASR_HOST": address, "ASR_PORT": str(server.http_server.port)},
             capture_output=True,
             text=True,
             check=False,

@@ -26,7 +26,7 @@ from runtime.server.state import ServerState
 from runtime.transcriber import Transcriber
 
 PAGE = "https://notes.example"
-ORDER = "/admin/nothing"  # the gate lets it through where it is answered with 404
+ORDER = "/admin/nothing"  # admitted where it is answered with 404
 LOCAL = {"Host": "localhost:8000"}
 CALLER, OPERATOR = "sk-of-a-caller", "sk-of-the-operator"
 
@@ -71,7 +71,7 @@ def test_a_star_lets_all_pages_in(transcriber: Transcriber) -> None:
 def refusal(server: Served, origin: Origin | None) -> str:
     """The code with which the WebSocket of a page is refused; `unknown` for one that only meets no route."""
     with pytest.raises(InvalidStatus) as caught:
-        connect(f"ws://127.0.0.1:{server.listener.port}/v1/nothing", origin=origin)
+        connect(f"ws://127.0.0.1:{server.http_server.port}/v1/nothing", origin=origin)
     answer = caught.value.response
     assert answer.status_code == 403
     if answer.headers.get("Content-Type") != "application/json":
@@ -166,7 +166,7 @@ def test_admin_calls_that_may_be_of_another_are_refused(server: Served, headers:
 
 def test_admin_calls_in_the_http_of_a_bare_proxy_are_refused(server: Served) -> None:
     """nginx's `proxy_pass` alone adds no header, but asks in HTTP/1.0."""
-    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
         connection.sendall(f"POST {ORDER} HTTP/1.0\r\nHost: 127.0.0.1:8000\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 403")

@@ -75,9 +75,9 @@ def test_https(transcriber: Transcriber, speech: list[Clip], files: Made, client
         ):
             assert api.audio.transcriptions.create(file=speech[0].path, model="demo").text == speech[0].text
         with pytest.raises(InvalidStatus, match="403"):  # past the handshake, there is no such route
-            connect(f"wss://127.0.0.1:{server.listener.port}/v1/nothing", ssl=client)
+            connect(f"wss://127.0.0.1:{server.http_server.port}/v1/nothing", ssl=client)
         with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(f"http://127.0.0.1:{server.listener.port}/health/live", timeout=PATIENCE)
+            httpx.get(f"http://127.0.0.1:{server.http_server.port}/health/live", timeout=PATIENCE)
         assert httpx.get(f"{server.url}/health/live", verify=client, timeout=PATIENCE).status_code == 200
 
 
@@ -89,7 +89,7 @@ def test_old_tls_is_refused(transcriber: Transcriber, files: Made, client: ssl.S
     def version(server: Served, newest: ssl.TLSVersion) -> str | None:
         client.maximum_version = newest
         with (
-            socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as plain,
+            socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as plain,
             client.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
         ):
             return secure.version()
@@ -106,7 +106,7 @@ def test_a_handshake_that_does_not_come_holds_up_nobody_and_leaves_nothing_behin
     with ExitStack() as until_the_end:
         with served(transcriber, **files()) as server:
             for _ in range(32):
-                address = ("127.0.0.1", server.listener.port)
+                address = ("127.0.0.1", server.http_server.port)
                 silent = until_the_end.enter_context(socket.create_connection(address, timeout=PATIENCE))
             silent.sendall(b"\x16\x03\x01")  # the beginning of a handshake
             assert httpx.get(f"{server.url}/health/ready", verify=client, timeout=PATIENCE).status_code == 200
@@ -126,7 +126,7 @@ def test_clients_that_keep_their_connections_hold_up_no_stop(
 def test_what_asks_the_server_itself_asks_over_https(transcriber: Transcriber, files: Made) -> None:
     made = files()
     with served(transcriber, **made) as server:
-        settings = server.service.settings.model_copy(update={"port": server.listener.port})
+        settings = server.service.settings.model_copy(update={"port": server.http_server.port})
         assert url(settings) == server.url
         assert local_client.ask_health(url(settings)).status == "ready"
         environment = {"ASR_PORT": str(settings.port), "ASR_TLS_CERT_FILE": str(made["tls_cert_file"])}
@@ -141,7 +141,7 @@ def test_the_curl_command_that_is_shown_works(
     transcriber: Transcriber, files: Made, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with served(transcriber, **files()) as server:
-        try_curl(server.service.settings.model_copy(update={"port": server.listener.port}))
+        try_curl(server.service.settings.model_copy(update={"port": server.http_server.port}))
     assert '"text"' in capfd.readouterr().out
 
 

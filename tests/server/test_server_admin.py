@@ -22,7 +22,7 @@ KEY = "operators-own-key"
 
 def settings_of(server: Served, **changes: object) -> Settings:
     """Those of an operator on the same machine."""
-    return server.service.settings.model_copy(update={"port": server.listener.port, **changes})
+    return server.service.settings.model_copy(update={"port": server.http_server.port, **changes})
 
 
 def test_what_a_server_tells_of_itself(server: Served) -> None:
@@ -102,7 +102,7 @@ def test_the_log_level(server: Served, kit_logger: logging.Logger) -> None:
 
 
 def test_clear_cache_asks_the_server(server: Served) -> None:
-    port = server.listener.port
+    port = server.http_server.port
     told = cache.clear_device(settings_of(server), dry_run=True)
     assert told.startswith("cpu: 0.0 MiB would be freed; ")
     assert told.endswith(f"(the server on port {port})")

@@ -257,7 +257,7 @@ def test_a_large_body_is_read_no_further_when_its_client_hangs_up(
     for helper in idle:
         helper.suspend()
     try:
-        with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
             connection.sendall(head.encode() + body)
             until(lambda: any(helper.nice() > 0 for helper in idle))  # it works on it, and is in no haste
             (reader,) = [helper for helper in idle if helper.nice() > 0]

@@ -75,12 +75,12 @@ def test_a_renewed_certificate_is_used_and_its_expiry_told(
     live = tmp_path / "live"
     old = pki.issue(live, days=3)
     with served(transcriber, **tls(live)) as server:
-        assert pki.shown(server.listener.port) == old
+        assert pki.shown(server.http_server.port) == old
         assert days_left(server, pki) == pytest.approx(3, abs=0.1)
         for attempt in range(2):
             new = pki.issue(tmp_path / f"new{attempt}", days=60)
             renew(tmp_path / f"new{attempt}", live)
-            until(lambda new=new: pki.shown(server.listener.port) == new)  # type: ignore[misc]
+            until(lambda new=new: pki.shown(server.http_server.port) == new)  # type: ignore[misc]
         assert days_left(server, pki) == pytest.approx(60, abs=0.1)
 
 
@@ -94,7 +94,7 @@ def test_a_secret_of_kubernetes_is_used_when_it_is_swapped(transcriber: Transcri
         new = pki.issue(second)
         swapped(second, live)
         shutil.rmtree(first)
-        until(lambda: pki.shown(server.listener.port) == new)
+        until(lambda: pki.shown(server.http_server.port) == new)
 
 
 def days_left(server: Served, pki: Pki) -> float:
@@ -124,7 +124,7 @@ def test_whoever_is_connected_goes_on(transcriber: Transcriber, pki: Pki, tmp_pa
         utterance = engine.next()
         new = pki.issue(tmp_path / "new")
         renamed(tmp_path / "new", live)
-        until(lambda: pki.shown(server.listener.port) == new)
+        until(lambda: pki.shown(server.http_server.port) == new)
         utterance.tell(decoded("as if nothing had happened"))
         assert "as if nothing had happened" in asked.result()
         assert talk.set(turn_detection=None)["audio"]["input"]["turn_detection"] is None
@@ -178,11 +178,11 @@ def test_broken_files_are_refused_once_and_the_old_stay(
     with served(transcriber, **tls(live)) as server:
         damage(live)
         until(lambda: any(re.search(words, line) for line in record()))
-        assert pki.shown(server.listener.port) == old
+        assert pki.shown(server.http_server.port) == old
         new = pki.issue(tmp_path / "new")
         (live / "tls.crt").unlink()
         renamed(tmp_path / "new", live)
-        until(lambda: pki.shown(server.listener.port) == new)
+        until(lambda: pki.shown(server.http_server.port) == new)
     (refused,) = (line for line in record() if re.search(words, line))
     assert refused.endswith("; what was read before stays in use")
     assert "\n" not in refused
@@ -295,7 +295,7 @@ def test_the_admin_keys_file_is_read_again_and_read_by_admin_calls(transcriber: 
     file = tmp_path / "admin"
     write(file, "first-admin-key")
     with served(transcriber, admin_key_file=file) as server:
-        settings = server.service.settings.model_copy(update={"port": server.listener.port})
+        settings = server.service.settings.model_copy(update={"port": server.http_server.port})
         assert local_client.call(settings, "GET", "/admin/status")
         write(file, "second-admin-key")
         until(lambda: server.get("/admin/status", headers=bearer("first-admin-key")).status_code == 401)

@@ -34,7 +34,7 @@ def test_head_is_answered_as_get_without_a_body(server: Served, path: str) -> No
 
 def test_nothing_follows_the_head(server: Served) -> None:
     """On the wire, where a body would be taken for the beginning of the next answer."""
-    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
         connection.sendall(b"HEAD /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 200")

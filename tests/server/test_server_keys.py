@@ -52,11 +52,11 @@ def echoing(transcriber: Transcriber, **changes: object) -> Iterator[str]:
         await socket.send_json([socket.state.owner, socket.scope["subprotocols"]])
         await socket.receive()
 
-    with run_http_server(app, host="127.0.0.1", port=0) as listener:
+    with run_http_server(app, host="127.0.0.1", port=0) as http_server:
         service = Service(transcriber)
         server_state.ready(service)
         try:
-            yield f"127.0.0.1:{listener.port}/v1/echo"
+            yield f"127.0.0.1:{http_server.port}/v1/echo"
         finally:
             assert server_state.wait_idle(PATIENCE)
             service.close()
@@ -112,8 +112,8 @@ def test_a_websocket_brings_its_key_in_a_header_or_as_a_subprotocol(transcriber:
 
 
 def test_a_websocket_is_refused_until_the_server_is_ready() -> None:
-    with run_http_server(create_app(ServerState()), host="127.0.0.1", port=0) as listener:
-        assert refused(f"127.0.0.1:{listener.port}/v1/realtime") == (503, "starting")
+    with run_http_server(create_app(ServerState()), host="127.0.0.1", port=0) as http_server:
+        assert refused(f"127.0.0.1:{http_server.port}/v1/realtime") == (503, "starting")
 
 
 def test_requests_per_minute_of_each_key(transcriber: Transcriber, keys_file: Path) -> None:

@@ -85,7 +85,7 @@ def test_hanging_up_takes_the_request_out_and_frees_its_place(
 
 def test_hanging_up_in_the_middle_of_an_upload_leaves_nothing(transcriber: Transcriber) -> None:
     with still(transcriber) as (server, engine):
-        with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
             head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
             head += "Expect: 100-continue\r\nContent-Type: multipart/form-data; boundary=y\r\n\r\n"
             connection.sendall(head.encode())
@@ -100,7 +100,7 @@ def test_hanging_up_in_the_middle_of_an_upload_leaves_nothing(transcriber: Trans
 def test_an_upload_that_never_ends_is_told_so(transcriber: Transcriber, kind: str) -> None:
     path = TRANSCRIPTIONS if kind.startswith("multipart") else "/v1/chat/completions"
     with still(transcriber, request_timeout_seconds=0.3) as (server, _):
-        with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nContent-Type: {kind}\r\n\r\n"
             connection.sendall(head.encode() + b"--y\r\n")
             with connection.makefile("rb") as answer:

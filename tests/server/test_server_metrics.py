@@ -41,8 +41,8 @@ def codes(samples: Samples, route: str) -> dict[str, float]:
 def test_metrics_from_loading_to_the_next_engine(settings: Settings, speech: list[Clip]) -> None:
     server_state = ServerState()
     app = create_app(server_state)
-    with run_http_server(app, host="127.0.0.1", port=0) as listener:
-        url = f"http://127.0.0.1:{listener.port}"
+    with run_http_server(app, host="127.0.0.1", port=0) as http_server:
+        url = f"http://127.0.0.1:{http_server.port}"
         loading = read(url)
         assert value(loading, "asr_ready") == 0
         assert value(loading, "asr_requests_held") == 0
@@ -188,22 +188,22 @@ async def endless(_: Scope, __: Receive, send: Send) -> None:
 
 
 @contextmanager
-def journalled(app: ASGIApp) -> Iterator[tuple[int, Metrics, threading.Event]]:
-    """An application behind a journal: its port, its metrics, and the end of the first request."""
+def with_access_log(app: ASGIApp) -> Iterator[tuple[int, Metrics, threading.Event]]:
+    """An application behind the access log: its port, its metrics, and the end of the first request."""
     metrics, ended = Metrics(), threading.Event()
-    journal = AccessLogMiddleware(app, metrics=metrics, routes=[])
+    access_log = AccessLogMiddleware(app, metrics=metrics, routes=[])
 
     async def follow(scope: Scope, receive: Receive, send: Send) -> None:
-        await journal(scope, receive, send)
+        await access_log(scope, receive, send)
         ended.set()
 
-    with run_http_server(follow, host="127.0.0.1", port=0) as listener:
-        yield listener.port, metrics, ended
+    with run_http_server(follow, host="127.0.0.1", port=0) as http_server:
+        yield http_server.port, metrics, ended
 
 
 def test_a_client_that_does_not_read_counts_as_499() -> None:
     with (
-        journalled(endless) as (port, metrics, ended),
+        with_access_log(endless) as (port, metrics, ended),
         httpx.stream("GET", f"http://127.0.0.1:{port}", timeout=PATIENCE) as answer,
     ):
         assert ended.wait(PATIENCE)
@@ -244,7 +244,7 @@ async def session(scope: Scope, receive: Receive, send: Send) -> None:
     ],
 )
 def test_how_a_session_was_closed_is_its_code(path: str, code: str) -> None:
-    with journalled(session) as (port, metrics, ended):
+    with with_access_log(session) as (port, metrics, ended):
         try:
             with connect(f"ws://127.0.0.1:{port}{path}") as client:
                 assert client.response

@@ -92,19 +92,19 @@ def test_no_request_waits_for_a_name_server(transcriber: Transcriber, caplog: py
     with name_server(tell_late), served(transcriber) as server:
         assert asked(server, EVIL) == asked(server, "npu-7.house.example") == (403, "host")
         assert not answers.is_set()
-        assert "the name server does not tell this machine's domain" in caplog.text
+        assert "the name server has not answered with this machine's domain" in caplog.text
         answers.set()
         until(lambda: asked(server, "npu-7.house.example") == (200, ""))
         assert asked(server, EVIL) == (403, "host")
 
 
 def test_a_rebound_page_gets_no_websocket(server: Served) -> None:
-    origin = Origin(f"http://{EVIL}:{server.listener.port}")
+    origin = Origin(f"http://{EVIL}:{server.http_server.port}")
     with (
-        socket.create_connection(("127.0.0.1", server.listener.port)) as connection,
+        socket.create_connection(("127.0.0.1", server.http_server.port)) as connection,
         pytest.raises(InvalidStatus, match="403"),
     ):
-        connect(f"ws://{EVIL}:{server.listener.port}/v1/realtime", origin=origin, sock=connection, proxy=None)
+        connect(f"ws://{EVIL}:{server.http_server.port}/v1/realtime", origin=origin, sock=connection, proxy=None)
 
 
 def test_names_that_are_allowed(transcriber: Transcriber) -> None:
@@ -166,7 +166,7 @@ def posted(server: Served, clip: Clip, **headers: str) -> tuple[int, str]:
 def test_forms_of_other_pages_are_refused(
     server: Served, speech: list[Clip], headers: dict[str, str], status: int
 ) -> None:
-    sent = {name: value.format(port=server.listener.port) for name, value in headers.items()}
+    sent = {name: value.format(port=server.http_server.port) for name, value in headers.items()}
     assert posted(server, speech[0], **sent) == (status, "origin" if status == 403 else "")
 
 
@@ -192,7 +192,7 @@ def test_who_tries_many_keys_is_slowed_down(transcriber: Transcriber) -> None:
         assert status("/admin/status") == 429
         with pytest.raises(InvalidStatus, match="429"):
             connect(
-                f"ws://127.0.0.1:{server.listener.port}/v1/realtime",
+                f"ws://127.0.0.1:{server.http_server.port}/v1/realtime",
                 subprotocols=[Subprotocol("openai-insecure-api-key.sk-guess")],
             )
         assert status(key="") == 401
@@ -264,7 +264,7 @@ def test_of_ipv6_a_whole_site_counts_as_one() -> None:
 def test_two_lengths_of_one_body_end_the_connection(server: Served, head: str) -> None:
     """What comes after may be a request to one and a body to another, as to a proxy in front."""
     body = "0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
         connection.sendall(f"POST /v1/nothing HTTP/1.1\r\nHost: x\r\n{head}\r\n{body}".encode())
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400")

@@ -145,7 +145,7 @@ def test_metrics_name_each_server_and_no_memory_that_is_not_known(server: Served
 
 def test_what_operators_are_told(front: Transcriber, stand_in: StandIn, speech: list[Clip]) -> None:
     with served(front, admin_key=SecretStr("operators-own-key")) as server:
-        settings = server.service.settings.model_copy(update={"port": server.listener.port})
+        settings = server.service.settings.model_copy(update={"port": server.http_server.port})
         found = status(settings)
         assert found.document()["engine"] == {
             "name": "vllm",

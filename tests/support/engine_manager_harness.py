@@ -92,10 +92,10 @@ def run_engine_manager(settings: Settings, visit: Callable[[ManagedServer], None
     signals = SignalHandler(server_state)
     with (
         signals.installed(),
-        run_http_server(create_app(server_state), host="127.0.0.1", port=0) as listener,
+        run_http_server(create_app(server_state), host="127.0.0.1", port=0) as http_server,
         ThreadPoolExecutor(1) as pool,
     ):
-        managed = ManagedServer(server_state, f"http://127.0.0.1:{listener.port}", ready, threading.Event())
+        managed = ManagedServer(server_state, f"http://127.0.0.1:{http_server.port}", ready, threading.Event())
 
         def visited() -> None:
             try:
@@ -106,7 +106,7 @@ def run_engine_manager(settings: Settings, visit: Callable[[ManagedServer], None
 
         visitor = pool.submit(visited)
         try:
-            return EngineManager(settings, server_state, listener, signals, ready.put, []).run(policy)
+            return EngineManager(settings, server_state, http_server, signals, ready.put, []).run(policy)
         except ServerStoppedError:
             return DrainSummary()
         finally:

@@ -95,7 +95,7 @@ def realtime_session(server: Served, *, query: str = "", **options: Any) -> Iter
 @contextmanager
 def raw_session(server: Served) -> Iterator[socket.socket]:
     """A session on a raw socket, which can send what no client does."""
-    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
         head = "GET /v1/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         connection.sendall(f"{head}{key}\r\n".encode())

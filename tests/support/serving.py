@@ -52,16 +52,16 @@ class HeldDecoding:
         with self._lock:
             if not self._ended.is_set():
                 self._told.append(event)
-                for listener in self._listeners:
-                    listener(event)
+                for http_server in self._listeners:
+                    http_server(event)
             if not isinstance(event, int):
                 self._ended.set()
 
-    def add_listener(self, listener: Callable[[Event], None]) -> None:
+    def add_listener(self, http_server: Callable[[Event], None]) -> None:
         with self._lock:
             for event in self._told:
-                listener(event)
-            self._listeners.append(listener)
+                http_server(event)
+            self._listeners.append(http_server)
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -112,7 +112,7 @@ class HeldEngine:
 class Served:
     """A running server."""
 
-    listener: HttpServer
+    http_server: HttpServer
     server_state: ServerState
     service: Service
     scheme: str
@@ -121,7 +121,7 @@ class Served:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"{self.scheme}://127.0.0.1:{self.listener.port}"
+        return f"{self.scheme}://127.0.0.1:{self.http_server.port}"
 
     def client(self, key: str = "none") -> openai.OpenAI:
         """The official client, which tries once."""
@@ -146,14 +146,14 @@ def served(transcriber: Transcriber, **changes: object) -> Iterator[Served]:
     app.state.metrics.add_certificate_expiry(credentials.tls)
     with (
         credentials.watching(interval=LOOK),
-        run_http_server(app, host=settings.host, port=0, tls=credentials.tls) as listener,
+        run_http_server(app, host=settings.host, port=0, tls=credentials.tls) as http_server,
     ):
         service = Service(replace(transcriber, settings=settings))
         server_state.ready(service)
         try:
-            yield Served(listener, server_state, service, "https" if credentials.tls else "http", credentials)
+            yield Served(http_server, server_state, service, "https" if credentials.tls else "http", credentials)
         finally:
-            listener.call(service.cancel_all)
+            http_server.call(service.cancel_all)
             assert server_state.wait_idle(PATIENCE)
             service.close()
 
@@ -163,8 +163,8 @@ def loading() -> Iterator[tuple[ServerState, int]]:
     """A server that has no model yet, and its port."""
     server_state = ServerState()
     server_state.status_text = "loading weights/model"
-    with run_http_server(create_app(server_state), host="127.0.0.1", port=0) as listener:
-        yield server_state, listener.port
+    with run_http_server(create_app(server_state), host="127.0.0.1", port=0) as http_server:
+        yield server_state, http_server.port
 
 
 def held(transcriber: Transcriber) -> tuple[Transcriber, HeldEngine]:
@@ -187,7 +187,7 @@ def hang_up_after_upload(server: Served, clip: Clip, **fields: str) -> socket.so
     """A client that has sent its request and waits; closing the socket is hanging up."""
     request = httpx.Request("POST", server.url + TRANSCRIPTIONS, files={"file": clip.path.read_bytes()}, data=fields)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
+    connection = socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE)
     connection.sendall(f"POST {TRANSCRIPTIONS} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
     return connection
 

@@ -182,5 +182,5 @@ def is_id(value: object) -> bool:
 
 
 def new_id(kind: str) -> str:
-    """A unique id, such as item_0123…."""
+    """An id that is unique for all practical purposes: the kind, and 96 random bits."""
     return f"{kind}_{uuid.uuid4().hex[:24]}"

@@ -199,7 +199,7 @@ class Session:
             await self._sender.send(kind, previous_item_id=before, item={**item, "content": content})
 
     async def _finish(self) -> None:
-        """Transcribe all audio that was received."""
+        """Transcribe what was received, and send all of it, before the session ends."""
         turn = self._detector.commit(shortest=MIN_COMMIT_SECONDS)
         if turn:
             await self._turn_committed(turn)

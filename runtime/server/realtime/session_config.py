@@ -42,7 +42,6 @@ class AudioFormat(_JsonObject):
         return 1 if self.type in turn.G711_TYPES else 2
 
     def pcm(self, data: bytes) -> bytes:
-        """Convert whole samples to 16-bit PCM."""
         return turn.decode_g711(data, self.type) if self.type in turn.G711_TYPES else data
 
 
@@ -237,7 +236,6 @@ def _check_rate(name: str, rate: Any) -> int:
 
 
 def _beta_format(name: Any) -> dict[str, Any]:
-    """Raises ApiError for an unknown format."""
     if not isinstance(name, str) or name not in BETA_FORMATS:
         message = f"{describe(name)} is not possible; possible are {', '.join(BETA_FORMATS)}"
         raise invalid("session.input_audio_format", message)

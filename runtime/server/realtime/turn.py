@@ -79,7 +79,7 @@ class AudioBuffer:
         return self._kept[start - self._start : end - self._start].copy()
 
     def forget(self, before: int) -> None:
-        """Drop the samples before that one."""
+        """Drop all samples before that one."""
         if before > self._start:
             self._kept, self._start = self._kept[before - self._start :].copy(), before
 
@@ -145,7 +145,6 @@ class Turn:
             self.open, self.decoded_samples = self.open + point, 0
 
     def close(self, buffer: AudioBuffer, at: int) -> None:
-        """End the turn at sample `at`."""
         self.end = max(at, self.open)
         if self.end > self.open:
             self.cuts.append(buffer.between(self.open, self.end))

@@ -124,7 +124,7 @@ def device(service: Service) -> dict[str, Any]:
 
 
 def memory(device: Device) -> Memory | None:
-    """The device's memory; None if unknown."""
+    """The device's memory; None where its driver does not tell."""
     try:
         return device.memory()
     except DeviceError:
@@ -138,7 +138,7 @@ def engine(service: Service) -> dict[str, Any]:
 
 
 def queue(service: Service) -> dict[str, Any]:
-    """Pending requests, and the engine's utterances."""
+    """Pending requests, sessions not included, and the engine's queue."""
     status = asdict(service.transcriber.engine.status())
     del status["servers"]  # see `engine`
     return {"requests": service.pending, "engine": status}

@@ -59,7 +59,6 @@ DOCS_TEMPLATE = """<!doctype html>
 
 @router.get("/")
 async def home(request: Request) -> Response:
-    """The page."""
     return _answer(request, HOME)
 
 
@@ -91,7 +90,6 @@ def files() -> dict[str, bytes]:
 
 @docs_router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """The page."""
     document = request.app.openapi()
     operations = [
         _operation(method.upper(), path, operation)

@@ -94,7 +94,7 @@ def test_a_server_that_dies_midway_loses_nothing(
         def die() -> None:
             engine.next().tell(decoded("one"))
             assert dead.wait(PATIENCE)
-            server.listener.call(server.service.cancel_all)
+            server.http_server.call(server.service.cancel_all)
 
         dying = threading.Thread(target=die)
         dying.start()

@@ -109,7 +109,7 @@ def has_ipv6() -> bool:
 
 def behind(text: str, server: Served) -> str:
     """A site for this server; the port of its own stays open."""
-    return text.format(port="{port}", behind=server.listener.port)
+    return text.format(port="{port}", behind=server.http_server.port)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def adapted(tmp_path: Path, authority: trustme.CA) -> Callable[[Served], str]:
         changes = {
             "listen 443 ssl;": "listen 127.0.0.1:{port} ssl;",
             "listen [::]:443 ssl;": "listen [::1]:{port} ssl;" if has_ipv6() else "",
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{server.listener.port};",
+            "server 127.0.0.1:8000;": f"server 127.0.0.1:{server.http_server.port};",
             "/etc/nginx/tls/asr.crt": f"{tmp_path}/asr.crt",
             "/etc/nginx/tls/asr.key": f"{tmp_path}/asr.key",
         }

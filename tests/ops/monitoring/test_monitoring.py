@@ -143,7 +143,7 @@ def prometheus(
             monitoring.write(settings)
             files = monitoring.directory(settings) / "prometheus"
             change(files / "prometheus.yml", "_interval: 15s", "_interval: 1s")
-            change(files / "targets" / "asr.json", '"asr:', f'"127.0.0.1:{front.listener.port}", "127.0.0.1:')
+            change(files / "targets" / "asr.json", '"asr:', f'"127.0.0.1:{front.http_server.port}", "127.0.0.1:')
             use(server, speech)  # what has never happened is not counted yet, and nothing can grow from there
             url = f"127.0.0.1:{free_port()}"
             words = ["prometheus", f"--config.file={files / 'prometheus.yml'}", f"--web.listen-address={url}"]

@@ -113,7 +113,7 @@ def test_broken_chats_are_refused(server: Served) -> None:
 def raw(server: Served, request: bytes) -> bytes:
     """What is answered to bytes of which there are no more; the server may close while they are still sent."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE) as connection:
         with suppress(ConnectionError):
             connection.sendall(request)
         with suppress(OSError):

@@ -33,7 +33,7 @@ def connect(server: Served) -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(PATIENCE)
-    connection.connect(("127.0.0.1", server.listener.port))
+    connection.connect(("127.0.0.1", server.http_server.port))
     return connection
 
 

@@ -108,7 +108,7 @@ def half_sent(server: Served, size: int) -> socket.socket:
     """A client that has sent all of a form with a file of that size but its end, and waits."""
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + bytes(size)
     head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-    connection = socket.create_connection(("127.0.0.1", server.listener.port), timeout=PATIENCE)
+    connection = socket.create_connection(("127.0.0.1", server.http_server.port), timeout=PATIENCE)
     connection.sendall(f"{head}Content-Length: {len(form) + 7}\r\n\r\n".encode() + form)
     return connection
 

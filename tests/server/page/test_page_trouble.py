@@ -129,7 +129,7 @@ def test_text_grows_and_cancelling_frees_the_place(page: Page, transcriber: Tran
 
 def test_a_lost_connection_is_told(page: Page, transcriber: Transcriber, clip: Clip) -> None:
     silent, engine = held(transcriber)
-    with served(silent) as server, tcp_proxy(server.listener.port) as (url, cut):
+    with served(silent) as server, tcp_proxy(server.http_server.port) as (url, cut):
         page.open(url)
         page.find("#file").send_keys(str(clip.path))
         decoding = engine.next()
@@ -167,7 +167,7 @@ def test_a_page_without_a_microphone_says_what_to_do(page: Page, server: Served)
     page.run("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
     page.find("#record").click()
     page.until(SHOWN.format("#error"))
-    assert f"http://localhost:{server.listener.port}" in page.text("#error p")
+    assert f"http://localhost:{server.http_server.port}" in page.text("#error p")
     page.open(server.url)
     page.run("navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'))")
     page.find("#record").click()

@@ -91,7 +91,7 @@ def reading(server: Served) -> Iterator[None]:
         done.wait(PATIENCE)
 
     busy = [
-        asyncio.run_coroutine_threadsafe(server.service.in_body_thread(read, Cancellation()), server.listener.loop)
+        asyncio.run_coroutine_threadsafe(server.service.in_body_thread(read, Cancellation()), server.http_server.loop)
         for _ in range(DECODE_THREADS)
     ]
     try:

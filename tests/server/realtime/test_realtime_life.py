@@ -118,7 +118,7 @@ def test_an_engine_that_fails_ends_the_session(transcriber: Transcriber) -> None
 def test_sessions_are_given_up_with_the_rest(transcriber: Transcriber) -> None:
     with speaking(transcriber) as (server, engine, talk):
         decoding = engine.next()
-        server.listener.call(server.service.cancel_all)
+        server.http_server.call(server.service.cancel_all)
         close = talk.wait_closed()
         assert (close.code, talk.events[-1]["error"]["code"]) == (1001, "stopping")
         assert decoding.cancelled.is_set()
@@ -151,7 +151,7 @@ def test_a_session_that_has_sent_no_sound_is_ended_sooner(transcriber: Transcrib
 def test_a_client_that_reads_nothing_is_given_up(transcriber: Transcriber) -> None:
     silent, _ = held(transcriber)
     with served(silent, request_timeout_seconds=1) as server:
-        line = socket.create_connection(("127.0.0.1", server.listener.port))
+        line = socket.create_connection(("127.0.0.1", server.http_server.port))
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with realtime_session(server, sock=line, max_queue=1, ping_interval=None) as talk:
 

@@ -120,7 +120,7 @@ def drain(server: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
 def cancel_all(server: Served, engine: HeldEngine, talk: RealtimeClient) -> None:
     speak(talk)
     engine.next()
-    server.listener.call(server.service.cancel_all)
+    server.http_server.call(server.service.cancel_all)
     assert talk.wait_closed().code == 1001
 
 
