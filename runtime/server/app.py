@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from runtime.server.auth import Access
 from runtime.server.errors import add_handlers
 from runtime.server.metrics import Metrics
-from runtime.server.middleware import AccessLogMiddleware, AdmissionMiddleware, HeadMiddleware
+from runtime.server.middleware import AccessLogMiddleware, AdmissionMiddleware, HeadMiddleware, PlainAddressMiddleware
 from runtime.server.openapi import responses_of
 from runtime.server.origins import add_cors
 from runtime.server.realtime import route as realtime
@@ -42,4 +42,5 @@ def create_app(server_state: ServerState, *, access: Access | None = None) -> Fa
     add_cors(app, access.origins)
     routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
     app.add_middleware(AccessLogMiddleware, metrics=measured, routes=routes)
+    app.add_middleware(PlainAddressMiddleware)
     return app

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import fcntl
-import ipaddress
 import logging
 import resource
 import socket
@@ -17,12 +16,12 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from env.errors import KitError
 from runtime.host.tls import Tls
 from runtime.server.protocol import BoundedWebSocket, FairReading, PatientProtocol
-from runtime.urls import ANY_IPV6, addresses, in_url, plain
+from runtime.urls import ANY_IPV6, addresses, in_url
 
 BACKLOG = 2048  # connections that wait to be accepted
 # Of a WebSocket. The most audio of an event, 15 MiB, is 20 MiB in base64. More is answered with an error; a message
@@ -67,7 +66,7 @@ def run_http_server(app: ASGIApp, *, host: str, port: int, tls: Tls | None = Non
     with ExitStack() as stack:
         sockets = [stack.enter_context(bound) for bound in _bind_all(host, port)]
         config = uvicorn.Config(
-            _Ipv4Addresses(app),
+            app,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -97,20 +96,6 @@ def run_http_server(app: ASGIApp, *, host: str, port: int, tls: Tls | None = Non
         finally:
             server.should_exit = True
             thread.join()
-
-
-class _Ipv4Addresses:
-    """Gives IPv4 clients their IPv4 address, also where one IPv6 socket serves both families: limits, logs and admin
-    calls tell callers apart by it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("client"):
-            address, port = scope["client"]
-            scope["client"] = (str(plain(ipaddress.ip_address(address))), port)
-        await self._app(scope, receive, send)
 
 
 class _Shortage:

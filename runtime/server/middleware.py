@@ -1,6 +1,7 @@
-"""ASGI middleware around all routes: the access log, then authentication and admission."""
+"""ASGI middleware around all routes, from the outermost: client addresses, access log, admission, HEAD."""
 
 import asyncio
+import ipaddress
 import logging
 import re
 import uuid
@@ -19,6 +20,7 @@ from runtime.server.origins import check_host, check_origin, opens_session
 from runtime.server.rate_limit import Quotas
 from runtime.server.request_context import RequestContext, current_request
 from runtime.server.state import ServerState
+from runtime.urls import plain
 
 API_PREFIX = "/v1/"
 ADMIN_PREFIX = "/admin/"
@@ -49,6 +51,20 @@ GOING_AWAY = 1001
 STATUS_REJECTED = 403  # what uvicorn answers where a session is closed before it was accepted
 
 log = logging.getLogger(__name__)
+
+
+class PlainAddressMiddleware:
+    """Gives IPv4 clients their IPv4 address, also where one IPv6 socket serves both families: limits, logs and admin
+    calls tell callers apart by it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("client"):
+            address, port = scope["client"]
+            scope["client"] = (str(plain(ipaddress.ip_address(address))), port)
+        await self._app(scope, receive, send)
 
 
 class AdmissionMiddleware:

@@ -117,7 +117,7 @@ async def read_form(request: Request, settings: Settings) -> AsyncIterator[Field
         parser = FormParser(request.headers, body, max_fields=MAX_FIELDS)
     try:
         try:
-            data = await _with_timeout(parser.parse(), settings)
+            data = await _with_timeout(parser.parse(), settings.request_timeout_seconds)
         except MultiPartException as error:
             raise ApiError(400, f"the form cannot be read: {error.message}", code="invalid_body") from None
         except OSError as error:
@@ -145,7 +145,8 @@ async def read_json(request: Request, service: Service, read: Callable[[Any], T]
         raise ApiError(415, f"the body is {kind or 'of no type'}, expected application/json", code="content_type")
     with spool_opener(request)() as file, ExitStack() as unless_kept:
         try:
-            await _with_timeout(_spool(request, file, service.settings), service.settings)
+            spooling = _spool(request, file, service.settings.upload_max_mib << 20)
+            await _with_timeout(spooling, service.settings.request_timeout_seconds)
         except OSError as error:
             raise _storage_error(error) from error
         try:
@@ -268,8 +269,7 @@ def _storage_error(error: OSError) -> ApiError:
     return ApiError(507, f"the upload cannot be stored: {error.strerror or error}", code="storage", close=True)
 
 
-async def _with_timeout(reading: Coroutine[Any, Any, T], settings: Settings) -> T:
-    seconds = settings.request_timeout_seconds
+async def _with_timeout(reading: Coroutine[Any, Any, T], seconds: float) -> T:
     try:
         return await asyncio.wait_for(reading, seconds)
     except asyncio.TimeoutError:
@@ -277,8 +277,8 @@ async def _with_timeout(reading: Coroutine[Any, Any, T], settings: Settings) -> 
         raise ApiError(408, message, code="slow_upload", close=True) from None
 
 
-async def _spool(request: Request, file: SpooledFile, settings: Settings) -> None:
-    async for chunk in _limited_body(request, settings.upload_max_mib << 20):
+async def _spool(request: Request, file: SpooledFile, max_bytes: int) -> None:
+    async for chunk in _limited_body(request, max_bytes):
         await run_in_threadpool(file.write, chunk)
 
 
