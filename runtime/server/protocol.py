@@ -183,7 +183,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """Queue a complete message. Unlike in uvicorn, reading pauses only when many are queued."""
         self._queued_bytes += sum(map(len, self.frames))
         super().send_receive_event_to_app()
-        self.read_paused = self.queue.qsize() >= MAX_QUEUED_MESSAGES or self._queued_bytes >= MAX_QUEUED_BYTES
+        is_full = self.queue.qsize() >= MAX_QUEUED_MESSAGES or self._queued_bytes >= MAX_QUEUED_BYTES
+        self.read_paused = is_full and not self.close_sent  # after which messages are dropped
 
     def _continue(self) -> None:
         """Parse the next piece; with a full queue, read nothing until the application has emptied it."""

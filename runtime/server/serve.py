@@ -130,15 +130,15 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
             if (warning := exposure.warning(settings)) and not MANIFEST.is_file():
                 # Of a container, whoever started it knows where its port is published, and says this.
                 log.warning("the server %s", warning)
-            with run_http_server(app, host=settings.host, port=settings.port, tls=credentials.tls) as listener:
-                systemd.keep_alive(listener)
+            with run_http_server(app, host=settings.host, port=settings.port, tls=credentials.tls) as http_server:
+                systemd.keep_alive(http_server)
                 with signals.interruptible():
                     server_state.announce("verifying weights")
                     check(settings, on_bytes=VerifiedBytes(server_state).add)
                 await_restart_delay(server_state, losses, policy)
-                summary = EngineManager(settings, server_state, listener, signals, on_ready, [metrics.engine]).run(
-                    policy
-                )
+                observers = [metrics.engine]
+                manager = EngineManager(settings, server_state, http_server, signals, on_ready, observers)
+                summary = manager.run(policy)
         except ServerStoppedError:
             systemd.notify_stopping(stop_seconds(settings))
             log.info("%s", server_state.status_text)

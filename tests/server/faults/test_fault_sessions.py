@@ -14,7 +14,7 @@ from realtime_client import TRANSCRIPTION, CountingEngine, frame, raw_session, r
 from serving import PATIENCE, Served, served
 from websockets.frames import Close, CloseCode, Opcode
 
-from runtime.server.protocol import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, PARSE_BYTES
+from runtime.server.protocol import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, MAX_QUEUED_MESSAGES, PARSE_BYTES
 from runtime.server.realtime.events import MAX_TEXT_CHARS
 from runtime.transcriber import Transcriber
 
@@ -116,3 +116,15 @@ def test_audio_is_the_same_however_its_base64_is_escaped(transcriber: Transcribe
             talk.send("input_audio_buffer.commit")
             done = talk.wait(f"{TRANSCRIPTION}.completed")
             assert done["usage"]["seconds"] == len(sound) / 2 / 24_000
+
+
+def test_messages_after_the_servers_close_do_not_delay_the_clients(server: Served) -> None:
+    with raw_session(server) as connection:
+        connection.sendall(frame(Opcode.TEXT, b'{"type": "session.finish"}'))
+        received = b""
+        while b"session.finished" not in received:
+            received += connection.recv(4096)
+        connection.sendall(frame(Opcode.TEXT, EVENT) * (2 * MAX_QUEUED_MESSAGES) + frame(Opcode.CLOSE, b"\x03\xe8"))
+        connection.settimeout(5)
+        while connection.recv(4096):
+            pass
