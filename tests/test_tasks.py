@@ -21,11 +21,23 @@ from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import Clip
 
 
+def listed(*arguments: str) -> dict[str, str]:
+    """The help of each task in what `invoke --list` prints, by name."""
+    return dict(re.findall(r"^  ([a-z.-]+)(.*)$", invoke("--list", *arguments).stdout, re.MULTILINE))
+
+
 def test_every_task_is_listed_with_a_line_of_help() -> None:
-    listed = invoke("--list").stdout
-    tasks = re.findall(r"^  ([a-z-]+)(.*)$", listed, re.MULTILINE)
-    assert {"config", "versions", "smoke", "transcribe", "train-demo", "lock"} <= {name for name, _ in tasks}
-    assert all(text.strip() for _, text in tasks)
+    tasks = listed()
+    assert {"config", "versions", "smoke", "transcribe", "container.up"} <= tasks.keys()
+    assert all(text.strip() for text in tasks.values())
+
+
+def test_what_developers_do_is_listed_apart() -> None:
+    tasks = listed("dev")
+    assert {".lock", ".readme", ".train-demo", ".random-weights"} <= tasks.keys()
+    assert all(text.strip() for text in tasks.values())
+    assert not [name for name in listed() if name.startswith("dev") or f".{name}" in tasks]
+    assert "settings and versions" in invoke("dev.readme", "--help").stdout
 
 
 def test_a_reader_who_has_seen_enough_is_no_fault() -> None:

@@ -13,8 +13,8 @@ from invoke.tasks import Task
 from env.errors import KitError, UsageError
 from env.settings import DEMO, Settings
 from env.sources import load_settings, under_project
+from runtime.tasks.command_line import Files
 from runtime.tasks.errors import handle_errors
-from runtime.tasks.model import Files
 
 if TYPE_CHECKING:
     from runtime.measure.accuracy.dataset import DataSet

@@ -1,8 +1,8 @@
-"""The kit itself: settings, versions, locks, documents."""
+"""The kit itself: its settings and versions."""
 
 from invoke import Context, Exit, task
 
-from env import locks, reference, stacks
+from env import reference, stacks
 from env.sources import load_settings
 from runtime.tasks.errors import handle_errors
 
@@ -27,21 +27,3 @@ def versions(_: Context, stack: str = "") -> None:
     tables.console().print(tables.differences_table(name, differences))
     if any(difference.severity == "matters" for difference in differences):
         raise Exit(f"{name}: not the pinned stack → python env/install.py {name}", code=1)
-
-
-@task
-@handle_errors
-def lock(_: Context) -> None:
-    """Resolve env/stacks.toml into the locks under env/locks (needs the package index and the dev stack)."""
-    for path in locks.write_locks():
-        print(path.name)
-
-
-@task
-@handle_errors
-def readme(_: Context) -> None:
-    """Write the tables of settings and versions into env/README.md and env/README.zh-CN.md."""
-    from env import reference as writer
-
-    for path in writer.refresh():
-        print(f"{path.name} renewed")

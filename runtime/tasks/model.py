@@ -1,79 +1,27 @@
-"""The model at work: smoke, transcribe, train-demo."""
+"""The model at work, and its weights: smoke, transcribe, fetch-weights, verify-weights."""
 
 import sys
 from pathlib import Path
 
 from invoke import Context, Exit, task
 from invoke.parser import Argument
-from invoke.parser.parser import ParseMachine
-from invoke.tasks import Task
 
 from env.sources import load_settings, under_project
+from runtime.tasks.command_line import VariadicTask
 from runtime.tasks.errors import handle_errors
 
-_handle, _complete_context = ParseMachine.handle, ParseMachine.complete_context
-
-SHORT = {"language": "l", "format": "f", "output": "o"}  # as in the commands of other recognisers
-
-
-class Files(Argument):
-    """Collects every word that is no flag."""
-
-    def __init__(self, name: str, *, help: str) -> None:
-        super().__init__(name=name, kind=list, positional=True, help=help)
-        self.room = True
-
-    @property
-    def value(self) -> list[str] | None:
-        """None while there is room for more."""
-        return None if self.room else self._value
-
-    @value.setter
-    def value(self, word: str) -> None:
-        self._value = [*(self._value or []), word]
-
-
-class VariadicTask(Task):  # type: ignore[type-arg]  # generic in a way mypy cannot follow
-    """A task whose parameter `files` takes many values: `@task(klass=VariadicTask)`."""
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """The task's arguments, with `files` among them replaced."""
-        arguments = super().get_arguments(ignore_unknown_help)
-        return [Files(a.name or "", help=a.help or "") if a.name == "files" else a for a in arguments]
-
-
-def _files(machine: ParseMachine) -> list[Files]:
-    arguments = machine.context.args.values() if machine.context else ()
-    return [argument for argument in arguments if isinstance(argument, Files)]
-
-
-def _handle_word(machine: ParseMachine, token: str) -> None:
-    """A flag is never a file, known or not; a dash alone is none, but standard input."""
-    for files in _files(machine):
-        files.room = token == "-" or not token.startswith("-")
-    _handle(machine, token)
-
-
-def _end_files(machine: ParseMachine) -> None:
-    """One file at least is missing where there is none, unless help was asked for."""
-    for files in _files(machine):
-        files.room = not (files._value or machine.initial.flags["--help"].value)
-    _complete_context(machine)
-
-
-ParseMachine.handle = _handle_word  # type: ignore[assignment, method-assign]
-ParseMachine.complete_context = _end_files  # type: ignore[assignment, method-assign]
+SHORT_OPTIONS = {"language": "l", "format": "f", "output": "o"}  # as in the commands of other recognisers
 
 
 class TranscribeTask(VariadicTask):
-    """A task with the short options of SHORT."""
+    """A task with the short options of SHORT_OPTIONS."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The task's arguments, with their short names."""
         arguments = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
-            if argument.name in SHORT:
-                argument.names = (*argument.names, SHORT[argument.name])
+            if argument.name in SHORT_OPTIONS:
+                argument.names = (*argument.names, SHORT_OPTIONS[argument.name])
         return arguments
 
 
@@ -136,39 +84,6 @@ def transcribe(
     failures = transcribe_files(order, load_settings())
     if failures:
         raise Exit(f"transcribe: {failures} of {len(files)} failed", code=1)
-
-
-@task(help={"output": "directory of the checkpoint; default: the embedded one is replaced"})
-@handle_errors
-def train_demo(_: Context, output: str = "") -> None:
-    """Train the embedded demo model from nothing, judge it and write its card (two hours on two cores)."""
-    from runtime.demo_recipe.train import produce
-
-    produce(Path(output) if output else None, load_settings())
-
-
-@task(
-    help={
-        "config": "config.json of a Qwen3-ASR model, or a directory that has it",
-        "output": "directory to make",
-        "tokenizer": "directory with tokenizer and processor files; default: that of the config",
-        "dtype": "bfloat16, float16 or float32",
-    }
-)
-@handle_errors
-def random_weights(_: Context, config: str, output: str, tokenizer: str = "", dtype: str = "bfloat16") -> None:
-    """Make a checkpoint of a model's full size with random weights, to measure time and memory; its text is noise."""
-    from runtime.measure.random_weights import draw, write
-    from runtime.progress import progress_bar
-
-    described, made = Path(config).expanduser(), Path(output).expanduser().absolute()
-    files = Path(tokenizer).expanduser() if tokenizer else described if described.is_dir() else described.parent
-    blueprint = draw(described, files, dtype=dtype)
-    print(f"{blueprint.tensors} tensors in {dtype}, {blueprint.size} bytes, in {len(blueprint.shards)} files")
-    with progress_bar("Writing", blueprint.size / 2**20, unit="MiB") as bar:
-        write(blueprint, made, on_bytes=lambda count: bar.advance(count / 2**20))
-    print(f"Written to {made}. Its text is noise, up to ASR_MAX_NEW_TOKENS: ASR_MODEL={made} invoke bench")
-    print("No weights.lock vouches for it; a server starts with it only with ASR_ALLOW_UNVERIFIED_WEIGHTS=true")
 
 
 @task
