@@ -135,7 +135,7 @@ def renewed(path: Path) -> str:
     """A README's text with its tables as they should be. Raises ValueError where it lacks the markers of a table."""
     text = path.read_text(encoding="utf-8")
     for name, table in {"settings": settings_table(READMES[path]), "stacks": stacks_table(READMES[path])}.items():
-        begin, end = f"<!-- {name}: begin, written by invoke readme -->", f"<!-- {name}: end -->"
+        begin, end = f"<!-- {name}: begin, written by invoke dev.readme -->", f"<!-- {name}: end -->"
         pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
         text, found = pattern.subn(lambda _, table=table: f"\n{table}\n", text)  # type: ignore[misc]
         if found != 1:

@@ -56,7 +56,7 @@ def tried(command: str) -> str:
 
 @pytest.mark.parametrize("path", READMES, ids=name)
 def test_the_tables_are_those_of_the_settings_and_the_stacks(path: Path) -> None:
-    assert read(path) == renewed(path), "stale → invoke readme"
+    assert read(path) == renewed(path), "stale → invoke dev.readme"
 
 
 def test_a_table_without_its_markers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert (clone / "out" / "smoke.json").is_file()
-    assert re.search(r"Installed cpu-\S+ in \d+ s", result.stdout)
+    assert re.search(r"Installed cpu in \d+ s", result.stdout)
 
 
 def test_the_smoke_output_shown_is_of_the_bundled_clips(clips: list[Clip]) -> None:

@@ -24,7 +24,7 @@ from runtime.weights import catalog
 MARK = "RANDOM_WEIGHTS"
 DTYPES = ("bfloat16", "float16", "float32")
 REMARK = """\
-These weights are random, made by `invoke random-weights` on {date}.
+These weights are random, made by `invoke dev.random-weights` on {date}.
 What the model hears is noise: it is for measuring time and memory alone.
 """
 SHARD = 1 << 30  # bytes in a file; what is held in memory at a time
