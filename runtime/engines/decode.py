@@ -30,7 +30,7 @@ def encode(tower: Any, features: Tensor, lengths: Sequence[int]) -> Tensor:
     """
     clips = _convolved(tower, [clip[:, :length] for clip, length in zip(features, lengths, strict=True)])
     hidden = torch.cat(clips)
-    rows = _Rows([len(clip) for clip in clips], hidden.device)
+    rows = _Rows([tokens for clip in clips for tokens in _windows(tower, len(clip))], hidden.device)
     for layer in tower.layers:
         hidden = hidden + _attended(layer.self_attn, layer.self_attn_layer_norm(hidden), rows)
         hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
@@ -46,6 +46,17 @@ def tokens_of(frames: int) -> int:
     for _ in range(STRIDES):
         frames = (frames + 1) // 2
     return frames
+
+
+def _windows(tower: Any, tokens: int) -> list[int]:
+    """Tokens in each attention window of a clip: those of `n_window_infer` frames (8 s), as the model was trained.
+
+    Source: `cu_chunk_lens` of qwen-asr's tower, which its sdpa attention does not heed, but flash attention and vLLM do.
+    """
+    chunk = 2 * tower.n_window  # frames
+    window = tokens_of(chunk) * (tower.n_window_infer // chunk)
+    whole, rest = divmod(tokens, window)
+    return [window] * whole + [rest] * (rest > 0)
 
 
 def _convolved(tower: Any, clips: Sequence[Tensor]) -> list[Tensor]:
@@ -86,11 +97,11 @@ def _embedded(tower: Any, chunks: Tensor) -> Tensor:
 
 
 class _Rows:
-    """Clips end to end (tokens, …) against a row for each (clips, most tokens, …)."""
+    """Windows end to end (tokens, …) against a row for each (windows, most tokens, …)."""
 
     def __init__(self, counts: Sequence[int], device: torch.device) -> None:
         self._counts, self._most = counts, max(counts)
-        self.mask: Tensor | None = None  # (clips, 1, most, most), true where a key is no padding
+        self.mask: Tensor | None = None  # (windows, 1, most, most), true where a key is no padding
         if min(counts) < self._most:
             place = torch.arange(self._most)
             filled = place < torch.tensor(counts)[:, None]

@@ -58,6 +58,11 @@ class Recognizer:
         self._model.model.generate = self._recorded
         self._rows: list[Any] = []  # tensors of tokens, read only when asked for: reading waits for the device
 
+    @property
+    def tower(self) -> Any:
+        """Its audio encoder."""
+        return self._model.model.thinker.audio_tower
+
     def transcribe(self, audio: Any, *, language: str | None = None, max_new_tokens: int | None = None) -> list[Any]:
         """What its own `transcribe` answers: a result with `text` and `language` for each of `audio`, which is as it
         takes it: paths, or pairs of samples and rate. `max_new_tokens` None: as before."""
