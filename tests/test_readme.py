@@ -22,7 +22,6 @@ from env.sources import PROJECT, load_settings
 from env.stacks import tomllib
 from runtime import demo
 from runtime.demo import Clip
-from runtime.engines.vllm import command as flags
 from runtime.measure.bench.run import TABLE
 from runtime.transcriber import Transcriber
 
@@ -166,17 +165,14 @@ def test_every_task_shown_takes_the_flags_that_it_is_shown_with(path: Path) -> N
 
 
 def test_what_is_set_for_vllm_can_be_set() -> None:
-    """In both languages: each variable with its value is one that is accepted, and flags are such as vLLM gets."""
+    """In both languages: each variable with its value is one that is accepted."""
     english, chinese = read(VLLM), read(twin(VLLM))
     shown = re.findall(r"\b(ASR_\w+)=('[^']+'|[\w./:,-]+)", english)
     assert shown == re.findall(r"\b(ASR_\w+)=('[^']+'|[\w./:,-]+)", chinese)
-    assert "ASR_VLLM_FLAGS" in dict(shown)
+    assert shown
     for name, value in shown:
         text = value.strip("'").replace("PORT", "8101")
-        settings = load_settings({"ASR_ENGINE": "vllm", "ASR_PROFILE": "cpu", name: text})
-        if name == "ASR_VLLM_FLAGS":
-            (order,) = flags.launch_specs(settings, demo.CHECKPOINT)
-            assert order.command[-2:] == tuple(text.split())
+        load_settings({"ASR_ENGINE": "vllm", "ASR_PROFILE": "cpu", name: text})
 
 
 def test_the_figures_of_both_engines_are_those_of_the_table() -> None:

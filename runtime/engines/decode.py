@@ -51,7 +51,7 @@ def tokens_of(frames: int) -> int:
 def _windows(tower: Any, tokens: int) -> list[int]:
     """Tokens in each attention window of a clip: those of `n_window_infer` frames (8 s), as the model was trained.
 
-    Source: `cu_chunk_lens` of qwen-asr's tower, which its sdpa attention does not heed, but flash attention and vLLM do.
+    Source: `cu_chunk_lens` of qwen-asr's tower. Flash attention and vLLM heed it, its sdpa attention does not.
     """
     chunk = 2 * tower.n_window  # frames
     window = tokens_of(chunk) * (tower.n_window_infer // chunk)

@@ -1,7 +1,7 @@
 """The kit decodes the very tokens that qwen-asr's own `Qwen3ASRModel.transcribe` decodes.
 
-qwen-asr itself runs in a process of its own, see runtime/measure/bench/baselines.py. Its tower attends within windows of
-8 s with flash attention alone; here, as on any device but CUDA, it is handed the mask that it makes and never uses.
+qwen-asr itself runs in a process of its own, see runtime/measure/bench/baselines.py. Its tower attends within windows
+of 8 s with flash attention only; here, where there is none, it is handed the mask that it makes and never uses.
 """
 
 import copy
@@ -146,5 +146,5 @@ def test_audio_is_encoded_as_clip_by_clip(tower: Any, frames: list[int]) -> None
 def test_longer_audio_is_encoded_as_its_pieces_of_8_s(tower: Any, frames: int) -> None:
     """Positions begin again in each chunk of 1 s, so that a window does not know where in the clip it is."""
     features = noise(frames)
-    pieces = [encoded(tower, piece) for piece in features[0].split(WINDOW, dim=1)]
+    pieces = [encoded(tower, piece) for piece in torch.split(features[0], WINDOW, dim=1)]
     torch.testing.assert_close(encode(tower, features, [frames]), torch.cat(pieces), rtol=1e-4, atol=1e-4)

@@ -26,7 +26,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="session")
 def program(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """`invoke serve`, ready, whose segments are short: up to 8 s both engines decode the same tokens."""
+    """`invoke serve`, ready, whose segments are short, so that long audio has several."""
     variables = {f"ASR_{name.upper()}": str(value) for name, value in LIMITS.items()}
     with serving(python, tmp_path_factory.mktemp("served"), **variables) as running:
         running.log.wait("ready on")

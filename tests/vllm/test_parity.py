@@ -3,23 +3,15 @@
 The measure is the transformers engine, one utterance at a time: in its own batches it decodes 3 of these 68 sounds
 differently, where padding decides between tokens that are equally likely. vLLM packs instead of padding, and how many
 it has at once changes nothing.
-
-One thing differs by design. vLLM's audio encoder attends within windows of 8 s (`n_window_infer` of the checkpoint), as
-qwen-asr does with flash attention. The kit's transformers engine lets all of a clip attend to all of it, as qwen-asr
-does without. So with vLLM's own windows the tokens are the same up to 8 s, and of longer sounds some differ, and where
-the window is as long as the sound they are the same for all. Which is better for the real weights is not known here.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from sounds import Samples, long, originals, varied
 
-from env.sources import PROJECT, load_settings
-from runtime.audio import SAMPLE_RATE
+from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.engines import Utterance
 from runtime.transcriber import Transcriber, open_transcriber
@@ -27,11 +19,6 @@ from runtime.transcript import read
 
 from .program import Program
 
-WINDOW = 8 * SAMPLE_RATE
-# As one is told to type it.
-(ONE_WINDOW,) = re.findall(
-    r"ASR_VLLM_FLAGS='(.+?)'", (PROJECT / "runtime" / "engines" / "vllm" / "README.md").read_text(encoding="utf-8")
-)
 # Language and context, besides neither of them.
 ASKED = [("Chinese", ""), ("English", ""), (None, "sara"), ("Chinese", "王方 sara 太阳")]
 
@@ -92,24 +79,8 @@ def expected(transcriber: Transcriber, questions: list[Question]) -> list[Answer
 
 
 @pytest.fixture(scope="module")
-def in_one_window(python: Path) -> Iterator[Transcriber]:
-    """A vLLM whose encoder attends to all of a sound."""
-    with open_transcriber(
-        load_settings(
-            {
-                "ASR_DEVICE": "cpu",
-                "ASR_ENGINE": "vllm",
-                "ASR_VLLM_PYTHON": str(python),
-                "ASR_VLLM_FLAGS": ONE_WINDOW,
-            }
-        )
-    ) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def in_windows(program: Program) -> Iterator[Transcriber]:
-    """The server's vLLM, as one that runs elsewhere, with windows as it has them."""
+def vllm(program: Program) -> Iterator[Transcriber]:
+    """The server's vLLM, as one that runs elsewhere."""
     (server,) = program.get("/v1/info").json()["engine"]["servers"]
     settings = load_settings({"ASR_DEVICE": "cpu", "ASR_ENGINE": "vllm", "ASR_VLLM_URL": server["url"]})
     with open_transcriber(settings) as opened:
@@ -117,31 +88,15 @@ def in_windows(program: Program) -> Iterator[Transcriber]:
 
 
 @pytest.mark.parametrize("together", [1, 8, 32])
-def test_the_same_tokens_in_one_window(
-    in_one_window: Transcriber,
+def test_the_same_tokens(
+    vllm: Transcriber,
     questions: list[Question],
     expected: list[Answer],
     together: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = list(answers(in_one_window, questions, together))
+    found = list(answers(vllm, questions, together))
     same = sum(answer == wanted for answer, wanted in zip(found, expected, strict=True))
     with capsys.disabled():
         print(f"\nvLLM, {together} at a time: {same} of {len(found)} answers are those of the transformers engine")
     assert found == expected
-
-
-def test_the_same_tokens_up_to_a_window(
-    in_windows: Transcriber, questions: list[Question], expected: list[Answer], capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = list(answers(in_windows, questions, 32))
-    pairs = list(zip(questions, found, expected, strict=True))
-    short = [(answer, wanted) for question, answer, wanted in pairs if len(question.samples) <= WINDOW]
-    longer = [(answer, wanted) for question, answer, wanted in pairs if len(question.samples) > WINDOW]
-    same = [sum(answer == wanted for answer, wanted in some) for some in (short, longer)]
-    with capsys.disabled():
-        print(
-            f"\nvLLM with its windows: {same[0]} of {len(short)} the same up to 8 s, {same[1]} of {len(longer)} above"
-        )
-    assert [answer for answer, _ in short] == [wanted for _, wanted in short]
-    assert same[1] < len(longer), "windows make no difference any more: say so in the README"

@@ -72,7 +72,7 @@ def _serve(pipe: Pipe, settings: Settings) -> None:
 TRANSFORMERS, VLLM = ENGINES = ("transformers", "vllm")
 LEVELS = (8, 16)  # clients
 SHARE = 0.5  # of an NPU's memory, at most, for a vLLM that is started beside another engine
-WINDOW = 8.0  # seconds of audio within which vLLM's audio encoder attends: n_window_infer, 800 frames of 10 ms
+WINDOW = 8.0  # seconds of audio within which the audio encoder attends: n_window_infer, 800 frames of 10 ms
 INSTALL = "set ASR_VLLM_PYTHON to a Python that has vLLM, or ASR_VLLM_URL to a vLLM that runs"
 
 Sides = Mapping[str, Side]

@@ -17,6 +17,7 @@ from runtime.measure.statistics import Figure
 from runtime.transcriber import Transcriber
 
 SHORT = 13.0  # seconds, in place of five minutes: the kit makes two segments of it
+WITHIN_A_WINDOW = (1.0, 2.0, 3.0, 4.2, 5.0, 6.0, 7.0, 8.0)  # seconds: what is longer, qwen-asr encodes otherwise
 CASES = ("alone", "batch", "long")
 
 
@@ -51,6 +52,7 @@ def found(transcriber: Transcriber, told: list[str]) -> Iterator[list[Found]]:
     """A whole run with few rounds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "LONG", SHORT)
+        patch.setattr(comparison, "BATCH", WITHIN_A_WINDOW)
         yield list(comparison.measure_versus(Bench(transcriber, Plan(("engines",), runs=4, warmups=1), told.append)))
 
 

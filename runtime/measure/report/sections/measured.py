@@ -259,11 +259,9 @@ def _why_texts_differ(report: Report, say: Say) -> tuple[Block, ...]:
     if report.bench is None or not report.bench.sides:
         return ()
     text = say(
-        "Ratios are vLLM's figure through that of the transformers engine, round by round. Transcripts of audio over "
-        "8 s may differ by nature: vLLM's audio encoder attends within windows of 8 s, that of the transformers engine "
-        "to the whole segment. Shorter ones differ only where two tokens are almost equally likely.",
-        "比值为同一轮中 vLLM 与 transformers 之比。超过 8 s 的音频文本可能不同:vLLM 的音频编码器在 8 s 的窗口内"
-        "做注意力,transformers 引擎则对整段做注意力。更短的音频仅在两个 token 概率几乎相等时不同。",
+        "Ratios are vLLM's figure through that of the transformers engine, round by round. Transcripts differ only "
+        "where two tokens are almost equally likely.",
+        "比值为同一轮中 vLLM 与 transformers 之比。仅当两个 token 的概率几乎相等时,文本才会不同。",
     )
     return (Paragraph(text),)
 
