@@ -12,6 +12,7 @@ from time import monotonic
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from websockets.frames import CloseCode
 
 from runtime.server.auth import KEY_SUBPROTOCOL, Access, KeyAttempts, check_admin
 from runtime.server.errors import CLIENT_CLOSED_REQUEST, ApiError, internal_error
@@ -32,22 +33,21 @@ UNMATCHED_ROUTE = "other"  # what no route answers, so that paths that somebody 
 QUIET_ROUTES = ("/health/", "/metrics")  # asked every few seconds
 START_MESSAGES = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 BODY_MESSAGES = ("http.response.body", "websocket.http.response.body")
-# The HTTP status that is logged for a WebSocket's close code (RFC 6455); 101: as it should be.
+# The HTTP status that is logged for a WebSocket's close code; 101: as it should be.
 STATUS_OF_CLOSE_CODE: Mapping[int, int] = {
-    1000: 101,
-    1001: 101,  # going away, unless the server says why
-    1002: 400,  # protocol error
-    1003: 400,  # unsupported data
-    1005: 101,  # no code given
-    1006: CLIENT_CLOSED_REQUEST,  # without a close frame
-    1007: 400,  # not what its type says
-    1008: 403,  # policy
-    1009: 413,  # too big
-    1011: 500,  # internal error
-    1012: 503,  # restart
-    1013: 503,  # try again later
+    CloseCode.NORMAL_CLOSURE: 101,
+    CloseCode.GOING_AWAY: 101,  # unless the server says why
+    CloseCode.PROTOCOL_ERROR: 400,
+    CloseCode.UNSUPPORTED_DATA: 400,
+    CloseCode.NO_STATUS_RCVD: 101,
+    CloseCode.ABNORMAL_CLOSURE: CLIENT_CLOSED_REQUEST,  # without a close frame
+    CloseCode.INVALID_DATA: 400,
+    CloseCode.POLICY_VIOLATION: 403,
+    CloseCode.MESSAGE_TOO_BIG: 413,
+    CloseCode.INTERNAL_ERROR: 500,
+    CloseCode.SERVICE_RESTART: 503,
+    CloseCode.TRY_AGAIN_LATER: 503,
 }
-GOING_AWAY = 1001
 STATUS_REJECTED = 403  # what uvicorn answers where a session is closed before it was accepted
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class _Exchange:
         if not self._ended and message["type"] == "http.disconnect":
             self._hung_up = True
         elif not self._ended and message["type"] == "websocket.disconnect":
-            self._set_closed(message.get("code") or 1005, unopened_status=CLIENT_CLOSED_REQUEST)
+            self._set_closed(message.get("code") or CloseCode.NO_STATUS_RCVD, unopened_status=CLIENT_CLOSED_REQUEST)
         return message
 
     async def send(self, message: Message) -> None:
@@ -180,9 +180,11 @@ class _Exchange:
         elif message_type in BODY_MESSAGES:
             self._ended = not message.get("more_body", False)
         elif message_type == "websocket.close" and not self._ended:
-            code = message.get("code", 1000)
+            code = message.get("code", CloseCode.NORMAL_CLOSURE)
             self._set_closed(
-                code, unopened_status=STATUS_REJECTED, cause=self._context.status if code == GOING_AWAY else None
+                code,
+                unopened_status=STATUS_REJECTED,
+                cause=self._context.status if code == CloseCode.GOING_AWAY else None,
             )
         try:
             await self._send(message)
@@ -202,7 +204,7 @@ class _Exchange:
         if not self._started:
             await answer.response()(scope, self.receive, self.send)
         elif scope["type"] == "websocket" and not self._ended:
-            await self.send({"type": "websocket.close", "code": 1011})
+            await self.send({"type": "websocket.close", "code": CloseCode.INTERNAL_ERROR})
 
     @property
     def code(self) -> int:

@@ -20,7 +20,7 @@ ANY_NAME = "*"
 REALTIME_PATH = "/v1/realtime"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # change and cost nothing, and another's page cannot read the answer
 PORT_PATTERN = r":\d+$"
-DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # browsers leave them out
+ORIGIN_PORTS = {"http": ":80", "https": ":443"}  # browsers leave them out
 # What pages may read of an answer, beside what CORS lets them read anyway.
 EXPOSED_HEADERS = (
     "Retry-After",
@@ -74,7 +74,7 @@ def check_origin(scope: Scope, origins: frozenset[str], *, keyed: bool) -> None:
         # Of Sec-Fetch-Site browsers say the truth, behind any proxy. An origin that is no page's, as an extension's or
         # an application's, can be no page's pretence.
         own = headers.get("sec-fetch-site") == "same-origin" or origin.partition("://")[0] not in (
-            *DEFAULT_PORTS,
+            *ORIGIN_PORTS,
             "null",
         )
         if keyed or scope["method"] in SAFE_METHODS or own:
@@ -93,7 +93,7 @@ def _is_same_origin(origin: str, host: str, *, forwarded: bool) -> bool:
     """Whether a page came from this host. Behind a proxy, a host without a port, such as nginx's $host, stands for any
     port; otherwise for port 80 or 443."""
     scheme, _, host_and_port = origin.partition("://")
-    if scheme not in DEFAULT_PORTS:  # an extension of the browser may have any name for a host
+    if scheme not in ORIGIN_PORTS:  # an extension of the browser may have any name for a host
         return False
     host = host.lower()
     return _without_default_port(f"{scheme}://{host}") == origin or (
@@ -102,7 +102,7 @@ def _is_same_origin(origin: str, host: str, *, forwarded: bool) -> bool:
 
 
 def _without_default_port(origin: str) -> str:
-    return origin.removesuffix(DEFAULT_PORTS.get(origin.partition(":")[0], ""))
+    return origin.removesuffix(ORIGIN_PORTS.get(origin.partition(":")[0], ""))
 
 
 def read_hosts(text: str | None) -> frozenset[str]:

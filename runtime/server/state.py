@@ -16,7 +16,7 @@ from runtime.server.systemd import notify
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["starting", "ready", "restarting", "draining"]
+ServerPhase = Literal["starting", "ready", "restarting", "draining"]
 
 
 class ServerState:
@@ -38,7 +38,7 @@ class ServerState:
         self._changed = threading.Condition()  # reentrant: a signal's handler may interrupt whoever holds it
 
     @property
-    def status(self) -> Phase:
+    def status(self) -> ServerPhase:
         """The state's name; requests are accepted when it is "ready"."""
         if self._drained_by:
             return "draining"

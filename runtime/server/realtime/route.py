@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
+from websockets.frames import CloseCode
 
 from env.errors import KitError
 from env.settings import Settings
@@ -26,8 +27,10 @@ INTENT = "transcription"
 SESSION_FIELDS = ("language", "prompt", "keywords", "input_audio_format", "turn_detection")
 REALTIME_SUBPROTOCOL = "realtime"  # which browsers offer, beside one that holds the key
 HTTP_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # all; HEAD is answered as GET
-NORMAL, GOING_AWAY, NOT_ALLOWED, FAILED = 1000, 1001, 1008, 1011  # how the server closes (RFC 6455, 7.4.1)
-CLOSE_CODES: Mapping[type[KitError], int] = {StoppingError: GOING_AWAY, RevokedError: NOT_ALLOWED}
+CLOSE_CODES: Mapping[type[KitError], int] = {
+    StoppingError: CloseCode.GOING_AWAY,
+    RevokedError: CloseCode.POLICY_VIOLATION,
+}
 CLIENT_GONE = (WebSocketDisconnect, asyncio.TimeoutError)
 
 
@@ -43,7 +46,7 @@ async def realtime(socket: WebSocket) -> None:
         with service.session(), metrics_of(socket).realtime_sessions.track_inprogress():
             await socket.accept(REALTIME_SUBPROTOCOL if REALTIME_SUBPROTOCOL in socket.scope["subprotocols"] else None)
             await Session(socket, sender, service=service, server_state=server_state, warnings=warnings).run()
-            await sender.close(NORMAL, "")
+            await sender.close(CloseCode.NORMAL_CLOSURE, "")
     except KitError as error:
         if socket.application_state is WebSocketState.CONNECTING:
             raise to_api_error(error, REALTIME_ERROR_FIELDS) from error
@@ -51,7 +54,7 @@ async def realtime(socket: WebSocket) -> None:
         record_failure(failure.status, failure.code)
         with contextlib.suppress(*CLIENT_GONE):
             await sender.error(failure)
-            await sender.close(CLOSE_CODES.get(type(error), FAILED), failure.message)
+            await sender.close(CLOSE_CODES.get(type(error), CloseCode.INTERNAL_ERROR), failure.message)
     except CLIENT_GONE:
         pass  # nobody is there any more, or reads
 

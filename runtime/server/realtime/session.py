@@ -25,7 +25,7 @@ from runtime.server.state import ServerState
 SLICE_SECONDS = 0.128  # of audio processed at once; voice activity detection takes some 4 ms for it
 MIN_COMMIT_SECONDS = 0.1  # of audio, as at OpenAI
 MAX_BACKLOG_SECONDS = 60.0  # of audio waiting to be decoded; beyond it, nothing is read from the client
-POLL_INTERVAL = 0.5  # seconds between looks at whether the server drains, or the key was revoked
+SESSION_POLL_INTERVAL = 0.5  # seconds between looks at whether the server drains, or the key was revoked
 # The warning to vLLM's clients, which send no session.
 VLLM_WARNING = (
     "session: is missing; as at vLLM, audio is 16-bit PCM at 16 kHz, and input_audio_buffer.commit ends a turn"
@@ -79,7 +79,7 @@ class Session:
                 await self._transcriber.advance()
                 ready = {self._receiving} if self._transcriber.backlog_seconds < MAX_BACKLOG_SECONDS else set()
                 awaited = {*ready, *self._transcriber.decoding}
-                await asyncio.wait(awaited, timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(awaited, timeout=SESSION_POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
                 await self._check_open()
                 if ready and self._receiving.done():
                     message = self._receiving.result()
@@ -149,7 +149,7 @@ class Session:
             await self._transcriber.advance()
             await self._check_open()
             while self._transcriber.backlog_seconds >= MAX_BACKLOG_SECONDS and self._transcriber.decoding:
-                await asyncio.wait(self._transcriber.decoding, timeout=POLL_INTERVAL)
+                await asyncio.wait(self._transcriber.decoding, timeout=SESSION_POLL_INTERVAL)
                 await self._check_open()
                 await self._transcriber.advance()
 
