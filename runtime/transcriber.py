@@ -71,7 +71,7 @@ class Prepared:
 
     request: Request
     language: str | None
-    wording: Tokenizer
+    tokenizer: Tokenizer
     audio: Audio
     cuts: tuple[AudioSegment, ...]
     utterances: tuple[Utterance | None, ...]
@@ -113,7 +113,7 @@ class Prepared:
         ends: list[int] = []
         first, before = 0, 0  # tokens are read anew some at a time, as one may be part of a character
         for count in range(1, len(decoded.tokens) + 1):
-            read = self.wording.text(decoded.tokens[first:count])
+            read = self.tokenizer.text(decoded.tokens[first:count])
             ends.append(before + len(read))
             if count - first >= READ_ANEW and not read.endswith(UNFINISHED):
                 first, before = count, ends[-1]
@@ -122,7 +122,7 @@ class Prepared:
     def joined(self, done: Iterable[transcript.Segment]) -> Transcript:
         """The transcript, of all segments in order, up to the most tokens that were asked for."""
         audio = sum(math.ceil(utterance.seconds * TOKENS_PER_SECOND) for utterance in self.spoken)
-        texts = [len(self.wording.tokenizer(utterance.prompt)["input_ids"]) - 1 for utterance in self.spoken[:1]]
+        texts = [len(self.tokenizer.backend(utterance.prompt)["input_ids"]) - 1 for utterance in self.spoken[:1]]
         return Transcript(
             self.audio.source,
             self.audio.seconds,
@@ -136,7 +136,7 @@ class Prepared:
         for segment in done:
             if len(segment.tokens) > left:
                 tokens = segment.tokens[:left]
-                hypothesis = transcript.read(self.wording.text(tokens), forced=self.language)
+                hypothesis = transcript.read(self.tokenizer.text(tokens), forced=self.language)
                 yield replace(segment, hypothesis=hypothesis, tokens=tokens, truncated=True)
                 left = 0
             else:
@@ -157,14 +157,14 @@ class Transcriber:
         return self.engine.device
 
     @property
-    def wording(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer:
         """The checkpoint's."""
-        return self.engine.wording
+        return self.engine.tokenizer
 
     @property
-    def prompter(self) -> PromptBuilder:
+    def prompt_builder(self) -> PromptBuilder:
         """Writes prompts for the model; it refuses languages and contexts that the model cannot be given."""
-        return PromptBuilder(self.wording, context_limit(self.settings, self.wording))
+        return PromptBuilder(self.tokenizer, context_limit(self.settings, self.tokenizer))
 
     @property
     def loaded(self) -> "Loaded":
@@ -210,15 +210,15 @@ class Transcriber:
 
     def prepare(self, request: Request) -> Prepared:
         """Write the prompt, read the audio and cut it. Raises KitError where one of them cannot be used."""
-        language = self.prompter.language(request.language)
-        prompt = self.prompter.write(context=request.context, language=language)
+        language = self.prompt_builder.language(request.language)
+        prompt = self.prompt_builder.build(context=request.context, language=language)
         sound = self._read(request.source)
         cuts = tuple(segments.split(sound.samples, longest=self.settings.segment_seconds))
         most = min(self.settings.max_new_tokens, request.max_tokens or self.settings.max_new_tokens)
         utterances = tuple(
             None if segments.is_silent(cut.samples) else Utterance(cut.samples, prompt, most) for cut in cuts
         )
-        return Prepared(request, language, self.wording, sound, cuts, utterances)
+        return Prepared(request, language, self.tokenizer, sound, cuts, utterances)
 
     def _begin(self, request: Request) -> "_FileJob | FailedRequest":
         """Read the audio and hand its segments to the engine."""
@@ -289,10 +289,10 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-def context_limit(settings: Settings, wording: Tokenizer) -> int:
+def context_limit(settings: Settings, tokenizer: Tokenizer) -> int:
     """Most tokens of a context: what the model's authors name, less where its positions, or vLLM's, leave no room for
     it beside the longest segment and its answer."""
-    positions = wording.positions
+    positions = tokenizer.positions
     if settings.engine_name == "vllm":
         positions = min(positions, settings.vllm_max_model_len)
     rest = positions - segment_tokens(settings.segment_seconds, settings.max_new_tokens)

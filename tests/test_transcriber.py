@@ -139,8 +139,8 @@ def test_together_and_alone_give_the_same(transcriber: Transcriber, speech: list
 
 
 def utterance(transcriber: Transcriber, clip: Clip, tokens: int = 64) -> Utterance:
-    prompter = transcriber.prompter
-    return Utterance(sound(clip, transcriber.settings).samples, prompter.write(), tokens)
+    prompt_builder = transcriber.prompt_builder
+    return Utterance(sound(clip, transcriber.settings).samples, prompt_builder.build(), tokens)
 
 
 def test_tokens_stream_and_end_in_the_result(transcriber: Transcriber, speech: list[Clip]) -> None:

@@ -102,13 +102,13 @@ class Observer:
     def starting(self, stage: str) -> None:
         """How far an engine is that takes long to start, in a few words."""
 
-    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
+    def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
         """A batch is decoded, of utterances that waited so many seconds each and hold so much audio together."""
 
-    def prefilled(self, seconds: float) -> None:
+    def prefill_done(self, seconds: float) -> None:
         """A batch's audio and prompts went through the model, up to the first token of each utterance."""
 
-    def stepped(self, seconds: float) -> None:
+    def decode_step(self, seconds: float) -> None:
         """A further token of each utterance of a batch was decoded."""
 
     def failed(self, reason: str) -> None:
@@ -123,7 +123,7 @@ class Engine(Protocol):
         """As ASR_ENGINE has it."""
 
     @property
-    def wording(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer:
         """The checkpoint's."""
 
     @property

@@ -13,7 +13,7 @@ from runtime.engines.vllm.engine import VllmEngine
 from runtime.engines.vllm.replica import elsewhere, groups, on_npus, packages, started, versions
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model import device
-from runtime.model.prompt import read_wording
+from runtime.model.prompt import read_tokenizer
 
 
 def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
@@ -21,11 +21,11 @@ def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[
 
     Raises KitError where the checkpoint is not whole, UsageError where a setting of the servers cannot be used.
     """
-    wording = read_wording(directory)
+    tokenizer = read_tokenizer(directory)
     device: ExternalServers
     if servers := elsewhere(settings):
         device = ExternalServers("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
-        return VllmEngine(settings, wording, servers, device, observers)
+        return VllmEngine(settings, tokenizer, servers, device, observers)
     servers = started(command.launch_specs(settings, directory))
     device = Children(
         ", ".join(server.name.removeprefix("vLLM on ") for server in servers),
@@ -34,7 +34,7 @@ def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[
         groups=partial(groups, servers),
         npus=partial(on_npus, servers),
     )
-    return VllmEngine(settings, wording, servers, device, observers)
+    return VllmEngine(settings, tokenizer, servers, device, observers)
 
 
 def create_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:

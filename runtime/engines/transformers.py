@@ -40,7 +40,7 @@ class TransformersEngine:
         batch_wait_seconds: float = 0.0,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.loaded, self.wording, self.device = loaded, loaded.wording, loaded.device
+        self.loaded, self.tokenizer, self.device = loaded, loaded.tokenizer, loaded.device
         self._observers = observers
         self._queue: Queue[Stream] = Queue(BatchLimits(max_batch, batch_audio_seconds, batch_wait_seconds))
         self._batch: list[Stream] = []
@@ -104,7 +104,7 @@ class TransformersEngine:
         now = time.monotonic()
         for observer in self._observers if self._batch else ():
             waits = [now - stream.since for stream in self._batch]
-            observer.taken(waits, sum(stream.utterance.seconds for stream in self._batch))
+            observer.batch_started(waits, sum(stream.utterance.seconds for stream in self._batch))
         return self._batch
 
     def _fail(self, reason: str) -> None:
@@ -155,13 +155,13 @@ def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence
     raises, after which rows that have not ended are without an answer."""
     rows = [_BatchRow(stream, loaded) for stream in batch]
     steps = decode.decode(loaded, [stream.utterance for stream in batch])
-    told = [observer.prefilled for observer in observers]
+    told = [observer.prefill_done for observer in observers]
     while not all(stream.ended for stream in batch):
         began = time.monotonic()
         tokens = next(steps)
         for tell in told:
             tell(time.monotonic() - began)
-        told = [observer.stepped for observer in observers]
+        told = [observer.decode_step for observer in observers]
         for row, token in zip(rows, tokens, strict=True):
             row.add(token)
 
@@ -180,7 +180,7 @@ class _BatchRow:
         if self.stream.ended:
             return
         self.logprobs.append(token.logprob)
-        if token.id in self.loaded.wording.end_tokens:
+        if token.id in self.loaded.tokenizer.end_tokens:
             self._finish(truncated=False)
             return
         self.tokens.append(token.id)
@@ -189,7 +189,7 @@ class _BatchRow:
             self._finish(truncated=True)
 
     def _finish(self, *, truncated: bool) -> None:
-        text = self.loaded.wording.text(self.tokens)
+        text = self.loaded.tokenizer.text(self.tokens)
         self.stream.push(Decoded(tuple(self.tokens), text, truncated, statistics.fmean(self.logprobs)))
 
 

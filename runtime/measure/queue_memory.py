@@ -51,7 +51,7 @@ class Hold(Observer):
         """Go on, so that it can end."""
         self._go_on.set()
 
-    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
+    def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
         """Waits here."""
         self._go_on.wait()
 

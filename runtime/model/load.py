@@ -11,7 +11,7 @@ from typing import Any
 from env.errors import KitError
 from runtime.model.checkpoint import MODEL_TYPE, CheckpointError, check
 from runtime.model.device import Device, OutOfMemoryError, is_out_of_memory
-from runtime.model.prompt import Tokenizer, read_wording
+from runtime.model.prompt import Tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Loaded:
 
     model: Any
     processor: Any
-    wording: Tokenizer
+    tokenizer: Tokenizer
     device: Device
 
 
@@ -85,8 +85,8 @@ def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
         directory, fix_mistral_regex=True, local_files_only=True
     )
-    wording = read_wording(directory)
-    return Loaded(_placed(model, device), processor, wording, device)
+    tokenizer = read_tokenizer(directory)
+    return Loaded(_placed(model, device), processor, tokenizer, device)
 
 
 def _placed(model: Any, device: Device) -> Any:

@@ -21,10 +21,13 @@ LONGEST_CONTEXT = 1_000_000  # characters: what is longer is not even counted in
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How a checkpoint is asked and how its tokens read; `languages` are those it supports, by English name, and
-    `positions` the most tokens that it takes at once, prompt, audio and answer together."""
+    """A checkpoint's chat template, special tokens and transformers' own tokenizer, the `backend`.
 
-    tokenizer: Any
+    `languages` are those it supports, by English name; `positions` is the longest sequence in tokens: prompt, audio and
+    answer together.
+    """
+
+    backend: Any
     chat_template: str
     languages: tuple[str, ...]
     end_tokens: tuple[int, ...]
@@ -34,16 +37,16 @@ class Tokenizer:
     @cached_property
     def _control(self) -> frozenset[int]:
         """Tokens that are no text and no special ones either, such as `<think>`: all added ones but the tag."""
-        return frozenset(number for name, number in self.tokenizer.added_tokens_encoder.items() if name != ASR_TEXT)
+        return frozenset(number for name, number in self.backend.added_tokens_encoder.items() if name != ASR_TEXT)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The raw output that tokens stand for, also while more of them may come: text, and the tag before it."""
-        heard = [token for token in tokens if token not in self._control]
-        return str(self.tokenizer.decode(heard, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        kept = [token for token in tokens if token not in self._control]
+        return str(self.backend.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def read_wording(directory: Path) -> Tokenizer:
-    """The wording of the checkpoint in a directory, whose weights need not be there.
+def read_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of the checkpoint in a directory, whose weights need not be there.
 
     Raises CheckpointError where a file that it is read from is missing or broken.
     """
@@ -61,7 +64,7 @@ def read_wording(directory: Path) -> Tokenizer:
     generation = checkpoint.read_json(directory / "generation_config.json")
     ends = generation.get("eos_token_id", tokenizer.eos_token_id)
     return Tokenizer(
-        tokenizer=tokenizer,
+        backend=tokenizer,
         chat_template=checkpoint.chat_template(directory),
         languages=tuple(config.get("support_languages") or ()),
         end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
@@ -96,7 +99,7 @@ class PromptBuilder:
     """Writes prompts for one checkpoint: its template, its languages, its special tokens; with contexts of at most
     `context_tokens`."""
 
-    wording: Tokenizer
+    tokenizer: Tokenizer
     context_tokens: int = MOST_CONTEXT
 
     def language(self, name: str | None) -> str | None:
@@ -104,9 +107,9 @@ class PromptBuilder:
 
         Raises UnknownLanguageError where the checkpoint has no such language.
         """
-        return languages.resolve(name, supported=self.wording.languages)
+        return languages.resolve(name, supported=self.tokenizer.languages)
 
-    def write(self, *, context: str = "", language: str | None = None) -> str:
+    def build(self, *, context: str = "", language: str | None = None) -> str:
         """The prompt of one utterance; `language` is a name that `language()` returned.
 
         Raises PromptError where the context is too long, or holds one of the model's control tokens, which would end
@@ -114,18 +117,18 @@ class PromptBuilder:
         """
         if len(context) > LONGEST_CONTEXT:
             raise _too_long(f"{len(context)} characters", f"{LONGEST_CONTEXT} characters")
-        count = len(self.wording.tokenizer(context, verbose=False)["input_ids"])
+        count = len(self.tokenizer.backend(context, verbose=False)["input_ids"])
         if count > self.context_tokens:
             raise _too_long(f"{count} tokens", str(self.context_tokens))
-        for token in self.wording.tokenizer.added_tokens_encoder:
+        for token in self.tokenizer.backend.added_tokens_encoder:
             if token in context:
                 raise PromptError("context", f"holds {token!r}, which the model reads as a command", "leave it out")
         messages = [
             {"role": "system", "content": context},
             {"role": "user", "content": [{"type": "audio", "audio": ""}]},
         ]
-        prompt: str = self.wording.tokenizer.apply_chat_template(
-            messages, chat_template=self.wording.chat_template, add_generation_prompt=True, tokenize=False
+        prompt: str = self.tokenizer.backend.apply_chat_template(
+            messages, chat_template=self.tokenizer.chat_template, add_generation_prompt=True, tokenize=False
         )
         return prompt + f"language {language}{ASR_TEXT}" if language else prompt
 

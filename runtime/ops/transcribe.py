@@ -123,7 +123,9 @@ def transcribe_files(order: TranscribeOptions, settings: Settings) -> int:
     failures = 0
     with loading(settings) as transcriber:
         # What is wrong with every file is said once, before the first.
-        transcriber.prompter.write(context=order.context, language=transcriber.prompter.language(order.language))
+        transcriber.prompt_builder.build(
+            context=order.context, language=transcriber.prompt_builder.language(order.language)
+        )
         with progress_bar("Transcribing", unit="s of audio") as bar:
             outcomes = transcriber.transcribe_all(requests, on_audio=bar.expect, on_segment=bar.advance)
             for name, target, outcome in zip(names, targets, outcomes, strict=True):

@@ -45,16 +45,16 @@ class EngineMetrics(Observer):
             buckets=STEP_BUCKETS,
         )
 
-    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
+    def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:  # noqa: ARG002 - Observer's
         """Count a batch, and how long each of its utterances has waited."""
         self._batches.observe(len(waits))
         for wait in waits:
             self._waits.observe(wait)
 
-    def prefilled(self, seconds: float) -> None:
+    def prefill_done(self, seconds: float) -> None:
         self._prefills.observe(seconds)
 
-    def stepped(self, seconds: float) -> None:
+    def decode_step(self, seconds: float) -> None:
         self._steps.observe(seconds)
 
 

@@ -314,7 +314,7 @@ class Service:
             raise
         on_start()
         text_deltas = on_text and TextDeltas(
-            raw=self.transcriber.wording.text,
+            raw=self.transcriber.tokenizer.text,
             language=prepared.language,
             max_tokens=request.max_tokens,
             on_text=on_text,

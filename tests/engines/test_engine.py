@@ -34,7 +34,7 @@ class Watch(Observer):
         self.heard: list[str] = []
         self.waits: list[float] = []
 
-    def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
+    def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
         self.batches.append(len(waits))
         self.waits += waits
         self.heard.append("taken")
@@ -42,11 +42,11 @@ class Watch(Observer):
         self.begun.release()
         assert self.let.wait(TIMEOUT)
 
-    def prefilled(self, seconds: float) -> None:
+    def prefill_done(self, seconds: float) -> None:
         self.heard.append("prefilled")
         assert seconds > 0
 
-    def stepped(self, seconds: float) -> None:
+    def decode_step(self, seconds: float) -> None:
         self.heard.append("stepped")
         assert seconds > 0
 
@@ -61,7 +61,7 @@ def watched(transcriber: Transcriber) -> Watch:
 
 @pytest.fixture(scope="module")
 def utterances(transcriber: Transcriber, speech: list[Clip]) -> list[Utterance]:
-    prompt = transcriber.prompter.write()
+    prompt = transcriber.prompt_builder.build()
     return [Utterance(load(c.path, limits=limits(transcriber.settings)).samples, prompt, 64) for c in speech]
 
 

@@ -61,7 +61,7 @@ def _with_mask(tower: Any, forward: Callable[..., Any], hidden: torch.Tensor, cu
 
 def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> Answers:
     """What the kit makes of them, in batches of the same clips."""
-    prompt = transcriber.prompter.write(language=language)
+    prompt = transcriber.prompt_builder.build(language=language)
     engine = TransformersEngine(transcriber.loaded, max_batch=batch)
     engine.start()
     answers = []
@@ -85,7 +85,7 @@ def sounds(transcriber: Transcriber, clips: list[Clip]) -> list[Samples]:
 @pytest.mark.parametrize(("batch", "language"), [(1, None), (BATCH, None), (BATCH, "Chinese")])
 def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch: int, language: str | None) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        ends = list(transcriber.wording.end_tokens)
+        ends = list(transcriber.tokenizer.end_tokens)
         theirs = process.submit(qwen_asr, sounds, ends, batch, language).result()
     assert kit(transcriber, sounds, batch, language) == theirs
     assert len({text for _, text, _ in theirs}) > CLIPS // 2
@@ -94,11 +94,11 @@ def test_token_for_token(transcriber: Transcriber, sounds: list[Samples], batch:
 def test_a_larger_batch_against_generate_of_the_same_model(transcriber: Transcriber, sounds: list[Samples]) -> None:
     """This needs no .reference."""
     within_a_window = [samples for samples in sounds if len(samples) <= WINDOW * SAMPLE_RATE // 100]
-    loaded, chosen, ends = transcriber.loaded, within_a_window[-16:], list(transcriber.wording.end_tokens)
-    prompt = PromptBuilder(loaded.wording).write()
+    loaded, chosen, ends = transcriber.loaded, within_a_window[-16:], list(transcriber.tokenizer.end_tokens)
+    prompt = PromptBuilder(loaded.tokenizer).build()
     inputs = loaded.processor(text=[prompt] * len(chosen), audio=chosen, return_tensors="pt", padding=True)
     output = loaded.model.generate(
-        **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.wording.pad_token
+        **inputs, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=loaded.tokenizer.pad_token
     )
     rows = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     theirs = [tuple(itertools.takewhile(lambda token: token not in ends, row)) for row in rows]

@@ -67,7 +67,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def utterance(transcriber: Transcriber, speech: list[Clip]) -> Utterance:
     samples = load(speech[0].path, limits=limits(transcriber.settings)).samples
-    return Utterance(samples, transcriber.prompter.write(), 64)
+    return Utterance(samples, transcriber.prompt_builder.build(), 64)
 
 
 def children() -> set[int]:

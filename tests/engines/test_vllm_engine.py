@@ -32,7 +32,7 @@ def remote(server: StandIn) -> Iterator[Transcriber]:
 @pytest.fixture
 def utterance(remote: Transcriber, speech: list[Clip]) -> Utterance:
     samples = load(speech[0].path, limits=limits(remote.settings)).samples
-    return Utterance(samples, remote.prompter.write(), 64)
+    return Utterance(samples, remote.prompt_builder.build(), 64)
 
 
 def requests(clips: list[Clip]) -> list[Request]:
@@ -50,7 +50,7 @@ def test_the_transcripts_are_those_of_the_other_engine(
 def test_language_and_context_are_in_the_prompt(remote: Transcriber, server: StandIn, speech: list[Clip]) -> None:
     remote.transcribe(speech[0].path, language="Chinese", context="万 爸爸")
     prompt = server.heard[-1]["prompt"]
-    assert prompt == remote.prompter.write(context="万 爸爸", language="Chinese")
+    assert prompt == remote.prompt_builder.build(context="万 爸爸", language="Chinese")
     assert "万 爸爸" in prompt
     assert prompt.endswith("language Chinese<asr_text>")
 
@@ -203,7 +203,7 @@ def test_of_what_a_vllm_says_as_much_is_told_as_helps(
 @pytest.mark.parametrize(("given", "sent"), [(1, 320), (161, 320), (320, 320), (479, 320), (16_159, 16_000)])
 def test_what_is_sent_is_whole_frames(remote: Transcriber, server: StandIn, given: int, sent: int) -> None:
     samples = np.linspace(-0.1, 0.1, given, dtype=np.float32)
-    remote.engine.submit([Utterance(samples, remote.prompter.write(), 8)])[0].result()
+    remote.engine.submit([Utterance(samples, remote.prompt_builder.build(), 8)])[0].result()
     heard = server.heard[-1]["samples"]
     assert len(heard) == sent
     assert np.array_equal(heard[:given], samples[:sent])
@@ -214,15 +214,15 @@ def test_observers_hear_each_utterance_and_token(server: StandIn, utterance: Utt
     heard: list[str] = []
 
     class Ear(Observer):
-        def taken(self, waits: Sequence[float], audio_seconds: float) -> None:
+        def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
             assert min(waits) >= 0 < audio_seconds == utterance.seconds
             heard.append("taken")
 
-        def prefilled(self, seconds: float) -> None:
+        def prefill_done(self, seconds: float) -> None:
             assert seconds > 0
             heard.append("prefilled")
 
-        def stepped(self, seconds: float) -> None:
+        def decode_step(self, seconds: float) -> None:
             assert seconds > 0
             heard.append("stepped")
 

@@ -24,7 +24,7 @@ def servers(transcriber: Transcriber) -> Iterator[list[StandIn]]:
 
 @pytest.fixture(scope="module")
 def utterances(transcriber: Transcriber, speech: list[Clip]) -> list[Utterance]:
-    prompt = transcriber.prompter.write()
+    prompt = transcriber.prompt_builder.build()
     return [Utterance(load(c.path, limits=limits(transcriber.settings)).samples, prompt, 64) for c in speech]
 
 

@@ -185,7 +185,7 @@ def test_speech_in_a_recording_is_found_with_its_tokens(transcriber: Transcriber
     for caption, (start, end) in zip(found, spoken, strict=True):
         assert abs(caption.start - start) < NEAR
         assert abs(caption.end - end) < NEAR
-        assert transcriber.wording.text(caption.tokens).strip() == caption.text
+        assert transcriber.tokenizer.text(caption.tokens).strip() == caption.text
         assert caption.end - caption.start > SHORTEST
 
 

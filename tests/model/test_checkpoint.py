@@ -84,8 +84,8 @@ def test_loads_in_each_dtype(dtype: str) -> None:
 
     loaded = load(DEMO_CHECKPOINT, device=Device("cpu"), dtype=dtype)
     assert {weight.dtype for weight in loaded.model.parameters()} == {getattr(torch, dtype)}
-    assert loaded.wording.languages == ("English", "Chinese")
-    assert loaded.wording.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
+    assert loaded.tokenizer.languages == ("English", "Chinese")
+    assert loaded.tokenizer.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
 
 
 def test_sharded_weights_load(copy: Path) -> None:
@@ -148,8 +148,8 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
         {"ASR_MODEL": str(tmp_path), "ASR_DEVICE": "cpu", "ASR_DTYPE": "bfloat16", "ASR_MAX_NEW_TOKENS": "8"}
     )
     with open_transcriber(settings) as transcriber:
-        assert len(transcriber.wording.languages) == 30
-        assert transcriber.wording.end_tokens == (151643, 151645)
+        assert len(transcriber.tokenizer.languages) == 30
+        assert transcriber.tokenizer.end_tokens == (151643, 151645)
         transcript = transcriber.transcribe(bundled_clips()[0].path, language="粤语", context="热词")
         assert transcript.tokens <= 8
-        assert "assistant\nlanguage Cantonese<asr_text>" in transcriber.prompter.write(language="Cantonese")
+        assert "assistant\nlanguage Cantonese<asr_text>" in transcriber.prompt_builder.build(language="Cantonese")

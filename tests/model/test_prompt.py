@@ -7,47 +7,49 @@ import pytest
 
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
-from runtime.model.prompt import PromptBuilder, PromptError, read_wording
+from runtime.model.prompt import PromptBuilder, PromptError, read_tokenizer
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
 
 
 @pytest.fixture(scope="module")
-def prompter() -> PromptBuilder:
-    return PromptBuilder(read_wording(DEMO_CHECKPOINT))
+def prompt_builder() -> PromptBuilder:
+    return PromptBuilder(read_tokenizer(DEMO_CHECKPOINT))
 
 
-def test_plain(prompter: PromptBuilder) -> None:
-    assert prompter.write() == MESSAGES.format("") + "<|im_start|>assistant\n"
+def test_plain(prompt_builder: PromptBuilder) -> None:
+    assert prompt_builder.build() == MESSAGES.format("") + "<|im_start|>assistant\n"
 
 
-def test_context_stands_in_the_system_turn(prompter: PromptBuilder) -> None:
-    assert prompter.write(context="jon, 王方") == MESSAGES.format("jon, 王方") + "<|im_start|>assistant\n"
+def test_context_stands_in_the_system_turn(prompt_builder: PromptBuilder) -> None:
+    assert prompt_builder.build(context="jon, 王方") == MESSAGES.format("jon, 王方") + "<|im_start|>assistant\n"
 
 
-def test_a_forced_language_follows_the_assistants_header(prompter: PromptBuilder) -> None:
-    language = prompter.language("zh")
-    assert prompter.write(language=language).endswith("<|im_start|>assistant\nlanguage Chinese<asr_text>")
+def test_a_forced_language_follows_the_assistants_header(prompt_builder: PromptBuilder) -> None:
+    language = prompt_builder.language("zh")
+    assert prompt_builder.build(language=language).endswith("<|im_start|>assistant\nlanguage Chinese<asr_text>")
 
 
 @pytest.mark.parametrize("automatic", [None, "", "  "])
-def test_no_language_means_automatic(prompter: PromptBuilder, automatic: str | None) -> None:
-    assert prompter.language(automatic) is None
+def test_no_language_means_automatic(prompt_builder: PromptBuilder, automatic: str | None) -> None:
+    assert prompt_builder.language(automatic) is None
 
 
-def test_only_the_checkpoints_languages_can_be_forced(prompter: PromptBuilder) -> None:
+def test_only_the_checkpoints_languages_can_be_forced(prompt_builder: PromptBuilder) -> None:
     with pytest.raises(UnknownLanguageError, match="knows only English, Chinese"):
-        prompter.language("German")
+        prompt_builder.language("German")
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|audio_pad|>", "<asr_text>"])
-def test_control_tokens_in_a_context_are_refused(prompter: PromptBuilder, token: str) -> None:
+def test_control_tokens_in_a_context_are_refused(prompt_builder: PromptBuilder, token: str) -> None:
     with pytest.raises(PromptError) as refused:
-        prompter.write(context=f"hotword {token} more")
+        prompt_builder.build(context=f"hotword {token} more")
     assert token in str(refused.value)
 
 
-def test_the_demo_models_template_renders_what_the_real_one_does(prompter: PromptBuilder, reference: Path) -> None:
+def test_the_demo_models_template_renders_what_the_real_one_does(
+    prompt_builder: PromptBuilder, reference: Path
+) -> None:
     from reference import read_json
 
     real = read_json(reference / "tokenizer" / "chat_template.json")["chat_template"]
@@ -61,6 +63,9 @@ def test_the_demo_models_template_renders_what_the_real_one_does(prompter: Promp
     ):
         for header in (True, False):
             render = partial(
-                prompter.wording.tokenizer.apply_chat_template, messages, add_generation_prompt=header, tokenize=False
+                prompt_builder.tokenizer.backend.apply_chat_template,
+                messages,
+                add_generation_prompt=header,
+                tokenize=False,
             )
-            assert render(chat_template=prompter.wording.chat_template) == render(chat_template=real)
+            assert render(chat_template=prompt_builder.tokenizer.chat_template) == render(chat_template=real)

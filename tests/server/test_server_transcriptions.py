@@ -63,7 +63,7 @@ def test_segments_have_openais_fields(client: openai.OpenAI, transcriber: Transc
     (segment,) = answer.segments or []
     assert 0 < segment.start < segment.end <= answer.duration
     assert (segment.id, segment.seek, segment.temperature, segment.no_speech_prob) == (0, 0, 0, 0)
-    assert transcriber.wording.text(segment.tokens).strip() == segment.text == clip.text
+    assert transcriber.tokenizer.text(segment.tokens).strip() == segment.text == clip.text
     assert -1 < segment.avg_logprob < 0
     assert 0 < segment.compression_ratio < 2.4
 
@@ -352,7 +352,7 @@ def test_info_tells_device_limits_and_languages(server: Served, transcriber: Tra
     info = server.get("/v1/info").json()
     assert info["device"]["name"] == transcriber.settings.device
     assert info["model"]["names"] == ["demo", "qwen3-asr"]
-    assert set(info["model"]["languages"]) == set(transcriber.wording.languages)
+    assert set(info["model"]["languages"]) == set(transcriber.tokenizer.languages)
     assert info["limits"]["requests"] == transcriber.settings.max_waiting
     assert info["versions"]["torch"]
     assert info["queue"]["requests"] == 0

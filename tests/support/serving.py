@@ -84,7 +84,7 @@ class HeldEngine:
     """Stands in for an engine and decodes nothing on its own; `due` has what it was given, in order."""
 
     def __init__(self, real: Engine) -> None:
-        self.name, self.wording, self.device, self.loaded = real.name, real.wording, real.device, real.loaded
+        self.name, self.tokenizer, self.device, self.loaded = real.name, real.tokenizer, real.device, real.loaded
         self.together = real.status().most_together
         self.due: SimpleQueue[HeldDecoding] = SimpleQueue()
 

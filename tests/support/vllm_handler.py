@@ -144,7 +144,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.stand_in.template(content) if self.stand_in.template else content
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self.stand_in.transcriber.wording.tokenizer(text)["input_ids"])
+        return list(self.stand_in.transcriber.tokenizer.backend(text)["input_ids"])
 
     def _chat(self, asked: dict[str, Any]) -> None:
         """Decode, unless there is a fault in the request, or ordered."""
@@ -187,7 +187,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._event({"choices": [role], "prompt_token_ids": ids.tolist()})
         (decoding,) = transcriber.engine.submit([utterance])
         decoded = decoding.result()
-        tokens = [*decoded.tokens, *([] if decoded.truncated else transcriber.wording.end_tokens[-1:])]
+        tokens = [*decoded.tokens, *([] if decoded.truncated else transcriber.tokenizer.end_tokens[-1:])]
         ending = "length" if decoded.truncated else "stop"
         if fault and fault.kind != "lie":
             self._tell(tokens[: fault.after], 0, "abort" if fault.kind == "abort" else None)
@@ -231,8 +231,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _tell(self, tokens: list[int], since: int, reason: str | None) -> None:
         """Tokens from place `since`, the last with a reason why it is the last."""
-        text = self.stand_in.transcriber.wording.tokenizer.decode
-        ends = self.stand_in.transcriber.wording.end_tokens
+        text = self.stand_in.transcriber.tokenizer.backend.decode
+        ends = self.stand_in.transcriber.tokenizer.end_tokens
         for start in range(since, len(tokens), self.stand_in.together):
             some = tokens[start : start + self.stand_in.together]
             told, all_told = (

@@ -49,7 +49,7 @@ def answers(transcriber: Transcriber, questions: Sequence[Question], together: i
     for start in range(0, len(questions), together):
         asked = questions[start : start + together]
         utterances = [
-            Utterance(q.samples, transcriber.prompter.write(language=q.language, context=q.context), q.most)
+            Utterance(q.samples, transcriber.prompt_builder.build(language=q.language, context=q.context), q.most)
             for q in asked
         ]
         for question, decoding in zip(asked, transcriber.engine.submit(utterances), strict=True):

@@ -238,13 +238,13 @@ class Needs:
     room: int
 
 
-def needs(settings: Settings, wording: Tokenizer) -> Needs:
+def needs(settings: Settings, tokenizer: Tokenizer) -> Needs:
     """Those of a checkpoint, with the longest segment that the settings allow."""
-    language = wording.languages[0] if wording.languages else None
-    prompt = PromptBuilder(wording).write(context="1", language=language)
-    tokens = list(wording.tokenizer(prompt)["input_ids"])
+    language = tokenizer.languages[0] if tokenizer.languages else None
+    prompt = PromptBuilder(tokenizer).build(context="1", language=language)
+    tokens = list(tokenizer.backend(prompt)["input_ids"])
     room = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
-    return Needs(prompt, tokens, wording.tokenizer.convert_tokens_to_ids(AUDIO_PAD), room)
+    return Needs(prompt, tokens, tokenizer.backend.convert_tokens_to_ids(AUDIO_PAD), room)
 
 
 async def healthy(client: httpx.AsyncClient, url: str) -> None:

@@ -38,10 +38,10 @@ log = logging.getLogger("runtime.engines.vllm")
 class TokenReader:
     """Reads the tokens of a stream, as they come, and tells observers how long each took."""
 
-    def __init__(self, stream: Stream, wording: Tokenizer, observers: Sequence[Observer], since: float) -> None:
+    def __init__(self, stream: Stream, tokenizer: Tokenizer, observers: Sequence[Observer], since: float) -> None:
         self.tokens: list[int] = []
-        self._stream, self._ends, self._observers, self._since = stream, wording.end_tokens, observers, since
-        self._told = [observer.prefilled for observer in observers]
+        self._stream, self._ends, self._observers, self._since = stream, tokenizer.end_tokens, observers, since
+        self._told = [observer.prefill_done for observer in observers]
 
     def read(self, tokens: Sequence[int]) -> None:
         """Several that come together have taken the same time each. End tokens are none of the answer."""
@@ -51,7 +51,7 @@ class TokenReader:
         for token in tokens:
             for tell in self._told:
                 tell(each)
-            self._told = [observer.stepped for observer in self._observers]
+            self._told = [observer.decode_step for observer in self._observers]
             if token not in self._ends:
                 self.tokens.append(token)
                 self._stream.push_token(len(self.tokens), token)
@@ -74,12 +74,12 @@ class VllmEngine:
     def __init__(
         self,
         settings: Settings,
-        wording: Tokenizer,
+        tokenizer: Tokenizer,
         servers: Sequence[Replica],
         device: Device,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.wording, self.device = wording, device
+        self.tokenizer, self.device = tokenizer, device
         self._settings, self._servers, self._observers = settings, servers, observers
         self._queue: Queue[Stream] = Queue(BatchLimits(together=1))
         self._again: deque[_StreamJob] = deque()  # those that a server has failed
@@ -179,7 +179,7 @@ class VllmEngine:
                 self._loop = None
 
     async def _use(self, client: httpx.AsyncClient) -> None:
-        wanted = needs(self._settings, self.wording)
+        wanted = needs(self._settings, self.tokenizer)
         tenders = [
             Monitor(server, client, wanted, self._settings, self._changed.set, self._server_lost, self._tell_stage)
             for server in self._servers
@@ -260,11 +260,11 @@ class VllmEngine:
         stream, utterance = job.stream, job.stream.utterance
         begun = time.monotonic()
         for observer in self._observers:
-            observer.taken([begun - stream.since], utterance.seconds)
-        reader = TokenReader(stream, self.wording, self._observers, begun)
+            observer.batch_started([begun - stream.since], utterance.seconds)
+        reader = TokenReader(stream, self.tokenizer, self._observers, begun)
         try:
             truncated = await ask(client, server.url, server.model, utterance, heard=reader.read)
-            stream.push(Decoded(tuple(reader.tokens), self.wording.text(reader.tokens), truncated))
+            stream.push(Decoded(tuple(reader.tokens), self.tokenizer.text(reader.tokens), truncated))
         except ServerFault as fault:
             server.suspect(str(fault))
             self._again_or_never(job, server, str(fault))

@@ -99,14 +99,14 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     rows = decode.prefill(loaded, embedded)
     tokens = [token.id for token in rows.read()]
     lap()
-    while tokens[-1] not in loaded.wording.end_tokens and len(tokens) < utterance.max_new_tokens:
+    while tokens[-1] not in loaded.tokenizer.end_tokens and len(tokens) < utterance.max_new_tokens:
         rows.step()
         tokens += [token.id for token in rows.read()]
     lap()
-    steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.wording.end_tokens
+    steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.tokenizer.end_tokens
     if not truncated:
         tokens.pop()
-    decoded = Decoded(tuple(tokens), transcriber.wording.text(tokens), truncated)
+    decoded = Decoded(tuple(tokens), transcriber.tokenizer.text(tokens), truncated)
     text = prepared.joined(prepared.heard(cut, decoded) for cut in prepared.cuts).text
     lap()
     return Split(tuple(after - before for before, after in itertools.pairwise(laps)), steps, len(tokens), text)

@@ -71,7 +71,7 @@ def order(arm: str, transcriber: Transcriber, *, device: str = "") -> WorkerSpec
         checkpoint=str(model_directory(settings)),
         device=device or transcriber.device.name,
         dtype=settings.dtype,
-        end_tokens=transcriber.wording.end_tokens,
+        end_tokens=transcriber.tokenizer.end_tokens,
         max_batch=settings.max_batch,
         jit_compile=settings.jit_compile,
     )

@@ -368,19 +368,19 @@ def resolve(config: SessionConfig, transcriber: Transcriber) -> ResolvedConfig:
     except ApiError as error:
         message = error.message.removeprefix("model: ")
         raise invalid(f"{_TRANSCRIPTION}.model", message, code=error.code or "") from None
-    prompter, vad = transcriber.prompter, given.turn_detection
+    prompt_builder, vad = transcriber.prompt_builder, given.turn_detection
     context = given.transcription.context
     if not is_unicode(context):  # JSON can hold what is not
         reason = "holds half a character (a lone surrogate), expected Unicode text"
         raise invalid(REALTIME_ERROR_FIELDS["prompt"], reason)
     for name in given.transcription.languages or ():
         try:
-            prompter.language(name)
+            prompt_builder.language(name)
         except KitError as error:
             raise to_api_error(error, {**REALTIME_ERROR_FIELDS, "language": _LANGUAGES}) from error
     try:
-        language = prompter.language(given.transcription.forced)
-        prompt = prompter.write(context=context, language=language)
+        language = prompt_builder.language(given.transcription.forced)
+        prompt = prompt_builder.build(context=context, language=language)
     except KitError as error:
         raise to_api_error(error, REALTIME_ERROR_FIELDS) from error
     detection = None

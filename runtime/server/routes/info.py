@@ -94,7 +94,7 @@ def info(request: Request) -> dict[str, Any]:
             "names": names(settings),
             "revision": revision(settings) or None,
             "dtype": settings.dtype,
-            "languages": service.transcriber.wording.languages,
+            "languages": service.transcriber.tokenizer.languages,
         },
         "limits": {
             "audio_seconds": settings.max_audio_seconds,

@@ -10,7 +10,7 @@ import pytest
 from runtime.demo import CHECKPOINT
 from runtime.model.checkpoint import CheckpointError
 from runtime.model.load import backend
-from runtime.model.prompt import PromptBuilder, read_wording
+from runtime.model.prompt import PromptBuilder, read_tokenizer
 
 TEXTS = (
     "",
@@ -40,46 +40,46 @@ def processor(directory: Path) -> Any:
 
 
 def test_the_tokens_are_the_processors(directory: Path, processor: Any) -> None:
-    wording = read_wording(directory)
+    tokenizer = read_tokenizer(directory)
     for text in TEXTS:
-        tokens = wording.tokenizer(text)["input_ids"]
+        tokens = tokenizer.backend(text)["input_ids"]
         assert tokens == processor.tokenizer(text)["input_ids"]
         (expected,) = processor.batch_decode([tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert wording.text(tokens) == expected
+        assert tokenizer.text(tokens) == expected
 
 
 def test_the_prompt_is_the_processors(directory: Path, processor: Any) -> None:
-    wording = read_wording(directory)
-    assert wording.chat_template == processor.chat_template
+    tokenizer = read_tokenizer(directory)
+    assert tokenizer.chat_template == processor.chat_template
     messages = [
         {"role": "system", "content": "sara"},
         {"role": "user", "content": [{"type": "audio", "audio": ""}]},
     ]
     expected = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    assert PromptBuilder(wording).write(context="sara") == expected
+    assert PromptBuilder(tokenizer).build(context="sara") == expected
 
 
 def test_ends_and_languages_are_the_files(directory: Path) -> None:
-    wording = read_wording(directory)
+    tokenizer = read_tokenizer(directory)
     generation = json.loads((directory / "generation_config.json").read_text())
     config = json.loads((directory / "config.json").read_text())
-    assert list(wording.end_tokens) == generation["eos_token_id"]
-    assert wording.pad_token == generation["pad_token_id"]
-    assert list(wording.languages) == config["support_languages"]
-    assert "English" in wording.languages
+    assert list(tokenizer.end_tokens) == generation["eos_token_id"]
+    assert tokenizer.pad_token == generation["pad_token_id"]
+    assert list(tokenizer.languages) == config["support_languages"]
+    assert "English" in tokenizer.languages
 
 
 def test_text_needs_no_weights_but_all_other_files(tmp_path: Path) -> None:
     shutil.copytree(CHECKPOINT, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("model*"):
         path.unlink()
-    assert read_wording(tmp_path).text(read_wording(CHECKPOINT).tokenizer("bread chicken")["input_ids"])
+    assert read_tokenizer(tmp_path).text(read_tokenizer(CHECKPOINT).backend("bread chicken")["input_ids"])
     for name in ("merges.txt", "vocab.json", "tokenizer_config.json"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text("{}")
         with pytest.raises(CheckpointError, match=rf"{name.replace('.', '[.]')}.* no tokenizer"):
-            read_wording(tmp_path)
+            read_tokenizer(tmp_path)
         (tmp_path / name).write_bytes(whole)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(CheckpointError, match=r"merges\.txt absent"):
-        read_wording(tmp_path)
+        read_tokenizer(tmp_path)
