@@ -1,6 +1,6 @@
-"""Which utterances are decoded together, and when: those that wait, in turns of those who handed them over.
+"""Which utterances are decoded together, and when: a queue with round-robin over the requests.
 
-Nothing here decodes, waits or locks; times are of any clock that never goes back, in seconds.
+Nothing here decodes, waits or locks; times are in seconds of a monotonic clock.
 """
 
 import math
@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-ALIKE = 2.0  # times the length of the utterance whose turn it is: what is padded to so much wastes half of it at most
+ALIKE = 2.0  # times the length of the head: padding to that wastes half at most
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The most utterances and seconds of audio in a batch, each utterance counted as long as the longest of them, and
-    how many seconds a lone utterance waits for company."""
+    """The most utterances and padded seconds of audio in a batch, and how many seconds a lone utterance waits for batch
+    mates."""
 
     together: int
     padded_seconds: float = math.inf
@@ -25,7 +25,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, eq=False)
 class QueueItem(Generic[Item]):
-    """A place in the queue: for what, for how much audio, taken when."""
+    """A queued utterance: the item itself, its seconds of audio, and since when (monotonic clock)."""
 
     item: Item
     seconds: float
@@ -33,100 +33,100 @@ class QueueItem(Generic[Item]):
 
 
 class Queue(Generic[Item]):
-    """Utterances that wait, by owner: those handed over together have one.
+    """Utterances that wait, by request: those handed over together are one.
 
-    Owners take turns. Whose turn it is puts its oldest utterance into the next batch and goes to the end of the row,
-    where newcomers go too; so an owner's oldest utterance waits for no more batches than there are owners. The rest of
-    the batch is company, see `companions`, and costs nobody a turn.
+    Round-robin over requests: the head request contributes its oldest utterance and moves to the back, where new
+    requests go too, so none waits more batches than there are requests. The rest of the batch are `batch_mates`, which
+    cost nobody a turn.
     """
 
     def __init__(self, bounds: BatchLimits) -> None:
         self.bounds = bounds
-        self._owners: list[list[QueueItem[Item]]] = []  # each with one or more, the oldest first; the next turn first
+        self._requests: list[list[QueueItem[Item]]] = []  # none empty, oldest utterance first; head first
 
     def __len__(self) -> int:
-        return sum(map(len, self._owners))
+        return sum(map(len, self._requests))
 
     def __iter__(self) -> Iterator[Item]:
-        return (place.item for owner in self._owners for place in owner)
+        return (queued.item for request in self._requests for queued in request)
 
-    def add(self, places: Sequence[QueueItem[Item]]) -> None:
-        """Queue what one owner hands over at once."""
-        if places:
-            self._owners.append(list(places))
+    def add(self, items: Sequence[QueueItem[Item]]) -> None:
+        """Queue the utterances of one request."""
+        if items:
+            self._requests.append(list(items))
 
     def remove(self, item: Item) -> None:
-        """Take an item out, if it is there."""
-        self._keep([place for owner in self._owners for place in owner if place.item == item])
+        """Take an item out of the queue, if it is there."""
+        self._keep([queued for request in self._requests for queued in request if queued.item == item])
 
     def due(self) -> float:
-        """When the next batch may be taken: at once (-inf) unless all utterances came alone and there is room for more;
-        then when the first of them has waited long enough. Never (inf) if none waits."""
-        if not self._owners:
+        """When the next batch may start: at once (-inf), unless each request has a single utterance and the batch has
+        room; then when the oldest has waited `wait_seconds`. Never (inf) if none waits."""
+        if not self._requests:
             return math.inf
-        if any(len(owner) > 1 for owner in self._owners) or is_full(self._choose(), self.bounds):
+        if any(len(request) > 1 for request in self._requests) or is_full(self._choose(), self.bounds):
             return -math.inf
-        return min(owner[0].since for owner in self._owners) + self.bounds.wait_seconds
+        return min(request[0].since for request in self._requests) + self.bounds.wait_seconds
 
     def take(self) -> list[Item]:
-        """The next batch, the utterance whose turn it is first; empty if none waits."""
-        if not self._owners:
+        """The next batch, its head first; empty if none waits."""
+        if not self._requests:
             return []
         batch = self._choose()
-        self._owners.append(self._owners.pop(0))
+        self._requests.append(self._requests.pop(0))
         self._keep(batch)
-        return [place.item for place in batch]
+        return [queued.item for queued in batch]
 
     def _choose(self) -> list[QueueItem[Item]]:
-        anchor = self._owners[0][0]
-        return [anchor, *batch_mates(anchor, self._owners, self.bounds)]
+        head = self._requests[0][0]
+        return [head, *batch_mates(head, self._requests, self.bounds)]
 
     def _keep(self, without: Sequence[QueueItem[Item]]) -> None:
         gone = set(without)
-        left = [[place for place in owner if place not in gone] for owner in self._owners]
-        self._owners = [owner for owner in left if owner]
+        left = [[queued for queued in request if queued not in gone] for request in self._requests]
+        self._requests = [request for request in left if request]
 
 
 def batch_mates(
-    anchor: QueueItem[Item], owners: Sequence[Sequence[QueueItem[Item]]], bounds: BatchLimits
+    head: QueueItem[Item], requests: Sequence[Sequence[QueueItem[Item]]], bounds: BatchLimits
 ) -> list[QueueItem[Item]]:
-    """Those that are decoded with `anchor`, the oldest of one of the owners, as many as `bounds` allow.
+    """The utterances decoded with `head`, as many as `bounds` allow.
 
-    First those of like length, one of each owner, then a second of each, and so on, always the nearest in length; then
-    all others, by length. Even those are worth a free place: a step that decodes one token of each row costs a large
-    model on an NPU hardly more for many rows than for one, and a row's answer is given as soon as it ends.
+    First those of similar length: one of each request, then a second of each, and so on, the nearest in length first.
+    Then all others, by length. Even those are worth a free row: on an NPU, a decode step of a large model costs hardly
+    more for many rows than for one, and each row is answered as soon as it ends.
     """
     if bounds.together == 1:
         return []
     ranked = []
-    for owner in owners:
-        nearest = sorted(owner, key=lambda place: _ratio(place, anchor))
-        ranked += [(_rank(place, anchor, turn), place) for turn, place in enumerate(nearest) if place is not anchor]
+    for request in requests:
+        nearest = sorted(request, key=lambda queued: _ratio(queued, head))
+        ranked += [(_rank(queued, head, turn), queued) for turn, queued in enumerate(nearest) if queued is not head]
     chosen: list[QueueItem[Item]] = []
-    for _, place in sorted(ranked, key=lambda entry: entry[0]):
+    for _, queued in sorted(ranked, key=lambda entry: entry[0]):
         if len(chosen) + 1 >= bounds.together:
             break
-        if _padded([anchor, *chosen, place]) <= bounds.padded_seconds:
-            chosen.append(place)
+        if _padded([head, *chosen, queued]) <= bounds.padded_seconds:
+            chosen.append(queued)
     return chosen
 
 
 def is_full(batch: Sequence[QueueItem[Item]], bounds: BatchLimits) -> bool:
-    """Whether no utterance, however short, may be added."""
-    longest = max(place.seconds for place in batch)
+    """Whether no utterance, however short, fits any more."""
+    longest = max(queued.seconds for queued in batch)
     return len(batch) >= bounds.together or (len(batch) + 1) * longest > bounds.padded_seconds
 
 
 def _padded(batch: Sequence[QueueItem[Item]]) -> float:
-    return len(batch) * max(place.seconds for place in batch)
+    return len(batch) * max(queued.seconds for queued in batch)
 
 
-def _ratio(place: QueueItem[Item], anchor: QueueItem[Item]) -> float:
-    """How many times as long the longer is."""
-    shorter, longer = sorted((place.seconds, anchor.seconds))
+def _ratio(queued: QueueItem[Item], head: QueueItem[Item]) -> float:
+    """Length of the longer, divided by that of the shorter."""
+    shorter, longer = sorted((queued.seconds, head.seconds))
     return longer / shorter if shorter else math.inf
 
 
-def _rank(place: QueueItem[Item], anchor: QueueItem[Item], turn: int) -> tuple[bool, int, float]:
-    ratio = _ratio(place, anchor)
+def _rank(queued: QueueItem[Item], head: QueueItem[Item], turn: int) -> tuple[bool, int, float]:
+    ratio = _ratio(queued, head)
     return (False, turn, ratio) if ratio <= ALIKE else (True, 0, ratio)

@@ -133,25 +133,27 @@ def _attended(attention: Any, hidden: Tensor, rows: _Rows) -> Tensor:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model is given, on the host: prompts as `ids` (rows, places), padded on the left to the longest, of
-    which `real` is no padding; `features` (rows, mel bands, frames), of which `lengths` count; and `room`, the most
-    tokens that any row may get."""
+    """The inputs of a batch, on the host.
 
-    ids: Tensor
-    real: Tensor
+    `input_ids` (rows, positions) are the prompts, padded on the left; `attention_mask` (rows, positions) is true where
+    there is no padding. `features` (rows, mel bands, frames) are padded on the right to the longest of `lengths`.
+    `max_new_tokens` is the highest limit of any row.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
     features: Tensor
     lengths: list[int]
-    room: int
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Prompts with the audio in its places: `places` (rows, places, width) on the device, `real` on the host, and
-    `room`, see `Inputs`."""
+    """Prompts with the audio in place: `embeddings` (rows, positions, width) on the device; the rest as in `Inputs`."""
 
-    places: Tensor
-    real: Tensor
-    room: int
+    embeddings: Tensor
+    attention_mask: Tensor
+    max_new_tokens: int
 
 
 class Token(NamedTuple):
@@ -162,24 +164,24 @@ class Token(NamedTuple):
 
 
 class DecodeState:
-    """Utterances whose prompts went through the model: `hidden` (rows, places, width) is what came out."""
+    """The state of a batch after prefill: `hidden` (rows, positions, width) is the output of the last layer."""
 
     def __init__(self, model: Any, hidden: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache) -> None:
         self._model, self._hidden, self._mask, self._cache = model, hidden, mask, cache
-        self._positions = positions  # (rows, 1), of the last place of each
+        self._positions = positions  # (rows, 1), of the last token of each
         self._tokens: Tensor | None = None
 
-    def read(self) -> "list[Token]":
-        """The next token of each row; waits for the device, once."""
+    def next_tokens(self) -> "list[Token]":
+        """The next token of each row; synchronizes with the device once."""
         logits = self._model.lm_head(self._hidden[:, -1:]).flatten(0, 1).float()
         self._tokens = logits.argmax(-1, keepdim=True)
         losses = functional.cross_entropy(logits, self._tokens.squeeze(1), reduction="none")
-        # Together, as every read waits: float32 has all whole numbers up to 2**24, and so all tokens.
+        # Together, as every copy to the host waits: float32 has all whole numbers up to 2**24, and so all tokens.
         numbers = torch.stack((self._tokens.squeeze(1).float(), losses), dim=1).tolist()
         return [Token(int(token), -loss) for token, loss in numbers]
 
-    def step(self) -> None:
-        """Give the model the tokens that were read, also of rows that have ended."""
+    def advance(self) -> None:
+        """Run one decode step on the last tokens, also of rows that have ended."""
         self._positions = self._positions + 1
         self._hidden = self._model.model(
             input_ids=self._tokens,
@@ -191,13 +193,15 @@ class DecodeState:
 
 
 def decode(loaded: Loaded, utterances: Sequence[Utterance]) -> Iterator[list[Token]]:
-    """The first token of each utterance, after audio and prompts went through the model; then the next of each, and so
-    on, also of those that have ended. To be closed by whoever has enough, and run in torch's inference mode."""
-    # One in the other, so that each stage's tensors go with it: the features are larger than all that follows.
-    rows = prefill(loaded, embed(loaded, features(loaded, utterances)))
+    """The next token of each utterance, step by step without end, also of those that have ended.
+
+    The caller closes the iterator when it has enough, and runs it in torch's inference mode.
+    """
+    # Nested, so that each stage's tensors are freed with it: the features are larger than all that follows.
+    state = prefill(loaded, embed(loaded, features(loaded, utterances)))
     while True:
-        yield rows.read()
-        rows.step()
+        yield state.next_tokens()
+        state.advance()
 
 
 def features(loaded: Loaded, utterances: Sequence[Utterance]) -> Inputs:
@@ -209,47 +213,48 @@ def features(loaded: Loaded, utterances: Sequence[Utterance]) -> Inputs:
         padding=True,
     )
     return Inputs(
-        ids=inputs["input_ids"],
-        real=inputs["attention_mask"].bool(),
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"].bool(),
         features=inputs["input_features"],
         lengths=inputs["feature_attention_mask"].sum(-1).tolist(),
-        room=max(utterance.max_new_tokens for utterance in utterances),
+        max_new_tokens=max(utterance.max_new_tokens for utterance in utterances),
     )
 
 
 def embed(loaded: Loaded, inputs: Inputs) -> Embedded:
-    """Encode the audio and put it into the prompts."""
+    """Encode the audio and insert it into the embedded prompts."""
     thinker, device = loaded.model.thinker, loaded.device.name
     audio = encode(thinker.audio_tower, inputs.features, inputs.lengths)
-    heard = (inputs.ids == thinker.config.audio_token_id).flatten().nonzero().flatten()
-    words = thinker.get_input_embeddings()(inputs.ids.to(device)).flatten(0, 1)
-    places = words.index_copy(0, heard.to(device), audio).unflatten(0, inputs.ids.shape)
-    return Embedded(places, inputs.real, inputs.room)
+    audio_positions = (inputs.input_ids == thinker.config.audio_token_id).flatten().nonzero().flatten()
+    prompts = thinker.get_input_embeddings()(inputs.input_ids.to(device)).flatten(0, 1)
+    embeddings = prompts.index_copy(0, audio_positions.to(device), audio).unflatten(0, inputs.input_ids.shape)
+    return Embedded(embeddings, inputs.attention_mask, inputs.max_new_tokens)
 
 
 def prefill(loaded: Loaded, embedded: Embedded) -> DecodeState:
-    """Give the model the prompts."""
-    thinker, device, real = loaded.model.thinker, loaded.device.name, embedded.real
-    positions = (real.cumsum(-1) - 1).clamp(min=0).to(device)
-    prompt, step = None, None  # masks; attention is causal without
-    if not real.all():
-        real = real.to(device)
-        prompt, step = _causal(real), functional.pad(real, (0, embedded.room), value=True)[:, None, None]
+    """Run the model over the prompts."""
+    thinker, device, mask = loaded.model.thinker, loaded.device.name, embedded.attention_mask
+    positions = (mask.cumsum(-1) - 1).clamp(min=0).to(device)
+    prefill_mask, decode_mask = None, None  # attention is causal without
+    if not mask.all():
+        mask = mask.to(device)
+        prefill_mask = _causal(mask)
+        decode_mask = functional.pad(mask, (0, embedded.max_new_tokens), value=True)[:, None, None]
     cache = DynamicCache()
     hidden = thinker.model(
-        inputs_embeds=embedded.places,
-        attention_mask=prompt,
+        inputs_embeds=embedded.embeddings,
+        attention_mask=prefill_mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return DecodeState(thinker, hidden, positions[:, -1:], step, cache)
+    return DecodeState(thinker, hidden, positions[:, -1:], decode_mask, cache)
 
 
-def _causal(real: Tensor) -> Tensor:
-    """(rows, places) that are no padding → (rows, 1, places, places), what each place attends to.
+def _causal(mask: Tensor) -> Tensor:
+    """(rows, positions), true where there is no padding → (rows, 1, positions, positions), which each attends to.
 
     Padding attends to padding, as the attention to nothing is not a number, which would spread.
     """
-    before = torch.ones(real.shape[1], real.shape[1], dtype=torch.bool, device=real.device).tril()
-    return (before & (real[:, None] | ~real[:, :, None]))[:, None]
+    before = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
+    return (before & (mask[:, None] | ~mask[:, :, None]))[:, None]

@@ -1,7 +1,6 @@
-"""The transformers engine: utterances wait in a queue; a worker thread takes what it shall decode together, see
-runtime/engines/batching.py, and decodes it as one batch, see runtime/engines/decode.py.
+"""The transformers engine: a worker thread takes batches from a queue (batching.py) and decodes each (decode.py).
 
-Whole batches today: a batch ends when its longest answer ends.
+A batch ends when its longest answer ends.
 """
 
 import logging
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 class TransformersEngine:
     """Decodes with a loaded checkpoint, up to `max_batch` utterances and `batch_audio_seconds` of padded audio at a
-    time; a lone utterance waits up to `batch_wait_seconds` for company."""
+    time; a lone utterance waits up to `batch_wait_seconds` for batch mates."""
 
     name: EngineName = "transformers"
 
@@ -46,7 +45,7 @@ class TransformersEngine:
         self._batch: list[Stream] = []
         self._stopping = False
         self._failed = ""
-        self._changed = threading.Condition()  # streams are told things without it: their listeners may come back here
+        self._changed = threading.Condition()  # not held while streams are told: their listeners may come back here
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -66,7 +65,7 @@ class TransformersEngine:
         return streams
 
     def status(self) -> EngineStatus:
-        """What waits and what is being decoded; those that have ended or were cancelled do not count."""
+        """Utterances waiting and being decoded; those that have ended or were cancelled do not count."""
         with self._changed:
             decoding = sum(not stream.ended for stream in self._batch)
             return EngineStatus(len(self._queue), decoding, self._queue.bounds.together, self._failed)
@@ -75,9 +74,9 @@ class TransformersEngine:
         """End the worker: after all that was accepted has been decoded or, without `drain`, at the next token."""
         with self._changed:
             self._stopping = True
-            given_up = [] if drain else [*self._queue, *self._batch]
+            cancelled = [] if drain else [*self._queue, *self._batch]
             self._changed.notify()
-        for stream in given_up:
+        for stream in cancelled:
             stream.cancel()
         self._worker.join()
 
@@ -95,7 +94,7 @@ class TransformersEngine:
             self._fail(f"{type(error).__name__}: {error}")
 
     def _next_batch(self) -> list[Stream]:
-        """What is decoded next, as soon as it is due; empty when the engine shall end."""
+        """The next batch, as soon as it is due; empty when the engine is stopping."""
         with self._changed:
             self._batch = []
             while not self._stopping and (left := self._queue.due() - time.monotonic()) > 0:
@@ -108,7 +107,7 @@ class TransformersEngine:
         return self._batch
 
     def _fail(self, reason: str) -> None:
-        """Decode no more; all that was accepted fails."""
+        """Fail everything that was accepted, and decode no more."""
         with self._changed:
             self._failed = reason
             accepted = [*self._batch, *self._queue]
@@ -155,13 +154,13 @@ def decode_together(loaded: Loaded, batch: Sequence[Stream], observers: Sequence
     raises, after which rows that have not ended are without an answer."""
     rows = [_BatchRow(stream, loaded) for stream in batch]
     steps = decode.decode(loaded, [stream.utterance for stream in batch])
-    told = [observer.prefill_done for observer in observers]
+    on_step = [observer.prefill_done for observer in observers]
     while not all(stream.ended for stream in batch):
         began = time.monotonic()
         tokens = next(steps)
-        for tell in told:
-            tell(time.monotonic() - began)
-        told = [observer.decode_step for observer in observers]
+        for report in on_step:
+            report(time.monotonic() - began)
+        on_step = [observer.decode_step for observer in observers]
         for row, token in zip(rows, tokens, strict=True):
             row.add(token)
 
@@ -176,7 +175,7 @@ class _BatchRow:
     logprobs: list[float] = field(default_factory=list)  # of the end token, too
 
     def add(self, token: Token) -> None:
-        """A further token. What comes after the end, cancelled or not, does not count."""
+        """Add a token. After the end, also by cancelling, it is ignored."""
         if self.stream.ended:
             return
         self.logprobs.append(token.logprob)

@@ -96,12 +96,12 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     lap()
     embedded = decode.embed(loaded, inputs)
     lap()
-    rows = decode.prefill(loaded, embedded)
-    tokens = [token.id for token in rows.read()]
+    state = decode.prefill(loaded, embedded)
+    tokens = [token.id for token in state.next_tokens()]
     lap()
     while tokens[-1] not in loaded.tokenizer.end_tokens and len(tokens) < utterance.max_new_tokens:
-        rows.step()
-        tokens += [token.id for token in rows.read()]
+        state.advance()
+        tokens += [token.id for token in state.next_tokens()]
     lap()
     steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.tokenizer.end_tokens
     if not truncated:
