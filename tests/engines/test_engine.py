@@ -37,17 +37,17 @@ class Watch(Observer):
     def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
         self.batches.append(len(waits))
         self.waits += waits
-        self.heard.append("taken")
+        self.heard.append("batch started")
         assert min(waits) >= 0 < audio_seconds
         self.begun.release()
         assert self.let.wait(TIMEOUT)
 
     def prefill_done(self, seconds: float) -> None:
-        self.heard.append("prefilled")
+        self.heard.append("prefill done")
         assert seconds > 0
 
     def decode_step(self, seconds: float) -> None:
-        self.heard.append("stepped")
+        self.heard.append("decode step")
         assert seconds > 0
 
     def failed(self, reason: str) -> None:
@@ -259,4 +259,4 @@ def test_observers_hear_each_step_and_the_end(watched: Watch, utterances: list[U
     with running(watched) as engine:
         tokens = engine.submit([replace(utterances[0], max_new_tokens=3)])[0].result().tokens
     assert len(tokens) == 3
-    assert watched.heard == ["taken", "prefilled", "stepped", "stepped"]
+    assert watched.heard == ["batch started", "prefill done", "decode step", "decode step"]

@@ -23,7 +23,7 @@ class Costs(Observer):
         counters = stand_in().simulation.counters()
         self.counted.append((counters.launches, counters.synchronisations))
 
-    prefilled = stepped = _count
+    prefill_done = decode_step = _count
 
     def between_steps(self) -> list[tuple[int, int]]:
         """Launches and waits of each step after the prefill."""

@@ -216,21 +216,21 @@ def test_observers_hear_each_utterance_and_token(server: StandIn, utterance: Utt
     class Ear(Observer):
         def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
             assert min(waits) >= 0 < audio_seconds == utterance.seconds
-            heard.append("taken")
+            heard.append("batch started")
 
         def prefill_done(self, seconds: float) -> None:
             assert seconds > 0
-            heard.append("prefilled")
+            heard.append("prefill done")
 
         def decode_step(self, seconds: float) -> None:
             assert seconds > 0
-            heard.append("stepped")
+            heard.append("decode step")
 
     server.together = 2
     with connected(server, observers=[Ear()]) as opened:
         decoded = opened.engine.submit([utterance])[0].result()
     server.together = 1
-    assert heard == ["taken", "prefilled", *["stepped"] * len(decoded.tokens)]  # one more for the end
+    assert heard == ["batch started", "prefill done", *["decode step"] * len(decoded.tokens)]  # one more for the end
 
 
 def test_a_file_that_fails_does_not_harm_the_others(remote: Transcriber, server: StandIn, speech: list[Clip]) -> None:
