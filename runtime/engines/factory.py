@@ -1,4 +1,4 @@
-"""The engine vllm, from the settings."""
+"""The engine that the settings ask for: transformers or vllm."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,17 +11,17 @@ from runtime.engines.vllm import command
 from runtime.engines.vllm.device import Children, ExternalServers
 from runtime.engines.vllm.engine import VllmEngine
 from runtime.engines.vllm.replica import elsewhere, groups, on_npus, packages, started, versions
-from runtime.model import checkpoint as checkpoint_files
 from runtime.model import device
+from runtime.model.checkpoint import Checkpoint
 from runtime.model.prompt import read_tokenizer
 
 
 def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
-    """An engine whose servers decode with the checkpoint in a directory, not started; `observers` will hear it.
+    """An engine whose servers decode with the checkpoint in a directory, not started; `observers` are told its events.
 
     Raises KitError where the checkpoint is not whole, UsageError where a setting of the servers cannot be used.
     """
-    tokenizer = read_tokenizer(directory)
+    tokenizer = read_tokenizer(Checkpoint.open_without_weights(directory))
     device: ExternalServers
     if servers := elsewhere(settings):
         device = ExternalServers("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
@@ -38,7 +38,7 @@ def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[
 
 
 def create_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
-    """An engine for the checkpoint in a directory, not started; `observers` will hear it.
+    """An engine for the checkpoint in a directory, not started; `observers` are told its events.
 
     Raises KitError where the checkpoint is not whole, or the device cannot be used.
     """
@@ -46,13 +46,13 @@ def create_engine(settings: Settings, directory: Path, observers: Sequence[Obser
         device.keep_torch_npu_out()  # the tokenizer's package imports torch
 
         return create_vllm_engine(settings, directory, observers)
-    checkpoint_files.check(directory)  # before the device, which takes seconds to open
+    checkpoint = Checkpoint.open(directory)  # before the device, which takes seconds to open
     where = device.open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
     from runtime.engines.transformers import TransformersEngine
     from runtime.model import load  # torch, which the device must precede
 
     return TransformersEngine(
-        load.load(directory, device=where, dtype=settings.dtype),
+        load.load(checkpoint, device=where, dtype=settings.dtype),
         max_batch=settings.max_batch,
         batch_audio_seconds=settings.batch_audio_seconds,
         batch_wait_seconds=settings.batch_wait_ms / 1000,

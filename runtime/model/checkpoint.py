@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +28,49 @@ class CheckpointError(KitError):
     """The directory holds no whole Qwen3-ASR checkpoint."""
 
 
-def check(directory: Path) -> dict[str, Any]:
-    """Check that the directory holds a whole checkpoint, reading headers only; returns its config.json.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been checked, and what its small files say: `config` is config.json, `generation`
+    generation_config.json."""
 
-    Raises CheckpointError where it is missing, of another architecture, or incomplete: a file or a shard absent, or
-    shorter than its header says.
-    """
-    config = check_texts(directory)
-    for shard in _shards(directory):
-        _check_shard(shard)
-    return config
+    directory: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> "Checkpoint":
+        """Open a checkpoint, whose shards are checked against their headers.
+
+        Raises CheckpointError where it is missing, of another architecture, or incomplete: a file or a shard absent,
+        broken, or shorter than its header says.
+        """
+        opened = cls.open_without_weights(directory)
+        for shard in _shards(directory):
+            _check_shard(shard)
+        return opened
+
+    @classmethod
+    def open_without_weights(cls, directory: Path) -> "Checkpoint":
+        """Open a checkpoint whose shards need not be there. Raises CheckpointError as `open` does."""
+        content = _small_files(directory)
+        return cls(directory, content["config.json"], content["generation_config.json"])
+
+    def chat_template(self) -> str:
+        """Read the chat template. Raises CheckpointError where its file is broken."""
+        path = next(path for name in CHAT_TEMPLATES if (path := self.directory / name).is_file())
+        if path.suffix != ".json":
+            try:
+                return path.read_text(encoding="utf-8")
+            except (ValueError, OSError) as error:
+                raise CheckpointError(str(path), f"cannot be read: {error}", "fetch the weights again") from None
+        template = read_json(path).get("chat_template")
+        if not isinstance(template, str):
+            raise CheckpointError(str(path), "holds no chat template", "fetch the weights again")
+        return template
 
 
-def check_texts(directory: Path) -> dict[str, Any]:
-    """Check the same of all but the weights."""
+def _small_files(directory: Path) -> dict[str, dict[str, Any]]:
+    """The content of each JSON file that a checkpoint must have, by name."""
     if not directory.is_dir():
         what = "is a file, not a directory" if directory.exists() else "no such directory"
         raise CheckpointError(str(directory), what, "set ASR_MODEL to a checkpoint's directory, or to demo")
@@ -48,25 +79,11 @@ def check_texts(directory: Path) -> dict[str, Any]:
         absent.append(CHAT_TEMPLATES[0])
     if absent:
         raise CheckpointError(str(directory), f"incomplete: {', '.join(absent)} absent", "fetch the weights again")
-    config, *_ = [read_json(directory / name) for name in REQUIRED if name.endswith(".json")]
-    if config.get("model_type") != MODEL_TYPE:
-        found = config.get("model_type", "none named")
+    content = {name: read_json(directory / name) for name in REQUIRED if name.endswith(".json")}
+    if content["config.json"].get("model_type") != MODEL_TYPE:
+        found = content["config.json"].get("model_type", "none named")
         raise CheckpointError(str(directory), f"another architecture: {found}, expected {MODEL_TYPE}")
-    return config
-
-
-def chat_template(directory: Path) -> str:
-    """The chat template. Raises CheckpointError where its file is broken."""
-    path = next(path for name in CHAT_TEMPLATES if (path := directory / name).is_file())
-    if path.suffix != ".json":
-        try:
-            return path.read_text(encoding="utf-8")
-        except (ValueError, OSError) as error:
-            raise CheckpointError(str(path), f"cannot be read: {error}", "fetch the weights again") from None
-    template = read_json(path).get("chat_template")
-    if not isinstance(template, str):
-        raise CheckpointError(str(path), "holds no chat template", "fetch the weights again")
-    return template
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -113,13 +130,13 @@ def _check_shard(shard: Path) -> None:
 
 
 def check_whole(directory: Path) -> None:
-    """Check files and shards, reading headers only; `runtime.model.checkpoint.check` says what is required.
+    """Check files and shards as `Checkpoint.open` does, and shards against their index.
 
     Of tensors that share memory an index may count one, so the shards may hold more bytes than its `total_size`, but
     never fewer. Raises CheckpointError.
     """
     try:
-        check(directory)
+        Checkpoint.open(directory)
         if (directory / INDEX).is_file():
             _compare(directory / INDEX)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -4,12 +4,11 @@ import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from env.errors import KitError
-from runtime.model.checkpoint import MODEL_TYPE, CheckpointError, check
+from runtime.model.checkpoint import MODEL_TYPE, Checkpoint, CheckpointError
 from runtime.model.device import Device, OutOfMemoryError, is_out_of_memory
 from runtime.model.prompt import Tokenizer, read_tokenizer
 
@@ -62,13 +61,13 @@ def _register(module: ModuleType) -> None:
     )
 
 
-def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
+def load(checkpoint: Checkpoint, *, device: Device, dtype: str) -> Loaded:
     """Load a checkpoint onto `device` in `dtype` (bfloat16, float16 or float32).
 
-    Raises CheckpointError where the checkpoint is not whole or does not fit the architecture, OutOfMemoryError where
-    the device has no room for it, KitError where qwen-asr is missing.
+    Raises CheckpointError where the weights do not fit the architecture, OutOfMemoryError where the device has no room
+    for them, KitError where qwen-asr is missing.
     """
-    check(directory)
+    directory = checkpoint.directory
     backend()
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -85,8 +84,7 @@ def load(directory: Path, *, device: Device, dtype: str) -> Loaded:
     processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
         directory, fix_mistral_regex=True, local_files_only=True
     )
-    tokenizer = read_tokenizer(directory)
-    return Loaded(_placed(model, device), processor, tokenizer, device)
+    return Loaded(_placed(model, device), processor, read_tokenizer(checkpoint), device)
 
 
 def _placed(model: Any, device: Device) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from env.errors import UsageError
 from runtime import languages
-from runtime.model import checkpoint
+from runtime.model.checkpoint import Checkpoint, CheckpointError
 
 ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
 UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
@@ -45,12 +45,9 @@ class Tokenizer:
         return str(self.backend.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def read_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of the checkpoint in a directory, whose weights need not be there.
-
-    Raises CheckpointError where a file that it is read from is missing or broken.
-    """
-    config = checkpoint.check_texts(directory)
+def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The checkpoint's tokenizer. Raises CheckpointError where its files make none."""
+    directory, config, generation = checkpoint.directory, checkpoint.config, checkpoint.generation
     from transformers import AutoTokenizer
 
     # fix_mistral_regex: as qwen-asr loads it; without, transformers warns about a fault this tokenizer does not have
@@ -60,12 +57,11 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         )
     except (OSError, ValueError, ImportError, LookupError) as error:
         reason = f"tokenizer_config.json, vocab.json and merges.txt make no tokenizer ({type(error).__name__})"
-        raise checkpoint.CheckpointError(str(directory), reason, "fetch the weights again") from None
-    generation = checkpoint.read_json(directory / "generation_config.json")
+        raise CheckpointError(str(directory), reason, "fetch the weights again") from None
     ends = generation.get("eos_token_id", tokenizer.eos_token_id)
     return Tokenizer(
         backend=tokenizer,
-        chat_template=checkpoint.chat_template(directory),
+        chat_template=checkpoint.chat_template(),
         languages=tuple(config.get("support_languages") or ()),
         end_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
         pad_token=generation.get("pad_token_id", tokenizer.pad_token_id),
@@ -78,7 +74,7 @@ def _positions(directory: Path, config: Mapping[str, Any]) -> int:
         return int(config["thinker_config"]["text_config"]["max_position_embeddings"])
     except (LookupError, TypeError, ValueError):
         reason = "config.json has no max_position_embeddings in thinker_config.text_config"
-        raise checkpoint.CheckpointError(str(directory), reason, "fetch the weights again") from None
+        raise CheckpointError(str(directory), reason, "fetch the weights again") from None
 
 
 class PromptError(UsageError):

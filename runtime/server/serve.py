@@ -17,7 +17,7 @@ from env.stacks import active_stack, is_stack
 from runtime.files import make_private
 from runtime.host import npu_host
 from runtime.host.processes import ProcessHandle
-from runtime.model.checkpoint import check_texts
+from runtime.model.checkpoint import Checkpoint
 from runtime.ops import cache, exposure
 from runtime.ops.deploy.image import cure
 from runtime.ops.deploy.override import stop_seconds
@@ -56,7 +56,7 @@ def check(settings: Settings, *, on_bytes: Callable[[int], None]) -> None:
     check_out_dir(settings)
     prune_cann_log(settings)
     if settings.engine_name == "vllm" and settings.vllm_url:
-        check_texts(model_directory(settings))
+        Checkpoint.open_without_weights(model_directory(settings))
     else:
         verify.require(settings, on_bytes=on_bytes)
 

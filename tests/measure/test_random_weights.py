@@ -20,6 +20,7 @@ from runtime.measure.random_weights import MARK, draw, write
 from runtime.measure.synthetic_audio import joined
 from runtime.model import checkpoint as checkpoint_files
 from runtime.model import load
+from runtime.model.checkpoint import Checkpoint
 from runtime.model.device import Device
 from runtime.transcriber import open_transcriber
 from runtime.weights import catalog
@@ -57,7 +58,7 @@ def test_it_loads_and_decodes_to_the_limit(tmp_path: Path) -> None:
 
 
 def test_weights_are_as_the_classes_begin_them(tmp_path: Path) -> None:
-    loaded = load.load(made(tmp_path / "random", "float32"), device=Device("cpu"), dtype="float32")
+    loaded = load.load(Checkpoint.open(made(tmp_path / "random", "float32")), device=Device("cpu"), dtype="float32")
     thinker = loaded.model.thinker
     assert thinker.lm_head.weight is thinker.model.embed_tokens.weight
     for weight in (thinker.model.embed_tokens.weight, thinker.audio_tower.layers[0].fc1.weight):
@@ -81,7 +82,7 @@ def test_shards_hold_the_same_as_one_file(tmp_path: Path, monkeypatch: pytest.Mo
     parts = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
-    load.load(tmp_path / "parts", device=Device("cpu"), dtype="bfloat16")
+    load.load(Checkpoint.open(tmp_path / "parts"), device=Device("cpu"), dtype="bfloat16")
     mapped = read_json(tmp_path / "parts" / checkpoint_files.INDEX)["weight_map"]
     assert mapped["thinker.lm_head.weight"] != mapped["thinker.model.embed_tokens.weight"]
 

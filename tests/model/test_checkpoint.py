@@ -7,16 +7,18 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reference import read_json
 
-from env.sources import PROJECT
+from env.sources import PROJECT, load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.model import checkpoint
-from runtime.model.checkpoint import INDEX, SINGLE, CheckpointError, check
+from runtime.model.checkpoint import INDEX, SINGLE, Checkpoint, CheckpointError
 from runtime.model.device import Device
 from runtime.model.load import backend, load
+from runtime.transcriber import open_transcriber
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_what_is_not_whole_is_refused(copy: Path, fault: str) -> None:
     damage, reason = FAULTS[fault]
     damage(copy)
     with pytest.raises(CheckpointError) as refused:
-        check(copy)
+        Checkpoint.open(copy)
     assert reason in str(refused.value)
     assert str(copy) in str(refused.value)
 
@@ -67,7 +69,7 @@ def test_what_is_not_whole_is_refused(copy: Path, fault: str) -> None:
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file, not a directory"):
-        check(tmp_path / "file")
+        Checkpoint.open(tmp_path / "file")
 
 
 def test_weights_of_other_layers_are_refused(copy: Path) -> None:
@@ -75,14 +77,14 @@ def test_weights_of_other_layers_are_refused(copy: Path) -> None:
     config["thinker_config"]["text_config"]["num_hidden_layers"] += 1
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"weights do not fit the architecture: .* missing keys"):
-        load(copy, device=Device("cpu"), dtype="float32")
+        load(Checkpoint.open(copy), device=Device("cpu"), dtype="float32")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_loads_in_each_dtype(dtype: str) -> None:
     import torch
 
-    loaded = load(DEMO_CHECKPOINT, device=Device("cpu"), dtype=dtype)
+    loaded = load(Checkpoint.open(DEMO_CHECKPOINT), device=Device("cpu"), dtype=dtype)
     assert {weight.dtype for weight in loaded.model.parameters()} == {getattr(torch, dtype)}
     assert loaded.tokenizer.languages == ("English", "Chinese")
     assert loaded.tokenizer.end_tokens == tuple(read_json(DEMO_CHECKPOINT / "generation_config.json")["eos_token_id"])
@@ -91,11 +93,11 @@ def test_loads_in_each_dtype(dtype: str) -> None:
 def test_sharded_weights_load(copy: Path) -> None:
     import torch
 
-    whole = load(copy, device=Device("cpu"), dtype="float32")
+    whole = load(Checkpoint.open(copy), device=Device("cpu"), dtype="float32")
     whole.model.save_pretrained(copy, max_shard_size="4MB")
     (copy / SINGLE).unlink(missing_ok=True)
     assert (copy / INDEX).is_file()
-    sharded = load(copy, device=Device("cpu"), dtype="float32")
+    sharded = load(Checkpoint.open(copy), device=Device("cpu"), dtype="float32")
     pairs = zip(whole.model.parameters(), sharded.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
@@ -117,8 +119,9 @@ def test_what_qwen_asr_insists_on_is_absent_here(package: str) -> None:
 
 def test_the_model_loads_where_qwen_asr_itself_does_not() -> None:
     script = (
-        "from runtime import demo; from runtime.model import load; from runtime.model.device import Device\n"
-        "load.load(demo.CHECKPOINT, device=Device('cpu'), dtype='float32')\n"
+        "from runtime import demo; from runtime.model import load\n"
+        "from runtime.model.checkpoint import Checkpoint; from runtime.model.device import Device\n"
+        "load.load(Checkpoint.open(demo.CHECKPOINT), device=Device('cpu'), dtype='float32')\n"
         "try:\n    import qwen_asr\nexcept ModuleNotFoundError as error:\n    print('absent:', error.name)"
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -153,3 +156,19 @@ def test_a_checkpoint_with_the_real_tokenizer_and_widths_transcribes(reference: 
         transcript = transcriber.transcribe(bundled_clips()[0].path, language="粤语", context="热词")
         assert transcript.tokens <= 8
         assert "assistant\nlanguage Cantonese<asr_text>" in transcriber.prompt_builder.build(language="Cantonese")
+
+
+def test_a_load_checks_a_checkpoint_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What transformers reads of it is its own business."""
+    read: list[str] = []
+    by_itself = checkpoint.read_json
+
+    def counted(path: Path) -> dict[str, Any]:
+        read.append(path.name)
+        return by_itself(path)
+
+    monkeypatch.setattr(checkpoint, "read_json", counted)
+    with open_transcriber(load_settings({"ASR_PROFILE": "cpu"})) as opened:
+        assert opened.tokenizer.languages == ("English", "Chinese")
+    assert sorted(read) == sorted({*read})
+    assert "config.json" in read

@@ -7,6 +7,7 @@ import pytest
 
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.languages import UnknownLanguageError
+from runtime.model.checkpoint import Checkpoint
 from runtime.model.prompt import PromptBuilder, PromptError, read_tokenizer
 
 MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
@@ -14,7 +15,7 @@ MESSAGES = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n<|audio_start|><
 
 @pytest.fixture(scope="module")
 def prompt_builder() -> PromptBuilder:
-    return PromptBuilder(read_tokenizer(DEMO_CHECKPOINT))
+    return PromptBuilder(read_tokenizer(Checkpoint.open_without_weights(DEMO_CHECKPOINT)))
 
 
 def test_plain(prompt_builder: PromptBuilder) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.demo import CHECKPOINT
-from runtime.model.checkpoint import CheckpointError
+from runtime.model.checkpoint import Checkpoint, CheckpointError
 from runtime.model.load import backend
 from runtime.model.prompt import PromptBuilder, read_tokenizer
 
@@ -40,7 +40,7 @@ def processor(directory: Path) -> Any:
 
 
 def test_the_tokens_are_the_processors(directory: Path, processor: Any) -> None:
-    tokenizer = read_tokenizer(directory)
+    tokenizer = read_tokenizer(Checkpoint.open_without_weights(directory))
     for text in TEXTS:
         tokens = tokenizer.backend(text)["input_ids"]
         assert tokens == processor.tokenizer(text)["input_ids"]
@@ -49,7 +49,7 @@ def test_the_tokens_are_the_processors(directory: Path, processor: Any) -> None:
 
 
 def test_the_prompt_is_the_processors(directory: Path, processor: Any) -> None:
-    tokenizer = read_tokenizer(directory)
+    tokenizer = read_tokenizer(Checkpoint.open_without_weights(directory))
     assert tokenizer.chat_template == processor.chat_template
     messages = [
         {"role": "system", "content": "sara"},
@@ -60,7 +60,7 @@ def test_the_prompt_is_the_processors(directory: Path, processor: Any) -> None:
 
 
 def test_ends_and_languages_are_the_files(directory: Path) -> None:
-    tokenizer = read_tokenizer(directory)
+    tokenizer = read_tokenizer(Checkpoint.open_without_weights(directory))
     generation = json.loads((directory / "generation_config.json").read_text())
     config = json.loads((directory / "config.json").read_text())
     assert list(tokenizer.end_tokens) == generation["eos_token_id"]
@@ -73,13 +73,15 @@ def test_text_needs_no_weights_but_all_other_files(tmp_path: Path) -> None:
     shutil.copytree(CHECKPOINT, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("model*"):
         path.unlink()
-    assert read_tokenizer(tmp_path).text(read_tokenizer(CHECKPOINT).backend("bread chicken")["input_ids"])
+    assert read_tokenizer(Checkpoint.open_without_weights(tmp_path)).text(
+        read_tokenizer(Checkpoint.open_without_weights(CHECKPOINT)).backend("bread chicken")["input_ids"]
+    )
     for name in ("merges.txt", "vocab.json", "tokenizer_config.json"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text("{}")
         with pytest.raises(CheckpointError, match=rf"{name.replace('.', '[.]')}.* no tokenizer"):
-            read_tokenizer(tmp_path)
+            read_tokenizer(Checkpoint.open_without_weights(tmp_path))
         (tmp_path / name).write_bytes(whole)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(CheckpointError, match=r"merges\.txt absent"):
-        read_tokenizer(tmp_path)
+        read_tokenizer(Checkpoint.open_without_weights(tmp_path))

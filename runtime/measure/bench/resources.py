@@ -15,7 +15,7 @@ from runtime.measure.bench.in_process import FAILURES, absent, ascending, chosen
 from runtime.measure.bench.record import Absent, Bench, Found
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import joined
-from runtime.model import checkpoint as checkpoint_files
+from runtime.model.checkpoint import Checkpoint
 from runtime.model.device import Device, keep_torch_npu_out, open_device, trim_heap
 from runtime.transcriber import FailedRequest, Request, Transcriber, model_directory, open_transcriber
 from runtime.transcript import Transcript
@@ -78,7 +78,7 @@ def _prepared(settings: Settings) -> Device | None:
     if settings.engine_name == "vllm":
         keep_torch_npu_out()
         return None
-    checkpoint_files.check(model_directory(settings))  # before the device, which takes seconds to open
+    Checkpoint.open(model_directory(settings))  # before the device, which takes seconds to open
     device = open_device(settings.device, exports=exports(settings), jit_compile=settings.jit_compile)
     from runtime.model import load  # torch, which the device must precede
 

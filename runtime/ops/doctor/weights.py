@@ -19,7 +19,7 @@ from env.settings import DEMO
 from env.sources import under_project
 from runtime import dns
 from runtime.host.probe import NOT_RECORDED, CommandResult
-from runtime.model.checkpoint import check_texts
+from runtime.model.checkpoint import Checkpoint
 from runtime.ops.doctor.findings import CheckResult, Examination, Status
 from runtime.urls import authorities, redact_url
 from runtime.weights import catalog, verify
@@ -192,7 +192,7 @@ def _texts(case: Examination) -> CheckResult:
 
 def _ask_texts(directory: Path) -> CommandResult:
     try:
-        check_texts(directory)
+        Checkpoint.open_without_weights(directory)
     except KitError as error:
         return CommandResult("", f"{error.subject}: {error.reason}")
     return CommandResult("")
