@@ -88,14 +88,16 @@ def test_shards_hold_the_same_as_one_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_task_says_what_it_makes(tmp_path: Path) -> None:
-    result = invoke("random-weights", "--config", DEMO_CHECKPOINT, "--output", tmp_path / "made", "--dtype", "float16")
+    result = invoke(
+        "dev.random-weights", "--config", DEMO_CHECKPOINT, "--output", tmp_path / "made", "--dtype", "float16"
+    )
     assert result.returncode == 0, result.stderr
     assert "tensors in float16" in result.stdout
     assert f"ASR_MODEL={tmp_path / 'made'}" in result.stdout
     assert "random" in (tmp_path / "made" / MARK).read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
     assert len({path.stat().st_mode for path in (tmp_path / "made").iterdir()}) == 1
-    again = invoke("random-weights", DEMO_CHECKPOINT, tmp_path / "made")
+    again = invoke("dev.random-weights", DEMO_CHECKPOINT, tmp_path / "made")
     assert_refused(again, "exists already", code=2)
 
 
