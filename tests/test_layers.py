@@ -65,3 +65,24 @@ def test_no_module_imports_one_of_a_layer_above_it() -> None:
             if above < number or beside:
                 upwards.append(f"{name} imports {other}")
     assert not upwards, "\n".join(upwards)
+
+
+def test_the_product_imports_nothing_of_the_tests() -> None:
+    helpers = {path.stem for path in (PROJECT / "tests").rglob("*.py")} - {"conftest", "__init__"}
+    for name, source in modules().items():
+        for node in ast.walk(ast.parse(source.read_text())):
+            found = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [one for one in found if one.partition(".")[0] in {"tests", *helpers}], name
+
+
+def test_images_have_no_training_recipe_and_only_developers_ask_for_it() -> None:
+    assert "runtime/demo_recipe" in (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    known = modules()
+    users = {
+        name
+        for name, source in known.items()
+        if not name.startswith("runtime.demo_recipe")
+        and any(other.startswith("runtime.demo_recipe") for other in imported(source, known))
+    }
+    assert users == {"runtime.tasks.develop"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import Array, ffmpeg
+from invoke import Exit, MockContext
 from invoking import INVOKE, assert_refused, invoke
 from reference import read_json
 
@@ -19,6 +20,7 @@ from env.settings import Settings
 from env.sources import PROJECT
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import Clip
+from runtime.tasks import develop
 
 
 def listed(*arguments: str) -> dict[str, str]:
@@ -34,10 +36,25 @@ def test_every_task_is_listed_with_a_line_of_help() -> None:
 
 def test_what_developers_do_is_listed_apart() -> None:
     tasks = listed("dev")
-    assert {".lock", ".readme", ".train-demo", ".random-weights"} <= tasks.keys()
+    assert {
+        ".lock",
+        ".readme",
+        ".train-demo",
+        ".random-weights",
+        ".host-cost",
+        ".first-validation",
+        ".queue-memory",
+    } <= tasks.keys()
     assert all(text.strip() for text in tasks.values())
     assert not [name for name in listed() if name.startswith("dev") or f".{name}" in tasks]
     assert "settings and versions" in invoke("dev.readme", "--help").stdout
+
+
+@pytest.mark.parametrize(("task", "folder"), [("host-cost", "tests/support"), ("train-demo", "runtime/demo_recipe")])
+def test_what_an_image_lacks_is_named(task: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(develop, "PROJECT", tmp_path)
+    with pytest.raises(Exit, match=f"invoke dev.{task}: needs {folder}, .* → in a clone"):
+        getattr(develop, task.replace("-", "_"))(MockContext())
 
 
 def test_a_reader_who_has_seen_enough_is_no_fault() -> None:

@@ -1,11 +1,15 @@
 """What developers of the kit type, as `invoke dev.…`; operators need none of it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from invoke import Context, task
+from invoke import Context, Exit, task
 
 from env import locks, reference
-from env.sources import load_settings
+from env.errors import KitError
+from env.sources import PROJECT, load_settings
 from runtime.tasks.errors import handle_errors
 
 
@@ -29,6 +33,7 @@ def readme(_: Context) -> None:
 @handle_errors
 def train_demo(_: Context, output: str = "") -> None:
     """Train the embedded demo model from nothing, judge it and write its card (two hours on two cores)."""
+    _of_the_clone("runtime/demo_recipe", "train-demo")
     from runtime.demo_recipe.train import produce
 
     produce(Path(output) if output else None, load_settings())
@@ -56,3 +61,42 @@ def random_weights(_: Context, config: str, output: str, tokenizer: str = "", dt
         write(blueprint, made, on_bytes=lambda count: bar.advance(count / 2**20))
     print(f"Written to {made}. Its text is noise, up to ASR_MAX_NEW_TOKENS: ASR_MODEL={made} invoke bench")
     print("No weights.lock vouches for it; a server starts with it only with ASR_ALLOW_UNVERIFIED_WEIGHTS=true")
+
+
+@task
+@handle_errors
+def host_cost(_: Context) -> None:
+    """Count kernels launched and waits per token, of the kit and of qwen-asr, on the tests' simulated NPU."""
+    _print_figures("host-cost")
+
+
+@task
+@handle_errors
+def first_validation(_: Context) -> None:
+    """Compare the kit with qwen-asr and with the first validation's script, rebuilt from what is known of it."""
+    _print_figures("first-validation")
+
+
+@task
+@handle_errors
+def queue_memory(_: Context) -> None:
+    """Measure the memory that 500 waiting requests hold."""
+    _print_figures("queue-memory")
+
+
+def _print_figures(name: str) -> None:
+    """Run the tests' program of that name."""
+    support = _of_the_clone("tests/support", name)
+    path = os.pathsep.join(filter(None, [str(PROJECT), str(support), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "developer_figures", name]
+    code = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+    if code:
+        raise Exit(code=code)
+
+
+def _of_the_clone(folder: str, name: str) -> Path:
+    """A folder that images lack. Raises KitError, about the task of that name, where it is not there."""
+    if not (PROJECT / folder).is_dir():
+        reason = f"needs {folder}, which a clone of the kit has and an image lacks"
+        raise KitError(f"invoke dev.{name}", reason, "in a clone: make install, then the same command")
+    return PROJECT / folder

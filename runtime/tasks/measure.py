@@ -16,7 +16,7 @@ TIMES = 100  # that a lone clip is transcribed each way
 @task(
     help={
         "parts": "what to measure, with commas between: loading, latency, throughput, memory, long, closed, open, "
-        "engines, vllm, host; default: all",
+        "engines, vllm; default: all",
         "runs": "how often each is measured; default: 20",
         "warmups": "runs before, which do not count; default: 3",
         "clip": "audio to hear; default: the official clip of 4.2 s, or a bundled one of about its length",
@@ -30,7 +30,7 @@ TIMES = 100  # that a lone clip is transcribed each way
         "baseline": "bench.json of an earlier run, or seed, the first validation's figures: printed beside, as ratios",
         "fail-if-slower": "exit code 1 where a figure is worse than the baseline's by more, and beyond noise: 10%",
         "output": "directory for bench.json, bench.md and the plots; default: bench in ASR_OUT_DIR",
-        "quick": "few runs, and without the parts engines, vllm and host, for a look; the other flags still count",
+        "quick": "few runs, and without the parts engines and vllm, for a look; the other flags still count",
     }
 )
 @handle_errors
@@ -72,21 +72,19 @@ def bench(
         "clients": "how many ask at once",
         "clips": "how many clips of 1 to 20 s, two or more",
         "rounds": "how often all clips are transcribed one at a time, then by the clients",
-        "waiting": "how many requests wait when their memory is measured, 0 for none",
     }
 )
 @handle_errors
-def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waiting: int = 500) -> None:
-    """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times, memory."""
+def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> None:
+    """Compare many clients over HTTP with one clip at a time without: audio per second, waiting times."""
     from runtime.measure import load_generator as measure
-    from runtime.measure import queue_memory as wait
     from runtime.measure import synthetic_audio
     from runtime.measure.load_generator import serving
-    from runtime.progress import progress_bar, status_line
+    from runtime.progress import progress_bar
     from runtime.tables import console, table
     from runtime.transcriber import loading
 
-    least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1), ("--waiting", waiting, 0))
+    least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1))
     for flag, value, lowest in least:
         if value < lowest:
             raise UsageError(flag, f"{value}, expected {lowest} or more")
@@ -115,13 +113,6 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3, waitin
         f"To a lone clip of {lone.seconds:g} s HTTP and its queue add {1000 * added.added:.1f} ms: "
         f"p50 {1000 * added.http:.1f} ms, without {1000 * added.direct:.1f} ms ({TIMES} times each, by turns)"
     )
-    if waiting:
-        with status_line("Letting requests wait"):
-            held = wait.measure(settings, [sound.file for sound in sounds], requests=waiting)
-        out.print(
-            f"{waiting} requests that wait hold {held.added / 2**20:.0f} MiB: the process has {held.held / 2**20:.0f}, "
-            f"and {held.before / 2**20:.0f} MiB before"
-        )
 
 
 @task(

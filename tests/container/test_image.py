@@ -59,8 +59,8 @@ def test_the_stack_for_npus_is_installed_by_its_hashes_and_refused_where_torch_i
         empty_wheel(tmp_path, name, pins[name])
     result = host.make("build", **A2, PIP_FIND_LINKS=str(tmp_path))
     assert result.returncode != 0
-    assert f"Installed npu-{MACHINE}" in result.stdout
-    assert "No module named 'torch'" in result.stdout.partition(f"Installed npu-{MACHINE}")[2]
+    assert "Installed npu in" in result.stdout
+    assert "No module named 'torch'" in result.stdout.partition("Installed npu in")[2]
     assert not docker("images", "--quiet", "qwen3-asr-ascend:0.1.0-atlas-800-a2")
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import queue_memory
 from invoke import Exit, MockContext
 
 from env.errors import KitError
 from env.settings import Settings
 from runtime.audio import SAMPLE_RATE
 from runtime.demo import Clip
-from runtime.measure import load_generator, queue_memory
+from runtime.measure import load_generator
 from runtime.measure.load_generator import Client, ReadyServer, serving
 from runtime.measure.synthetic_audio import PAUSE, joined, lengths, recordings
 from runtime.tasks import measure
@@ -101,14 +102,14 @@ def test_the_task_tells_all_of_it_in_one_go(
 ) -> None:
     monkeypatch.setenv("ASR_DEVICE", "cpu")
     monkeypatch.setattr(measure, "TIMES", 2)
-    measure.load(MockContext(), clients=2, clips=2, rounds=1, waiting=0)
+    measure.load(MockContext(), clients=2, clips=2, rounds=1)
     out = capsys.readouterr().out
     assert "1, without HTTP" in out
     assert "2, over HTTP" in out
     assert "To a lone clip of 3 s HTTP and its queue add" in out
 
 
-@pytest.mark.parametrize(("flag", "value"), [("clients", 0), ("clips", 1), ("rounds", 0), ("waiting", -1)])
+@pytest.mark.parametrize(("flag", "value"), [("clients", 0), ("clips", 1), ("rounds", 0)])
 def test_numbers_that_make_no_sense_are_refused(flag: str, value: int) -> None:
     with pytest.raises(Exit, match=f"--{flag}: {value}, expected"):
         measure.load(MockContext(), **{flag: value})

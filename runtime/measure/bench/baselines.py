@@ -3,18 +3,16 @@ changes how packages are found.
 
 `import qwen_asr` wants two packages that the kit does without: nagisa, which only its forced aligner calls, and
 librosa, which it reads and resamples files with. Bare modules hold their places during the import, as transcribing
-samples of 16 kHz calls neither; so qwen-asr runs wherever the kit does. To hand it files librosa is taken from
-.reference, or from where it is installed.
+samples of 16 kHz calls neither; so qwen-asr runs wherever the kit does.
 """
 
-import importlib.util
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,36 +21,29 @@ from typing import Any, Protocol
 import soundfile
 
 from env.errors import KitError
-from env.sources import PROJECT, load_settings
+from env.sources import load_settings
 from runtime.audio import SAMPLE_RATE, Audio
 from runtime.engines import Decoded, Utterance
 from runtime.measure.bench.worker import READY, Done, Job, WorkerSpec
 from runtime.model.device import Device, open_device
 from runtime.transcriber import Request, open_transcriber
 
-REFERENCE = PROJECT / ".reference"
-ALIGNER, READER = "nagisa", "librosa"
-INSTALL = "make .reference/installed"
-
-MAX_NEW_TOKENS = 256
-
-KIT, QWEN_ASR, FIRST_VALIDATION = "kit", "qwen-asr", "first-validation"
-
-
-def reads_files() -> bool:
-    """Whether librosa is there, which it needs for files."""
-    return (REFERENCE / READER).is_dir() or importlib.util.find_spec(READER) is not None
+UNUSED = ("nagisa", "librosa")  # imported by qwen-asr, called for its aligner and to read files
+KIT, QWEN_ASR = "kit", "qwen-asr"
 
 
 class Recognizer:
-    """A loaded `Qwen3ASRModel`, which takes paths only with `files`; `options` are those of its `from_pretrained`.
+    """A loaded `Qwen3ASRModel`; `options` are those of its `from_pretrained`. It takes paths only where librosa is
+    installed and not among the packages that are stood in for, `unused`.
 
     Its `generate` has the end tokens of the real model written into it. Here it is given the checkpoint's, which for
     the real model are the same two, and for the demo model are what lets it end at all.
     """
 
-    def __init__(self, checkpoint: Path, *, end_tokens: Sequence[int], files: bool = False, **options: Any) -> None:
-        self._model = _model_class(files=files).from_pretrained(str(checkpoint), **options)
+    def __init__(
+        self, checkpoint: Path, *, end_tokens: Sequence[int], unused: Sequence[str] = UNUSED, **options: Any
+    ) -> None:
+        self._model = _model_class(unused).from_pretrained(str(checkpoint), **options)
         self._end_tokens = list(end_tokens)
         self._generate = self._model.model.generate
         self._model.model.generate = self._recorded
@@ -83,13 +74,11 @@ class Recognizer:
         return output
 
 
-def _model_class(*, files: bool) -> Any:
-    """`qwen_asr.inference.qwen3_asr.Qwen3ASRModel`."""
-    if files and REFERENCE.is_dir():
-        sys.path.append(str(REFERENCE))
+def _model_class(unused: Sequence[str]) -> Any:
+    """`qwen_asr.inference.qwen3_asr.Qwen3ASRModel`, imported with bare modules in place of the `unused` packages."""
     import transformers  # noqa: F401 - looks what is installed, and must not see the bare modules
 
-    held = {name: ModuleType(name) for name in ([ALIGNER] if files else [ALIGNER, READER]) if name not in sys.modules}
+    held = {name: ModuleType(name) for name in unused if name not in sys.modules}
     sys.modules.update(held)
     try:
         from qwen_asr.inference.qwen3_asr import Qwen3ASRModel
@@ -97,25 +86,6 @@ def _model_class(*, files: bool) -> Any:
         for name in held:
             del sys.modules[name]
     return Qwen3ASRModel
-
-
-def load(checkpoint: Path, device: str, end_tokens: Sequence[int]) -> Recognizer:
-    """The model on `device` (`cpu`, `npu:0`)."""
-    import torch
-
-    return Recognizer(
-        checkpoint,
-        end_tokens=end_tokens,
-        files=True,
-        dtype=torch.bfloat16,
-        device_map=device,
-        max_new_tokens=MAX_NEW_TOKENS,
-    )
-
-
-def transcribe(model: Recognizer, paths: Sequence[Path]) -> list[Any]:
-    """One call for all files."""
-    return model.transcribe([str(path) for path in paths])
 
 
 class Arm(Protocol):
@@ -146,7 +116,7 @@ class Kit:
 
     def prepare(self, job: Job) -> list[Utterance]:
         """Utterances, of which each segment is one."""
-        sounds = [Audio(_samples(file), file) for file in job.files]
+        sounds = [Audio(read_samples(file), file) for file in job.files]
         utterances = [one for sound in sounds for one in self._transcriber.prepare(Request(sound)).spoken]
         return [replace(utterance, max_new_tokens=job.max_new_tokens) for utterance in utterances]
 
@@ -176,7 +146,7 @@ class QwenAsr:
 
     def prepare(self, job: Job) -> tuple[list[tuple[Any, int]], int]:
         """Samples, each with its rate, and the limit."""
-        return [(_samples(file), SAMPLE_RATE) for file in job.files], job.max_new_tokens
+        return [(read_samples(file), SAMPLE_RATE) for file in job.files], job.max_new_tokens
 
     def transcribe(self, prepared: tuple[list[tuple[Any, int]], int]) -> None:
         """One call for all."""
@@ -188,84 +158,48 @@ class QwenAsr:
         return sum(map(len, self._recognizer.tokens()))
 
 
-class FirstValidation:
-    """The first validation's script."""
-
-    def __init__(self, order: WorkerSpec, _: ExitStack) -> None:
-        self.device = Device(order.device)
-        if self.device.is_npu:
-            import torch_npu  # noqa: F401 - makes torch know the device
-
-        self._transcribe = transcribe
-        self._model = load(Path(order.checkpoint), order.device, order.end_tokens)
-
-    def prepare(self, job: Job) -> list[Path]:
-        """Paths."""
-        return [Path(file) for file in job.files]
-
-    def transcribe(self, prepared: list[Path]) -> None:
-        """As the script does."""
-        self._transcribe(self._model, prepared)
-
-    def tokens(self) -> int:
-        """Of all utterances."""
-        return sum(map(len, self._model.tokens()))
+def timed(arm: Arm, job: Job) -> Done:
+    """Transcribe, and tell how long that took."""
+    prepared = arm.prepare(job)
+    started = time.perf_counter()
+    arm.transcribe(prepared)
+    arm.device.synchronize()
+    return Done(time.perf_counter() - started, arm.tokens())
 
 
 ARMS: dict[str, Callable[[WorkerSpec, ExitStack], Arm]] = {
     KIT: Kit,
     QWEN_ASR: QwenAsr,
-    FIRST_VALIDATION: FirstValidation,
 }
 
 
-def main() -> None:
-    """Do what standard input says."""
+def main(
+    arms: Mapping[str, Callable[[WorkerSpec, ExitStack], Arm]] = ARMS, work: Callable[[Arm, Job], Any] = timed
+) -> None:
+    """Load the arm and do the jobs that standard input names; `work` answers each with a dataclass. A fault that was
+    foreseen ends the process in one line."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not come between the answers
 
     def answer(words: Any) -> None:
         print(json.dumps(words), file=answers, flush=True)
 
-    with ExitStack() as stack:
-        order = WorkerSpec(**json.loads(sys.stdin.readline()))
-        arm = ARMS[order.arm](order, stack)
-        answer(READY)
-        for line in sys.stdin:
-            answer(asdict(_done(arm, Job(**json.loads(line)))))
+    try:
+        with ExitStack() as stack:
+            order = WorkerSpec(**json.loads(sys.stdin.readline()))
+            arm = arms[order.arm](order, stack)
+            answer(READY)
+            for line in sys.stdin:
+                answer(asdict(work(arm, Job(**json.loads(line)))))
+    except KitError as error:
+        sys.exit(str(error))
 
 
-def _done(arm: Arm, job: Job) -> Done:
-    prepared = arm.prepare(job)
-    with _counting(arm.device) as counted:
-        started = time.perf_counter()
-        arm.transcribe(prepared)
-        launches, waits = counted()
-        arm.device.synchronize()
-        seconds = time.perf_counter() - started
-    return Done(seconds, arm.tokens(), launches, waits)
-
-
-@contextmanager
-def _counting(device: Device) -> Iterator[Callable[[], tuple[int, int]]]:
-    """What tells launches and waits so far, on the simulated NPU; elsewhere none."""
-    if device.silicon != "simulated NPU":
-        yield lambda: (0, 0)
-        return
-    from torch_npu import simulation
-
-    with simulation.measured() as spent:
-        yield lambda: (spent().launches, spent().synchronisations)
-
-
-def _samples(file: str) -> Any:
+def read_samples(file: str) -> Any:
     """Mono float32 of shape (n,)."""
     samples, _ = soundfile.read(file, dtype="float32")
     return samples
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KitError as error:
-        sys.exit(str(error))
+    main()

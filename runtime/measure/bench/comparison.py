@@ -1,13 +1,12 @@
-"""The kit's engine beside qwen-asr's own `transcribe` and the first validation's script: same weights, same recordings,
-one run, by turns.
+"""The kit's engine beside qwen-asr's own `transcribe`: same weights, same recordings, one run, by turns.
 
-All models are loaded at once, the kit's in this process, the others in one each, and a round has each transcribe the
-same once, beginning with another one each time. A ratio is of one round, so that what slows a machine for a while slows
-both. Each is given the same samples at 16 kHz; the kit cuts long audio into segments, as it does for its users, while
-qwen-asr takes up to 20 minutes as one, for which it is allowed as many tokens as the kit for all segments together.
+Both models are loaded at once, the kit's in this process, the other in one of its own, and a round has each transcribe
+the same once, beginning with another one each time. A ratio is of one round, so that what slows a machine for a while
+slows both. Each is given the same samples at 16 kHz; the kit cuts long audio into segments, as it does for its users,
+while qwen-asr takes up to 20 minutes as one, for which it is allowed as many tokens as the kit for all segments
+together.
 """
 
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +19,10 @@ from env.errors import KitError
 from runtime import audio
 from runtime.audio import Audio
 from runtime.audio.wav import wav_bytes
-from runtime.measure.bench.baselines import FIRST_VALIDATION, INSTALL, KIT, QWEN_ASR, reads_files
+from runtime.measure.bench.baselines import KIT, QWEN_ASR
 from runtime.measure.bench.in_process import chosen, turns
 from runtime.measure.bench.record import Absent, Bench, Found
 from runtime.measure.bench.worker import (
-    SIMULATED_NPU,
     Done,
     Job,
     WorkerProcess,
@@ -33,7 +31,6 @@ from runtime.measure.bench.worker import (
     order,
     started,
     weights,
-    without_kit,
 )
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import joined
@@ -41,11 +38,6 @@ from runtime.transcriber import FailedRequest, Request, Transcriber, limits
 
 BATCH = (1.0, 2.0, 3.0, 4.2, 6.0, 9.0, 13.0, 20.0)  # seconds; of each at most a segment, so that each is one
 LONG = 300.0  # seconds
-
-BATCHES = (1, 8)  # utterances
-SHORTEST, LONGER = 3.0, 0.5  # seconds: of the first utterance, and how much longer each further one is
-TOKENS = 6  # that are decoded of each, at most; no text is shorter
-DEVICE = "npu:0"
 
 
 @dataclass(frozen=True)
@@ -64,17 +56,16 @@ def measure_versus(bench: Bench) -> Iterator[Found]:
     Raises KitError where the model is not in this process.
     """
     size = weights(bench.transcriber)
+    bench.tell(f"engines: loading {QWEN_ASR}")
     with ExitStack() as stack:
-        children: dict[str, WorkerProcess] = {}
-        for name in (QWEN_ASR, FIRST_VALIDATION):
-            bench.tell(f"engines: loading {name}")
-            try:
-                children[name] = _loaded(name, bench.transcriber, size, stack)
-            except KitError as error:
-                yield Absent(f"engines@{name}", error.reason, error.advice)
-        if children:
-            for case in cases(bench):
-                yield from compare(bench, case, children)
+        try:
+            check_memory(QWEN_ASR, bench.transcriber, size)
+            worker = stack.enter_context(started(order(QWEN_ASR, bench.transcriber), environment()))
+        except KitError as error:
+            yield Absent(f"engines@{QWEN_ASR}", error.reason, error.advice)
+            return
+        for case in cases(bench):
+            yield from compare(bench, case, {QWEN_ASR: worker})
 
 
 def cases(bench: Bench) -> Iterator[ComparisonCase]:
@@ -88,12 +79,12 @@ def cases(bench: Bench) -> Iterator[ComparisonCase]:
     yield ComparisonCase("long", (Audio(joined(LONG), f"{LONG:g} s"),), max(1, plan.runs // 5), min(1, plan.warmups))
 
 
-def compare(bench: Bench, case: ComparisonCase, children: dict[str, WorkerProcess]) -> Iterator[Found]:
-    """A case with the kit here and the children; one that fails is left out from there on."""
+def compare(bench: Bench, case: ComparisonCase, workers: dict[str, WorkerProcess]) -> Iterator[Found]:
+    """A case with the kit here and the workers; one that fails is left out from there on."""
     with tempfile.TemporaryDirectory() as folder:
         job = _job(bench.transcriber, case, Path(folder))
         runs: dict[str, Callable[[], Done]] = {KIT: partial(_kit, bench.transcriber, case.sounds)}
-        runs |= {name: partial(child.ask, job) for name, child in children.items()}
+        runs |= {name: partial(worker.ask, job) for name, worker in workers.items()}
         done: dict[str, list[Done]] = {name: [] for name in runs}
         for number in range(case.warmups + case.rounds):
             bench.tell(f"engines: {case.name}, round {number + 1} of {case.warmups + case.rounds}")
@@ -114,17 +105,10 @@ def compare(bench: Bench, case: ComparisonCase, children: dict[str, WorkerProces
             yield figure(f"{key}-ratio", ratios, warmups=case.warmups)
 
 
-def _loaded(name: str, transcriber: Transcriber, size: int, stack: ExitStack) -> WorkerProcess:
-    """Raises KitError where that cannot be had."""
-    variables = environment(transcriber.device.silicon)
-    if name == FIRST_VALIDATION:
-        if not reads_files():
-            reason = "reads its files with librosa, which the kit does without"
-            raise KitError(name, reason, f"in a clone of the kit, then measure there: {INSTALL}")
-        variables = without_kit(variables, transcriber.settings)
+def check_memory(name: str, transcriber: Transcriber, size: int) -> None:
+    """Raises KitError where the host cannot hold that many bytes of weights once more, beside the loaded model."""
     if not transcriber.device.is_npu and (lack := lack_of_memory(size)):
         raise KitError(name, lack, "free memory, or measure a smaller model")
-    return stack.enter_context(started(order(name, transcriber), variables))
 
 
 def _job(transcriber: Transcriber, case: ComparisonCase, folder: Path) -> Job:
@@ -148,56 +132,3 @@ def _kit(transcriber: Transcriber, sounds: Sequence[Audio]) -> Done:
             raise outcome.error
         tokens += outcome.tokens
     return Done(seconds, tokens)
-
-
-def measure_host_cost(bench: Bench) -> Iterator[Found]:
-    """Counts for each batch: of the first token an utterance, and of each further step, which is a token of each.
-
-    Raises KitError where the model is not in this process.
-    """
-    size = weights(bench.transcriber)
-    if not SIMULATED_NPU.is_dir():
-        reason = "the simulated NPU is in the tests of the kit's clone, not here"
-        yield Absent("host", reason, "in a clone of the kit: make install, then invoke bench with the same ASR_MODEL")
-        return
-    for name, prefix in ((KIT, "host/"), (QWEN_ASR, "host/qwen-asr-")):
-        bench.tell(f"host: loading {name} on the simulated NPU")
-        try:
-            if lack := lack_of_memory(size):
-                raise KitError(name, lack, "free memory, or measure a smaller model")
-            wanted = order(name, bench.transcriber, device=DEVICE)
-            with started(wanted, environment("simulated NPU")) as child:
-                for batch in BATCHES:
-                    bench.tell(f"host: {name}, {batch} together")
-                    yield from count(child, batch, prefix)
-        except KitError as error:
-            yield Absent(f"host@{name}", error.reason, error.advice)
-
-
-def count(child: WorkerProcess, batch: int, prefix: str) -> Iterator[Found]:
-    """Decode the same utterances up to 1 token, up to 2 and so on: each costs a step more than the one before.
-
-    Raises KitError where a text ends before that.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        files = _files(batch, Path(folder))
-        done = [child.ask(Job(files, tokens)) for tokens in range(1, TOKENS + 1)]
-    if any(one.tokens != batch * tokens for tokens, one in enumerate(done, 1)):
-        raise KitError("the speech", f"has utterances of fewer than {TOKENS} tokens", "measure another model")
-    yield from _figures(done, batch, prefix)
-
-
-def _figures(done: list[Done], batch: int, prefix: str) -> Iterator[Found]:
-    for name in ("launches", "waits"):
-        counts = [getattr(one, name) for one in done]
-        steps = [after - before for before, after in itertools.pairwise(counts)]
-        yield figure(f"{prefix}{name}", steps, at=batch)
-        yield figure(f"{prefix}first-{name}", [counts[0] / batch], at=batch)
-
-
-def _files(batch: int, folder: Path) -> tuple[str, ...]:
-    """Utterances of different lengths."""
-    paths = [folder / f"{number}.wav" for number in range(batch)]
-    for number, path in enumerate(paths):
-        path.write_bytes(wav_bytes(joined(SHORTEST + number * LONGER, first=number), floats=True))
-    return tuple(map(str, paths))

@@ -42,14 +42,13 @@ TABLE: dict[str, tuple[str, str] | None] = {
     "open": ("serving", "arriving"),
     "engines": ("comparison", "measure_versus"),
     "vllm": ("engines", "measure_engines"),
-    "host": ("comparison", "measure_host_cost"),
 }
 
 FULL = Plan(parts=tuple(TABLE))
 # About a minute on a laptop, with the demo model: for a look, and for CI. Without the parts that load other engines.
 QUICK = replace(
     FULL,
-    parts=tuple(part for part in TABLE if part not in ("engines", "vllm", "host")),
+    parts=tuple(part for part in TABLE if part not in ("engines", "vllm")),
     runs=5,
     warmups=1,
     batches=(1, 2, 4),

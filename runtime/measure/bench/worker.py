@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from env.errors import KitError
-from env.field import note
-from env.settings import Settings
 from env.sources import PROJECT
-from runtime.model.device import Silicon
 from runtime.transcriber import Transcriber, model_directory
 
 PROGRAM = "runtime.measure.bench.baselines"
-SIMULATED_NPU = PROJECT / "tests" / "simulated_npu"  # holds the stand-in for torch_npu, in a clone of the kit
 FAREWELL = 10.0  # seconds to end in by itself
 READY = "ready"
 NEEDED = 1.25  # times the weights: what a process holds beside them
@@ -55,12 +51,10 @@ class Job:
 @dataclass(frozen=True)
 class Done:
     """How long that took in seconds, by the process's own clock, until the device was done, and the tokens decoded, end
-    tokens left out. On the simulated NPU also kernels launched and waits for the device."""
+    tokens left out."""
 
     seconds: float
     tokens: int
-    launches: int = 0
-    waits: int = 0
 
 
 def order(arm: str, transcriber: Transcriber, *, device: str = "") -> WorkerSpec:
@@ -77,19 +71,9 @@ def order(arm: str, transcriber: Transcriber, *, device: str = "") -> WorkerSpec
     )
 
 
-def environment(silicon: Silicon) -> dict[str, str]:
-    """Variables for a child on that silicon: this process's, offline."""
-    found = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if silicon == "simulated NPU":
-        found["PYTHONPATH"] = os.pathsep.join([str(SIMULATED_NPU), *filter(None, [found.get("PYTHONPATH")])])
-    return found
-
-
-def without_kit(variables: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The variables less those that the kit sets for torch_npu, CANN and OpenMP, unless under their own names."""
-    fields = type(settings).model_fields.items()
-    of_the_kit = {note(field, "exports") for name, field in fields if ", " not in settings.origin(name)}
-    return {name: value for name, value in variables.items() if name not in of_the_kit}
+def environment() -> dict[str, str]:
+    """Variables for a worker: this process's, offline."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 def weights(transcriber: Transcriber) -> int:
@@ -144,11 +128,12 @@ class WorkerProcess:
 
 
 @contextmanager
-def started(order: WorkerSpec, variables: Mapping[str, str]) -> Iterator[WorkerProcess]:
-    """A process that has loaded what is ordered; ends it. Raises KitError where it cannot load."""
+def started(order: WorkerSpec, variables: Mapping[str, str], *, program: str = PROGRAM) -> Iterator[WorkerProcess]:
+    """A process of that program (a module's name) that has loaded what is ordered; ends it. Raises KitError where it
+    cannot load."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", PROGRAM],
+            [sys.executable, "-m", program],
             cwd=PROJECT,
             env=dict(variables),
             stdin=subprocess.PIPE,

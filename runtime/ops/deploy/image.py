@@ -232,16 +232,21 @@ def context_digest() -> str:
     return digest.hexdigest()
 
 
-def _let_through() -> list[str]:
+def _ignore_file() -> tuple[list[str], list[str]]:
+    """What .dockerignore lets through, and what of that it leaves out again."""
     lines = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    return [line[1:] for line in lines if line.startswith("!")]
+    return [line[1:] for line in lines if line[:1] == "!"], [
+        line for line in lines if line[:1] not in ("", "!", "#", "*")
+    ]
 
 
 def _context() -> list[Path]:
+    let_through, left_out = _ignore_file()
     found: set[Path] = set()
-    for entry in (PROJECT / name for name in _let_through()):
+    for entry in (PROJECT / name for name in let_through):
         found.update([entry] if entry.is_file() else (path for path in entry.rglob("*") if path.is_file()))
-    return sorted(path for path in found if "__pycache__" not in path.parts)
+    left = [PROJECT / name for name in left_out]
+    return sorted(path for path in found if "__pycache__" not in path.parts and not any(map(path.is_relative_to, left)))
 
 
 def _own_arguments(settings: Settings) -> dict[str, str]:
@@ -260,7 +265,8 @@ def revision() -> str:
     """The commit that is checked out, with -dirty where something that a build sees differs; empty without git or a
     clone. What an operator's own steps write beside it, such as weights/weights.lock, is no other code."""
     commit = ask(["git", "rev-parse", "HEAD"])
-    seen = ["docker/Dockerfile", ".dockerignore", *_let_through()]
+    let_through, left_out = _ignore_file()
+    seen = ["docker/Dockerfile", ".dockerignore", *let_through, *(f":!{name}" for name in left_out)]
     return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain", "--", *seen]) else "")
 
 

@@ -5,14 +5,17 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import first_validation
+import host_cost
 import pytest
+from first_validation import FIRST_VALIDATION, without_kit
 
 from env.errors import KitError
 from env.sources import PROJECT, load_settings
-from runtime.measure.bench import baselines, comparison, worker
-from runtime.measure.bench.baselines import FIRST_VALIDATION, KIT, QWEN_ASR
+from runtime.measure.bench import comparison, worker
+from runtime.measure.bench.baselines import KIT, QWEN_ASR
 from runtime.measure.bench.record import Absent, Bench, Found, Plan
-from runtime.measure.bench.worker import WorkerProcess, environment, order, started, without_kit
+from runtime.measure.bench.worker import WorkerProcess, environment, order, started
 from runtime.measure.statistics import Figure
 from runtime.transcriber import Transcriber
 
@@ -73,9 +76,15 @@ def test_both_decode_the_same_tokens(found: list[Found]) -> None:
         assert min(ours) > 5
 
 
-def test_the_first_validation_is_measured_where_it_can_read_files(found: list[Found]) -> None:
+def test_the_first_validation_is_measured_where_it_can_read_files(transcriber: Transcriber, told: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "LONG", SHORT)
+        patch.setattr(comparison, "BATCH", WITHIN_A_WINDOW)
+        found = list(first_validation.measure(Bench(transcriber, Plan(("engines",), runs=1, warmups=0), told.append)))
     absent = [one for one in found if isinstance(one, Absent)]
-    if baselines.reads_files():
+    for case in CASES:
+        assert of(found, f"{case}/{QWEN_ASR}").spread.count
+    if first_validation.reads_files():
         assert not absent
         for case in CASES:
             assert of(found, f"{case}/{FIRST_VALIDATION}").spread.count
@@ -97,12 +106,14 @@ def test_where_memory_is_short_or_librosa_absent_nothing_is_loaded(
     memory = tmp_path / "meminfo"
     memory.write_text("MemTotal: 9 kB\nMemAvailable: 2 kB\n", encoding="ascii")
     monkeypatch.setattr(worker, "MEMORY", memory)
-    monkeypatch.setattr(baselines, "REFERENCE", tmp_path)
-    absent = list(comparison.measure_versus(Bench(transcriber, Plan(("engines",)))))
+    monkeypatch.setattr(first_validation, "REFERENCE", tmp_path)
+    absent = list(first_validation.measure(Bench(transcriber, Plan(("engines",)))))
     reasons = {one.what: f"{one.reason} {one.advice}" for one in absent if isinstance(one, Absent)}
     assert "the host has 0.0 GiB available" in reasons[f"engines@{QWEN_ASR}"]
     assert "make .reference/installed" in reasons[f"engines@{FIRST_VALIDATION}"]
     assert len(absent) == 2
+    (alone,) = comparison.measure_versus(Bench(transcriber, Plan(("engines",))))
+    assert alone in absent
 
 
 def after(words: str, act: Callable[[], None]) -> Callable[[str], None]:
@@ -113,15 +124,8 @@ def after(words: str, act: Callable[[], None]) -> Callable[[str], None]:
 @pytest.fixture(scope="module")
 def lone(transcriber: Transcriber) -> Iterator[WorkerProcess]:
     """The kit's engine in a process of its own."""
-    with started(order(KIT, transcriber), environment("CPU")) as other:
+    with started(order(KIT, transcriber), environment()) as other:
         yield other
-
-
-def test_costs_of_texts_that_end_early_are_not_told(lone: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "TOKENS", 12)
-    monkeypatch.setattr(comparison, "SHORTEST", 0.6)
-    with pytest.raises(KitError, match="utterances of fewer than 12 tokens"):
-        list(comparison.count(lone, 1, "host/"))
 
 
 def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Transcriber, lone: WorkerProcess) -> None:
@@ -140,7 +144,7 @@ def test_an_arm_that_is_killed_is_absent_and_the_others_go_on(transcriber: Trans
 
 def test_a_child_says_why_it_ends(transcriber: Transcriber) -> None:
     wanted = order(KIT, transcriber, device="npu:7")
-    with pytest.raises(KitError, match="kit: npu:7: torch_npu"), started(wanted, environment("CPU")):
+    with pytest.raises(KitError, match="kit: npu:7: torch_npu"), started(wanted, environment()):
         pass
 
 
@@ -160,4 +164,4 @@ def test_the_first_validation_runs_without_what_the_kit_sets() -> None:
     settings = load_settings({"ASR_TASK_QUEUE_ENABLE": "2", "OMP_NUM_THREADS": "3"})
     variables = {"TASK_QUEUE_ENABLE": "2", "OMP_NUM_THREADS": "3", "HOME": "/root"}
     assert without_kit(variables, settings) == {"OMP_NUM_THREADS": "3", "HOME": "/root"}
-    assert str(PROJECT / "tests" / "simulated_npu") in environment("simulated NPU")["PYTHONPATH"]
+    assert str(PROJECT / "tests" / "simulated_npu") in host_cost.simulated_npu()["PYTHONPATH"]

@@ -47,6 +47,12 @@ def test_wheels_on_loopback_are_fetched_past_any_proxy(tmp_path: Path, monkeypat
     assert {"http_proxy", "NO_PROXY", "no_proxy"} <= set(words)
 
 
+def test_the_training_recipe_is_in_no_image() -> None:
+    names = {str(path.relative_to(PROJECT)) for path in image._context()}
+    assert {"tasks.py", "runtime/demo/__init__.py", "env/locks/cpu.txt"} <= names
+    assert not [name for name in names if name.startswith(("runtime/demo_recipe", "tests"))]
+
+
 DIGEST, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
 

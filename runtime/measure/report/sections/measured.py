@@ -23,7 +23,7 @@ NUMBER = re.compile(r"[-+]?\d|–$")  # what a cell begins with that is a figure
 FIRST_ZH = "Atlas 800 A2,单张 910B4(32 GB HBM)"  # the first validation's host
 
 # The parts that figures are of, by the part of `invoke bench` that measures them.
-ASKED = {"memory": ("memory", "batch-memory", "length-memory"), "long": ("long",), "host": ("host",)}
+ASKED = {"memory": ("memory", "batch-memory", "length-memory"), "long": ("long",)}
 
 Maker = Callable[[Report, Say], Section]
 
@@ -238,21 +238,13 @@ def sizing(report: Report, say: Say) -> Section:
 
 
 def versus(report: Report, say: Say) -> Section:
-    """Beside qwen-asr itself, both engines side by side, and what a token costs the host."""
+    """Beside qwen-asr itself, and both engines side by side."""
     if report.bench is None:
         blocks: tuple[Block, ...] = (missing(report.source("bench"), say),)
     else:
-        simulated = say(
-            "The cost on the host is counted on a simulated NPU wherever this runs. It is a count of what the host "
-            "asks of the device, not a time.",
-            "主机侧开销无论在何处运行均在模拟 NPU 上计数。它是主机向设备发出的调用次数,不是时间。",
-        )
-        counted = report.bench.part("host")
-        note = (Paragraph(simulated, "simulated"),) if counted else ()
         both = (*figures(report, "vllm", say), *_plot(report, "vllm", say))
-        blocks = (*figures(report, "engines", say), *both, *_why_texts_differ(report, say), *note)
-        blocks += tuple(figures(report, "host", say))
-    return Section("versus", say("Side by side, and cost on the host", "对比测试与主机侧开销"), blocks)
+        blocks = (*figures(report, "engines", say), *both, *_why_texts_differ(report, say))
+    return Section("versus", say("Side by side", "对比测试"), blocks)
 
 
 def _why_texts_differ(report: Report, say: Say) -> tuple[Block, ...]:
