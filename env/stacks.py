@@ -115,7 +115,7 @@ class PackageDifference:
 
 
 def facts() -> dict[str, Any]:
-    """env/stacks.toml, as it stands."""
+    """The tables of env/stacks.toml, as tomllib reads them."""
     found: dict[str, Any] = tomllib.loads(STACKS.read_text(encoding="utf-8"))
     return found
 
@@ -145,8 +145,13 @@ def load_stack(name: str) -> Stack:
     )
 
 
+def pinned_release(stack: str, package: str) -> str:
+    """The release of a package that a stack pins first, without what names a build: `0.18.0` of `0.18.0+empty`."""
+    return next(Version(pin.version).public for pin in load_stack(stack).pins if pin.name == package)
+
+
 def stack_names() -> list[str]:
-    """The stacks there are."""
+    """Names of the stacks, in the order of env/stacks.toml."""
     return list(facts()["stacks"])
 
 

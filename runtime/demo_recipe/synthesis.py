@@ -19,9 +19,8 @@ import soundfile
 import soxr
 from scipy import fft
 
-SAMPLE_RATE = 16_000  # Hz, what the feature extractor takes
+from runtime.audio import SAMPLE_RATE, Samples
 
-Samples = npt.NDArray[np.float32]
 AnyFloats = npt.NDArray[np.floating[Any]]
 Noise = Callable[[np.random.Generator, int], Samples]
 

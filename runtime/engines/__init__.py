@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from env.errors import FaultError
 from env.groups.model import EngineName
+from runtime.audio import SAMPLE_RATE
 from runtime.model.device import Device
 from runtime.model.prompt import Tokenizer
 
@@ -30,7 +31,7 @@ class Utterance:
     @property
     def seconds(self) -> float:
         """Length of the audio."""
-        return len(self.samples) / 16_000
+        return len(self.samples) / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

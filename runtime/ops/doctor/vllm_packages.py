@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from env.field import variable
 from env.sources import under_project
-from env.stacks import load_stack
+from env.stacks import load_stack, pinned_release
 from runtime.host.probe import NOT_RECORDED, CommandResult
 from runtime.ops.doctor import vllm_probe
 from runtime.ops.doctor.docker import cann_version
@@ -93,7 +93,7 @@ def vllm_for(vllm_ascend: str) -> str:
 
 def tried() -> str:
     """The release of vLLM that the kit's flags and answers are known to fit: that of the stack vllm."""
-    return next(Version(pin.version).public for pin in load_stack("vllm").pins if pin.name == "vllm")
+    return pinned_release("vllm", "vllm")
 
 
 def misfits(versions: Mapping[str, str], *, python: str, cann: str, machine: str) -> Iterator[Misfit]:
