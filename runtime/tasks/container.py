@@ -13,7 +13,7 @@ from runtime.tasks.errors import handle_errors
 @task
 @handle_errors
 def build(_: Context) -> None:
-    """Build the image."""
+    """Build the image that the settings mean, from its pinned stack."""
     from runtime.host import docker
     from runtime.ops.deploy import image
 

@@ -1,4 +1,4 @@
-"""Tasks that fail in words."""
+"""A task that fails ends with one line and an exit code, not with a traceback."""
 
 import functools
 import select
@@ -12,14 +12,14 @@ from invoke import Context, Exit
 from env.errors import KitError, UsageError
 from runtime import stdio
 
+INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
 WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"
 Body = TypeVar("Body", bound=Callable[..., None])
 
 
 def handle_errors(body: Body) -> Body:
-    """Let a task end with one line, not with a traceback, where it fails for a reason that was foreseen, such as a
-    package that a host without torch does not have, or a full disk behind `>`; and with none where nobody reads on, as
-    in `invoke status | head`.
+    """Decorate a task: an error that was foreseen, such as a KitError, a package that a host without torch lacks, or a
+    full disk behind `>`, ends it with one line; a reader that left, as in `invoke status | head`, with none.
     """
 
     @functools.wraps(body)
@@ -36,10 +36,10 @@ def handle_errors(body: Body) -> Body:
             if find_spec(missing):  # a part of what is installed: a fault
                 raise
             subject = f"invoke {body.__name__.replace('_', '-')}"
-            told = KitError(subject, f"needs {missing}, which is not installed", WHERE_ALL_IS)
-            raise Exit(str(told), code=told.exit_code) from None
+            foreseen = KitError(subject, f"needs {missing}, which is not installed", WHERE_ALL_IS)
+            raise Exit(str(foreseen), code=foreseen.exit_code) from None
         except KeyboardInterrupt:
-            raise Exit("interrupted", code=130) from None
+            raise Exit("interrupted", code=INTERRUPTED) from None
         except BrokenPipeError:
             if not _unread():  # a connection's, and a fault
                 raise

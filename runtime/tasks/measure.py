@@ -10,7 +10,7 @@ from env.errors import UsageError
 from env.sources import load_settings, under_project
 from runtime.tasks.errors import handle_errors
 
-TIMES = 100  # that a lone clip is transcribed each way
+LONE_CLIP_REPEATS = 100  # that a lone clip is transcribed each way
 
 
 @task(
@@ -98,7 +98,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> Non
         sounds = synthetic_audio.recordings(synthetic_audio.lengths(clips))
         (lone,) = synthetic_audio.recordings([measure.LONE])
         with serving(transcriber) as server, progress_bar("Measuring", rounds + 1, unit="rounds") as bar:
-            added = measure.overhead(transcriber, server, lone, times=TIMES)
+            added = measure.overhead(transcriber, server, lone, times=LONE_CLIP_REPEATS)
             bar.advance(1)
             for number, found in enumerate(measure.run(transcriber, server, sounds, clients=clients, rounds=rounds), 1):
                 for who, done, ratio in (
@@ -111,7 +111,8 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> Non
     out.print(shown)
     out.print(
         f"To a lone clip of {lone.seconds:g} s HTTP and its queue add {1000 * added.added:.1f} ms: "
-        f"p50 {1000 * added.http:.1f} ms, without {1000 * added.direct:.1f} ms ({TIMES} times each, by turns)"
+        f"p50 {1000 * added.http:.1f} ms, without {1000 * added.direct:.1f} ms "
+        f"({LONE_CLIP_REPEATS} times each, by turns)"
     )
 
 

@@ -8,13 +8,13 @@ from invoke.parser import Argument
 
 from env.sources import load_settings, under_project
 from runtime.tasks.command_line import VariadicTask
-from runtime.tasks.errors import handle_errors
+from runtime.tasks.errors import INTERRUPTED, handle_errors
 
 SHORT_OPTIONS = {"language": "l", "format": "f", "output": "o"}  # as in the commands of other recognisers
 
 
 class TranscribeTask(VariadicTask):
-    """A task with the short options of SHORT_OPTIONS."""
+    """The task `transcribe`, with SHORT_OPTIONS for some of its long ones."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The task's arguments, with their short names."""
@@ -47,7 +47,7 @@ def smoke(_: Context, url: str = "") -> None:
             with progress_bar("Transcribing", len(todo), unit="steps") as bar:
                 found = run.run(todo, ears, clock, on_outcome=lambda _: bar.advance(1))
     except KeyboardInterrupt:
-        raise Exit("smoke: interrupted, nothing is written", code=130) from None
+        raise Exit("smoke: interrupted, nothing is written", code=INTERRUPTED) from None
     path = settings.out_dir / FILE
     records.write(under_project(path), found)
     for part in (record.verdicts(found.verdicts), "", record.checks(found.checks)):
@@ -58,7 +58,7 @@ def smoke(_: Context, url: str = "") -> None:
         words = f"{outcome.name}: {outcome.fault}{advice}"
         out.print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     if not found.head.complete:
-        raise Exit(f"smoke: {found.head.ended}", code=130)
+        raise Exit(f"smoke: {found.head.ended}", code=INTERRUPTED)
     if not found.passed:
         raise Exit(f"smoke: {len(list(found.failed))} of {len(found.outcomes)} failed, as said above", code=1)
 
@@ -80,8 +80,8 @@ def transcribe(
     """Transcribe files and URLs; one that fails does not stop the rest, and makes the exit code 1."""
     from runtime.ops.transcribe import TranscribeOptions, transcribe_files
 
-    order = TranscribeOptions(tuple(files), language, context, format, Path(output) if output else None)
-    failures = transcribe_files(order, load_settings())
+    options = TranscribeOptions(tuple(files), language, context, format, Path(output) if output else None)
+    failures = transcribe_files(options, load_settings())
     if failures:
         raise Exit(f"transcribe: {failures} of {len(files)} failed", code=1)
 
@@ -99,7 +99,9 @@ def fetch_weights(_: Context) -> None:
         spot = fetch(settings, facts=known)
         fault = fetch_clips(known.clips, spot.clips)
     except KeyboardInterrupt:
-        raise Exit("fetch-weights: interrupted; what was fetched is kept → invoke fetch-weights", code=130) from None
+        raise Exit(
+            "fetch-weights: interrupted; what was fetched is kept → invoke fetch-weights", code=INTERRUPTED
+        ) from None
     if fault:  # which is no failure: an intranet has no way to them
         print(f"Without the official clips, which invoke smoke judges by: {fault}", file=sys.stderr)
     print(catalog.usage(settings, spot))

@@ -12,7 +12,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import load_settings
 from runtime import stdio
-from runtime.tasks.errors import handle_errors
+from runtime.tasks.errors import INTERRUPTED, handle_errors
 
 
 @task
@@ -167,7 +167,7 @@ def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
         with status_line("Stopping"):
             stopped = run(settings, now=now)
     except KeyboardInterrupt:
-        raise Exit("stop: interrupted; the server still ends → invoke status", code=130) from None
+        raise Exit("stop: interrupted; the server still ends → invoke status", code=INTERRUPTED) from None
     if stopped is None:
         elsewhere.refuse(settings, task)
         print(f"No server runs on port {settings.port}.")

@@ -101,7 +101,7 @@ def test_the_task_tells_all_of_it_in_one_go(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASR_DEVICE", "cpu")
-    monkeypatch.setattr(measure, "TIMES", 2)
+    monkeypatch.setattr(measure, "LONE_CLIP_REPEATS", 2)
     measure.load(MockContext(), clients=2, clips=2, rounds=1)
     out = capsys.readouterr().out
     assert "1, without HTTP" in out

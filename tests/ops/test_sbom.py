@@ -16,7 +16,7 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.ops.image_manifest import Manifest, Package, collect
 from runtime.ops.sbom import SPECIFICATION, image_manifest, render
-from runtime.tasks import diagnose
+from runtime.tasks import kit
 from runtime.weights import lockfile
 from runtime.weights.lockfile import LockedFile
 
@@ -202,9 +202,9 @@ def test_a_host_without_docker_is_told(
 
 
 def test_the_task_writes_a_file_or_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    diagnose.sbom(Context(), output=str(tmp_path / "new" / "sbom.json"), here=True)
+    kit.sbom(Context(), output=str(tmp_path / "new" / "sbom.json"), here=True)
     assert capsys.readouterr().out == ""
-    diagnose.sbom(Context(), here=True)
+    kit.sbom(Context(), here=True)
     for text in (capsys.readouterr().out, (tmp_path / "new" / "sbom.json").read_text(encoding="utf-8")):
         assert json.loads(text)["bomFormat"] == "CycloneDX"
         assert any(purl.startswith("pkg:pypi/invoke@") for purl in components(text))
@@ -217,4 +217,4 @@ def test_where_the_library_is_missing_the_task_says_what_to_install(monkeypatch:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cyclonedx", None)
     with pytest.raises(Exit, match=r"needs cyclonedx.*python env/install\.py host"):
-        diagnose.sbom(Context(), here=True)
+        kit.sbom(Context(), here=True)

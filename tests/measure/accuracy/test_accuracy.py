@@ -27,7 +27,7 @@ from runtime.measure.accuracy.dataset import DataSet, Item
 from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.layouts import read
 from runtime.measure.accuracy.run import RunObserver, RunOptions, picked, run
-from runtime.tasks.diagnose import accuracy
+from runtime.tasks.evidence import accuracy
 from runtime.transcriber import Source, Transcriber
 from tasks import namespace
 

@@ -24,7 +24,7 @@ from runtime.measure.accuracy import backends, journal
 from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.layouts import read
 from runtime.measure.accuracy.run import ACCURACY, Accuracy, RunObserver, RunOptions, run
-from runtime.tasks.diagnose import accuracy
+from runtime.tasks.evidence import accuracy
 from runtime.transcriber import Transcriber
 
 
