@@ -8,37 +8,48 @@ from env.settings import Settings
 from env.sources import exports
 from runtime.engines import Engine, Observer
 from runtime.engines.vllm import command
-from runtime.engines.vllm.device import Children, ExternalServers
+from runtime.engines.vllm.device import ExternalServers, LocalServers
 from runtime.engines.vllm.engine import VllmEngine
-from runtime.engines.vllm.replica import elsewhere, groups, on_npus, packages, started, versions
+from runtime.engines.vllm.replica import (
+    describe_versions,
+    local_replicas,
+    package_versions,
+    process_groups,
+    remote_replicas,
+    uses_npus,
+)
 from runtime.model import device
 from runtime.model.checkpoint import Checkpoint
 from runtime.model.prompt import read_tokenizer
 
 
 def create_vllm_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
-    """An engine whose servers decode with the checkpoint in a directory, not started; `observers` are told its events.
+    """A vLLM engine, not started, for the checkpoint in a directory; `observers` get its events.
 
     Raises KitError where the checkpoint is not whole, UsageError where a setting of the servers cannot be used.
     """
     tokenizer = read_tokenizer(Checkpoint.open_without_weights(directory))
     device: ExternalServers
-    if servers := elsewhere(settings):
-        device = ExternalServers("elsewhere", told=partial(versions, servers), packages=partial(packages, servers))
+    if servers := remote_replicas(settings):
+        device = ExternalServers(
+            "elsewhere",
+            describe=partial(describe_versions, servers),
+            package_versions=partial(package_versions, servers),
+        )
         return VllmEngine(settings, tokenizer, servers, device, observers)
-    servers = started(command.launch_specs(settings, directory))
-    device = Children(
+    servers = local_replicas(command.launch_specs(settings, directory))
+    device = LocalServers(
         ", ".join(server.name.removeprefix("vLLM on ") for server in servers),
-        told=partial(versions, servers),
-        packages=partial(packages, servers),
-        groups=partial(groups, servers),
-        npus=partial(on_npus, servers),
+        describe=partial(describe_versions, servers),
+        package_versions=partial(package_versions, servers),
+        process_groups=partial(process_groups, servers),
+        on_npus=partial(uses_npus, servers),
     )
     return VllmEngine(settings, tokenizer, servers, device, observers)
 
 
 def create_engine(settings: Settings, directory: Path, observers: Sequence[Observer]) -> Engine:
-    """An engine for the checkpoint in a directory, not started; `observers` are told its events.
+    """The engine of ASR_ENGINE, not started, for the checkpoint in a directory; `observers` get its events.
 
     Raises KitError where the checkpoint is not whole, or the device cannot be used.
     """

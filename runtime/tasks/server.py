@@ -49,14 +49,14 @@ def vllm(_: Context) -> None:
         advice = "ASR_VLLM_ALONE=true make up runs it in a container; here: python env/install.py cpu"
         raise KitError("invoke vllm", reason, advice) from None
     settings = load_settings().model_copy(update={"engine": "vllm", "vllm_url": None, "vllm_alone": False})
-    order = command.standalone_spec(settings, model_directory(settings))
+    spec = command.standalone_spec(settings, model_directory(settings))
     with status_line("Verifying weights"):
         preflight.check(settings, on_bytes=lambda _: None)
-    where = f"ASR_VLLM_URL=http://HOST:{order.port} where ASR_MODEL is the same"
-    print(f"{order.name} serves {settings.model}, for {where}", flush=True)
+    where = f"ASR_VLLM_URL=http://HOST:{spec.port} where ASR_MODEL is the same"
+    print(f"{spec.name} serves {settings.model}, for {where}", flush=True)
     if warning := standalone.warning(settings):
         print(warning, file=sys.stderr)
-    os.execve(order.command[0], order.command, dict(order.environment))
+    os.execve(spec.command[0], spec.command, dict(spec.environment))
 
 
 @task

@@ -51,15 +51,15 @@ STUBS = {
 }
 
 
-def orders(folder: Path, profile: str, **variables: str) -> list[command.LaunchSpec]:
+def specs(folder: Path, profile: str, **variables: str) -> list[command.LaunchSpec]:
     """What the kit would start on such a host."""
     settings = {"ASR_PROFILE": profile, "ASR_STACK": "vllm", "ASR_OP_CACHE_DIR": str(folder / "op-cache")}
     return command.launch_specs(load_settings(settings | variables), folder)
 
 
-def passed(order: command.LaunchSpec) -> dict[str, str]:
+def passed(spec: command.LaunchSpec) -> dict[str, str]:
     """The flags and their values, empty where there is none, that the launcher hands on to vLLM."""
-    words = list(order.command[order.command.index(str(command.LAUNCHER)) + 1 :])
+    words = list(spec.command[spec.command.index(str(command.LAUNCHER)) + 1 :])
     pairs = zip(words, [*words[1:], ""], strict=True)
     return {word: "" if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
 
@@ -150,14 +150,14 @@ def test_what_audio_is_read_with_is_in_the_image_or_added_to_it() -> None:
 
 
 def test_the_flags_for_an_a2_are_the_documented_ones(tmp_path: Path) -> None:
-    given = FACTS["parser"]["defaults"] | passed(orders(tmp_path, "atlas-800-a2")[0])
+    given = FACTS["parser"]["defaults"] | passed(specs(tmp_path, "atlas-800-a2")[0])
     documented = dict(flag.partition("=")[::2] for flag in FACTS["a2_flags"]["flags"])
     assert {flag: given.get(flag) for flag in documented} == documented
     assert given["--dtype"] == "bfloat16"
 
 
 def test_the_flags_for_a_310p_are_the_documented_ones(tmp_path: Path) -> None:
-    given = passed(orders(tmp_path, "atlas-300i-duo")[0])
+    given = passed(specs(tmp_path, "atlas-300i-duo")[0])
     known = FACTS["flags_310p"]
     assert given["--dtype"] == known["dtype"]
     assert 0 < int(given["--max-model-len"]) <= known["longest"] == vllm.LONGEST_310P
@@ -167,29 +167,29 @@ def test_the_flags_for_a_310p_are_the_documented_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", ["atlas-800-a2", "atlas-800-a3", "atlas-300i-duo"])
 def test_no_flag_and_no_variable_is_unknown_to_vllm(profile: str, tmp_path: Path) -> None:
     for eager in ("true", "false"):
-        order = orders(tmp_path, profile, ASR_VLLM_EAGER=eager)[0]
-        assert set(passed(order)) <= set(FACTS["parser"]["flags"])
-        assert {name for name in order.environment if name.startswith("VLLM_")} <= set(FACTS["variables"]["names"])
-    assert set(command.GIVEN_FLAGS) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
+        spec = specs(tmp_path, profile, ASR_VLLM_EAGER=eager)[0]
+        assert set(passed(spec)) <= set(FACTS["parser"]["flags"])
+        assert {name for name in spec.environment if name.startswith("VLLM_")} <= set(FACTS["variables"]["names"])
+    assert set(command.RESERVED_FLAGS) <= {*FACTS["parser"]["flags"], *FACTS["parser"]["short"]}
 
 
 def test_prompts_are_handed_through_as_they_are(tmp_path: Path) -> None:
     known = FACTS["content_format"]
-    given = passed(orders(tmp_path, "atlas-800-a2")[0])
+    given = passed(specs(tmp_path, "atlas-800-a2")[0])
     assert given[known["flag"]] == known["value"]
     assert Path(given["--chat-template"]).read_text(encoding="utf-8") == "{{ messages[0]['content'] }}"
 
 
 def test_each_server_sees_one_npu(tmp_path: Path) -> None:
-    given = orders(tmp_path, "atlas-800-a2", ASR_NPUS="0-3")
-    assert [order.environment[FACTS["visible_devices"]["variable"]] for order in given] == ["0", "1", "2", "3"]
+    given = specs(tmp_path, "atlas-800-a2", ASR_NPUS="0-3")
+    assert [spec.environment[FACTS["visible_devices"]["variable"]] for spec in given] == ["0", "1", "2", "3"]
 
 
 def test_graphs_and_what_they_want(tmp_path: Path) -> None:
     assert FACTS["graphs"]["driver"] == vllm.GRAPH_DRIVER
     known = FACTS["graphs_and_queue"]
     assert vllm.GRAPHLESS_QUEUE == known["without"] != known["with_graphs"]
-    assert orders(tmp_path, "atlas-800-a2")[0].environment[known["variable"]] == str(known["without"])
+    assert specs(tmp_path, "atlas-800-a2")[0].environment[known["variable"]] == str(known["without"])
 
 
 def test_the_architecture_is_vllms_own() -> None:
@@ -205,7 +205,7 @@ def test_the_launcher_loads_vllm_ascends_plugins_and_hands_on_the_flags(
 ) -> None:
     known = FACTS["platform_plugin"]
     assert known["group"] in FACTS["groups"]["names"]
-    assert sorted(launcher.GROUPS) == sorted(vllm_probe.GROUPS) == FACTS["groups"]["names"]
+    assert sorted(launcher.PLUGIN_GROUPS) == sorted(vllm_probe.GROUPS) == FACTS["groups"]["names"]
     assert known["name"] == vllm_packages.PLATFORM
     for path, source in STUBS.items():
         write(tmp_path, path, source.replace("NAME", repr(FACTS["builtin"]["name"])))
@@ -215,15 +215,15 @@ def test_the_launcher_loads_vllm_ascends_plugins_and_hands_on_the_flags(
         write(tmp_path, f"{name}-0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     write(tmp_path, "vllm_ascend-0.dist-info/entry_points.txt", points)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    order = orders(tmp_path, "atlas-800-a2")[0]
+    spec = specs(tmp_path, "atlas-800-a2")[0]
     result = subprocess.run(
-        order.command, env=dict(order.environment), capture_output=True, text=True, check=False, cwd=tmp_path
+        spec.command, env=dict(spec.environment), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout.splitlines()[-1])
     assert {known["name"], *known["general"]} <= set(told["plugins"])
-    assert tuple(told["argv"]) == order.command[-len(told["argv"]) :]
-    assert set(passed(order)) == {word for word in told["argv"] if word.startswith("--")}
+    assert tuple(told["argv"]) == spec.command[-len(told["argv"]) :]
+    assert set(passed(spec)) == {word for word in told["argv"] if word.startswith("--")}
 
 
 @pytest.mark.parametrize(("seconds", "fits"), [("30", True), ("265", True), ("266", False), ("1200", False)])
@@ -231,4 +231,4 @@ def test_the_doctor_and_the_flags_agree_on_the_model_length(seconds: str, fits: 
     variables = {"ASR_PROFILE": "atlas-800-a2", "ASR_STACK": "vllm", "ASR_SEGMENT_SECONDS": seconds}
     assert (length(Examination(Host(tmp_path), load_settings(variables), True, "host")).status == "pass") == fits
     with nullcontext() if fits else pytest.raises(UsageError, match="ASR_VLLM_MAX_MODEL_LEN"):
-        orders(tmp_path, "atlas-800-a2", ASR_SEGMENT_SECONDS=seconds)
+        specs(tmp_path, "atlas-800-a2", ASR_SEGMENT_SECONDS=seconds)

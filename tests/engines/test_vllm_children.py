@@ -16,7 +16,7 @@ from env.sources import load_settings
 from runtime.audio import load
 from runtime.demo import Clip
 from runtime.engines import EngineError, Observer, Utterance
-from runtime.engines.vllm.launcher import MARK
+from runtime.engines.vllm.launcher import LAUNCHER_MARK
 from runtime.transcriber import Transcriber, limits, open_transcriber
 
 FACTS = {"device": "cpu", "vllm": "0.18.0"}
@@ -42,7 +42,7 @@ class Handler(socketserver.BaseRequestHandler):
 
 socketserver.ThreadingTCPServer.allow_reuse_address = True
 port = int(sys.argv[sys.argv.index("--port") + 1])
-print("{MARK} facts: " + '{json.dumps(FACTS)}', flush=True)
+print("{LAUNCHER_MARK} facts: " + '{json.dumps(FACTS)}', flush=True)
 with socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler) as server:
     server.daemon_threads = True
     server.serve_forever()
@@ -150,7 +150,7 @@ def test_one_that_cannot_be_started_again_says_why(
     with open_transcriber(load_settings({**variables, "ASR_VLLM_REPLICAS": "2"})) as opened:
         assert opened.engine.submit([utterance])[0].result().tokens
         program = Path(variables["ASR_VLLM_PYTHON"])
-        program.write_text(f"#!/bin/sh\necho '{MARK} refuses: no librosa → install it'\nexit 2\n")
+        program.write_text(f"#!/bin/sh\necho '{LAUNCHER_MARK} refuses: no librosa → install it'\nexit 2\n")
         os.kill(min(children() - before), signal.SIGKILL)
         while "no librosa" not in caplog.text:
             assert opened.engine.submit([utterance])[0].result().tokens

@@ -13,7 +13,7 @@ from processes import LONG
 from vllm_package import child, distribute, launched
 
 from env.errors import FaultError, KitError
-from runtime.engines.vllm import command as places
+from runtime.engines.vllm import command
 from runtime.engines.vllm.command import LaunchSpec
 
 HARM = "qwen-asr's class would take the place of vLLM's own"
@@ -41,7 +41,7 @@ def order(site: Path) -> LaunchSpec:
 
 def in_the_image(order: LaunchSpec) -> LaunchSpec:
     """The same in the kit's container, as the entry point of its image marks it."""
-    return replace(order, environment={**order.environment, places.IMAGE: "1"})
+    return replace(order, environment={**order.environment, command.IMAGE_VARIABLE: "1"})
 
 
 def plugin_that_imports(site: Path) -> None:

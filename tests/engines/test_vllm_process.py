@@ -43,7 +43,7 @@ import json, sys, time
 from runtime.engines.vllm.process import VllmProcess
 from runtime.engines.vllm.command import LaunchSpec
 
-child = VllmProcess(LaunchSpec(**json.load(sys.stdin)), tell=lambda _: None, on_end=lambda _: None)
+child = VllmProcess(LaunchSpec(**json.load(sys.stdin)), on_stage=lambda _: None, on_end=lambda _: None)
 child.start(60)
 print(child.pid, flush=True)
 time.sleep(600)
@@ -119,7 +119,7 @@ def test_a_start_can_be_interrupted(site: Path) -> None:
             signal.pthread_kill(main, signal.SIGUSR1)
 
     before, main = signal.signal(signal.SIGUSR1, interrupt), threading.get_ident()
-    made = VllmProcess(order(site, "slow"), tell=tell, on_end=lambda _: None)
+    made = VllmProcess(order(site, "slow"), on_stage=tell, on_end=lambda _: None)
     try:
         with pytest.raises(ServerStoppedError):
             made.start(LONG)

@@ -163,7 +163,7 @@ def test_what_a_draining_server_has_begun_it_may_finish(
 def test_a_server_that_decodes_nothing_is_not_waited_for(
     servers: list[StandIn], utterances: list[Utterance], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.engines.vllm.client.SILENCE", 0.5)
+    monkeypatch.setattr("runtime.engines.vllm.client.TOKEN_TIMEOUT", 0.5)
     one, other = servers
     with connected(one, other) as opened:
         faults = [one.fault("hold") for _ in range(2)]
@@ -204,7 +204,7 @@ def test_a_server_that_hangs_gets_nothing_more(
 ) -> None:
     one, other = servers
     with connected(one, other) as opened:
-        monkeypatch.setattr("runtime.engines.vllm.client.PATIENCE", 0.1)
+        monkeypatch.setattr("runtime.engines.vllm.client.REQUEST_TIMEOUT", 0.1)
         held = one.fault("hold")
         begun = [opened.engine.submit([utterance])[0] for utterance in utterances[:2]]
         assert held.reached.wait(LONGEST)

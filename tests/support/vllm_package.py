@@ -164,7 +164,7 @@ def order(site: Path, behaviour: str = "ready") -> LaunchSpec:
 def child(order: LaunchSpec) -> Iterator[tuple[VllmProcess, Heard]]:
     """One that is not started yet, and what it tells; it is ended with the block."""
     heard = Heard()
-    made = VllmProcess(order, tell=heard.stages.append, on_end=heard.end)
+    made = VllmProcess(order, on_stage=heard.stages.append, on_end=heard.end)
     try:
         yield made, heard
     finally:

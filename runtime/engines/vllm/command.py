@@ -1,4 +1,4 @@
-"""What each vLLM that the kit starts calculates on: an NPU of its own, or the CPU."""
+"""The vLLM servers that the kit starts: the device, command line and environment of each."""
 
 import contextlib
 import json
@@ -19,19 +19,19 @@ from env.groups.vllm import PROMPT_TOKENS, TOKENS_PER_SECOND, segment_tokens
 from env.settings import DEMO, Settings
 from env.sources import exports, under_project
 from env.verify import AUTOLOAD
-from runtime.engines.vllm.launcher import DEVICE, IMAGE
+from runtime.engines.vllm.launcher import DEVICE_VARIABLE, IMAGE_VARIABLE
 from runtime.host.npu_smi import numbers
 from runtime.model.device import make_operator_cache
 
-VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0
-DEVICES = Path("/dev")
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0
+DEV = Path("/dev")
 
-HERE = Path(__file__).resolve().parent
-LAUNCHER, TEMPLATE = HERE / "launcher.py", HERE / "raw.jinja"
+PACKAGE = Path(__file__).resolve().parent
+LAUNCHER, RAW_TEMPLATE = PACKAGE / "launcher.py", PACKAGE / "raw.jinja"
 LOOPBACK = "127.0.0.1"
 
-# Flags that the kit sets, with the setting that they come from, and those that would make another server of it.
-GIVEN_FLAGS: Mapping[str, str] = {
+# Flags that the kit sets, with the setting that each comes from, and flags that would change how the kit reaches it.
+RESERVED_FLAGS: Mapping[str, str] = {
     "--host": "",
     "--port": "",
     "--model": "ASR_MODEL",
@@ -51,13 +51,13 @@ GIVEN_FLAGS: Mapping[str, str] = {
     "-dp": "ASR_VLLM_REPLICAS",
     **dict.fromkeys(("--uds", "--ssl-keyfile", "--ssl-certfile", "--root-path", "--config", "--headless"), ""),
 }
-FLAG = re.compile(r"^--?[A-Za-z]")
+FLAG_PATTERN = re.compile(r"^--?[A-Za-z]")
 
 
 @dataclass(frozen=True)
 class DeviceSlot:
-    """A device by the `name` that it has in this process (`npu:0`, `cpu`), and how CANN is to know it; empty for a CPU.
-    `wanted` is what vLLM must find there, auto where anything will do."""
+    """A device by the `name` that it has in this process (`npu:0`, `cpu`), and its number for CANN in `visible`, empty
+    for a CPU. `wanted` is the kind of device that vLLM must find, auto for any."""
 
     name: str
     visible: str
@@ -65,63 +65,64 @@ class DeviceSlot:
 
     @property
     def is_npu(self) -> bool:
-        """Whether this is an NPU."""
+        """Whether the server runs on an NPU rather than the CPU."""
         return bool(self.visible)
 
 
-def places(settings: Settings, *, replicas: int | None) -> list[DeviceSlot]:
-    """A place for each of `replicas` servers; None: for one on each NPU, or for one on the CPU.
+def device_slots(settings: Settings, *, replicas: int | None) -> list[DeviceSlot]:
+    """A device for each of `replicas` servers; None: one on each NPU, or one on the CPU.
 
     The NPUs are those of ASCEND_RT_VISIBLE_DEVICES where it is set, else all that a container has, else those of
-    ASR_NPUS. Raises UsageError where there are not as many.
+    ASR_NPUS. Raises UsageError where there are fewer.
     """
     kind, _, index = settings.device.partition(":")
-    nodes = sum(path.name.removeprefix("davinci").isdecimal() for path in DEVICES.glob("davinci[0-9]*"))
+    nodes = sum(path.name.removeprefix("davinci").isdecimal() for path in DEV.glob("davinci[0-9]*"))
     if kind == "cpu" or (kind == "auto" and not nodes):
         wanted: Literal["cpu", "auto"] = "cpu" if kind == "cpu" else "auto"
-        return [_on_cpu(number, replicas or 1, wanted) for number in range(replicas or 1)]
+        return [_cpu_slot(number, replicas or 1, wanted) for number in range(replicas or 1)]
     if index and (replicas or 1) > 1:
         reason = f"{replicas} servers want an NPU each, and ASR_DEVICE={settings.device} is one"
         raise UsageError(variable("vllm_replicas"), reason, "export ASR_DEVICE=npu")
-    npus = _visible() or _given(settings, nodes)
+    npus = _visible_slots() or _configured_slots(settings, nodes)
     if index:
-        return [_named(int(index))]
+        return [_slot_by_index(int(index))]
     if (replicas or 1) > len(npus):
         here = ", ".join(npu.name for npu in npus)
         reason = f"{replicas} servers want an NPU each, and there is only {here}"
-        raise UsageError(variable("vllm_replicas"), reason, f"{variable('npus')} or {VISIBLE} may name more")
+        raise UsageError(variable("vllm_replicas"), reason, f"{variable('npus')} or {VISIBLE_DEVICES} may name more")
     return npus[:replicas]
 
 
-def _on_cpu(number: int, count: int, wanted: Literal["cpu", "auto"]) -> DeviceSlot:
+def _cpu_slot(number: int, count: int, wanted: Literal["cpu", "auto"]) -> DeviceSlot:
     return DeviceSlot("cpu" if count == 1 else f"cpu, {number + 1} of {count}", "", wanted)
 
 
-def _visible() -> list[DeviceSlot]:
-    """The NPUs that CANN leaves to this process; empty where it is not told to leave out any."""
-    told = [text.strip() for text in os.environ.get(VISIBLE, "").split(",") if text.strip()]
-    return [DeviceSlot(f"npu:{number}", text, "npu") for number, text in enumerate(told)]
+def _visible_slots() -> list[DeviceSlot]:
+    """The NPUs of ASCEND_RT_VISIBLE_DEVICES; empty where it is not set."""
+    numbered = [text.strip() for text in os.environ.get(VISIBLE_DEVICES, "").split(",") if text.strip()]
+    return [DeviceSlot(f"npu:{number}", text, "npu") for number, text in enumerate(numbered)]
 
 
-def _given(settings: Settings, nodes: int) -> list[DeviceSlot]:
-    """Those that are for the kit to use, of all that this process sees."""
-    # A container has NPUs to use them.
-    found = range(nodes) if nodes and os.environ.get(IMAGE) else numbers(settings.npus)
+def _configured_slots(settings: Settings, nodes: int) -> list[DeviceSlot]:
+    """The NPUs that the kit may use: all of a container, else those of ASR_NPUS."""
+    # A container was given its NPUs to use them.
+    found = range(nodes) if nodes and os.environ.get(IMAGE_VARIABLE) else numbers(settings.npus)
     return [DeviceSlot(f"npu:{number}", str(number), "npu") for number in found]
 
 
-def _named(index: int) -> DeviceSlot:
-    """npu:N, of those that this process sees."""
-    visible = _visible()
+def _slot_by_index(index: int) -> DeviceSlot:
+    """npu:N, counted among the NPUs that this process sees. Raises UsageError where there is none."""
+    visible = _visible_slots()
     if visible and index >= len(visible):
-        reason = f"there is no npu:{index}, as {VISIBLE}={os.environ[VISIBLE]} leaves {len(visible)}, counted from 0"
+        named = f"{VISIBLE_DEVICES}={os.environ[VISIBLE_DEVICES]}"
+        reason = f"there is no npu:{index}, as {named} leaves {len(visible)}, counted from 0"
         raise UsageError(variable("device"), reason)
     return visible[index] if visible else DeviceSlot(f"npu:{index}", str(index), "npu")
 
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """A vLLM to be started: its `name` for people, and the `command`, whole `environment` and `port` of it."""
+    """How to start one vLLM: its `name` for people, its `command`, its complete `environment` and its `port`."""
 
     name: str
     command: tuple[str, ...]
@@ -135,20 +136,20 @@ def launch_specs(settings: Settings, directory: Path) -> list[LaunchSpec]:
 
     Raises UsageError where the settings contradict each other, DeviceError where CANN's cache cannot be made.
     """
-    where = places(settings, replicas=settings.vllm_replicas)
+    where = device_slots(settings, replicas=settings.vllm_replicas)
     addresses = [(LOOPBACK, port) for port in _free_ports(len(where))]
-    alone = len(where) == 1
-    return [_order(settings, directory, *each, alone=alone) for each in zip(where, addresses, strict=True)]
+    is_only = len(where) == 1
+    return [_launch_spec(settings, directory, *each, is_only=is_only) for each in zip(where, addresses, strict=True)]
 
 
 def standalone_spec(settings: Settings, directory: Path) -> LaunchSpec:
-    """One server, on the first NPU, on ASR_HOST:ASR_PORT; it asks for ASR_VLLM_KEY. Raises what `orders` raises."""
-    where = places(settings, replicas=1)[0]
-    order = _order(settings, directory, where, (settings.host, settings.port), alone=True)
+    """One server on the first NPU, at ASR_HOST:ASR_PORT, that wants ASR_VLLM_KEY. Raises as `launch_specs` does."""
+    where = device_slots(settings, replicas=1)[0]
+    spec = _launch_spec(settings, directory, where, (settings.host, settings.port), is_only=True)
     if not settings.vllm_key:
-        return order
+        return spec
     key = settings.vllm_key.get_secret_value()  # in the environment, as lists of processes show commands
-    return replace(order, environment={**order.environment, "VLLM_API_KEY": key})
+    return replace(spec, environment={**spec.environment, "VLLM_API_KEY": key})
 
 
 def model_name(settings: Settings) -> str:
@@ -156,24 +157,24 @@ def model_name(settings: Settings) -> str:
     return DEMO if settings.model == DEMO else under_project(settings.model).name
 
 
-def _order(
-    settings: Settings, directory: Path, place: DeviceSlot, address: tuple[str, int], *, alone: bool
+def _launch_spec(
+    settings: Settings, directory: Path, slot: DeviceSlot, address: tuple[str, int], *, is_only: bool
 ) -> LaunchSpec:
-    """A server on a place, which is `alone` or one of several."""
+    """The spec of one server; `is_only`: it shares this host with no other."""
     host, port = address
     return LaunchSpec(
-        name=f"vLLM on {place.name}",
+        name=f"vLLM on {slot.name}",
         command=(
             *(_python(settings), str(LAUNCHER)),
             *("--host", host, "--port", str(port)),
-            *_flags(settings, directory, place),
+            *_flags(settings, directory, slot),
         ),
-        environment=_environment(settings, place, alone=alone),
+        environment=_environment(settings, slot, is_only=is_only),
         port=port,
     )
 
 
-def _flags(settings: Settings, directory: Path, place: DeviceSlot) -> list[str]:
+def _flags(settings: Settings, directory: Path, slot: DeviceSlot) -> list[str]:
     _check_lengths(settings)
     batched = max(settings.vllm_max_model_len, settings.vllm_max_seqs)
     return [
@@ -184,20 +185,20 @@ def _flags(settings: Settings, directory: Path, place: DeviceSlot) -> list[str]:
         *("--max-num-seqs", str(settings.vllm_max_seqs)),
         # vLLM takes no audio of more tokens than this, so it must be what a segment may have.
         *("--max-num-batched-tokens", str(batched)),
-        *(("--gpu-memory-utilization", str(settings.vllm_memory_share)) if place.is_npu else ()),
+        *(("--gpu-memory-utilization", str(settings.vllm_memory_share)) if slot.is_npu else ()),
         *(("--enforce-eager",) if settings.vllm_eager else ()),
-        # The kit writes the whole prompt itself; this hands it through.
-        *("--chat-template", str(TEMPLATE)),
+        # The kit writes the whole prompt itself; this template passes it through.
+        *("--chat-template", str(RAW_TEMPLATE)),
         *("--chat-template-content-format", "string"),
         *("--limit-mm-per-prompt", json.dumps({"audio": 1})),
         *("--allowed-media-domains", "none.invalid"),  # fetches nothing: the kit sends samples
-        # Every utterance is heard once: what is kept of it would never be used again.
+        # Every utterance is decoded once: a cached one would never be used again.
         *("--mm-processor-cache-gb", "0"),
         "--no-enable-prefix-caching",
         *("--shutdown-timeout", str(math.ceil(settings.drain_seconds))),
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
-        *_further(settings),
+        *_extra_flags(settings),
     ]
 
 
@@ -212,33 +213,33 @@ def _check_lengths(settings: Settings) -> None:
         raise UsageError(variable("vllm_max_model_len"), reason, f"export {variable('vllm_max_model_len')}={needed}")
 
 
-def _further(settings: Settings) -> list[str]:
-    """ASR_VLLM_FLAGS. Raises UsageError where they cannot be read, or hold what the kit sets."""
+def _extra_flags(settings: Settings) -> list[str]:
+    """The flags of ASR_VLLM_FLAGS. Raises UsageError where they cannot be parsed, or hold a reserved one."""
     subject = variable("vllm_flags")
     try:
         found = shlex.split(settings.vllm_flags or "")
     except ValueError as error:
         raise UsageError(subject, f"{settings.vllm_flags!r} cannot be read: {error}", "check its quotes") from None
-    if found and not FLAG.match(found[0]):
+    if found and not FLAG_PATTERN.match(found[0]):
         raise UsageError(subject, f"begins with {found[0]!r}, expected --flag value …")
-    for word in filter(FLAG.match, found):
+    for word in filter(FLAG_PATTERN.match, found):
         # vLLM takes --a_b for --a-b, --no-a for the opposite of --a, --a.b for a part of --a, and beginnings of names.
         name = re.split(r"[=.]", word)[0].replace("_", "-").replace("--no-", "--")
-        for own, source in GIVEN_FLAGS.items():
+        for own, source in RESERVED_FLAGS.items():
             if own == name or (name.startswith("--") and own.startswith(name)):
                 raise UsageError(subject, f"{word}: the kit sets {own}", f"set {source}" if source else "leave it out")
     return found
 
 
-def _environment(settings: Settings, place: DeviceSlot, *, alone: bool) -> dict[str, str]:
-    """All variables of a server: the process's, but for the kit's own and what is the kit's alone to say."""
+def _environment(settings: Settings, slot: DeviceSlot, *, is_only: bool) -> dict[str, str]:
+    """All variables of a server: the process's, but for those of the kit, and those that only the kit may set."""
     native = exports(settings)
     make_operator_cache(native)
     inherited = {key: text for key, text in os.environ.items() if not key.startswith(PREFIX)}
     for name in (AUTOLOAD, "VLLM_API_KEY", "VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH", "VLLM_LOGGING_PREFIX"):
         inherited.pop(name, None)  # the first keeps torch_npu out of the kit's own process; the rest hides progress
     found = {
-        DEVICE: place.wanted,
+        DEVICE_VARIABLE: slot.wanted,
         "PYTHONUNBUFFERED": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as vLLM's command line has it; forks cannot use an NPU
         "VLLM_HOST_IP": LOOPBACK,  # of ports between its processes; not given: the host's address
@@ -248,15 +249,15 @@ def _environment(settings: Settings, place: DeviceSlot, *, alone: bool) -> dict[
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     }
-    if place.is_npu:
-        return {**inherited, **native, **found, VISIBLE: place.visible}
+    if slot.is_npu:
+        return {**inherited, **native, **found, VISIBLE_DEVICES: slot.visible}
     # On a CPU, vLLM takes half of the memory and pins its threads to cores, each server to the same ones.
-    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", **({} if alone else {"VLLM_CPU_OMP_THREADS_BIND": "nobind"})}
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", **({} if is_only else {"VLLM_CPU_OMP_THREADS_BIND": "nobind"})}
     return {**cpu, **inherited, **native, **found}
 
 
 def _python(settings: Settings) -> str:
-    """The interpreter that has vLLM; not resolved, as that of a virtual environment is a link to another."""
+    """The interpreter that has vLLM. Symbolic links are kept, as that of a virtual environment is one."""
     if settings.vllm_python is None:
         return sys.executable
     path = under_project(settings.vllm_python)
@@ -267,7 +268,7 @@ def _python(settings: Settings) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """As many free ports of loopback, no two the same."""
+    """Different free ports of loopback, `count` of them."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

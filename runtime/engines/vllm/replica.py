@@ -1,4 +1,4 @@
-"""The servers that an engine has, and which of them gets the next utterance."""
+"""The vLLM servers of an engine: their state and load, and the monitor that starts, checks and restarts each."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,15 @@ from env.errors import FaultError, KitError
 from env.settings import Settings
 from runtime import engines
 from runtime.engines.stream import Stream
-from runtime.engines.vllm.client import TRIED, Needs, ServerFault, ServerIdentity, UnfitError, examine, healthy
+from runtime.engines.vllm.client import (
+    TESTED_RELEASE,
+    IncompatibleServerError,
+    Requirements,
+    ServerFault,
+    ServerIdentity,
+    check_compatibility,
+    check_health,
+)
 from runtime.engines.vllm.command import LaunchSpec
 from runtime.engines.vllm.process import VllmProcess
 from runtime.restart_policy import USUAL, Crashes
@@ -23,158 +31,162 @@ from runtime.urls import vllm_servers
 
 log = logging.getLogger("runtime.engines.vllm")
 
-# starting: it has not decoded yet. doubted: something failed; it gets nothing until that is cleared up. lost: it fails.
-State = Literal["starting", "ready", "doubted", "lost"]
+# starting: it has not decoded yet. suspect: something failed; it gets nothing until that is cleared up. lost: it fails.
+State = Literal["starting", "ready", "suspect", "lost"]
 
-POLL_INTERVAL = 5.0  # seconds between looks at a server that is well
-LOOK_AGAIN = 0.5  # seconds before a second look at one that is not, or has not come yet
-TOO_MANY = 2  # looks in a row that find it unwell: it is lost
-PATIENT = 10  # such looks at a child whose port is closed: most probably it has ended, and is about to say why
-AGAIN = 0.5  # seconds until what was cancelled, and goes on, is cancelled again
-GRACE = 10.0  # seconds for a child to end; nobody waits for anything that it decodes
-LOADING_GRACE = 1.0  # for one that was never ready: while it loads its model, vLLM does not heed SIGTERM
+POLL_INTERVAL = 5.0  # seconds between health checks of a ready server
+RECHECK_INTERVAL = 0.5  # seconds between checks of one that is not ready
+MAX_FAILED_CHECKS = 2  # failed checks in a row after which a server is lost
+# The same for a process whose port is closed: most probably it has ended, and its exit will give the reason.
+MAX_CLOSED_CHECKS = 10
+CANCEL_INTERVAL = 0.5  # seconds until a cancelled task that still runs is cancelled again
+STOP_GRACE = 10.0  # seconds for a process to end; nobody waits for what it decodes
+LOADING_STOP_GRACE = 1.0  # for one that was never ready: while it loads its model, vLLM does not heed SIGTERM
 
 
 @dataclass(eq=False)
 class Replica:
-    """A vLLM: one that the kit starts as `order` says, or one that runs elsewhere. All but `child` is the engine's
-    loop's to change."""
+    """A vLLM server: one that the kit starts by `spec`, or a remote one without. Only the engine's event loop
+    changes it, except for `process`."""
 
     name: str
     url: str
-    order: LaunchSpec | None = None
-    child: VllmProcess | None = None
+    spec: LaunchSpec | None = None
+    process: VllmProcess | None = None
     state: State = "starting"
     trouble: str = "not asked yet"
-    looked_at: bool = False
-    refusal: KitError | None = None  # why it cannot be used as it is, or did not start
-    found: ServerIdentity | None = None
-    underway: dict[Stream, "asyncio.Task[None]"] = field(default_factory=dict)
-    doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    checked: bool = False
+    incompatible: KitError | None = None  # why it cannot be used as it is, or did not start
+    identity: ServerIdentity | None = None
+    in_flight: dict[Stream, "asyncio.Task[None]"] = field(default_factory=dict)
+    recheck: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def model(self) -> str:
-        """The name that its model goes by."""
-        assert self.found
-        return self.found.model
+        """The name of its model in requests. Only for a server that was ready once."""
+        assert self.identity
+        return self.identity.model
 
     @property
     def seconds(self) -> float:
-        """Of audio, in hand."""
-        return sum(stream.utterance.seconds for stream in self.underway)
+        """Seconds of audio of the utterances in flight."""
+        return sum(stream.utterance.seconds for stream in self.in_flight)
 
     @property
     def decoding(self) -> int:
-        """Utterances in hand that somebody waits for."""
-        return sum(not stream.ended for stream in tuple(self.underway))
+        """Number of utterances in flight that have no end yet."""
+        return sum(not stream.ended for stream in tuple(self.in_flight))
 
-    def told(self) -> engines.EngineServer:
-        """What an engine's status says of it."""
+    def status(self) -> engines.EngineServer:
+        """Its entry in the engine's status; `trouble` is empty while it is ready."""
         return engines.EngineServer(self.name, self.url, self.decoding, "" if self.state == "ready" else self.trouble)
 
-    def suspect(self, trouble: str) -> None:
-        """Give it nothing until it was looked at, which is due at once."""
+    def report_failure(self, trouble: str) -> None:
+        """Note a failed exchange: the server gets no utterances until a check, which is due at once, finds it well."""
         if self.state == "ready":
-            self.distrust(trouble)
-        self.doubt.set()
+            self.mark_suspect(trouble)
+        self.recheck.set()
 
-    def distrust(self, trouble: str) -> None:
-        """Give it nothing for now, well as it was."""
+    def mark_suspect(self, trouble: str) -> None:
+        """Give a ready server no further utterances for now."""
         log.warning("%s is given nothing for now: %s", self.name, trouble)
-        self.state, self.trouble = "doubted", trouble
+        self.state, self.trouble = "suspect", trouble
 
 
-def elsewhere(settings: Settings) -> list[Replica]:
+def remote_replicas(settings: Settings) -> list[Replica]:
     """The servers of ASR_VLLM_URL, none if it is not set. Raises UsageError where an address cannot be used."""
     return [Replica(url, url) for url in vllm_servers(settings)]
 
 
-def started(orders: Iterable[LaunchSpec]) -> list[Replica]:
-    """The servers that the kit starts."""
-    return [Replica(order.name, f"http://127.0.0.1:{order.port}", order) for order in orders]
+def local_replicas(specs: Iterable[LaunchSpec]) -> list[Replica]:
+    """A replica on loopback for each server that the kit starts."""
+    return [Replica(spec.name, f"http://127.0.0.1:{spec.port}", spec) for spec in specs]
 
 
 def least_loaded(servers: Iterable[Replica], *, most: int, without: Iterable[Replica] = ()) -> Replica | None:
-    """The server with the least audio in hand of those that are ready and decode fewer than `most` utterances; one of
-    `without` only if there is no other."""
-    free = [server for server in servers if server.state == "ready" and len(server.underway) < most]
+    """The server with the fewest seconds of audio in flight, of those that are ready and decode fewer than `most`
+    utterances; one of `without` only if there is no other."""
+    free = [server for server in servers if server.state == "ready" and len(server.in_flight) < most]
     avoided = set(without)
-    return min(free, key=lambda server: (server in avoided, server.seconds, len(server.underway)), default=None)
+    return min(free, key=lambda server: (server in avoided, server.seconds, len(server.in_flight)), default=None)
 
 
 def describe_failures(servers: Iterable[Replica]) -> str:
-    """What is wrong with each."""
+    """Name and trouble of each server, for messages."""
     return "; ".join(f"{server.name}: {server.trouble}" for server in servers)
 
 
 def none_ready(servers: Sequence[Replica], *, seconds: float) -> KitError:
-    """What to tell where these are all servers, and none can be used after so many seconds: a FaultError, unless each
-    refuses how it is set up."""
-    refusals = [server.refusal for server in servers if server.refusal]
-    if len(servers) == len(refusals) == 1:
-        return refusals[0]
-    lasting = len(refusals) == len(servers) and not any(isinstance(error, FaultError) for error in refusals)
+    """The error where no server is ready after so many seconds: a KitError if each is incompatible as set up,
+    else a FaultError, after which another start may succeed."""
+    incompatible = [server.incompatible for server in servers if server.incompatible]
+    if len(servers) == len(incompatible) == 1:
+        return incompatible[0]
+    lasting = len(incompatible) == len(servers) and not any(isinstance(error, FaultError) for error in incompatible)
     kind = KitError if lasting else FaultError
-    if all(server.refusal or server.order for server in servers):
+    if all(server.incompatible or server.spec for server in servers):
         return kind("vLLM", f"no server is ready: {describe_failures(servers)}")
     reason = f"no server is ready after {seconds:g} s: {describe_failures(servers)}"
     return kind("vLLM", reason, "start one there: invoke vllm")
 
 
-def versions(servers: Iterable[Replica]) -> str:
-    """Which vLLM it is and, if it is elsewhere, where: the ports of those that the kit starts are others each time."""
-    return ", ".join(dict.fromkeys(map(_version, servers)))
+def describe_versions(servers: Iterable[Replica]) -> str:
+    """The vLLM version of each server, with the address of a remote one; local ports are left out, as they change."""
+    return ", ".join(dict.fromkeys(map(_describe_version, servers)))
 
 
-def _version(server: Replica) -> str:
-    known = f"vLLM {server.found.version}" if server.found else "vLLM"
-    return known if server.order else f"{known} at {server.url}"
+def _describe_version(server: Replica) -> str:
+    known = f"vLLM {server.identity.version}" if server.identity else "vLLM"
+    return known if server.spec else f"{known} at {server.url}"
 
 
-def packages(servers: Iterable[Replica]) -> dict[str, str]:
-    """Versions of the packages that decode, by distribution; where servers have different ones, all of them."""
+def package_versions(servers: Iterable[Replica]) -> dict[str, str]:
+    """Versions of the packages that decode, by distribution; where servers differ, all of them."""
     found: dict[str, list[str]] = {}
     for server in servers:
-        told = {"vllm": server.found.version} if server.found else {}
-        facts = dict(server.child.facts) if server.child else {}
+        reported = {"vllm": server.identity.version} if server.identity else {}
+        facts = dict(server.process.facts) if server.process else {}
         facts.pop("device", None)
-        for name, version in {**facts, **told}.items():
+        for name, version in {**facts, **reported}.items():
             found.setdefault(name, []).append(version)
     return {name: ", ".join(sorted(set(several))) for name, several in found.items()}
 
 
-def groups(servers: Iterable[Replica]) -> list[int]:
-    """The process groups of those that the kit has started."""
-    return [pid for server in servers if server.child and (pid := server.child.pid)]
+def process_groups(servers: Iterable[Replica]) -> list[int]:
+    """Ids of the process groups of the servers that the kit has started."""
+    return [pid for server in servers if server.process and (pid := server.process.pid)]
 
 
-def on_npus(servers: Iterable[Replica]) -> bool:
-    """Whether those that the kit has started calculate on NPUs, as their launcher told."""
-    return any(server.child and server.child.facts.get("device") == "npu" for server in servers)
+def uses_npus(servers: Iterable[Replica]) -> bool:
+    """Whether the servers that the kit has started run on NPUs, as their launcher reported."""
+    return any(server.process and server.process.facts.get("device") == "npu" for server in servers)
 
 
 @dataclass
 class Monitor:
-    """Looks after one server, on the engine's loop, until it is cancelled. `changed` is told when there is news of the
-    server and, where it is lost, whether it may still finish what it has begun. `tell` hears how its start goes."""
+    """Starts, checks and restarts one server, on the engine's event loop, until it is cancelled.
+
+    `on_change` is called after each change of its state, `on_lost` when it is lost, with whether it may still finish
+    what it has begun, and `on_stage` with each stage of its start.
+    """
 
     server: Replica
     client: httpx.AsyncClient
-    needs: Needs
+    requirements: Requirements
     settings: Settings
-    changed: Callable[[], None]
-    lost: Callable[[Replica, bool], None]
-    tell: Callable[[Replica, str], None]
+    on_change: Callable[[], None]
+    on_lost: Callable[[Replica, bool], None]
+    on_stage: Callable[[Replica, str], None]
 
     async def run(self) -> None:
-        """Never returns, unless it is a child that crashes too often."""
-        if self.server.order is None:
-            await self._follow()
+        """Monitor the server; returns only where its process has crashed too often."""
+        if self.server.spec is None:
+            await self._poll()
         crashes = Crashes(USUAL)
         while True:
-            if await self._raise_child():
-                await self._follow()
-            await self.end_child()
+            if await self._start_process():
+                await self._poll()
+            await self.stop_process()
             pause = crashes.add(time.monotonic())
             if pause is None:
                 log.error("%s is given up: it has been started again %s", self.server.name, USUAL)
@@ -182,105 +194,105 @@ class Monitor:
             await asyncio.sleep(pause)
             log.info("starting %s again, after %g s", self.server.name, pause)
 
-    async def end_child(self) -> None:
-        """End the server, if the kit has started it, and everything of its process group."""
-        if child := self.server.child:
-            await asyncio.to_thread(child.stop, GRACE if child.ready else LOADING_GRACE)
+    async def stop_process(self) -> None:
+        """Stop the server's process group, if the kit has started one."""
+        if process := self.server.process:
+            await asyncio.to_thread(process.stop, STOP_GRACE if process.ready else LOADING_STOP_GRACE)
 
-    async def _raise_child(self) -> bool:
-        """Start the server; returns whether it runs."""
+    async def _start_process(self) -> bool:
+        """Start the server's process; returns whether it runs."""
         server, loop = self.server, asyncio.get_running_loop()
-        assert server.order
+        assert server.spec
 
         def ended(reason: str) -> None:
-            loop.call_soon_threadsafe(self._lose, reason)
-            loop.call_soon_threadsafe(server.doubt.set)
+            loop.call_soon_threadsafe(self._mark_lost, reason)
+            loop.call_soon_threadsafe(server.recheck.set)
 
-        server.child = VllmProcess(server.order, tell=partial(self.tell, server), on_end=ended)
+        server.process = VllmProcess(server.spec, on_stage=partial(self.on_stage, server), on_end=ended)
         try:
-            await asyncio.to_thread(server.child.start, self.settings.vllm_start_seconds)
+            await asyncio.to_thread(server.process.start, self.settings.vllm_start_seconds)
         except KitError as error:
-            if server.found:
+            if server.identity:
                 log.warning("%s", error)
-            self._lose(_words(error), refusal=error)
+            self._mark_lost(_reason_and_advice(error), incompatible=error)
             return False
-        server.state, server.trouble, server.refusal = "starting", "starting", None
+        server.state, server.trouble, server.incompatible = "starting", "starting", None
         return True
 
-    async def _follow(self) -> None:
-        """Look at the server until it is lost; one that is elsewhere is looked at on and on until it is there."""
-        server, unwell = self.server, 0
-        while not (server.order and server.state == "lost"):
-            server.doubt.clear()
+    async def _poll(self) -> None:
+        """Check the server until it is lost; a remote one is checked forever, as it may come back."""
+        server, failures = self.server, 0
+        while not (server.spec and server.state == "lost"):
+            server.recheck.clear()
             try:
-                await self._look()
-                unwell = 0
-            except UnfitError as error:
-                self._lose(_words(error), refusal=error)
+                await self._check()
+                failures = 0
+            except IncompatibleServerError as error:
+                self._mark_lost(_reason_and_advice(error), incompatible=error)
             except ServerFault as error:
-                unwell += 1
-                most = PATIENT if server.order and error.closed else TOO_MANY
-                self._doubt(error, last=unwell >= most)
-            pause = POLL_INTERVAL if server.state == "ready" or server.refusal else LOOK_AGAIN
+                failures += 1
+                most = MAX_CLOSED_CHECKS if server.spec and error.closed else MAX_FAILED_CHECKS
+                self._check_failed(error, last=failures >= most)
+            pause = POLL_INTERVAL if server.state == "ready" or server.incompatible else RECHECK_INTERVAL
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(server.doubt.wait(), pause)
+                await asyncio.wait_for(server.recheck.wait(), pause)
 
-    async def _look(self) -> None:
-        """See to it that the server is well or, where that was in doubt, the one that is wanted."""
+    async def _check(self) -> None:
+        """Check a ready server's health, any other's compatibility, after which it is ready."""
         server = self.server
         if server.state == "ready":
-            await healthy(self.client, server.url)
+            await check_health(self.client, server.url)
             return
-        if server.order:
-            self.tell(server, "decoding its first audio")
-        found = await examine(self.client, server.url, self.needs)
-        if not found.is_tried and server.found != found:
-            log.warning("%s is vLLM %s, but the kit was tried with %s", server.name, found.version, TRIED)
-        log.info("%s is well: vLLM %s", server.name, found.version)
-        server.found, server.state, server.trouble, server.refusal = found, "ready", "", None
-        self._tell_change()
+        if server.spec:
+            self.on_stage(server, "decoding its first audio")
+        identity = await check_compatibility(self.client, server.url, self.requirements)
+        if not identity.is_tested and server.identity != identity:
+            log.warning("%s is vLLM %s, but the kit was tried with %s", server.name, identity.version, TESTED_RELEASE)
+        log.info("%s is well: vLLM %s", server.name, identity.version)
+        server.identity, server.state, server.trouble, server.incompatible = identity, "ready", "", None
+        self._report_change()
 
-    def _doubt(self, error: ServerFault, *, last: bool) -> None:
-        """The server is unwell. One that has not come yet may take its time, if it is elsewhere."""
+    def _check_failed(self, error: ServerFault, *, last: bool) -> None:
+        """Note a failed check; the `last` one loses the server, unless it is a remote one that was never ready."""
         server = self.server
-        if last and (server.state in ("ready", "doubted") or (server.state == "starting" and server.order)):
-            self._lose(str(error), finishing=error.closed)
+        if last and (server.state in ("ready", "suspect") or (server.state == "starting" and server.spec)):
+            self._mark_lost(str(error), finishing=error.closed)
             return
         if server.state == "ready":
-            server.distrust(str(error))
+            server.mark_suspect(str(error))
         server.trouble = str(error)
-        self.tell(server, f"waiting for it: {error}")
-        self._tell_change()
+        self.on_stage(server, f"waiting for it: {error}")
+        self._report_change()
 
-    def _lose(self, trouble: str, *, refusal: KitError | None = None, finishing: bool = False) -> None:
+    def _mark_lost(self, trouble: str, *, incompatible: KitError | None = None, finishing: bool = False) -> None:
         server = self.server
-        if server.found and server.state != "lost":
+        if server.identity and server.state != "lost":
             log.warning("%s is lost: %s", server.name, trouble)
         was_lost = server.state == "lost"
-        server.state, server.trouble, server.refusal = "lost", trouble, refusal
-        if not was_lost:  # else it was settled then what becomes of what it has
-            self.lost(server, finishing)
-        self._tell_change()
+        server.state, server.trouble, server.incompatible = "lost", trouble, incompatible
+        if not was_lost:  # else `on_lost` was called before
+            self.on_lost(server, finishing)
+        self._report_change()
 
-    def _tell_change(self) -> None:
-        self.server.looked_at = True
-        self.changed()
+    def _report_change(self) -> None:
+        self.server.checked = True
+        self.on_change()
 
 
-async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel tasks until they have ended: before Python 3.12, asyncio.wait_for may swallow it once."""
+async def cancel_and_wait(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until all have ended: before Python 3.12, asyncio.wait_for may swallow a cancellation."""
     left = set(tasks)
     while left:
-        cancel(left)
-        _, left = await asyncio.wait(left, timeout=AGAIN)
+        cancel_tasks(left)
+        _, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL)
 
 
-def cancel(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel tasks that have not ended."""
+def cancel_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Request cancellation of each task; tasks that have ended ignore it."""
     for task in tasks:
         task.cancel()
 
 
-def _words(error: KitError) -> str:
-    """What is wrong, without the name of the server, which is told beside it."""
+def _reason_and_advice(error: KitError) -> str:
+    """An error's text without its subject, the server's name, which is shown beside it."""
     return f"{error.reason} → {error.advice}" if error.advice else error.reason

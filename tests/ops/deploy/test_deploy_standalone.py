@@ -14,9 +14,7 @@ from vllm_server import StandIn, vllm_server
 
 from env.errors import UsageError
 from env.sources import PROJECT, load_settings
-from runtime.engines.vllm import client
-from runtime.engines.vllm import command as flags
-from runtime.engines.vllm import command as places
+from runtime.engines.vllm import client, command
 from runtime.host.local_client import Health
 from runtime.ops.deploy import compose, image, override, standalone
 from runtime.transcriber import Transcriber
@@ -86,7 +84,7 @@ def test_the_server_is_the_images_own_command(root: Path, tmp_path: Path) -> Non
 def test_docker_waits_longer_than_the_engine(own: dict[str, str], root: Path, tmp_path: Path) -> None:
     healthcheck = described(root, tmp_path, ASR_PROFILE=A2, ASR_VLLM_START_SECONDS="1234.5", **own)["healthcheck"]
     assert healthcheck == {"start_period": f"{1235 + override.AROUND_VLLM}s"}
-    assert override.AROUND_VLLM > client.SILENCE + 4.7e9 / 50e6
+    assert override.AROUND_VLLM > client.TOKEN_TIMEOUT + 4.7e9 / 50e6
 
 
 def test_another_engine_starts_as_the_image_says(root: Path, tmp_path: Path) -> None:
@@ -169,12 +167,15 @@ def test_its_address_is_told(variables: dict[str, str], address: str, warns: boo
 
 
 def test_in_a_container_with_one_npu_it_takes_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "DEVICES", tmp_path)
-    monkeypatch.setenv(places.IMAGE, "1")
-    monkeypatch.delenv(places.VISIBLE, raising=False)
+    monkeypatch.setattr(command, "DEV", tmp_path)
+    monkeypatch.setenv(command.IMAGE_VARIABLE, "1")
+    monkeypatch.delenv(command.VISIBLE_DEVICES, raising=False)
     (tmp_path / "davinci5").touch()
-    order = flags.standalone_spec(load_settings(ALONE), tmp_path)
-    assert (order.name, order.environment[places.VISIBLE]) == ("vLLM on npu:0", "0")  # as CANN counts them there
+    order = command.standalone_spec(load_settings(ALONE), tmp_path)
+    assert (order.name, order.environment[command.VISIBLE_DEVICES]) == (
+        "vLLM on npu:0",
+        "0",
+    )  # as CANN counts them there
 
 
 def test_the_server_says_who_runs_vllm_alone(tmp_path: Path) -> None:
