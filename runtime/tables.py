@@ -81,7 +81,7 @@ def settings_table(rows: Iterable[SettingRow]) -> Table:
     """The settings in force, each with where its value comes from."""
     shown = table("Setting", "Value", "Unit", "From")
     for row in rows:
-        shown.add_row(row.variable, row.value or "(not set)", row.unit, row.origin)
+        shown.add_row(*map(Text, (row.variable, row.value or "(not set)", row.unit, row.origin)))
     return shown
 
 
@@ -90,9 +90,8 @@ def differences_table(stack: str, rows: Iterable[PackageDifference]) -> Table:
     shown = table(f"Stack {stack}", "Pinned", "Installed", "Difference", "Why pinned")
     for row in rows:
         mark = SEVERITIES[row.severity]
-        shown.add_row(
-            row.name, row.pinned or "(none)", row.installed or "(none)", f"[{mark.style}]{mark.word}", row.why
-        )
+        cells = (row.name, row.pinned or "(none)", row.installed or "(none)")
+        shown.add_row(*map(Text, cells), Text(mark.word, mark.style), Text(row.why))
     return shown
 
 

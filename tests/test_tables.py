@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from env import markdown
-from runtime.tables import TextTable
+from env.reference import SettingRow
+from runtime.tables import TextTable, settings_table
 
 TABLE = TextTable("By [name]", ("Name", "|"), (("a|b `c`", "1"), ("<i>\x1b", "2")), ("n_1 *is* small",))
 
@@ -37,3 +38,9 @@ def test_a_terminal_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) 
 )
 def test_code_has_ticks_enough(plain: str, code: str, fence: str) -> None:
     assert (markdown.code(plain), markdown.fence(plain)) == (code, fence)
+
+
+def test_a_setting_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    row = SettingRow("ASR_ALLOWED_HOSTS", "[red]a.example[/red] [0.1]", "", "", "environment", "")
+    Console(width=120).print(settings_table([row]))
+    assert "[red]a.example[/red] [0.1]" in capsys.readouterr().out

@@ -94,21 +94,21 @@ def rollback(_: Context) -> None:
 @handle_errors
 def logs(_: Context) -> None:
     """Follow the server's log; Ctrl-C ends it."""
-    _compose("logs", "--follow", "--tail", "200", "asr")
+    _compose("logs", "logs", "--follow", "--tail", "200", "asr")
 
 
 @task
 @handle_errors
 def ps(_: Context) -> None:
     """Show the server's container, and those that watch it."""
-    _compose("ps")
+    _compose("ps", "ps")
 
 
 @task
 @handle_errors
 def shell(_: Context) -> None:
     """Open a shell in the server's container, with CANN's environment."""
-    _compose("exec", "asr", "/kit/docker/bin/with-cann", "bash")
+    _compose("shell", "exec", "asr", "/kit/docker/bin/with-cann", "bash")
 
 
 @task(help={"yes": "do not ask", "everything": "weights and .env too"})
@@ -189,12 +189,16 @@ def _check_up(settings: Settings) -> None:
         raise Exit(f"not started, and nothing changed: {', '.join(failed)} → invoke doctor", code=1)
 
 
-def _compose(*words: str) -> None:
+def _compose(target: str, *words: str) -> None:
+    """Run a compose command on this clone's server, for a make target."""
     from runtime.host import docker
     from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.deploy.compose_project import own_containers
 
     docker.check_engine()
-    lifecycle.compose(load_settings(), *words)
+    settings = load_settings()
+    own_containers(settings, target)
+    lifecycle.compose(settings, *words)
 
 
 def _settings() -> Settings:

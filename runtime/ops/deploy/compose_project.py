@@ -66,14 +66,15 @@ def container_id(settings: Settings, service: str = SERVICE) -> str:
     return next((container.id for container in containers(settings, service)), "")
 
 
-def own_containers(settings: Settings) -> list[ComposeContainer]:
-    """The containers of the port's project, which are this clone's to replace and remove. Raises KitError where they
-    are another clone's. Those of a directory that is gone are whose it was before it was moved."""
+def own_containers(settings: Settings, target: str = "down") -> list[ComposeContainer]:
+    """The containers of the port's project, if they are this clone's. Containers started from a directory that is gone
+    count as this clone's: the clone may have been moved. Raises KitError, which names the make `target` to type in the
+    other clone, where they are another clone's."""
     found = containers(settings)
     for container in found:
         if container.directory not in ("", str(COMPOSE.parent)) and not _is_gone(container.directory):
             clone = Path(container.directory).parent
-            advice = f"ASR_PORT={settings.port} make -C {clone} down, or another ASR_PORT here"
+            advice = f"ASR_PORT={settings.port} make -C {clone} {target}, or another ASR_PORT here"
             raise KitError(container.name, f"has port {settings.port}, and is the server of {clone}", advice)
     return found
 

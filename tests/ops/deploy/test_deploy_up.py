@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hosting import Fake, faking
-from invoking import invoke
+from invoking import assert_refused, invoke
 from processes import await_ready as await_server
 from processes import port_of_its_own, stand_in
 
@@ -103,6 +103,20 @@ def test_another_clones_server_is_left_alone(settings: Settings, tmp_path: Path,
         compose.up(settings, on_stage=print, say=print)
     with pytest.raises(KitError, match=words):
         compose.roll_back(settings, releases.before(settings), on_stage=print, say=print)
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["ps", "logs", "shell"])
+def test_another_clones_server_is_neither_shown_nor_entered(
+    target: str, settings: Settings, tmp_path: Path, fake: Fake
+) -> None:
+    clone = tmp_path / "production"
+    (clone / "docker").mkdir(parents=True)
+    fake("docker", docker(tmp_path / "state", clone / "docker"))
+    override.write_host_file(settings)
+    port = str(settings.port)
+    refused = invoke(f"container.{target}", ASR_PORT=port, ASR_OUT_DIR=str(settings.out_dir))
+    assert_refused(refused, f"is the server of {clone}", f"→ ASR_PORT={port} make -C {clone} {target}")
     assert list((tmp_path / "state").iterdir()) == []
 
 
