@@ -23,6 +23,7 @@ from typing import Literal
 
 from env.errors import UsageError
 from env.sources import PROJECT
+from runtime.host.processes import describe_exit
 
 RECORDS = "commands"
 PATHS = "paths.txt"  # in RECORDS: a line for each path whose state was asked for
@@ -225,13 +226,6 @@ def run_command(command: Sequence[str], *, seconds: float) -> CommandResult:
     if process.returncode == 0:
         return CommandResult(output)
     last = next((line for text in (errors, output) for line in reversed(text.splitlines()) if line.strip()), "")
-    return CommandResult(output, f"{_ending(process.returncode)}{': ' if last else ''}{last.strip()}")
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"ended by signal {-code}"
+    ending = describe_exit(process.returncode)
+    ending = ending if process.returncode > 0 else f"ended by {ending}"
+    return CommandResult(output, f"{ending}{': ' if last else ''}{last.strip()}")

@@ -1,34 +1,34 @@
-"""A process for certain: a pid alone may belong to another one by now."""
+"""Processes of this machine: one for certain (a pid alone may belong to another by now), what memory it takes, how it
+ended, and who listens on a port."""
 
-import contextlib
 import errno
 import ipaddress
 import os
 import select
 import signal
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from env.errors import KitError
-from runtime.host.probe import CommandResult
 from runtime.redaction import redact
 from runtime.urls import ANY_IPV6, Address, addresses, plain
 
-STATE, SUSPENDED = 0, "Tt"  # as START says: by a signal, by a tracer
-START = 19  # of the fields after the command's name in /proc/<pid>/stat: start time; proc(5) counts it as field 22
-RESIDENT = 1  # of /proc/<pid>/statm: resident pages
-
-LISTENING = "0A"  # /proc/net/tcp, column st; include/net/tcp_states.h
-ANY = ipaddress.ip_address(ANY_IPV6)
-MOST_WORDS = 80  # of a command
+# Of the fields after the command's name in /proc/<pid>/stat: proc(5) counts it as field 22. Not psutil's create_time():
+# that is by the wall clock, so once the clock is set, a record written before would name no process any more.
+START_TICKS = 19
+SUSPENDED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+EVERY_ADDRESS = ipaddress.ip_address(ANY_IPV6)
+COMMAND_CHARACTERS = 80  # of a command that are shown
 
 
 @dataclass(frozen=True)
 class ProcessHandle:
-    """A process by its `pid` and by when it was `started`, in clock ticks after the machine was."""
+    """A process by its `pid` and its start: `started`, in clock ticks after the machine's."""
 
     pid: int
     started: int
@@ -36,29 +36,29 @@ class ProcessHandle:
     @classmethod
     def of(cls, pid: int) -> "ProcessHandle":
         """The process that has this pid now. Raises OSError where there is none."""
-        return cls(pid, int(_fields(pid)[START]))
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()  # behind the name in parentheses, which may hold any character
+        return cls(pid, int(fields[START_TICKS]))
 
     @property
     def uptime(self) -> float:
         """Seconds since it was started."""
-        machine = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-        return max(0.0, machine - self.started / os.sysconf("SC_CLK_TCK"))
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK"))
 
     @property
     def memory(self) -> int:
         """Resident bytes; 0 where it has ended."""
         try:
-            pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[RESIDENT]
-        except OSError:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
             return 0
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def suspended(self) -> bool:
-        """Whether a signal such as SIGSTOP keeps it from running."""
+        """Whether a signal such as SIGSTOP, or a tracer, keeps it from running."""
         try:
-            return _fields(self.pid)[STATE] in SUSPENDED
-        except OSError:
+            return psutil.Process(self.pid).status() in SUSPENDED
+        except psutil.Error:
             return False
 
     @property
@@ -86,17 +86,12 @@ class ProcessHandle:
             os.close(handle)
 
     def _ended(self, handle: int) -> bool:
-        """Whether `handle`, opened by the pid, is of another process, or of one that only waits to be reaped."""
+        """Whether `handle`, opened by pid, is another process's, or that of one which only waits to be reaped."""
         try:
             # It has had its pid since it was started: if it has it now, it had it when the handle was opened.
             return ProcessHandle.of(self.pid) != self or ended(handle, 0)
         except OSError:
             return True
-
-
-def _fields(pid: int) -> list[str]:
-    """Those after the command's name, which stands in parentheses and may hold any character, these too."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def check_handles() -> None:
@@ -112,8 +107,8 @@ def ended(handle: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def words(code: int) -> str:
-    """An exit code of subprocess in words."""
+def describe_exit(code: int) -> str:
+    """An exit code of subprocess in words: `exit code 1`, or the signal that ended the process."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -123,53 +118,32 @@ def words(code: int) -> str:
     return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name
 
 
-def listener(host: str, port: int) -> CommandResult:
-    """The processes that listen where a server with this ASR_HOST would, in words; empty if there are none."""
-    sockets = set(_sockets(host, port))
-    if not sockets:
-        return CommandResult("")
-    pids = sorted(int(path.name) for path in Path("/proc").glob("[0-9]*") if _holds(path, sockets))
-    if not pids:
-        return CommandResult("a process of another user (sudo ss -ltnp shows it)")
-    return CommandResult("; ".join(f"pid {pid} ({_command(pid)})" for pid in pids))
-
-
-def _sockets(host: str, port: int) -> Iterator[str]:
-    """The listening sockets in the way, as /proc names them."""
+def listener(host: str, port: int) -> str:
+    """Who listens where a server with this ASR_HOST would: pids and commands in words; empty where nobody does."""
     wanted = [ipaddress.ip_address(address) for address in addresses(host)]
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                local, _, local_port = fields[1].partition(":")
-                taken = fields[3] == LISTENING and int(local_port, 16) == port
-                if taken and any(_clash(address, _from_proc(local)) for address in wanted):
-                    yield f"socket:[{fields[9]}]"
+    taken = [
+        socket
+        for socket in psutil.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN
+        and socket.laddr.port == port
+        and any(_clash(address, plain(ipaddress.ip_address(socket.laddr.ip))) for address in wanted)
+    ]
+    pids = sorted({socket.pid for socket in taken if socket.pid})
+    if taken and not pids:
+        return "a process of another user (sudo ss -ltnp shows it)"
+    return "; ".join(f"pid {pid} ({_command(pid)})" for pid in pids)
 
 
 def _clash(wanted: Address, taken: Address) -> bool:
     """Whether one port cannot be listened on at both addresses. All addresses of IPv6 are most often IPv4's too."""
-    if wanted == taken or ANY in (wanted, taken):
+    if wanted == taken or EVERY_ADDRESS in (wanted, taken):
         return True
     return wanted.version == taken.version and (wanted.is_unspecified or taken.is_unspecified)
 
 
-def _from_proc(text: str) -> Address:
-    """An address of /proc/net/tcp or tcp6: numbers of 32 bits in the machine's byte order, in hexadecimal."""
-    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    address = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-    return plain(ipaddress.ip_address(address))
-
-
-def _holds(process: Path, sockets: set[str]) -> bool:
-    with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-        return any(str(link.readlink()) in sockets for link in (process / "fd").iterdir())
-    return False
-
-
 def _command(pid: int) -> str:
-    words = b""
-    with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    text = redact(words.replace(b"\0", b" ").decode(errors="replace").strip())
-    return text if len(text) <= MOST_WORDS else text[: MOST_WORDS - 1] + "…"
+    try:
+        text = redact(" ".join(psutil.Process(pid).cmdline()))
+    except psutil.Error:
+        text = ""
+    return text if len(text) <= COMMAND_CHARACTERS else text[: COMMAND_CHARACTERS - 1] + "…"

@@ -78,7 +78,7 @@ def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
         raise UsageError("ASR_OP_CACHE_DIR", f"{named} holds more than compiled operators", "remove them by hand")
     if named.exists() and not directory.is_dir():
         raise UsageError("ASR_OP_CACHE_DIR", f"{named} is a file, expected a directory")
-    holder = listener(settings.host, settings.port).output  # a container's server has no lock
+    holder = listener(settings.host, settings.port)  # a container's server has no lock
     if not dry_run and (holder or state.is_held(state.place(settings).lock)):
         reason = f"may be in use by the server on port {settings.port}{f': {holder}' if holder else ''}"
         raise KitError(shown(named), reason, "stop that, then again")

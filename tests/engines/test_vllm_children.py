@@ -1,6 +1,5 @@
 """The vLLM engine with servers that it starts itself: the programs are real, and hand on to a stand-in for vLLM."""
 
-import contextlib
 import json
 import os
 import signal
@@ -8,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from vllm_server import LONGEST, StandIn, vllm_server
 
@@ -72,13 +72,7 @@ def utterance(transcriber: Transcriber, speech: list[Clip]) -> Utterance:
 
 def children() -> set[int]:
     """The processes that this one has started in groups of their own."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent, group = path.read_text().rpartition(")")[2].split()[1:3]
-            if int(parent) == os.getpid() and group == path.parent.name:
-                found.add(int(group))
-    return found
+    return {child.pid for child in psutil.Process().children() if os.getpgid(child.pid) == child.pid}
 
 
 def test_the_kit_starts_a_server_and_ends_it(server: StandIn, variables: dict[str, str], utterance: Utterance) -> None:

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 import signal
 import sys
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from engine import free_port
 
 from env.settings import Settings
@@ -92,4 +92,4 @@ def resident() -> int:
     was freed, which depends on all that ran here before."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)

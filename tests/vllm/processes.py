@@ -1,12 +1,13 @@
 """The processes of a vLLM that the kit has started: its API server, which leads a session of its own, and the rest."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import psutil
 
 from runtime.host.processes import ProcessHandle
 
-PARENT, GROUP = 1, 2  # of the fields after the command's name in /proc/<pid>/stat, see proc(5)
 ENGINE = "VLLM::EngineCore"  # how vLLM names the process that has the model
 
 
@@ -38,14 +39,11 @@ def engine_core(leader: ProcessHandle) -> ProcessHandle:
 
 def _entries() -> Iterator[Entry]:
     """Every process that lives."""
-    for directory in Path("/proc").glob("[0-9]*"):
-        pid = int(directory.name)
+    for found in psutil.process_iter():
         try:
-            process = ProcessHandle.of(pid)
-            _, _, fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
-            command = (directory / "cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
-        except OSError:  # it has ended meanwhile
+            process = ProcessHandle.of(found.pid)
+            entry = Entry(process, found.ppid(), os.getpgid(found.pid), " ".join(found.cmdline()))
+        except (OSError, psutil.Error):  # it has ended meanwhile
             continue
         if process.alive:
-            words = fields.split()
-            yield Entry(process, int(words[PARENT]), int(words[GROUP]), command)
+            yield entry

@@ -159,7 +159,7 @@ class VllmProcess:
                 code = process.wait()
                 self._process = None
             reading.join(KILL_TIMEOUT)
-            return processes.words(code)
+            return processes.describe_exit(code)
 
     def _read(self, lines: IO[str]) -> None:
         """Read its log until the last writer has ended; a full pipe would block them."""

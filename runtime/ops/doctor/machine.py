@@ -86,7 +86,7 @@ def port(case: Examination) -> CheckResult:
             if container.ours:
                 return CheckResult("pass", f"{number}: the kit's container {container.name} has it")
             return CheckResult("fail", f"{number}: container {container.name} has it", another)
-    answer = case.host.ask("port", lambda: listener(case.settings.host, number))
+    answer = case.host.ask("port", lambda: CommandResult(listener(case.settings.host, number)))
     if answer.fault:
         return CheckResult("warn", answer.fault)
     if answer.output:

@@ -168,7 +168,7 @@ def start(
 def _check_port(settings: Settings) -> None:
     """Raises KitError where another program listens on the port, or another server is to."""
     elsewhere.refuse(settings, "start")
-    holder = listener(settings.host, settings.port).output
+    holder = listener(settings.host, settings.port)
     if holder:
         subject, advice = (
             in_url(settings.host, settings.port),

@@ -52,7 +52,7 @@ def find(settings: Settings) -> ForeignServer | None:
                 else ask_health(url(settings), timeout=TIMEOUT)
             )
         return ForeignServer(str(found), health, "make down", "make restart", "make logs", found)
-    holder = listener(settings.host, settings.port).output
+    holder = listener(settings.host, settings.port)
     health = heard(url(settings), timeout=TIMEOUT) if holder else None
     if health is None or health.status == UNRESPONSIVE:  # another program, as far as one can tell
         return None

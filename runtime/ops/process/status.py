@@ -201,7 +201,7 @@ def _ended(settings: Settings, log: str, last: ServiceRecord | None) -> ServerSt
     else has the port."""
     if found := elsewhere.find(settings):
         return _elsewhere(settings, found)
-    holder = listener(settings.host, settings.port).output
+    holder = listener(settings.host, settings.port)
     held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
     if last is None:
         return ServerStatus("absent", url(settings), log, reason=held)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from env.errors import KitError
-from runtime.host.processes import ProcessHandle, words
+from runtime.host.processes import ProcessHandle, describe_exit
 from runtime.ops.process.state import Phase, ServiceRecord
 from runtime.restart_policy import USUAL, Crashes, Policy
 
@@ -158,7 +158,7 @@ class Supervisor:
             begun = time.monotonic()
             self._note(server=ProcessHandle.of(server.pid), phase="running")
             code = self._attend(server)
-            cause = words(code)
+            cause = describe_exit(code)
             if self._stopping:
                 return self._end("stopped", f"stopped, {cause}")
             if code == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import first_validation
 import host_cost
+import psutil
 import pytest
 from first_validation import FIRST_VALIDATION, without_kit
 
@@ -26,16 +27,8 @@ CASES = ("alone", "batch", "long")
 
 def children() -> list[int]:
     """The processes of this one that transcribe as they are told."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            command = (status.parent / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == os.getpid() and worker.PROGRAM.encode() in command:
-            found.append(int(status.parent.name))
-    return found
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child.pid for child in alive if worker.PROGRAM in child.cmdline()]
 
 
 def of(found: list[Found], quantity: str) -> Figure:
