@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 PREFIX = "ASR_"
 
-WORDS: dict[Any, str] = {bool: "true, false", int: "whole number", float: "number", Path: "path"}
+TYPE_NAMES: dict[Any, str] = {bool: "true, false", int: "whole number", float: "number", Path: "path"}
 
 
 def setting(
@@ -25,7 +25,7 @@ def setting(
 
 
 def variable(name: str) -> str:
-    """The environment variable of field `name`."""
+    """The environment variable of a field of `Settings`: `ASR_LOG_FILES` for `log_files`."""
     return PREFIX + name.upper()
 
 
@@ -36,7 +36,7 @@ def note(field: FieldInfo, key: str) -> str:
 
 
 def allowed(field: FieldInfo) -> str:
-    """Such as `auto, cpu, npu, npu:N` or `whole number 1 to 256`."""
+    """What a field may be, in words: `auto, cpu, npu, npu:N`, or `whole number 1 to 256`."""
     notes = field.json_schema_extra
     if isinstance(notes, dict) and notes.get("form"):
         return str(notes["form"])
@@ -45,7 +45,7 @@ def allowed(field: FieldInfo) -> str:
         return ", ".join(map(str, get_args(kind)))
     least = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
     most = next((entry.le for entry in field.metadata if hasattr(entry, "le")), None)
-    return WORDS.get(kind, "text") + (f" {least} to {most}" if least is not None else "")
+    return TYPE_NAMES.get(kind, "text") + (f" {least} to {most}" if least is not None else "")
 
 
 def is_secret(field: FieldInfo) -> bool:

@@ -73,7 +73,7 @@ class Requirement:
     marker: str = ""
     hashes: tuple[str, ...] = ()
 
-    def holds(self, python: str, machine: str) -> bool:
+    def applies(self, python: str, machine: str) -> bool:
         """Whether the marker is true of CPython (`3.11`) on Linux on that machine (`aarch64`).
 
         Raises InstallError for a marker that is not made of comparisons, `and`, `or` and parentheses alone.
@@ -155,7 +155,7 @@ def header(lock: Path, pattern: str) -> str:
 def read_lock(lock: Path, python: str, machine: str) -> list[Requirement]:
     """What a lock has for one Python (`3.11`) and machine (`aarch64`)."""
     found = parse_lock(lock.read_text(encoding="utf-8"))
-    return [requirement for requirement in found if requirement.holds(python, machine)]
+    return [requirement for requirement in found if requirement.applies(python, machine)]
 
 
 def parse_lock(text: str) -> list[Requirement]:

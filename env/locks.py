@@ -28,7 +28,7 @@ from env.install import (
     parse_lock,
     read_lock,
 )
-from env.stacks import Pin, Stack, StackError, facts, load_stack, stack_names, tomllib
+from env.stacks import Pin, Stack, StackError, load_stack, read_stacks, stack_names, tomllib
 
 # glibc 2.31 or newer: Debian 11, Ubuntu 20.04, openEuler 22.03. vLLM's wheels ask for it.
 WHEEL_PLATFORM = "manylinux_2_31"
@@ -37,7 +37,7 @@ GENERATED = "# generated from env/stacks.toml by invoke dev.lock"
 
 
 class IndexUnreachableError(StackError):
-    """The package index does not answer."""
+    """The package index, or the mirror that is set, does not answer."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def targets(stack: Stack) -> list[Target]:
 
 
 def lock_path(stack: str) -> Path:
-    """Where a stack's lock is."""
+    """The path of a stack's lock, which need not exist."""
     return LOCKS / f"{stack}.txt"
 
 
@@ -83,7 +83,7 @@ def locked(stack: str, *, python: str, machine: str) -> dict[str, str]:
 def digest(stack: str) -> str:
     """sha256 of all that a lock is made from; it is in the lock's header, so that a stale lock can be told."""
     wanted = load_stack(stack)
-    unresolved = facts()["unresolved"]
+    unresolved = read_stacks()["unresolved"]
     source = {
         "python": wanted.python,
         "pins": [
@@ -92,7 +92,7 @@ def digest(stack: str) -> str:
         "alternatives": {other.name: other.version for other in wanted.alternatives if other.setting},
         "unresolved": {pin.name: unresolved[pin.name] for pin in wanted.pins if pin.name in unresolved}
         | {name: [] for name in _left_out(wanted)},
-        "indexes": facts()["indexes"],
+        "indexes": read_stacks()["indexes"],
         "beneath": [digest(name) for name in _beneath(wanted)[-1:]],
     }
     return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
@@ -125,7 +125,7 @@ def _beneath(stack: Stack) -> list[str]:
 def _unresolved(stack: Stack) -> list[Requirement]:
     """The pins that are taken as they are; with hashes, where the package index has them. In the order of the pins:
     torch comes first, so that a missing one fails at once."""
-    pins = [pin for pin in stack.pins if pin.name in facts()["unresolved"] and not pin.image]
+    pins = [pin for pin in stack.pins if pin.name in read_stacks()["unresolved"] and not pin.image]
     elsewhere = [Requirement(pin.name, pin.version, pin.when) for pin in pins if pin.index or pin.wheel]
     indexed = _compile([_requirement(pin) for pin in pins if not pin.index and not pin.wheel], stack, "--no-deps")
     names = [pin.name for pin in pins]
@@ -134,7 +134,7 @@ def _unresolved(stack: Stack) -> list[Requirement]:
 
 def _resolved(stack: Stack) -> list[Requirement]:
     """What the other pins take, and what the unresolved ones need, without what the image has or is beneath."""
-    unresolved: dict[str, list[str]] = facts()["unresolved"]
+    unresolved: dict[str, list[str]] = read_stacks()["unresolved"]
     pins = [pin for pin in stack.pins if pin.name not in unresolved]
     needs = [need for pin in stack.pins if not pin.image for need in unresolved.get(pin.name, ())]
     wanted = [*(_requirement(pin) for pin in pins if not pin.image), *dict.fromkeys(needs)]
@@ -149,17 +149,19 @@ def _resolved(stack: Stack) -> list[Requirement]:
         found = _compile(wanted, stack, *(word for name in lists for word in (f"--{name}", f"{folder}/{name}")))
     there = {target: {pin.name for pin in pins if pin.image} for target in targets(stack)}
     for target, names in there.items() if stack.beside else ():
-        names.update(one.name for one in beneath if one.holds(target.python, target.machine))
+        names.update(one.name for one in beneath if one.applies(target.python, target.machine))
     return [
         one
         for one in found
-        if any(one.holds(at.python, at.machine) and one.name not in names for at, names in there.items())
+        if any(one.applies(at.python, at.machine) and one.name not in names for at, names in there.items())
     ]
 
 
 def _left_out(stack: Stack) -> list[str]:
     """What resolved packages ask for and is meant to be unmet."""
-    needs = [need for package, needs in stack.unmet.items() if package not in facts()["unresolved"] for need in needs]
+    needs = [
+        need for package, needs in stack.unmet.items() if package not in read_stacks()["unresolved"] for need in needs
+    ]
     pinned = {pin.name for pin in stack.pins}
     return sorted({canonicalize_name(Need(need).name) for need in needs} - pinned)
 
@@ -190,7 +192,7 @@ def _compile(wanted: list[str], stack: Stack, *options: str) -> list[Requirement
         found = parse_lock(output.read_text(encoding="utf-8"))
     usable: dict[tuple[str, str], set[str]] = {}
     for target in targets(stack):
-        versions = {one.name: one.version for one in found if one.holds(target.python, target.machine)}
+        versions = {one.name: one.version for one in found if one.applies(target.python, target.machine)}
         for name, hashes in wheel_hashes(versions, target).items():
             usable.setdefault((name, versions[name]), set()).update(hashes)
     return [
@@ -220,7 +222,7 @@ def _uv(wanted: Iterable[str], *options: str) -> None:
 
 
 def _render(stack: Stack, requirements: Iterable[Requirement]) -> str:
-    """The lock's text."""
+    """The lock's text: its header, then the requirements, each with its marker and hashes."""
     lines = [
         GENERATED,
         f"# stack {stack.name}, Python {', '.join(stack.python)}, pins sha256:{digest(stack.name)}",
@@ -234,7 +236,7 @@ def _render(stack: Stack, requirements: Iterable[Requirement]) -> str:
 def _header(stack: Stack) -> Iterator[str]:
     """Where to find what the package index lacks, and what is not in the lock."""
     pins = [pin for pin in stack.pins if not pin.image]
-    options = [f"--extra-index-url {facts()['indexes'][pin.index]}" for pin in pins if pin.index]
+    options = [f"--extra-index-url {read_stacks()['indexes'][pin.index]}" for pin in pins if pin.index]
     options += [f"--find-links {pin.wheel}" for pin in pins if pin.wheel]
     if options:
         yield SOURCES_HEADER + " ".join(options)

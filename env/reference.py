@@ -12,7 +12,7 @@ from env import markdown
 from env.field import allowed, note, variable
 from env.settings import Settings
 from env.sources import PROJECT, profile_names, read_profile
-from env.stacks import facts, load_stack
+from env.stacks import load_stack, read_stacks
 
 Language = Literal["en", "zh"]
 
@@ -150,5 +150,5 @@ def stacks_table(language: Language) -> str:
     for package in SHOWN:
         versions = [next((pin.version for pin in pins[stack] if pin.name == package), "") for stack in STACKS]
         rows.append((package, *versions))
-    rows.append(("CANN", *(facts()["stacks"][stack].get("cann", "") for stack in STACKS)))
+    rows.append(("CANN", *(read_stacks()["stacks"][stack].get("cann", "") for stack in STACKS)))
     return markdown.table(VERSION_HEADINGS[language], rows)

@@ -1,4 +1,4 @@
-"""Where the settings have their values from.
+"""Reads the settings, and says where each has its value from.
 
 A value comes from the first of these that has one:
 
@@ -25,7 +25,7 @@ from env.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROFILES = PROJECT / "env" / "profiles"
-FILE = PROJECT / ".env"  # what an operator does not want to type each time
+ENV_FILE = PROJECT / ".env"  # what an operator does not want to type each time
 
 
 class SettingsError(UsageError):
@@ -45,20 +45,20 @@ def load_settings(environment: Mapping[str, str] | None = None, *, kind: type[Se
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
 
-    def take(found: Mapping[str, str], origin: str) -> None:
+    def set_values(found: Mapping[str, str], origin: str) -> None:
         values.update(found)
         origins.update(dict.fromkeys(found, origin))
 
-    def place(key: str) -> str:
-        return FILE.name if environment is None and not os.environ.get(key) else "environment"
+    def source_of(key: str) -> str:
+        return ENV_FILE.name if environment is None and not os.environ.get(key) else "environment"
 
-    take(read_profile(profile, kind=kind), f"env/profiles/{profile}.env")
+    set_values(read_profile(profile, kind=kind), f"env/profiles/{profile}.env")
     for name, field in fields.items():
         if text := given.get(note(field, "exports")):
-            take({name: text}, f"{place(note(field, 'exports'))}, {note(field, 'exports')}")
+            set_values({name: text}, f"{source_of(note(field, 'exports'))}, {note(field, 'exports')}")
     for key, text in given.items():
         if key.startswith(PREFIX):
-            take(_by_name({key: text}, kind, place(key)), place(key))
+            set_values(_by_name({key: text}, kind, source_of(key)), source_of(key))
     try:
         settings = kind(**values)
     except ValidationError as error:
@@ -72,21 +72,23 @@ def operator_environment() -> dict[str, str]:
 
     Raises SettingsError where that file sets what is no setting.
     """
-    if not FILE.exists():
+    if not ENV_FILE.exists():
         return dict(os.environ)
     try:
-        found = {key: text or "" for key, text in dotenv_values(FILE, interpolate=False).items()}
+        found = {key: text or "" for key, text in dotenv_values(ENV_FILE, interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(FILE.name, f"cannot be read: {error}") from None
+        raise SettingsError(ENV_FILE.name, f"cannot be read: {error}") from None
     native = {note(field, "exports") for field in Settings.model_fields.values()}
     for key in found:
         if not key.startswith(PREFIX) and key not in native:
-            raise SettingsError(key, f"is no setting of the kit (found in {FILE.name})", "`invoke config` lists them")
+            raise SettingsError(
+                key, f"is no setting of the kit (found in {ENV_FILE.name})", "`invoke config` lists them"
+            )
     return {**found, **{key: text for key, text in os.environ.items() if text or key not in found}}
 
 
 def profile_names() -> list[str]:
-    """The profiles there are."""
+    """Names of the profiles in env/profiles, sorted."""
     return sorted(path.stem for path in PROFILES.glob("*.env"))
 
 

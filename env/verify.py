@@ -28,11 +28,11 @@ from env.install import InstallError, find_lock, read_lock, this_python
 from env.sources import PROJECT
 from env.stacks import Stack, installed_version, load_stack, stack_names
 
-END = "all imported"
+ALL_IMPORTED = "all imported"
 
-# Each name is told before it is imported, so that the last one told is the one that failed. qwen_asr is imported as the
-# kit does it: its own __init__ would ask for packages that are left out.
-IMPORT = f"""
+# Each name is printed before it is imported, so that the last one printed is the one that failed. qwen_asr is imported
+# as the kit does it: its own __init__ would ask for packages that are left out.
+IMPORT_SCRIPT = f"""
 import importlib, sys
 for name in sys.argv[1:]:
     print(name, flush=True)
@@ -40,22 +40,22 @@ for name in sys.argv[1:]:
         importlib.import_module("runtime.model.load").backend()
     else:
         importlib.import_module(name)
-print("{END}")
+print("{ALL_IMPORTED}")
 """
 
 
 # pip's words: pip/_internal/commands/check.py.
-SATISFIED = "No broken requirements found."
-MISSING = re.compile(r"(?P<package>\S+) \S+ requires (?P<need>[^,]+), which is not installed\.")
-CONFLICT = re.compile(r"(?P<package>\S+) \S+ has requirement (?P<need>.+), but you have \S+ \S+\.")
-UNSUPPORTED = re.compile(r"(?P<package>\S+) \S+ is not supported on this platform")
+NOTHING_BROKEN = "No broken requirements found."
+NOT_INSTALLED = re.compile(r"(?P<package>\S+) \S+ requires (?P<need>[^,]+), which is not installed\.")
+WRONG_VERSION = re.compile(r"(?P<package>\S+) \S+ has requirement (?P<need>.+), but you have \S+ \S+\.")
+WRONG_PLATFORM = re.compile(r"(?P<package>\S+) \S+ is not supported on this platform")
 
 
 def modules_of(package: str) -> list[str]:
     """The public modules of an installed package, such as `attr` and `attrs`.
 
-    The files tell, down to the first package in a namespace (`google.protobuf`); where they are elsewhere, as in an
-    editable installation, top_level.txt does.
+    They are read from the list of its files, down to the first package in a namespace (`google.protobuf`); from
+    top_level.txt where the files are elsewhere, as in an editable installation.
     """
     distribution = importlib.metadata.distribution(package)
     found = set()
@@ -79,7 +79,7 @@ def failed_imports(modules: list[str]) -> Iterator[tuple[str, str]]:
     environment = {**os.environ, AUTOLOAD: "0"}
     while modules:
         result = subprocess.run(
-            [sys.executable, "-c", IMPORT, *modules],
+            [sys.executable, "-c", IMPORT_SCRIPT, *modules],
             cwd=PROJECT,
             env=environment,
             capture_output=True,
@@ -87,10 +87,10 @@ def failed_imports(modules: list[str]) -> Iterator[tuple[str, str]]:
             errors="replace",
             check=False,
         )
-        told = [line for line in result.stdout.splitlines() if line in (*modules, END)]
-        if told[-1:] == [END]:
+        printed = [line for line in result.stdout.splitlines() if line in (*modules, ALL_IMPORTED)]
+        if printed[-1:] == [ALL_IMPORTED]:
             return
-        last = told[-1] if told else modules[0]
+        last = printed[-1] if printed else modules[0]
         yield last, _reason(result)
         modules = modules[modules.index(last) + 1 :]
 
@@ -125,7 +125,7 @@ class PipProblem:
         return canonicalize_name(Requirement(self.need).name) if self.need else ""
 
     def is_expected(self, package: str, need: str) -> bool:
-        """Whether that entry of `unmet` is about this."""
+        """Whether this is what an entry of `unmet`, a package and its need, describes."""
         if not self.need:
             return False
         this, that = Requirement(self.need), Requirement(need)
@@ -136,9 +136,10 @@ class PipProblem:
 class PipVerdict:
     """What `pip check` means for a stack.
 
-    `expected` are in its list of what is meant to be unmet, `stale` are entries there that no package asks for any
-    more, `foreign` is between packages that the stack's lock does not have, and so was there before it. Above the
-    Python of an image it is also what a package of the image asks for: that runs beneath, where nothing has changed.
+    `expected`: listed in env/stacks.toml as unmet. `stale`: listed there, but no package asks for it any more.
+    `foreign`: between packages that the stack's lock does not have, and so older than its installation; above the
+    Python of an image also what the image's packages ask for, as they run beneath, where nothing has changed. `faults`:
+    all else.
     """
 
     faults: list[str]
@@ -148,12 +149,12 @@ class PipVerdict:
 
 
 def main(arguments: list[str]) -> int:
-    """Check a stack and tell; returns the exit code."""
+    """Check a stack, print the result, and return the exit code."""
     parser = argparse.ArgumentParser(prog="env/verify.py", description="Is a stack installed whole, and does it load?")
     parser.add_argument("stack", choices=stack_names())
     stack = load_stack(parser.parse_args(arguments).stack)
     try:
-        verdict = judge(stack, pip_check())
+        verdict = classify(stack, pip_check())
     except (KitError, InstallError) as error:
         print(f"env/verify.py: {error}", file=sys.stderr)
         return 1
@@ -175,42 +176,42 @@ def main(arguments: list[str]) -> int:
 
 
 def pip_check() -> list[PipProblem]:
-    """What pip finds missing, or in a version that does not do. Raises KitError where there is no pip."""
+    """Run `pip check`: packages that are missing or in a wrong version. Raises KitError where there is no pip."""
     result = subprocess.run(
         [sys.executable, "-m", "pip", "check"], capture_output=True, encoding="utf-8", errors="replace", check=False
     )
-    lines = [line for line in result.stdout.splitlines() if line and line != SATISFIED]
+    lines = [line for line in result.stdout.splitlines() if line and line != NOTHING_BROKEN]
     if result.returncode and not lines:
         raise KitError("pip check", result.stderr.strip(), "give this Python a pip")
     return [read_problem(line) for line in lines]
 
 
 def read_problem(line: str) -> PipProblem:
-    """A line of `pip check`. Of what is missing pip names the package alone; its version is in the metadata."""
-    if match := CONFLICT.fullmatch(line):
+    """Parse a line of `pip check`. Of a missing package pip prints the name alone; the metadata has the version."""
+    if match := WRONG_VERSION.fullmatch(line):
         return PipProblem(line, canonicalize_name(match["package"]), match["need"])
-    if match := UNSUPPORTED.fullmatch(line):
+    if match := WRONG_PLATFORM.fullmatch(line):
         return PipProblem(line, canonicalize_name(match["package"]))
-    if match := MISSING.fullmatch(line):
+    if match := NOT_INSTALLED.fullmatch(line):
         for text in importlib.metadata.requires(match["package"]) or ():
             need = Requirement(text)
-            if counts(text) and canonicalize_name(need.name) == canonicalize_name(match["need"]):
+            if applies(text) and canonicalize_name(need.name) == canonicalize_name(match["need"]):
                 return PipProblem(line, canonicalize_name(match["package"]), f"{need.name}{need.specifier}")
     return PipProblem(line)
 
 
-def counts(need: str) -> bool:
+def applies(need: str) -> bool:
     """Whether a requirement's marker, if it has one, holds on this Python and machine."""
     marker = Requirement(need).marker
     return not marker or marker.evaluate({"extra": ""})
 
 
-def judge(stack: Stack, problems: list[PipProblem]) -> PipVerdict:
-    """Sort the problems. Raises InstallError where the stack is not for this Python or machine."""
+def classify(stack: Stack, problems: list[PipProblem]) -> PipVerdict:
+    """Sort the problems of `pip check`. Raises InstallError where the stack is not for this Python or machine."""
     locked = read_lock(find_lock(stack.name), this_python(), platform.machine())
     ours = {canonicalize_name(requirement.name) for requirement in locked}
     above = any(pin.image for pin in stack.pins)
-    entries = [(package, need) for package, needs in stack.unmet.items() for need in needs if counts(need)]
+    entries = [(package, need) for package, needs in stack.unmet.items() for need in needs if applies(need)]
     faults, expected, foreign = [], [], []
     for problem in problems:
         if any(problem.is_expected(*entry) for entry in entries):

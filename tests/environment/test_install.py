@@ -283,7 +283,7 @@ def test_a_marker_means_what_it_means_to_pip(marker: str, places: set[str]) -> N
     for python, patch in (("3.10", "3.10.19"), ("3.11", "3.11.14")):
         for machine in install.MACHINES:
             here = {**linux, "python_version": python, "python_full_version": patch, "platform_machine": machine}
-            if wanted.holds(python, machine):
+            if wanted.applies(python, machine):
                 found.add(f"{python} {machine}")
             if Marker(marker).evaluate(here):
                 told.add(f"{python} {machine}")
@@ -293,7 +293,7 @@ def test_a_marker_means_what_it_means_to_pip(marker: str, places: set[str]) -> N
 def test_a_marker_that_is_not_understood_is_no_requirement_that_is_left_out() -> None:
     for marker in ("extra == 'all'", "python_version ~= '3.11'", "'3.11' in python_version"):
         with pytest.raises(install.InstallError, match="not understood"):
-            install.Requirement("numpy", "1", marker).holds("3.11", "x86_64")
+            install.Requirement("numpy", "1", marker).applies("3.11", "x86_64")
 
 
 def test_a_setting_takes_torch_npu_from_the_package_index(

@@ -52,7 +52,7 @@ def test_each_lock_holds_its_pins_and_nothing_unwanted(stack: str, machine: str)
 @pytest.mark.parametrize("stack", stack_names())
 def test_no_lock_names_a_place_that_the_stacks_do_not(stack: str) -> None:
     lines = locking.lock_path(stack).read_text(encoding="utf-8").splitlines()
-    known = str(stacks.facts())
+    known = str(stacks.read_stacks())
     for line in lines:
         assert all(address in known for address in line.split() if "://" in address)
         assert line.startswith("#") or not set("/@") & set(line)
@@ -173,11 +173,11 @@ def test_the_cpu_lock_has_all_that_its_packages_require() -> None:
 
 def test_a_digest_minds_versions_and_not_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: locking.digest(name) for name in stack_names()}
-    text = stacks.STACKS.read_text(encoding="utf-8")
-    monkeypatch.setattr(stacks, "STACKS", tmp_path / "stacks.toml")
-    stacks.STACKS.write_text(text.replace("runs tasks.py", "runs the tasks"), encoding="utf-8")
+    text = stacks.STACKS_FILE.read_text(encoding="utf-8")
+    monkeypatch.setattr(stacks, "STACKS_FILE", tmp_path / "stacks.toml")
+    stacks.STACKS_FILE.write_text(text.replace("runs tasks.py", "runs the tasks"), encoding="utf-8")
     assert {name: locking.digest(name) for name in stack_names()} == before
-    stacks.STACKS.write_text(text.replace('"4.57.6", match', '"4.57.5", match'), encoding="utf-8")
+    stacks.STACKS_FILE.write_text(text.replace('"4.57.6", match', '"4.57.5", match'), encoding="utf-8")
     changed = {name for name in stack_names() if locking.digest(name) != before[name]}
     assert changed == {"npu", "vllm-cpu", "cpu", "dev", "host", "reference"}
 

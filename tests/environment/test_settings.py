@@ -34,7 +34,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The operator's own file, in place of the project's."""
-    monkeypatch.setattr(module, "FILE", tmp_path / ".env")
+    monkeypatch.setattr(module, "ENV_FILE", tmp_path / ".env")
     native = {note(field, "exports") for field in Settings.model_fields.values()}
     for name in [name for name in os.environ if name.startswith("ASR_") or name in native]:
         monkeypatch.delenv(name)

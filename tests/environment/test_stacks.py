@@ -49,7 +49,7 @@ def test_every_pin_says_why() -> None:
 
 
 def test_every_stack_but_those_for_working_on_the_kit_has_what_a_host_has() -> None:
-    shared = set(stacks.facts()["shared"]["host"])
+    shared = set(stacks.read_stacks()["shared"]["host"])
     for name in ("host", "npu", "vllm", "vllm-cpu", "cpu"):
         assert shared <= {pin.name for pin in load_stack(name).pins}
     assert not {"torch", "numpy", "soundfile", "av", "jiwer"} & set(pinned("host"))
@@ -57,7 +57,7 @@ def test_every_stack_but_those_for_working_on_the_kit_has_what_a_host_has() -> N
 
 def test_a_stacks_own_pin_comes_before_a_shared_one() -> None:
     assert pinned("npu")["numpy"] == "1.26.4"
-    assert pinned("cpu")["numpy"] == stacks.facts()["shared"]["audio"]["numpy"][0]["version"]
+    assert pinned("cpu")["numpy"] == stacks.read_stacks()["shared"]["audio"]["numpy"][0]["version"]
 
 
 def test_an_unknown_stack_lists_those_there_are() -> None:
@@ -173,7 +173,7 @@ def test_every_profile_with_an_npu_has_base_images(os: str) -> None:
     assert len(profiles) == 3
     npu, vllm = load_stack("npu"), load_stack("vllm")
     for profile in profiles:
-        assert f":{stacks.facts()['stacks']['npu']['cann']}-" in npu.image(profile, os)
+        assert f":{stacks.read_stacks()['stacks']['npu']['cann']}-" in npu.image(profile, os)
         assert os in npu.image(profile, os)
         assert f":v{pinned('vllm')['vllm-ascend']}" in vllm.image(profile, os)
         assert vllm.image(profile, os).endswith("-openeuler") == (os == "openeuler")

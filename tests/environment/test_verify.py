@@ -12,8 +12,8 @@ import pytest
 
 from env.errors import KitError
 from env.sources import PROJECT
-from env.stacks import facts, load_stack
-from env.verify import PipProblem, failed_imports, judge, modules_of, pip_check, read_problem
+from env.stacks import load_stack, read_stacks
+from env.verify import PipProblem, classify, failed_imports, modules_of, pip_check, read_problem
 
 
 def check(stack: str, *path: Path) -> "subprocess.CompletedProcess[str]":
@@ -45,7 +45,7 @@ def test_the_cpu_stack_passes_in_one_line() -> None:
     assert result.stderr == ""
     *notes, line = result.stdout.splitlines()
     assert line.startswith("cpu: ")
-    assert line.endswith(f" {len(facts()['unmet']['qwen-asr'])} requirements unmet as listed")
+    assert line.endswith(f" {len(read_stacks()['unmet']['qwen-asr'])} requirements unmet as listed")
     assert all(note.startswith("left alone, not of this stack: ") for note in notes)
 
 
@@ -116,14 +116,14 @@ def test_the_modules_are_those_that_anyone_may_import(tmp_path: Path, monkeypatc
 
 
 def test_each_requirement_that_is_left_unmet_says_why() -> None:
-    assert all(why for needs in facts()["unmet"].values() for why in needs.values())
+    assert all(why for needs in read_stacks()["unmet"].values() for why in needs.values())
 
 
 def test_what_is_listed_but_met_is_stale_and_no_fault() -> None:
-    verdict = judge(load_stack("cpu"), [])
+    verdict = classify(load_stack("cpu"), [])
     assert (verdict.faults, verdict.expected) == ([], [])
-    assert sorted(verdict.stale) == sorted(f"qwen-asr: {need}" for need in facts()["unmet"]["qwen-asr"])
-    assert judge(load_stack("host"), []).stale == [], "host has no qwen-asr"
+    assert sorted(verdict.stale) == sorted(f"qwen-asr: {need}" for need in read_stacks()["unmet"]["qwen-asr"])
+    assert classify(load_stack("host"), []).stale == [], "host has no qwen-asr"
 
 
 @pytest.mark.parametrize(
@@ -137,18 +137,18 @@ def test_what_is_listed_but_met_is_stale_and_no_fault() -> None:
     ],
 )
 def test_only_what_is_listed_by_package_and_requirement_is_expected(text: str) -> None:
-    assert judge(load_stack("cpu"), [read_problem(text)]).faults == [text]
+    assert classify(load_stack("cpu"), [read_problem(text)]).faults == [text]
 
 
 def test_what_is_missing_is_read_with_the_version_that_is_asked_for() -> None:
     text = "qwen-asr 0.0.6 requires nagisa, which is not installed."
     assert read_problem(text) == PipProblem(text, "qwen-asr", "nagisa==0.2.11")
-    assert judge(load_stack("cpu"), [read_problem(text)]).expected == [text]
+    assert classify(load_stack("cpu"), [read_problem(text)]).expected == [text]
 
 
 def test_a_package_that_was_there_before_is_left_alone() -> None:
     for text in ("te 0.4.0 is not supported on this platform", "te 1 has requirement synr==1, but you have synr 2."):
-        assert judge(load_stack("cpu"), [read_problem(text)]).foreign == [text]
+        assert classify(load_stack("cpu"), [read_problem(text)]).foreign == [text]
 
 
 of_vllm = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="vLLM's stacks are for Python 3.11")
@@ -158,7 +158,7 @@ of_vllm = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="vLLM's sta
 def test_what_an_images_package_asks_of_one_above_it_is_left_alone_and_the_reverse_is_not() -> None:
     beneath = "vllm-ascend 0.18.0 has requirement fastapi<0.124.0, but you have fastapi 0.165.0."
     above = "fastapi 0.165.0 has requirement starlette<1, but you have starlette 1.10.0."
-    verdict = judge(load_stack("vllm"), [read_problem(beneath), read_problem(above)])
+    verdict = classify(load_stack("vllm"), [read_problem(beneath), read_problem(above)])
     assert (verdict.foreign, verdict.faults) == ([beneath], [above])
 
 
@@ -166,8 +166,8 @@ def test_what_an_images_package_asks_of_one_above_it_is_left_alone_and_the_rever
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="torch for CUDA is that of x86_64")
 def test_what_only_one_stack_goes_without_is_expected_there_alone() -> None:
     text = "torch 2.10.0 has requirement triton==3.6.0, but you have triton 3.5.0."
-    assert judge(load_stack("vllm-cpu"), [read_problem(text)]).expected == [text]
-    assert judge(load_stack("cpu"), [read_problem(text)]).faults == [text]
+    assert classify(load_stack("vllm-cpu"), [read_problem(text)]).expected == [text]
+    assert classify(load_stack("cpu"), [read_problem(text)]).faults == [text]
 
 
 def image_check(folder: Path, *, brings: tuple[str, ...] | None) -> "subprocess.CompletedProcess[str]":
