@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from runtime.model.load import Loaded
 
 
-class Stored(Protocol):
-    """Audio kept somewhere, such as an upload, that is read when its turn has come."""
+class StoredAudio(Protocol):
+    """Audio that is kept elsewhere, such as a spooled upload, and decoded when its turn comes."""
 
     def load(self, *, limits: Limits) -> Audio:
-        """Raises KitError for what `runtime.audio.load` refuses."""
+        """Decode it, as `runtime.audio.load` does, with the same KitErrors."""
 
 
-READ_ANEW = 64  # tokens
-AHEAD = 64  # segments read that no engine decodes yet: of 30 s, 123 MB of samples
+DETOKENIZE_WINDOW = 64  # tokens
+MAX_SEGMENTS_AHEAD = 64  # segments read that no engine decodes yet: of 30 s, 123 MB of samples
 
-Source = str | Path | bytes | Audio | Stored
+Source = str | Path | bytes | Audio | StoredAudio
 
 
 @dataclass(frozen=True)
 class Request:
-    """What shall be transcribed: a path, a URL, a file's bytes, audio already decoded or stored somewhere.
+    """What to transcribe: a path, a URL, a file's bytes, decoded audio, or audio stored elsewhere.
 
     `language` is a name in English or Chinese or a code, None for automatic; `context` holds hotwords or a passage that
-    tells the model what to expect. With `timed`, each segment has where in it somebody speaks, as captions need it.
-    `max_tokens` is the most tokens of all segments together.
+    tells the model what to expect. With `timed`, each segment gets its spans of speech, as captions need them.
+    `max_tokens` limits the tokens of all segments together.
     """
 
     source: Source
@@ -67,7 +67,7 @@ class FailedRequest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request whose audio is read and cut: for each segment what the engine shall decode, None for silence."""
+    """A request whose audio is decoded and split: an utterance for each segment, None for a silent one."""
 
     request: Request
     language: str | None
@@ -78,17 +78,20 @@ class Prepared:
 
     @property
     def spoken(self) -> list[Utterance]:
-        """What is for the engine, in order."""
+        """The utterances for the engine, in order, silent segments left out."""
         return [utterance for utterance in self.utterances if utterance]
 
-    def heard(self, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
-        """A segment with what was decoded of it; None for silence, which the model, that might invent something, never
-        hears. Looking for speech in it takes time: on an event loop, call it in a thread."""
+    def to_segment(self, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
+        """The transcript's segment for what was decoded of a cut.
+
+        `decoded` is None for silence, which is never decoded, as the model might invent text. Detecting speech in a
+        `timed` one takes time: on an event loop, call this in a thread.
+        """
         first, last = round(cut.start * SAMPLE_RATE), round(cut.end * SAMPLE_RATE)
         start, end = self.audio.time_at(first), self.audio.time_at(last)
         if decoded is None:
             return transcript.Segment(start, end, Hypothesis(None, ""))
-        hypothesis = transcript.read(decoded.text, forced=self.language)
+        hypothesis = transcript.parse(decoded.text, forced=self.language)
         timed = self.request.timed and hypothesis.text
         return transcript.Segment(
             start,
@@ -102,25 +105,25 @@ class Prepared:
         )
 
     def _speech(self, samples: Samples, first: int) -> Iterator[Span]:
-        """Where somebody speaks in samples that begin with the audio's sample `first`."""
+        """Spans of speech, in seconds of the audio, in samples (n,) that begin at the audio's sample `first`."""
         for start, end in voice_activity.speech(samples):
             yield Span(self.audio.time_at(first + start), self.audio.time_at(first + end))
 
     def _token_ends(self, decoded: Decoded, text: str) -> tuple[int, ...]:
-        """How many characters of the text are there with each token; those of the header have none."""
+        """Length of the text, in characters, after each token; 0 within the header."""
         tag = decoded.text.find(ASR_TEXT)
         header = max(decoded.text.find(text[:1], 0 if self.language or tag < 0 else tag + len(ASR_TEXT)), 0)
         ends: list[int] = []
-        first, before = 0, 0  # tokens are read anew some at a time, as one may be part of a character
+        first, before = 0, 0  # several tokens are detokenized together, as one may be part of a character
         for count in range(1, len(decoded.tokens) + 1):
-            read = self.tokenizer.text(decoded.tokens[first:count])
-            ends.append(before + len(read))
-            if count - first >= READ_ANEW and not read.endswith(UNFINISHED):
+            piece = self.tokenizer.text(decoded.tokens[first:count])
+            ends.append(before + len(piece))
+            if count - first >= DETOKENIZE_WINDOW and not piece.endswith(UNFINISHED):
                 first, before = count, ends[-1]
         return tuple(min(max(end - header, 0), len(text)) for end in ends)
 
-    def joined(self, done: Iterable[transcript.Segment]) -> Transcript:
-        """The transcript, of all segments in order, up to the most tokens that were asked for."""
+    def to_transcript(self, done: Iterable[transcript.Segment]) -> Transcript:
+        """The transcript of all segments, in order, cut off at the request's `max_tokens`."""
         audio = sum(math.ceil(utterance.seconds * TOKENS_PER_SECOND) for utterance in self.spoken)
         texts = [len(self.tokenizer.backend(utterance.prompt)["input_ids"]) - 1 for utterance in self.spoken[:1]]
         return Transcript(
@@ -136,7 +139,7 @@ class Prepared:
         for segment in done:
             if len(segment.tokens) > left:
                 tokens = segment.tokens[:left]
-                hypothesis = transcript.read(self.tokenizer.text(tokens), forced=self.language)
+                hypothesis = transcript.parse(self.tokenizer.text(tokens), forced=self.language)
                 yield replace(segment, hypothesis=hypothesis, tokens=tokens, truncated=True)
                 left = 0
             else:
@@ -146,24 +149,24 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Transcriber:
-    """An engine, with the settings that cut and limit what it is given."""
+    """Transcribes audio with an engine; the settings split audio and limit its length and tokens."""
 
     settings: Settings
     engine: Engine
 
     @property
     def device(self) -> Device:
-        """Where the model runs."""
+        """The device on which the engine runs the model."""
         return self.engine.device
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's."""
+        """The tokenizer of the loaded checkpoint."""
         return self.engine.tokenizer
 
     @property
     def prompt_builder(self) -> PromptBuilder:
-        """Writes prompts for the model; it refuses languages and contexts that the model cannot be given."""
+        """A builder of prompts for the model; it refuses languages and contexts that the model does not support."""
         return PromptBuilder(self.tokenizer, context_limit(self.settings, self.tokenizer))
 
     @property
@@ -190,26 +193,28 @@ class Transcriber:
         on_audio: Callable[[float], None] = lambda _: None,
         on_segment: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Transcript | FailedRequest]:
-        """Transcribe many files, in order, decoding segments of several together; a bad file is a Failure in its place.
+        """Transcribe many files, in order, decoding segments of several together; a bad file is a FailedRequest in its
+        place.
 
-        `on_audio` is told the seconds of each file when it has been read, `on_segment` those of each segment when its
-        text is there. Beyond the file that is due, what the engine decodes together is read, and AHEAD segments.
+        `on_audio` is called with the seconds of each file when it has been decoded, `on_segment` with those of each
+        segment when it is transcribed. Beyond the file that is due, a full batch is read ahead and up to
+        MAX_SEGMENTS_AHEAD segments.
         """
         together = self.engine.status().most_together
-        ahead = together + min(together, AHEAD)
-        underway: deque[FailedRequest | _FileJob] = deque()
+        ahead = together + min(together, MAX_SEGMENTS_AHEAD)
+        in_flight: deque[FailedRequest | _FileJob] = deque()
         for request in requests:
-            begun = self._begin(request)
-            if isinstance(begun, _FileJob):
-                on_audio(begun.prepared.audio.seconds)
-            underway.append(begun)
-            while len(underway) > 1 and sum(job.size for job in underway if isinstance(job, _FileJob)) > ahead:
-                yield self._finish(underway.popleft(), on_segment)
-        while underway:
-            yield self._finish(underway.popleft(), on_segment)
+            job = self._submit(request)
+            if isinstance(job, _FileJob):
+                on_audio(job.prepared.audio.seconds)
+            in_flight.append(job)
+            while len(in_flight) > 1 and sum(each.size for each in in_flight if isinstance(each, _FileJob)) > ahead:
+                yield self._finish(in_flight.popleft(), on_segment)
+        while in_flight:
+            yield self._finish(in_flight.popleft(), on_segment)
 
     def prepare(self, request: Request) -> Prepared:
-        """Write the prompt, read the audio and cut it. Raises KitError where one of them cannot be used."""
+        """Build the prompt, decode the audio and split it. Raises KitError where one of them cannot be used."""
         language = self.prompt_builder.language(request.language)
         prompt = self.prompt_builder.build(context=request.context, language=language)
         sound = self._read(request.source)
@@ -220,8 +225,8 @@ class Transcriber:
         )
         return Prepared(request, language, self.tokenizer, sound, cuts, utterances)
 
-    def _begin(self, request: Request) -> "_FileJob | FailedRequest":
-        """Read the audio and hand its segments to the engine."""
+    def _submit(self, request: Request) -> "_FileJob | FailedRequest":
+        """Prepare a request and submit its utterances to the engine."""
         try:
             prepared = self.prepare(request)
         except KitError as error:
@@ -242,26 +247,26 @@ class Transcriber:
     def _finish(
         self, job: "_FileJob | FailedRequest", on_segment: Callable[[float], None]
     ) -> Transcript | FailedRequest:
-        """Wait for the segments of a file and join them."""
+        """Wait for the segments of a file, and build its transcript."""
         if isinstance(job, FailedRequest):
             return job
         prepared = job.prepared
         done: list[transcript.Segment] = []
         try:
             for cut, decoding in zip(prepared.cuts, job.decodings, strict=True):
-                done.append(prepared.heard(cut, decoding.result() if decoding else None))
+                done.append(prepared.to_segment(cut, decoding.result() if decoding else None))
                 on_segment(cut.end - cut.start)
         except Exception as error:  # noqa: BLE001 - whatever the engine fails with, it belongs to this file
             for decoding in job.decodings:
                 if decoding is not None:
                     decoding.cancel()
             return _failure(prepared, error)
-        return prepared.joined(done)
+        return prepared.to_transcript(done)
 
 
 @dataclass(frozen=True)
 class _FileJob:
-    """A file whose segments are with the engine; a segment without a decoding is silent."""
+    """A file whose utterances were submitted; `decodings` has one for each cut, None for a silent one."""
 
     prepared: Prepared
     decodings: list[Decoding | None]
@@ -272,7 +277,7 @@ class _FileJob:
 
 
 def _failure(prepared: Prepared, error: Exception) -> FailedRequest:
-    """A file that the engine has failed."""
+    """The failure of a request by an error of the engine."""
     reason = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
     failure = KitError(prepared.audio.source, reason)
     failure.__cause__ = error
@@ -280,7 +285,7 @@ def _failure(prepared: Prepared, error: Exception) -> FailedRequest:
 
 
 def limits(settings: Settings) -> Limits:
-    """What audio is accepted, from the settings."""
+    """The limits of accepted audio in the settings."""
     return Limits(
         longest_seconds=settings.max_audio_seconds,
         url_seconds=settings.url_timeout_seconds,
@@ -290,8 +295,8 @@ def limits(settings: Settings) -> Limits:
 
 
 def context_limit(settings: Settings, tokenizer: Tokenizer) -> int:
-    """Most tokens of a context: what the model's authors name, less where its positions, or vLLM's, leave no room for
-    it beside the longest segment and its answer."""
+    """Most tokens of a context: the limit that the model's authors name, or what its positions, or vLLM's, leave beside
+    the longest segment and its answer."""
     positions = tokenizer.positions
     if settings.engine_name == "vllm":
         positions = min(positions, settings.vllm_max_model_len)
@@ -300,13 +305,13 @@ def context_limit(settings: Settings, tokenizer: Tokenizer) -> int:
 
 
 def model_directory(settings: Settings) -> Path:
-    """The checkpoint's directory that ASR_MODEL means."""
+    """The checkpoint's directory by ASR_MODEL: of the demo model, or relative to the project."""
     return demo.CHECKPOINT if settings.model == DEMO else under_project(settings.model)
 
 
 @contextmanager
 def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) -> Iterator[Transcriber]:
-    """Start the engine that the settings name, with its model; stops it, drained, at the end. `observers` hear it.
+    """Start the engine of the settings; at the end it is drained and stopped. `observers` get its events.
 
     Raises KitError where the demo model would silently take a real one's place, the device cannot be used, the
     checkpoint is not whole, or the engine does not start.
@@ -323,23 +328,22 @@ def open_transcriber(settings: Settings, *, observers: Sequence[Observer] = ()) 
     engine.stop()
 
 
-class Stages(Observer):
-    """Passes on how far an engine is that starts."""
+class StageObserver(Observer):
+    """Calls `on_stage` with each stage of an engine's start."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_stage: Callable[[str], None]) -> None:
+        self._on_stage = on_stage
 
     def starting(self, stage: str) -> None:
-        """It is so far."""
-        self._tell(stage)
+        self._on_stage(stage)
 
 
 @contextmanager
-def loading(settings: Settings) -> Iterator[Transcriber]:
-    """`open_transcriber`, which shows on standard error how far it is until the transcriber is there."""
+def transcriber_with_progress(settings: Settings) -> Iterator[Transcriber]:
+    """`open_transcriber`, with a status line on standard error until the transcriber is ready."""
     with (
         status_line(f"Loading {settings.model}") as line,
-        open_transcriber(settings, observers=[Stages(line.show)]) as transcriber,
+        open_transcriber(settings, observers=[StageObserver(line.show)]) as transcriber,
     ):
         line.finish()
         yield transcriber

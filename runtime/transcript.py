@@ -44,7 +44,7 @@ _OPEN = re.compile(
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was heard in one segment: `language` is None where nobody speaks."""
+    """The text and language of one segment; `language` is None where nobody speaks."""
 
     language: str | None
     text: str
@@ -53,7 +53,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Span:
-    """From when to when, in seconds from the start of the audio."""
+    """An interval in seconds from the start of the audio."""
 
     start: float
     end: float
@@ -63,9 +63,9 @@ class Span:
 class Segment:
     """A stretch of the audio, in seconds from its start, with its hypothesis and how it was decoded.
 
-    `avg_logprob` is the mean log-probability of its tokens, None where the engine does not know it. Where it was asked
-    when somebody speaks: `speech` has that, empty where no voice was found, and `token_ends` for each token how much of
-    the text, in characters, is there with it.
+    `avg_logprob` is the mean log-probability of its tokens, None where the engine does not know it. Of a `timed`
+    request, `speech` holds the spans of speech, empty where no voice was found, and `token_ends` the length of the
+    text, in characters, after each token.
     """
 
     start: float
@@ -80,8 +80,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """All that was heard in one file, `seconds` long on a player's clock. `prompt_tokens` went into the model, those of
-    audio included; `warnings` say what of the request had no effect."""
+    """The transcript of one file, `seconds` long on a player's clock. `prompt_tokens` counts all input tokens, audio
+    included; `warnings` name the parts of the request that had no effect."""
 
     source: str
     seconds: float
@@ -92,17 +92,17 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The segments' texts, joined as their script wants it: with a space, or without in Chinese and the like."""
-        return joined(segment.hypothesis.text for segment in self.segments)
+        """The segments' texts, joined as their script requires: with a space, or without in Chinese and the like."""
+        return join_texts(segment.hypothesis.text for segment in self.segments)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages heard, in order of first appearance; empty for silence."""
+        """The languages spoken, in order of first appearance; empty for silence."""
         return tuple(dict.fromkeys(s.hypothesis.language for s in self.segments if s.hypothesis.language))
 
     @property
     def language(self) -> str | None:
-        """The languages heard, with commas between them; None for silence."""
+        """The languages spoken, with commas between them; None for silence."""
         return ",".join(self.languages) or None
 
     @property
@@ -117,12 +117,12 @@ class Transcript:
 
     @property
     def repeated(self) -> int:
-        """Characters dropped as repetition."""
+        """Characters dropped because the decoder repeated itself, over all segments."""
         return sum(segment.hypothesis.repeated for segment in self.segments)
 
 
-def joined(texts: Iterable[str]) -> str:
-    """Texts one after another as their script wants it: with a space between, or without in Chinese and the like."""
+def join_texts(texts: Iterable[str]) -> str:
+    """Join texts as their script requires: with a space between, or without in Chinese and the like."""
     whole = ""
     for text in texts:
         parted = whole and text and not (is_unspaced(whole[-1]) or is_unspaced(text[0]))
@@ -130,8 +130,8 @@ def joined(texts: Iterable[str]) -> str:
     return whole
 
 
-def read(raw: str, *, forced: str | None = None) -> Hypothesis:
-    """Read `language X<asr_text>text`, the model's raw output; with a forced language it begins with the text.
+def parse(raw: str, *, forced: str | None = None) -> Hypothesis:
+    """Parse `language X<asr_text>text`, the model's raw output; with a forced language it begins with the text.
 
     Where the model starts anew within it, the texts are joined, and the language is that of the first. Without a tag,
     all but a header is text. `language None` means that nobody speaks.
@@ -150,7 +150,7 @@ def read(raw: str, *, forced: str | None = None) -> Hypothesis:
         names[0], texts[0] = header[1], "" if tagged else texts[0][header.end() :]
     texts[-1] = _DANGLING.sub("", texts[-1].rstrip())
     texts = [text.strip() for text in texts]
-    whole = joined(texts)
+    whole = join_texts(texts)
     text = _REPETITION.sub(r"\1", whole)
     language = forced if text else None
     if not forced:
@@ -159,9 +159,9 @@ def read(raw: str, *, forced: str | None = None) -> Hypothesis:
     return Hypothesis(None if language == "None" else language, text, len(whole) - len(text))
 
 
-def read_open(raw: str, *, forced: str | None = None) -> str:
-    """The text in raw output that still grows, without an end that may turn out to be the model's own words."""
-    return read(_OPEN.sub("", raw), forced=forced).text
+def parse_partial(raw: str, *, forced: str | None = None) -> str:
+    """The text in output that still grows, without an end that may become a part of the model's own tags."""
+    return parse(_OPEN.sub("", raw), forced=forced).text
 
 
 def is_unspaced(character: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.transcript import Hypothesis, Segment, Transcript, read, read_open
+from runtime.transcript import Hypothesis, Segment, Transcript, parse, parse_partial
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from runtime.transcript import Hypothesis, Segment, Transcript, read, read_open
     ],
 )
 def test_raw_output(raw: str, language: str | None, text: str) -> None:
-    assert read(raw) == Hypothesis(language, text)
+    assert parse(raw) == Hypothesis(language, text)
 
 
 ENGLISH = "language English<asr_text>"
@@ -54,7 +54,7 @@ ENGLISH = "language English<asr_text>"
     ],
 )
 def test_what_the_model_writes_of_its_own_is_no_text(raw: str, forced: str | None, language: str, text: str) -> None:
-    assert read(raw, forced=forced) == Hypothesis(language, text)
+    assert parse(raw, forced=forced) == Hypothesis(language, text)
 
 
 @pytest.mark.parametrize(
@@ -73,41 +73,41 @@ def test_what_the_model_writes_of_its_own_is_no_text(raw: str, forced: str | Non
 )
 @pytest.mark.parametrize("forced", [None, "English"])
 def test_what_somebody_says_stays(said: str, forced: str | None) -> None:
-    assert read(said if forced else ENGLISH + said, forced=forced) == Hypothesis("English", said)
+    assert parse(said if forced else ENGLISH + said, forced=forced) == Hypothesis("English", said)
 
 
 @pytest.mark.parametrize("said", ["", "body language English", "hello world, all well"])
 def test_text_that_grows_never_shows_the_models_own_words(said: str) -> None:
     raw = f"{ENGLISH}{said}{ENGLISH}again <asr_text>and again language Chinese"
-    whole = read(raw).text
+    whole = parse(raw).text
     for length in range(len(ENGLISH), len(raw)):
-        growing = read_open(raw[:length])
+        growing = parse_partial(raw[:length])
         assert whole.startswith(growing), raw[:length]
     assert whole.startswith(said)
 
 
 def test_with_a_forced_language_all_is_text() -> None:
-    assert read("hello", forced="English") == Hypothesis("English", "hello")
-    assert read("", forced="English") == Hypothesis(None, "")
+    assert parse("hello", forced="English") == Hypothesis("English", "hello")
+    assert parse("", forced="English") == Hypothesis(None, "")
 
 
 @pytest.mark.parametrize(
     ("text", "kept"), [("ha" * 30, "ha"), ("好" * 21, "好"), ("so it goes, " * 25 + "end", "so it goes, end")]
 )
 def test_endless_repetition_is_collapsed_and_counted(text: str, kept: str) -> None:
-    hypothesis = read(f"language English<asr_text>{text}")
+    hypothesis = parse(f"language English<asr_text>{text}")
     assert hypothesis.text == kept
     assert hypothesis.repeated == len(text) - len(kept)
 
 
 def test_white_space_without_end_is_read_in_a_moment() -> None:
-    assert read(ENGLISH + (" " * 16 + "\n") * 4000 + "x") == Hypothesis("English", "x")
-    assert read_open(ENGLISH + " " * 64_000 + "x") == "x"
+    assert parse(ENGLISH + (" " * 16 + "\n") * 4000 + "x") == Hypothesis("English", "x")
+    assert parse_partial(ENGLISH + " " * 64_000 + "x") == "x"
 
 
 def test_ordinary_repetition_stays() -> None:
     text = "no no no no, 哈哈哈哈哈 " + "very " * 10
-    assert read(f"language English<asr_text>{text}") == Hypothesis("English", text.strip())
+    assert parse(f"language English<asr_text>{text}") == Hypothesis("English", text.strip())
 
 
 def transcript(*texts: tuple[str | None, str]) -> Transcript:

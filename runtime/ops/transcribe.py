@@ -25,7 +25,7 @@ from runtime.languages import resolve
 from runtime.model.prompt import is_unicode
 from runtime.progress import progress_bar
 from runtime.stdio import OutputError
-from runtime.transcriber import FailedRequest, Request, Source, loading
+from runtime.transcriber import FailedRequest, Request, Source, transcriber_with_progress
 from runtime.transcript import Transcript
 
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -121,7 +121,7 @@ def transcribe_files(order: TranscribeOptions, settings: Settings) -> int:
     sources = [_source(file, name, settings) for file, name in zip(order.files, names, strict=True)]
     requests = [Request(source, order.language or None, order.context, timed) for source in sources]
     failures = 0
-    with loading(settings) as transcriber:
+    with transcriber_with_progress(settings) as transcriber:
         # What is wrong with every file is said once, before the first.
         transcriber.prompt_builder.build(
             context=order.context, language=transcriber.prompt_builder.language(order.language)

@@ -41,16 +41,16 @@ class TextDeltas:
         """Take all tokens of the current segment so far."""
         raw = self._raw(tokens[: self._tokens_left])
         if self._language or ASR_TEXT in raw:  # before that marker, the language is decoded
-            text = transcript.read_open(raw.rstrip(UNFINISHED), forced=self._language)
-            self._emit(transcript.joined((self._finished_text, text)))
+            text = transcript.parse_partial(raw.rstrip(UNFINISHED), forced=self._language)
+            self._emit(transcript.join_texts((self._finished_text, text)))
 
     def finish_segment(self, segment: Segment) -> None:
         """Take the result of the current segment, and go on to the next."""
         text = segment.hypothesis.text
         if len(segment.tokens) > self._tokens_left:
-            text = transcript.read(self._raw(segment.tokens[: self._tokens_left]), forced=self._language).text
+            text = transcript.parse(self._raw(segment.tokens[: self._tokens_left]), forced=self._language).text
         self._tokens_left = max(0, self._tokens_left - len(segment.tokens))
-        self._finished_text = transcript.joined((self._finished_text, text))
+        self._finished_text = transcript.join_texts((self._finished_text, text))
         self._emit(self._finished_text)
         self._emitted = self._finished_text  # even if a repetition was sent: what follows must be
 

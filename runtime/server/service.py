@@ -333,7 +333,7 @@ class Service:
                 timer.segment_decoded(cut.end - cut.start, len(done[-1].tokens))
                 if text_deltas:
                     text_deltas.finish_segment(done[-1])
-            result = prepared.joined(done)
+            result = prepared.to_transcript(done)
             timer.transcript_done(result)
             if self.settings.log_content:
                 extra = {"source": result.source, "context": prepared.request.context, "text": result.text}
@@ -343,8 +343,8 @@ class Service:
     async def _read_segment(self, prepared: Prepared, cut: AudioSegment, decoded: Decoded | None) -> transcript.Segment:
         """Turn a decoded segment into text; where speech has to be located in it, in a thread."""
         if not (prepared.request.timed and decoded):
-            return prepared.heard(cut, decoded)
-        return await self.in_writer_thread(lambda: prepared.heard(cut, decoded))
+            return prepared.to_segment(cut, decoded)
+        return await self.in_writer_thread(lambda: prepared.to_segment(cut, decoded))
 
 
 async def trim_heap_sometimes(*, last: bool = False) -> None:

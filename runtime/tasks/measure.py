@@ -82,7 +82,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> Non
     from runtime.measure.load_generator import serving
     from runtime.progress import progress_bar
     from runtime.tables import console, table
-    from runtime.transcriber import loading
+    from runtime.transcriber import transcriber_with_progress
 
     least = (("--clients", clients, 1), ("--clips", clips, 2), ("--rounds", rounds, 1))
     for flag, value, lowest in least:
@@ -91,7 +91,7 @@ def load(_: Context, clients: int = 16, clips: int = 64, rounds: int = 3) -> Non
     settings = load_settings()
     out = console()
     shown = table("Round", "Clients", "Audio s/s", "p50 ms", "p95 ms", "Ratio")
-    with loading(settings) as transcriber:
+    with transcriber_with_progress(settings) as transcriber:
         out.print(f"On {transcriber.device.name} ({transcriber.device.description()}). {transcriber.device.reason}")
         together = transcriber.engine.status().most_together
         out.print(f"{settings.model}, {settings.dtype}, {settings.engine_name}, at most {together} utterances together")

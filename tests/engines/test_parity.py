@@ -25,7 +25,7 @@ from runtime.engines.transformers import TransformersEngine
 from runtime.measure.bench.baselines import Recognizer
 from runtime.model.prompt import PromptBuilder
 from runtime.transcriber import Transcriber
-from runtime.transcript import read
+from runtime.transcript import parse
 
 CLIPS = 56
 BATCH = 8
@@ -68,7 +68,7 @@ def kit(transcriber: Transcriber, sounds: list[Samples], batch: int, language: s
     for start in range(0, len(sounds), batch):
         streams = engine.submit([Utterance(s, prompt, MAX_NEW_TOKENS) for s in sounds[start : start + batch]])
         for decoded in [stream.result() for stream in streams]:
-            hypothesis = read(decoded.text, forced=language)
+            hypothesis = parse(decoded.text, forced=language)
             answers.append((decoded.tokens, hypothesis.text, hypothesis.language or ""))
     engine.stop()
     return answers

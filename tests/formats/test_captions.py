@@ -12,7 +12,7 @@ from runtime.audio import SAMPLE_RATE, Audio, voice_activity
 from runtime.demo import Clip
 from runtime.formats.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
 from runtime.transcriber import Request, Transcriber
-from runtime.transcript import Hypothesis, Segment, Span, Transcript, joined
+from runtime.transcript import Hypothesis, Segment, Span, Transcript, join_texts
 
 NEAR = 0.25  # seconds: what is soft at the end of a word is speech, too
 
@@ -181,7 +181,7 @@ def test_speech_in_a_recording_is_found_with_its_tokens(transcriber: Transcriber
     (heard,) = transcriber.transcribe_all([Request(recording, timed=True)])
     assert isinstance(heard, Transcript)
     found = captions(heard)
-    assert joined(caption.text for caption in found) == heard.text
+    assert join_texts(caption.text for caption in found) == heard.text
     for caption, (start, end) in zip(found, spoken, strict=True):
         assert abs(caption.start - start) < NEAR
         assert abs(caption.end - end) < NEAR

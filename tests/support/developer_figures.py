@@ -15,7 +15,7 @@ from runtime.measure.bench.tables import grids, headline, terminal
 from runtime.measure.synthetic_audio import lengths, recordings
 from runtime.progress import status_line
 from runtime.tables import console
-from runtime.transcriber import loading
+from runtime.transcriber import transcriber_with_progress
 
 CLIPS = 64  # recordings that waiting requests take in turn
 REQUESTS = 500
@@ -24,7 +24,7 @@ REQUESTS = 500
 def print_figures(measure: Callable[[Bench], Iterator[Found]]) -> None:
     """Tables of what that finds with the model of the settings."""
     out, clock, plan = console(), records.RunClock(), Plan(parts=())
-    with loading(load_settings()) as transcriber:
+    with transcriber_with_progress(load_settings()) as transcriber:
         head = clock.head(BENCH, records.of(transcriber))
         found = list(measure(Bench(transcriber, plan, lambda words: print(words, file=sys.stderr, flush=True))))
     out.print(headline(head.where), markup=False)

@@ -15,7 +15,7 @@ from env.sources import load_settings
 from runtime.demo import Clip
 from runtime.engines import Utterance
 from runtime.transcriber import Transcriber, open_transcriber
-from runtime.transcript import read
+from runtime.transcript import parse
 
 from .program import Program
 
@@ -54,7 +54,7 @@ def answers(transcriber: Transcriber, questions: Sequence[Question], together: i
         ]
         for question, decoding in zip(asked, transcriber.engine.submit(utterances), strict=True):
             decoded = decoding.result()
-            heard = read(decoded.text, forced=question.language)
+            heard = parse(decoded.text, forced=question.language)
             yield Answer(decoded.tokens, decoded.text, decoded.truncated, heard.language, heard.text)
 
 

@@ -107,7 +107,7 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     if not truncated:
         tokens.pop()
     decoded = Decoded(tuple(tokens), transcriber.tokenizer.text(tokens), truncated)
-    text = prepared.joined(prepared.heard(cut, decoded) for cut in prepared.cuts).text
+    text = prepared.to_transcript(prepared.to_segment(cut, decoded) for cut in prepared.cuts).text
     lap()
     return Split(tuple(after - before for before, after in itertools.pairwise(laps)), steps, len(tokens), text)
 

@@ -64,8 +64,8 @@ class PartialTranscript:
     def _read(self, raw: str) -> Hypothesis:
         """Parse an answer that continues the prompt's prefix."""
         if self.confirmed.text:
-            return transcript.read(self.confirmed.text + raw, forced=self.confirmed.language)
-        return transcript.read(raw, forced=self.forced)
+            return transcript.parse(self.confirmed.text + raw, forced=self.confirmed.language)
+        return transcript.parse(raw, forced=self.forced)
 
     def _new_text(self) -> str:
         text = self.transcript.text
