@@ -51,15 +51,15 @@ def up(_: Context) -> None:
 @handle_errors
 def down(_: Context) -> None:
     """Drain the server and remove its container, and those that watch it."""
-    from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.deploy import compose
     from runtime.ops.process import state
 
     settings = load_settings()  # without asking for the NPUs, whose driver may be why it shall end
-    if not lifecycle.down(settings):
-        here = state.advice(settings)
+    if not compose.down(settings):
+        advice = state.advice(settings)
         print(
-            f"No server in a container on port {settings.port} → {here}"
-            if here
+            f"No server in a container on port {settings.port} → {advice}"
+            if advice
             else f"No server on port {settings.port}."
         )
 
@@ -76,8 +76,7 @@ def restart(_: Context) -> None:
 def rollback(_: Context) -> None:
     """Go back to the image that served before, with the settings that it ran with."""
     from runtime.host import docker
-    from runtime.ops.deploy import compose as lifecycle
-    from runtime.ops.deploy import releases
+    from runtime.ops.deploy import compose, releases
     from runtime.progress import status_line
 
     docker.check_engine()
@@ -86,7 +85,7 @@ def rollback(_: Context) -> None:
     # Its own compose file is on record, and not what is there by that name now.
     _check_up(releases.settings_of(release, settings).model_copy(update={"compose_file": None}))
     with status_line("Starting", announce=False) as line:
-        lifecycle.roll_back(settings, release, on_stage=line.show, say=_say)
+        compose.roll_back(settings, release, on_stage=line.show, say=_say)
     print(f"Ready: {release.title}   `make up` goes forward again, to what this clone and the settings are now")
 
 
@@ -142,8 +141,7 @@ def _say(line: str) -> None:
 
 
 def _up(settings: Settings, *, anew: bool = False) -> None:
-    from runtime.ops.deploy import compose as lifecycle
-    from runtime.ops.deploy import monitoring, mounts, override, standalone
+    from runtime.ops.deploy import compose, monitoring, mounts, override, standalone
     from runtime.progress import status_line
 
     _check_up(settings)
@@ -156,14 +154,14 @@ def _up(settings: Settings, *, anew: bool = False) -> None:
     for warning in mounts.warnings(settings, override.user(settings)):
         print(warning, file=sys.stderr)
     with status_line("Starting", announce=False) as line:
-        url = lifecycle.up(settings, on_stage=line.show, say=_say, anew=anew)
+        url = compose.up(settings, on_stage=line.show, say=_say, anew=anew)
     if settings.vllm_alone:
         if warning := standalone.warning(settings):
             print(warning, file=sys.stderr)
         print(f"Ready: {url}   make logs, make down")
         print(f"For servers elsewhere, where ASR_MODEL is the same: {standalone.address(settings)}")
         return
-    lifecycle.try_curl(settings)
+    compose.try_curl(settings)
     if monitoring.wanted(settings):
         for service, address in monitoring.addresses(settings).items():
             print(f"{service.capitalize()}: {address}")
@@ -192,13 +190,13 @@ def _check_up(settings: Settings) -> None:
 def _compose(target: str, *words: str) -> None:
     """Run a compose command on this clone's server, for a make target."""
     from runtime.host import docker
-    from runtime.ops.deploy import compose as lifecycle
+    from runtime.ops.deploy import compose
     from runtime.ops.deploy.compose_project import own_containers
 
     docker.check_engine()
     settings = load_settings()
     own_containers(settings, target)
-    lifecycle.compose(settings, *words)
+    compose.compose(settings, *words)
 
 
 def _settings() -> Settings:

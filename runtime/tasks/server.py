@@ -90,8 +90,8 @@ def status(_: Context, json: bool = False) -> None:
     from runtime.ops.process.status import status as ask
 
     found = ask(load_settings())
-    told = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)
-    print(stdio.for_reading(told, sys.stdout))
+    text = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)
+    print(stdio.for_reading(text, sys.stdout))
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -105,14 +105,14 @@ def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     from runtime.ops.process import status as reading
 
     settings = load_settings()
-    spot = state.place(settings)
-    if not state.is_held(spot.lock):
+    files = state.place(settings)
+    if not state.is_held(files.lock):
         if container := elsewhere.container(settings):
             return docker.run(container.logs(lines, follow=follow))
         elsewhere.refuse(settings, "logs")
-    process = state.look(spot).process if follow else None
+    process = state.look(files).process if follow else None
     try:
-        for line in reading.follow(spot.log, process, lines):
+        for line in reading.follow(files.log, process, lines):
             print(stdio.for_reading(line, sys.stdout), flush=follow)
         if follow:
             print("The server does not run." if process is None else "The server has ended.", file=sys.stderr)
