@@ -57,7 +57,7 @@ def test_another_version_that_passes_is_used_with_a_warning(
     with vllm_server(transcriber, version="0.23.0") as server, connected(server) as opened:
         assert opened.transcribe(speech[0].path).text == speech[0].text
         assert opened.device.description() == f"vLLM 0.23.0 at {server.url}"
-    assert "is vLLM 0.23.0, but the kit was tried with 0.18" in caplog.text
+    assert "is vLLM 0.23.0, but the kit was tried with 0.18.0" in caplog.text
 
 
 def test_the_key_is_sent_and_never_shown(

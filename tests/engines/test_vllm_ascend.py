@@ -20,6 +20,7 @@ from packaging.version import Version
 from env.errors import UsageError
 from env.sources import PROJECT, load_settings
 from env.stacks import compare, load_stack
+from runtime import vllm_releases
 from runtime.demo import CHECKPOINT
 from runtime.engines.vllm import command, launcher
 from runtime.host.probe import Host
@@ -78,9 +79,9 @@ def test_what_was_not_read_is_not_said_to_have_run() -> None:
 
 @pytest.mark.parametrize("documented", FACTS["matrix"]["rows"], ids=lambda row: row["release"])
 def test_the_doctors_releases_are_those_of_the_matrix(documented: dict[str, str]) -> None:
-    row = vllm_packages.row_of(documented["release"])
+    row = vllm_releases.row_of(documented["release"])
     assert row
-    assert vllm_packages.vllm_for(documented["release"]) == documented["vllm"]
+    assert vllm_releases.vllm_for(documented["release"]) == documented["vllm"]
     assert row.python == tuple(SpecifierSet(documented["python"]).filter(PYTHONS))
     assert row.torch == documented["torch"]
     assert next(iter(row.torch_npu)) == documented["cann"]
@@ -90,15 +91,15 @@ def test_the_doctors_releases_are_those_of_the_matrix(documented: dict[str, str]
 
 def test_transformers_by_release() -> None:
     known = FACTS["transformers"]
-    assert SpecifierSet(vllm_packages.ROWS[0].transformers).contains(known["least"])
-    assert not SpecifierSet(vllm_packages.ROWS[0].transformers).contains(known["next_line"])
-    for row in vllm_packages.ROWS[1:]:
+    assert SpecifierSet(vllm_releases.ROWS[0].transformers).contains(known["least"])
+    assert not SpecifierSet(vllm_releases.ROWS[0].transformers).contains(known["next_line"])
+    for row in vllm_releases.ROWS[1:]:
         assert SpecifierSet(row.transformers).contains(FACTS["transformers_later"]["version"])
 
 
 def test_cann_9_for_the_310p() -> None:
     known = FACTS["cann_9"]
-    assert vllm_packages.ROWS[0].torch_npu[known["cann"]] == known["torch_npu"]
+    assert vllm_releases.ROWS[0].torch_npu[known["cann"]] == known["torch_npu"]
     assert (known["cann"], known["torch_npu"]) == (vllm.CANN_310P, vllm.TORCH_NPU_310P)
 
 
@@ -107,7 +108,7 @@ def test_the_stack_goes_together(machine: str) -> None:
     stack = load_stack("vllm")
     for python in stack.python:
         versions = {pin.name: pin.version for pin in stack.pins_for(python=python, machine=machine)}
-        assert list(vllm_packages.misfits(versions, python=python, cann=stack.cann, machine=machine)) == []
+        assert list(vllm_releases.misfits(versions, python=python, cann=stack.cann, machine=machine)) == []
     assert f":v{versions['vllm-ascend']}" in stack.image("atlas-800-a2")
 
 

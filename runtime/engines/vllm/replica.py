@@ -13,10 +13,9 @@ import httpx
 
 from env.errors import FaultError, KitError
 from env.settings import Settings
-from runtime import engines
+from runtime import engines, vllm_releases
 from runtime.engines.stream import Stream
 from runtime.engines.vllm.client import (
-    TESTED_RELEASE,
     IncompatibleServerError,
     Requirements,
     ServerFault,
@@ -246,8 +245,9 @@ class Monitor:
         if server.spec:
             self.on_stage(server, "decoding its first audio")
         identity = await check_compatibility(self.client, server.url, self.requirements)
-        if not identity.is_tested and server.identity != identity:
-            log.warning("%s is vLLM %s, but the kit was tried with %s", server.name, identity.version, TESTED_RELEASE)
+        if vllm_releases.fit(identity.version) != "tested" and server.identity != identity:
+            version, tested = identity.version, vllm_releases.TESTED
+            log.warning("%s is vLLM %s, but the kit was tried with %s", server.name, version, tested)
         log.info("%s is well: vLLM %s", server.name, identity.version)
         server.identity, server.state, server.trouble, server.incompatible = identity, "ready", "", None
         self._report_change()

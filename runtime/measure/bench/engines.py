@@ -22,9 +22,9 @@ from runtime.measure.load_generator import ADDRESS, Clients, Level, Pipe, apart,
 from runtime.measure.records import Where
 from runtime.measure.statistics import figure
 from runtime.measure.synthetic_audio import Recording, lengths, recordings
-from runtime.ops.doctor.vllm_packages import HAVE_VLLM
 from runtime.server.serve import raise_file_limit
 from runtime.transcriber import Transcriber, limits, open_transcriber
+from runtime.vllm_releases import VLLM_DISTRIBUTIONS
 
 FAREWELL = 60.0  # seconds for an engine to stop in, with all that it started
 
@@ -126,7 +126,7 @@ def _lack(transcriber: Transcriber) -> Absent | None:
 
 def _installed() -> bool:
     """Whether this Python has a vLLM, which is not imported to know."""
-    return any(next(iter(importlib.metadata.distributions(name=name)), None) for name in HAVE_VLLM)
+    return any(next(iter(importlib.metadata.distributions(name=name)), None) for name in VLLM_DISTRIBUTIONS)
 
 
 def _compared(bench: Bench, sides: Sides) -> Iterator[Found]:

@@ -18,11 +18,10 @@ from runtime.demo import CHECKPOINT
 from runtime.host.npu_smi import Chip, profile_for
 from runtime.host.probe import NOT_RECORDED, CommandResult
 from runtime.model.checkpoint import CheckpointError, read_json
-from runtime.ops.doctor import vllm_packages
 from runtime.ops.doctor.docker import cann_version
 from runtime.ops.doctor.findings import CheckResult, Examination
 from runtime.ops.doctor.npu import driver_version, holders, known_chips, needed, room, together, used_nodes
-from runtime.ops.doctor.vllm_packages import another_image, has_vllm, no_vllm
+from runtime.ops.doctor.vllm_packages import another_image, has_vllm, judge_release, no_vllm
 from runtime.ops.doctor.weights import reach, session
 from runtime.urls import HOW_TO_TRUST, UNTRUSTED, is_loopback, vllm_servers
 
@@ -107,10 +106,7 @@ def _judge(told: Told, settings: Settings) -> CheckResult:
     least = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
     if told.max_model_len < least:
         return CheckResult("fail", f"{named}, {least} needed", f"restart it with --max-model-len {least}")
-    if vllm_packages.public(told.version) != vllm_packages.tried():
-        tried = f"vLLM {vllm_packages.tried()}"
-        return CheckResult("warn", f"{named}; the kit is tried with {tried}", f"install {tried} there")
-    return CheckResult("pass", named)
+    return judge_release(named, told.version)
 
 
 def _cure(fault: str) -> str:

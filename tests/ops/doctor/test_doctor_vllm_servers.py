@@ -50,6 +50,7 @@ def test_a_server_that_is_well(vllm: StandIn) -> None:
             "vLLM 0.23.0, demo, 4096 tokens; the kit is tried with vLLM 0.18.0",
             "install vLLM 0.18.0 there",
         ),
+        ({"version": "0.17.1"}, "fail", "the kit needs vLLM 0.18 or newer", "install vLLM 0.18.0 there"),
         ({"max_model_len": 700}, "fail", "700 tokens, 770 needed", "restart it with --max-model-len 770"),
         ({"health": 503}, "fail", "HTTP: answers 503", START),
         ({"key": "sesame"}, "fail", "401", "export ASR_VLLM_KEY=…"),
