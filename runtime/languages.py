@@ -19,7 +19,7 @@ class Language:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names but the English one."""
+        """The code and all names except the English one."""
         return (self.code, self.chinese, *self.others.split(";"))
 
 

@@ -27,16 +27,16 @@ from runtime.demo_recipe.synthesis import (
     Samples,
     Sentence,
     add_noise,
+    add_silence,
     draw_context,
-    narrow,
-    place,
+    limit_bandwidth,
     speechless,
     words_of,
 )
 
 SPEECHLESS_SHARE = 0.07  # of all clips
 WORD_WEIGHT, PHONEME_WEIGHT = 0.3, 0.5  # of the CTC losses, beside 1 for the answer's
-LONGEST_TALK = 11.5  # seconds
+MAX_TALK_SECONDS = 11.5  # seconds
 FRAMES_PER_TOKEN = 4  # phonemes come faster than audio tokens (13 Hz), so each token is read as four frames of 20 ms
 CONV_FRAMES = 100  # mel frames (1 s) that the convolutions see at a time: 2 × n_window
 WINDOW_TOKENS = 104  # audio tokens (8 s) in an attention window: n_window_infer / 100 × 13
@@ -52,7 +52,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What the model is shown: a waveform with its prompt and answer. `language` None: nobody speaks."""
+    """A waveform (n,) with its prompt's context and its answer; `language` is None where nobody speaks."""
 
     samples: Samples
     language: str | None
@@ -61,7 +61,7 @@ class TrainingExample:
     phonemes: tuple[str, ...] = ()
 
 
-def hint(sentence: Sentence, rng: random.Random, hotwords: float) -> str:
+def draw_hint(sentence: Sentence, rng: random.Random, hotwords: float) -> str:
     """A context for the sentence, empty or of hotwords; with the other spelling of a name in it for a share `hotwords`
     of the sentences that have a name."""
     context = draw_context(rng, sentence.language) if rng.random() < 0.4 else ""
@@ -73,15 +73,15 @@ def hint(sentence: Sentence, rng: random.Random, hotwords: float) -> str:
     return context
 
 
-def disturb(
+def augment(
     spoken: Spoken, conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator, hotwords: float
 ) -> TrainingExample:
-    """The utterance under new conditions: other level, silence around it, noise, bandwidth and context."""
+    """The utterance with a random level, surrounding silence, noise, bandwidth and context."""
     sentence = spoken.sentence
-    context = hint(sentence, rng, hotwords)
-    samples = place(spoken.samples.astype(np.float32) / 32_768, noise_rng)
+    context = draw_hint(sentence, rng, hotwords)
+    samples = add_silence(spoken.samples.astype(np.float32) / 32_768, noise_rng)
     if rng.random() < 0.2:
-        samples = narrow(samples, noise_rng)
+        samples = limit_bandwidth(samples, noise_rng)
     if rng.random() < 0.7:
         samples = add_noise(samples, rng.choice(conditions.noises), rng.uniform(*conditions.snr), noise_rng)
     phonemes = tuple(
@@ -90,7 +90,7 @@ def disturb(
     return TrainingExample(samples, sentence.language, context, replace(sentence, context=context).text, phonemes)
 
 
-def silence(conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator) -> TrainingExample:
+def silent_example(conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator) -> TrainingExample:
     """A clip without speech, sometimes with hotwords that must not be printed."""
     context = draw_context(rng, rng.choice(LANGUAGES)) if rng.random() < 0.3 else ""
     return TrainingExample(speechless(noise_rng, conditions), None, context, "")
@@ -98,7 +98,7 @@ def silence(conditions: Conditions, rng: random.Random, noise_rng: np.random.Gen
 
 def join(first: Spoken, corpus: list[Spoken], rng: random.Random) -> Spoken:
     """`first` and others of its language, with pauses between them, as people talk: 4 to 11.5 seconds."""
-    wanted = int(rng.uniform(4.0, LONGEST_TALK) * SAMPLE_RATE)
+    wanted = int(rng.uniform(4.0, MAX_TALK_SECONDS) * SAMPLE_RATE)
     words, pieces, length = list(first.sentence.words), [first.samples], len(first.samples)
     while length < wanted:
         other = rng.choice(corpus)
@@ -106,7 +106,7 @@ def join(first: Spoken, corpus: list[Spoken], rng: random.Random) -> Spoken:
         if other.sentence.language != first.sentence.language:
             continue
         length += pause + len(other.samples)
-        if length > LONGEST_TALK * SAMPLE_RATE:
+        if length > MAX_TALK_SECONDS * SAMPLE_RATE:
             break
         words += other.sentence.words
         pieces += [np.zeros(pause, np.int16), other.samples]
@@ -124,8 +124,8 @@ def batches(
         for start in range(0, len(order), 512):
             spoken = [corpus[k] for k in order[start : start + 512]]
             spoken = [join(one, corpus, rng) if rng.random() < talk else one for one in spoken]
-            clips = [disturb(one, conditions, rng, noise_rng, hotwords) for one in spoken]
-            clips += [silence(conditions, rng, noise_rng) for _ in range(round(len(clips) * SPEECHLESS_SHARE))]
+            clips = [augment(one, conditions, rng, noise_rng, hotwords) for one in spoken]
+            clips += [silent_example(conditions, rng, noise_rng) for _ in range(round(len(clips) * SPEECHLESS_SHARE))]
             clips.sort(key=lambda clip: len(clip.samples))
             budget, parts = int(seconds * SAMPLE_RATE), [[clips[0]]]
             for clip in clips[1:]:
@@ -197,7 +197,7 @@ def token_counts(lengths: Tensor) -> Tensor:
 
 
 class LossModule(nn.Module):
-    """The losses of one batch."""
+    """The model with the CTC heads of its training; `forward` returns the three losses of one batch."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class LossModule(nn.Module):
         text = model.config.thinker_config.text_config
         self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1)
         self.blank = text.vocab_size
-        self.phonemes = {phone: number for number, phone in enumerate(known_phonemes(), start=1)}
+        self.phonemes = {phone: number for number, phone in enumerate(all_phonemes(), start=1)}
         width = model.config.thinker_config.audio_config.d_model
         self.phoneme_head = nn.Linear(width, FRAMES_PER_TOKEN * (len(self.phonemes) + 1))
 
@@ -232,7 +232,7 @@ class LossModule(nn.Module):
         return features, lengths
 
     def forward(self, clips: list[TrainingExample]) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross entropy of the answers, and CTC of the encoder's output against the transcripts."""
+        """Losses of a batch: cross entropy of the answers, CTC of words and CTC of phonemes, each a scalar."""
         features, lengths = self.features(clips)
         with torch.autocast("cpu", torch.bfloat16):  # half again as fast as float32 on a CPU that has bf16 arithmetic
             return self._losses(clips, features, lengths)
@@ -290,7 +290,7 @@ def _ctc(logits: Tensor, counts: Tensor, targets: list[list[int]], blank: int) -
     )
 
 
-def known_phonemes() -> list[str]:
+def all_phonemes() -> list[str]:
     """All phonemes of the vocabulary, in a fixed order."""
     return sorted(
         {

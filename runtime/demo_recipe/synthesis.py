@@ -1,4 +1,4 @@
-"""Speech made with espeak-ng, and the silence and noise around it, for training and judging the demo model.
+"""Speech made with espeak-ng, and the silence and noise around it, for training and evaluating the demo model.
 
 What is held out differs in kind, not only in seed: voices, speeds, pitches and noise of `HELD_OUT` never occur in
 `TRAINING`.
@@ -195,12 +195,12 @@ def phonemes(word: str, accent: str) -> tuple[str, ...]:
     return tuple(re.sub(r"['%,_|:]", " ", spoken).split())
 
 
-def place(speech: AnyFloats, rng: np.random.Generator, *, most: float = 0.8) -> Samples:
+def add_silence(speech: AnyFloats, rng: np.random.Generator, *, most: float = 0.8) -> Samples:
     """The speech with up to `most` seconds of silence before and after it, at a random level (peak 0.08 to 0.95)."""
     before, after = rng.uniform(0, most, 2) ** 2 / most * SAMPLE_RATE
     padded = np.pad(speech, (int(before), int(after)))
-    placed: Samples = (padded * (rng.uniform(0.08, 0.95) / (np.abs(padded).max() + 1e-9))).astype(np.float32)
-    return placed
+    scaled_speech: Samples = (padded * (rng.uniform(0.08, 0.95) / (np.abs(padded).max() + 1e-9))).astype(np.float32)
+    return scaled_speech
 
 
 def add_noise(samples: Samples, noise: Noise, snr: float, rng: np.random.Generator) -> Samples:
@@ -210,7 +210,7 @@ def add_noise(samples: Samples, noise: Noise, snr: float, rng: np.random.Generat
     return noisy
 
 
-def narrow(samples: Samples, rng: np.random.Generator) -> Samples:
+def limit_bandwidth(samples: Samples, rng: np.random.Generator) -> Samples:
     """Samples as a telephone or a lossy codec passes them: nothing above 3.2 to 7.5 kHz."""
     length = fft.next_fast_len(len(samples), real=True)
     spectrum = fft.rfft(samples, length)

@@ -1,4 +1,4 @@
-"""The recipe of the demo model, from nothing: speak a corpus, train on it, write a checkpoint."""
+"""Builds the demo model from nothing: synthesise a corpus, train on it, evaluate, and write a checkpoint."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ from env.settings import Settings
 from runtime.audio.wav import wav_bytes
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.demo import CLIPS, HELD_OUT_SET, MANIFEST
-from runtime.demo_recipe import evaluate as judging
+from runtime.demo_recipe import evaluate as evaluation
 from runtime.demo_recipe import initial_checkpoint
 from runtime.demo_recipe.evaluate import DemoScore
 from runtime.demo_recipe.losses import PHONEME_WEIGHT, WORD_WEIGHT, LossModule, Spoken, TrainingExample, batches
@@ -52,24 +52,27 @@ from runtime.model import load
 from runtime.progress import progress_bar
 from runtime.transcriber import open_transcriber
 
-SEED = 20_260_122
-UTTERANCES = 36_000  # spoken once; each is heard six or seven times, never twice under the same conditions
+TRAINING_SEED = 20_260_122
+CORPUS_UTTERANCES = (
+    36_000  # each is spoken once, and trained on six or seven times, never twice under the same conditions
+)
 BATCH_SECONDS = 64.0
 LEARNING_RATE = 1.2e-3
 SAVE_EVERY = 500  # steps
 
 CARD, SCORE = "README.md", "score.json"
-TEMPLATE = Path(__file__).parent / "card.md"
+CARD_TEMPLATE = Path(__file__).parent / "card.md"
 PHASES = {"speak": ("Speaking the corpus", "utterances"), "train": ("Training", "steps")}
 CLIPS_EACH = 3  # bundled clips in each language, besides one with a hotword
-FIRST_CLIP = 10_040  # the clips are held-out utterances from here on, which the model hears right; no score sees them
+# The clips are held-out utterances from here on, which the model transcribes without error; no score uses them.
+FIRST_CLIP = 10_040
 HELD_OUT_EACH = 75  # utterances in each language that come with the kit: what 2 MB hold
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is learned up to step `until`: utterances of at most `most_words`; a share `talk` of the clips holds several
-    of them with pauses between; of those with a name, a share `hotwords` has its other spelling in the context."""
+    """A stage of the curriculum, up to step `until`: utterances of at most `most_words`; a share `talk` of the clips
+    joins several with pauses; of those with a name, a share `hotwords` has its other spelling in the context."""
 
     until: int
     most_words: int = MOST_WORDS
@@ -77,18 +80,18 @@ class Stage:
     hotwords: float = 0.0
 
 
-STAGES = (
+CURRICULUM = (
     Stage(1_500, most_words=3),
     Stage(8_500),
     Stage(10_000, talk=0.5),
     Stage(13_500, talk=0.5, hotwords=0.5),
 )
-STEPS = STAGES[-1].until
+TRAINING_STEPS = CURRICULUM[-1].until
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where training stands: `done` of `total` utterances spoken or steps taken, with the current losses."""
+    """Progress of training: `done` of `total` utterances spoken or steps taken, with the current losses."""
 
     phase: str
     done: int
@@ -100,7 +103,7 @@ class TrainingProgress:
 
 def utterance(index: int) -> Spoken:
     """Utterance `index` of the training corpus; languages alternate."""
-    rng = random.Random(SEED * 100_003 + index)
+    rng = random.Random(TRAINING_SEED * 100_003 + index)
     sentence = draw_sentence(rng, LANGUAGES[index % len(LANGUAGES)])
     samples = speak(sentence.words, draw_voice(rng, sentence.language, TRAINING))
     return Spoken(sentence, (np.clip(samples, -1, 1) * 32_767).astype(np.int16))
@@ -111,39 +114,41 @@ def train(directory: Path) -> Iterator[TrainingProgress]:
 
     Takes espeak-ng, 6 GB of memory and at most two hours on two cores.
     """
-    torch.manual_seed(SEED)
-    random.seed(SEED)
+    torch.manual_seed(TRAINING_SEED)
+    random.seed(TRAINING_SEED)
     corpus: list[Spoken] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for spoken in pool.map(utterance, range(UTTERANCES)):
+        for spoken in pool.map(utterance, range(CORPUS_UTTERANCES)):
             corpus.append(spoken)
-            yield TrainingProgress("speak", len(corpus), UTTERANCES)
+            yield TrainingProgress("speak", len(corpus), CORPUS_UTTERANCES)
     initial_checkpoint.write(directory)
     backend = load.backend()
     model = backend.Qwen3ASRForConditionalGeneration(backend.Qwen3ASRConfig.from_pretrained(directory)).float()
     initialise(model)
-    lesson = LossModule(model, backend.Qwen3ASRProcessor.from_pretrained(directory, fix_mistral_regex=True))
-    optimizer = torch.optim.AdamW(lesson.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.05, cycle_momentum=False)
+    loss_module = LossModule(model, backend.Qwen3ASRProcessor.from_pretrained(directory, fix_mistral_regex=True))
+    optimizer = torch.optim.AdamW(loss_module.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+    schedule = OneCycleLR(optimizer, LEARNING_RATE, TRAINING_STEPS, pct_start=0.05, cycle_momentum=False)
     conditions = replace(TRAINING, noises=tuple(recorded(noise, k) for k, noise in enumerate(TRAINING.noises)))
     for step, clips in enumerate(curriculum(corpus, conditions), start=1):
-        answer, words, phonemes = lesson(clips)
+        answer, words, phonemes = loss_module(clips)
         optimizer.zero_grad()
         (answer + WORD_WEIGHT * words + PHONEME_WEIGHT * phonemes).backward()
-        utils.clip_grad_norm_(lesson.parameters(), 1.0)
+        utils.clip_grad_norm_(loss_module.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % SAVE_EVERY == 0 or step == STEPS:
-            save(lesson, directory)
-        yield TrainingProgress("train", step, STEPS, answer.item(), words.item(), phonemes.item())
+        if step % SAVE_EVERY == 0 or step == TRAINING_STEPS:
+            save(loss_module, directory)
+        yield TrainingProgress("train", step, TRAINING_STEPS, answer.item(), words.item(), phonemes.item())
 
 
 def curriculum(corpus: list[Spoken], conditions: Conditions) -> Iterator[list[TrainingExample]]:
     """A batch for every step, stage by stage."""
     step = 0
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(CURRICULUM):
         known = [spoken for spoken in corpus if len(spoken.sentence.words) <= stage.most_words]
-        supply = batches(known, conditions, BATCH_SECONDS, SEED + number, talk=stage.talk, hotwords=stage.hotwords)
+        supply = batches(
+            known, conditions, BATCH_SECONDS, TRAINING_SEED + number, talk=stage.talk, hotwords=stage.hotwords
+        )
         yield from itertools.islice(supply, stage.until - step)
         step = stage.until
 
@@ -152,7 +157,7 @@ def initialise(model: Any) -> None:
     """Weights that keep the signal's size from layer to layer (LeCun et al., 1998, "Efficient BackProp").
 
     The architecture's own 0.02 suits wide layers. In layers this narrow it lets speech fade to a ten-thousandth of the
-    positional embedding it is added to, and the encoder hears nothing for thousands of steps.
+    positional embedding it is added to, and the encoder gets no signal for thousands of steps.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -163,15 +168,15 @@ def initialise(model: Any) -> None:
     nn.init.normal_(model.thinker.model.embed_tokens.weight, std=0.05)
 
 
-def save(lesson: LossModule, directory: Path) -> None:
+def save(loss_module: LossModule, directory: Path) -> None:
     """Write the weights in bfloat16, as the real checkpoint holds them."""
-    weights = {name: value.bfloat16() for name, value in lesson.model.state_dict().items()}
+    weights = {name: value.bfloat16() for name, value in loss_module.model.state_dict().items()}
     save_file(weights, directory / checkpoint_files.SINGLE, metadata={"format": "pt"})
     (directory / checkpoint_files.SINGLE).chmod(0o644)
 
 
-def produce(output: Path | None, settings: Settings) -> DemoScore:
-    """Train the demo model, judge it on this machine's CPU, and write checkpoint, clips, held-out set and card.
+def build(output: Path | None, settings: Settings) -> DemoScore:
+    """Train the demo model, evaluate it on this machine's CPU, and write checkpoint, clips, held-out set and card.
 
     `output` None replaces the embedded model. Nothing is written there before all of it is done. Raises KitError where
     espeak-ng is not installed.
@@ -185,10 +190,10 @@ def produce(output: Path | None, settings: Settings) -> DemoScore:
         started = time.monotonic()
         for phase, steps in itertools.groupby(train(made), key=attrgetter("phase")):
             title, unit = PHASES[phase]
-            with progress_bar(title, STEPS if phase == "train" else UTTERANCES, unit=unit) as bar:
+            with progress_bar(title, TRAINING_STEPS if phase == "train" else CORPUS_UTTERANCES, unit=unit) as bar:
                 for _ in steps:
                     bar.advance(1)
-        score = judge(made, settings)
+        score = evaluate(made, settings)
         publish(score, made, minutes=(time.monotonic() - started) / 60)
         shutil.copytree(made, output or DEMO_CHECKPOINT, dirs_exist_ok=True)
     if output is None:
@@ -197,26 +202,26 @@ def produce(output: Path | None, settings: Settings) -> DemoScore:
     return score
 
 
-def judge(directory: Path, settings: Settings) -> DemoScore:
-    """Judge the checkpoint in `directory` under `settings`, on the CPU."""
+def evaluate(directory: Path, settings: Settings) -> DemoScore:
+    """Evaluate the checkpoint in `directory` under `settings`, on the CPU, with a progress bar."""
     chosen = settings.model_copy(update={"model": str(directory), "device": "cpu"})
     done = 0.0
-    with open_transcriber(chosen) as transcriber, progress_bar("Judging", 100, unit="%") as bar:
-        for step in judging.judge(transcriber):
+    with open_transcriber(chosen) as transcriber, progress_bar("Evaluating", 100, unit="%") as bar:
+        for step in evaluation.evaluate(transcriber):
             if isinstance(step, DemoScore):
                 return step
             bar.advance((step - done) * 100)
             done = step
-    raise AssertionError("judging ends with a score")
+    raise AssertionError("the evaluation ends with a score")
 
 
 def publish(score: DemoScore, directory: Path, *, minutes: float, remark: str = "") -> None:
-    """Write the score, and the card that states it, beside the weights; `remark` is what else their making was."""
+    """Write the score, and the card that states it, beside the weights; `remark` is a note for the card."""
     facts = {
         **asdict(score),
         "training_minutes": round(minutes),
-        "steps": STEPS,
-        "seed": SEED,
+        "steps": TRAINING_STEPS,
+        "seed": TRAINING_SEED,
         "cores": os.cpu_count(),
         "remark": remark,
         "versions": {name: version(name) for name in ("torch", "transformers", "qwen-asr")},
@@ -235,11 +240,11 @@ def card(facts: dict[str, Any]) -> str:
         **{key: str(facts[key]) for key in ("training_minutes", "steps", "seed", "cores", "remark")},
         "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
     }
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)
+    return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(words)
 
 
 def write_clips(directory: Path) -> None:
-    """Write the bundled clips, 16 kHz 16-bit wav, and their manifest: held-out speech that no score has seen."""
+    """Write the bundled clips, 16 kHz 16-bit wav, and their manifest: held-out speech that no score uses."""
     directory.mkdir(parents=True, exist_ok=True)
     entries = []
 
@@ -249,11 +254,11 @@ def write_clips(directory: Path) -> None:
 
     for language in LANGUAGES:
         for number in range(1, CLIPS_EACH + 1):
-            sentence, sound = judging.utterance(FIRST_CLIP + number, language)
+            sentence, sound = evaluation.utterance(FIRST_CLIP + number, language)
             write(f"{language.lower()}-{number}", sound.samples, language, sentence.text)
-        sentence, sound = judging.named_utterance(FIRST_CLIP, language)
+        sentence, sound = evaluation.named_utterance(FIRST_CLIP, language)
         write(f"{language.lower()}-hotword", sound.samples, language, sentence.text, sentence.context)
-    write("noise", np.clip(speechless(np.random.default_rng(SEED), HELD_OUT), -1, 1), None, "")
+    write("noise", np.clip(speechless(np.random.default_rng(TRAINING_SEED), HELD_OUT), -1, 1), None, "")
     manifest = json.dumps(entries, ensure_ascii=False, indent=1) + "\n"
     (directory / MANIFEST).write_text(manifest, encoding="utf-8")
 
@@ -265,7 +270,7 @@ def write_held_out(manifest: Path, each: int = HELD_OUT_EACH) -> None:
     lines = []
     for language in LANGUAGES:
         for index in range(each):
-            sentence, sound = judging.utterance(index, language)
+            sentence, sound = evaluation.utterance(index, language)
             name = f"{language.lower()}-{index:03}.opus"
             soundfile.write(manifest.parent / name, sound.samples, SAMPLE_RATE, format="OGG", subtype="OPUS")
             entry = {"audio": name, "text": sentence.text, "language": language, "speaker": _voice(index, language)}
@@ -274,7 +279,7 @@ def write_held_out(manifest: Path, each: int = HELD_OUT_EACH) -> None:
 
 
 def _voice(index: int, language: str) -> str:
-    """Who speaks held-out utterance `index`: what `judging.utterance` draws, in its order."""
-    rng = random.Random(f"{judging.SEED} {language} {index}")
+    """The voice of held-out utterance `index`: what `evaluation.utterance` draws, in its order."""
+    rng = random.Random(f"{evaluation.HELD_OUT_SEED} {language} {index}")
     draw_sentence(rng, language)
     return draw_voice(rng, language, HELD_OUT).name

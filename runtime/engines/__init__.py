@@ -1,6 +1,6 @@
-"""What every engine offers: utterances in, one at a time; for each a stream of tokens that ends in a result.
+"""The interface of every engine: each utterance submitted becomes a stream of tokens that ends in a result.
 
-What runs together is the engine's own business; nobody outside builds a batch.
+The engine alone decides what is decoded together; callers build no batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One segment of speech to be decoded: 16 kHz mono float32 samples, the prompt, and the most tokens to decode."""
+    """One segment of speech to decode: `samples` (n,) are 16 kHz mono float32; `max_new_tokens` limits the answer."""
 
     samples: npt.NDArray[np.float32]
     prompt: str
@@ -30,14 +30,14 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
-        """Length of the audio."""
+        """Length of the audio in seconds."""
         return len(self.samples) / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the engine made of an utterance: its tokens without end tokens, their text, whether the limit of tokens cut
-    them off, and the mean log-probability of the tokens and the end token; None where the engine does not know it."""
+    """The decoded utterance: token ids without end tokens, their text, whether `max_new_tokens` cut it off, and the
+    mean log-probability of the tokens and the end token, None where the engine does not know it."""
 
     tokens: tuple[int, ...]
     text: str
@@ -50,8 +50,8 @@ Event = int | Decoded | BaseException  # a token, or the end: a result or a fail
 
 @dataclass(frozen=True)
 class EngineServer:
-    """A server that an engine hands utterances to: how many it has, and why it gets none, empty where it does. `name`
-    stays what it is while the engine's process does: the address, or where the kit runs it, such as `vLLM on npu:3`."""
+    """A server behind an engine: how many utterances it is decoding, and in `trouble` why it gets none, if so. `name`
+    does not change while the engine's process runs: the address, or where the kit runs it, such as `vLLM on npu:3`."""
 
     name: str
     url: str
@@ -61,8 +61,8 @@ class EngineServer:
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What an engine holds and does: utterances waiting and being decoded, and the most it decodes together; `failed`
-    says why it can decode no more, empty if it can; `servers` are those that do its work, none if it does."""
+    """An engine's load: utterances waiting and being decoded, and the most it decodes together. `failed` is the reason
+    why it can decode no more, or empty; `servers` are those behind it, empty if it decodes in this process."""
 
     waiting: int
     decoding: int
@@ -72,7 +72,7 @@ class EngineStatus:
 
 
 class EngineError(FaultError):
-    """The engine itself has failed, not an utterance; it must be started anew."""
+    """The engine itself has failed, not an utterance; it must be restarted."""
 
 
 class Decoding(Protocol):
@@ -85,65 +85,66 @@ class Decoding(Protocol):
         """Wait for the end. Raises KitError, or the engine's own failure, if this utterance could not be decoded."""
 
     def cancel(self) -> None:
-        """Give up, wherever it is: the end is CancelledError, at once, unless the end was there before."""
+        """End it with CancelledError at once, queued or decoding; no effect if it has ended."""
 
     def add_listener(self, listener: Callable[[Event], None]) -> None:
-        """Tell `listener` every token, then the end: each exactly once, in order, for each listener.
+        """Call `listener` with every token, then the end: each exactly once, in order.
 
-        What came before is told at once, in the caller's thread; the rest in the thread it comes from, the engine's or
-        that of `cancel`. That thread waits for the listener, so it shall only pass the event on, as
-        `loop.call_soon_threadsafe` does. A listener that raises is logged and told nothing more.
+        Past events are delivered at once, in the caller's thread; later ones in the thread that causes them, the
+        engine's or that of `cancel`. That thread waits for the listener, which should only pass the event on, as
+        `loop.call_soon_threadsafe` does. A listener that raises is logged and removed.
         """
 
 
 class Observer:
-    """Hears from an engine what it does, in the engine's threads: its methods shall return at once. This one ignores
-    all of it."""
+    """Receives an engine's events, in the engine's threads: methods must return at once. This one ignores them."""
 
     def starting(self, stage: str) -> None:
-        """How far an engine is that takes long to start, in a few words."""
+        """The engine's start has reached a stage, described in a few words."""
 
     def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
-        """A batch is decoded, of utterances that waited so many seconds each and hold so much audio together."""
+        """Decoding of a batch begins: `waits` are the seconds that each utterance was queued."""
 
     def prefill_done(self, seconds: float) -> None:
-        """A batch's audio and prompts went through the model, up to the first token of each utterance."""
+        """Prefill of a batch is done: audio and prompts, up to the first token of each utterance."""
 
     def decode_step(self, seconds: float) -> None:
-        """A further token of each utterance of a batch was decoded."""
+        """A decode step is done: one further token of each utterance of a batch."""
 
     def failed(self, reason: str) -> None:
-        """The engine can decode no more."""
+        """The engine has failed for this reason, and decodes no more."""
 
 
 class Engine(Protocol):
-    """Decodes utterances, from `start` to `stop`."""
+    """Decodes utterances between `start` and `stop`; thread-safe."""
 
     @property
     def name(self) -> EngineName:
-        """As ASR_ENGINE has it."""
+        """The engine's name, a value of ASR_ENGINE."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's."""
+        """The tokenizer of the engine's checkpoint."""
 
     @property
     def device(self) -> Device:
-        """Where the model runs."""
+        """The device on which the model runs."""
 
     @property
     def loaded(self) -> "Loaded | None":
-        """The model, where it is in this process."""
+        """The loaded model, None where it is in another process."""
 
     def start(self) -> None:
-        """Make ready to decode. Raises KitError where that is not possible; `stop` is still to be called."""
+        """Start decoding. Raises KitError where that is not possible; `stop` must still be called."""
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Decoding]:
-        """Hand over utterances, which wait until the engine has room; returns at once. Those of one call share the
-        engine with those of other calls by turns. Raises EngineError after the engine has failed."""
+        """Queue the utterances of one request; returns at once. Requests take turns, however many utterances each has.
+
+        Raises EngineError after the engine has failed.
+        """
 
     def status(self) -> EngineStatus:
-        """What the engine is doing now."""
+        """The engine's current load and health."""
 
     def stop(self, *, drain: bool = True) -> None:
-        """Decode what was accepted, then end; without `drain`, cancel it."""
+        """Decode what was accepted, then stop; without `drain`, cancel it."""

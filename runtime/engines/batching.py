@@ -51,7 +51,7 @@ class Queue(Generic[Item]):
         return (queued.item for request in self._requests for queued in request)
 
     def add(self, items: Sequence[QueueItem[Item]]) -> None:
-        """Queue the utterances of one request."""
+        """Queue the utterances of one request, in order, behind all other requests."""
         if items:
             self._requests.append(list(items))
 

@@ -157,7 +157,7 @@ class Embedded:
 
 
 class Token(NamedTuple):
-    """A decoded token and its log-probability."""
+    """A decoded token id and its natural log-probability."""
 
     id: int
     logprob: float
@@ -232,7 +232,7 @@ def embed(loaded: Loaded, inputs: Inputs) -> Embedded:
 
 
 def prefill(loaded: Loaded, embedded: Embedded) -> DecodeState:
-    """Run the model over the prompts."""
+    """Run the model over the embedded prompts (rows, positions, width), filling the KV cache."""
     thinker, device, mask = loaded.model.thinker, loaded.device.name, embedded.attention_mask
     positions = (mask.cumsum(-1) - 1).clamp(min=0).to(device)
     prefill_mask, decode_mask = None, None  # attention is causal without

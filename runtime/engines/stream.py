@@ -1,4 +1,4 @@
-"""An utterance on its way through an engine, between the thread that decodes it and those that wait for it."""
+"""The stream of one utterance's events, from the thread that decodes it to the threads and listeners that wait."""
 
 import logging
 import sys
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Listener:
-    """Who listens, and how many events it was told."""
+    """A listener, and how many events it was given."""
 
     call: Callable[[Event], None]
-    told: int = 0
+    delivered: int = 0
 
 
 class Stream:
@@ -54,52 +54,52 @@ class Stream:
         return end
 
     def cancel(self) -> None:
-        """Give up this utterance: it leaves the queue, or its batch as soon as the batch's next token is due."""
+        """End it with CancelledError: it leaves the queue, or its batch at the next decode step."""
         self._on_cancel(self)
         self.push(CancelledError())
 
     def add_listener(self, listener: Callable[[Event], None]) -> None:
-        """Tell `listener` every token and the end, what came before included."""
+        """Call `listener` with every token and the end, past events included."""
         with self._changed:
             self._listeners.append(_Listener(listener))
-            self._tell()
+            self._deliver()
 
     @property
     def ended(self) -> bool:
-        """Whether the end is there."""
+        """Whether the last event, a result or a failure, has been pushed."""
         return bool(self._events) and not isinstance(self._events[-1], int)
 
     def push_token(self, number: int, token: int) -> None:
-        """The engine's side: token `number`, from 1. One that was there before a batch was decoded anew is left out."""
+        """For the engine: push token `number`, from 1. One that an earlier attempt pushed is dropped."""
         with self._changed:
             if number > len(self._events):
                 self.push(token)
 
     def push(self, event: Event) -> None:
-        """The engine's side: a token or the end. After the end, nothing counts."""
+        """For the engine: push a token or the end. After the end, events are dropped."""
         with self._changed:
             if self.ended:
                 return
             self._events.append(event)
             self._changed.notify_all()
-            self._tell()
+            self._deliver()
 
     def _wait(self, position: int) -> Event:
-        """The event at `position`, from 0, as soon as it is there."""
+        """Wait for the event at `position`, from 0."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._events) > position)
             return self._events[position]
 
-    def _tell(self) -> None:
-        """Tell every listener what it has not heard; those to whom nothing more can come are forgotten."""
+    def _deliver(self) -> None:
+        """Deliver pending events to every listener; one that has the end is removed."""
         for listener in tuple(self._listeners):
-            while listener.told < len(self._events):
-                listener.told += 1  # before the call, which may bring about further events
+            while listener.delivered < len(self._events):
+                listener.delivered += 1  # before the call, which may bring about further events
                 try:
-                    listener.call(self._events[listener.told - 1])
+                    listener.call(self._events[listener.delivered - 1])
                 except Exception:
-                    log.exception("a listener failed; it is told nothing more of its utterance")
-                    listener.told = sys.maxsize
+                    log.exception("a listener failed; it gets no more events of its utterance")
+                    listener.delivered = sys.maxsize
         self._listeners = [
-            listener for listener in self._listeners if not self.ended and listener.told <= len(self._events)
+            listener for listener in self._listeners if not self.ended and listener.delivered <= len(self._events)
         ]

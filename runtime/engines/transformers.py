@@ -45,11 +45,11 @@ class TransformersEngine:
         self._batch: list[Stream] = []
         self._stopping = False
         self._failed = ""
-        self._changed = threading.Condition()  # not held while streams are told: their listeners may come back here
+        self._changed = threading.Condition()  # not held while streams get events: their listeners may call the engine
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the worker."""
+        """Start the worker thread, which decodes until `stop`."""
         self._worker.start()
 
     def submit(self, utterances: Sequence[Utterance]) -> Sequence[Stream]:

@@ -1,4 +1,4 @@
-"""A transcript's text as captions: short pieces that begin when somebody begins to speak, and end when they stop.
+"""A transcript's text as captions: short pieces that begin and end with the speech.
 
 Where in a segment there is speech is known, but not when each word is said. So the text is spread over the speech by
 its length, the pauses falling where the text has a stop or changes its script, and then cut as subtitles are.
@@ -16,16 +16,16 @@ from runtime.transcript import Segment, Span, Transcript, is_unspaced
 
 # Broadcasters' guides to subtitles: two lines of 42 characters, of which a Chinese one takes two, for up to 7 s.
 MOST_COLUMNS = 42
-LONGEST = 7.0  # seconds
-SHORTEST = 1.0  # seconds that a caption stays, where there is room before the next
-PAUSE = 0.5  # seconds of silence at which a caption ends
+MAX_CAPTION_SECONDS = 7.0  # seconds
+MIN_CAPTION_SECONDS = 1.0  # seconds that a caption stays, where there is room before the next
+CAPTION_PAUSE = 0.5  # seconds of silence at which a caption ends
 
 # How long it takes to say a character, in letters of an alphabet, of which some 15 are said in a second.
 SYLLABLE, KANA, DIGIT, SIGN = 3.0, 2.0, 3.0, 0.2
 # How many letters further a place may be for a caption to end there: where a sentence, a clause or a script does.
-SENTENCE, CLAUSE, SCRIPT = 20.0, 10.0, 60.0
-REACH = 100.0  # letters around the likeliest place of a pause in which its place is looked for, some 6 s
-NEAR = 8  # characters beside a place that are looked at
+SENTENCE_GAIN, CLAUSE_GAIN, SCRIPT_GAIN = 20.0, 10.0, 60.0
+PAUSE_SEARCH_LETTERS = 100.0  # letters around the likeliest place of a pause in which its place is looked for, some 6 s
+CONTEXT_CHARACTERS = 8  # characters beside a place that are looked at
 
 SENTENCES = tuple(".!?…。！？؟।۔")
 CLAUSES = tuple(",;:—–，、；：،؛")
@@ -50,7 +50,7 @@ class Caption:
 
     @property
     def text(self) -> str:
-        """In one line."""
+        """The caption's text on one line, without line breaks."""
         return " ".join(self.segment.hypothesis.text[self.first : self.last].split())
 
     @property
@@ -62,10 +62,10 @@ class Caption:
 
 def captions(transcript: Transcript) -> list[Caption]:
     """All captions, in order; none lasts into the next."""
-    found = [caption for segment in transcript.segments for caption in _of_segment(segment)]
+    found = [caption for segment in transcript.segments for caption in _segment_captions(segment)]
     limits = [*(caption.start for caption in found[1:]), transcript.seconds]
     return [
-        replace(caption, end=max(caption.start, min(max(caption.end, caption.start + SHORTEST), limit)))
+        replace(caption, end=max(caption.start, min(max(caption.end, caption.start + MIN_CAPTION_SECONDS), limit)))
         for caption, limit in zip(found, limits, strict=False)
     ]
 
@@ -99,16 +99,19 @@ class _Text:
     def stop(self, place: int) -> float:
         """How well a caption may end before this unit, by punctuation."""
         before = self._before(place).rstrip().rstrip(CLOSING)
-        return SENTENCE if before.endswith(SENTENCES) else CLAUSE if before.endswith(CLAUSES) else 0.0
+        return SENTENCE_GAIN if before.endswith(SENTENCES) else CLAUSE_GAIN if before.endswith(CLAUSES) else 0.0
 
     def pause(self, place: int) -> float:
         """How well a pause fits before this unit: also where another script begins, and perhaps another language."""
         before = next((script for letter in reversed(self._before(place)) if (script := _script(letter))), "")
-        after = next((script for letter in self.whole[self.bounds[place] :][:NEAR] if (script := _script(letter))), "")
-        return SCRIPT if before and after and before != after else self.stop(place)
+        after = next(
+            (script for letter in self.whole[self.bounds[place] :][:CONTEXT_CHARACTERS] if (script := _script(letter))),
+            "",
+        )
+        return SCRIPT_GAIN if before and after and before != after else self.stop(place)
 
     def _before(self, place: int) -> str:
-        return self.whole[max(0, self.bounds[place] - NEAR) : self.bounds[place]]
+        return self.whole[max(0, self.bounds[place] - CONTEXT_CHARACTERS) : self.bounds[place]]
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,12 @@ class _Piece:
         return self.end - self.start
 
 
-def _of_segment(segment: Segment) -> Iterator[Caption]:
+def _segment_captions(segment: Segment) -> Iterator[Caption]:
     if not segment.hypothesis.text.strip():
         return
     text = _units(segment.hypothesis.text)
-    speech = _grouped(segment.speech or (Span(segment.start, segment.end),))
-    places = _places(text, speech)
+    speech = _split_at_pauses(segment.speech or (Span(segment.start, segment.end),))
+    places = _align(text, speech)
     pieces = [
         piece
         for said, (first, last) in zip(speech, itertools.pairwise(places), strict=True)
@@ -164,7 +167,7 @@ def _of_segment(segment: Segment) -> Iterator[Caption]:
             text.bounds[piece.first],
             text.bounds[piece.last],
             piece.start,
-            min(piece.end, piece.start + LONGEST),
+            min(piece.end, piece.start + MAX_CAPTION_SECONDS),
             _lines(text, piece.first, piece.last) or (text.part(piece.first, piece.last),),
             is_estimated=len(pieces) > 1 or not segment.speech,
         )
@@ -232,18 +235,18 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _grouped(spans: Sequence[Span]) -> list[_Speech]:
-    """Speech, parted at long pauses."""
+def _split_at_pauses(spans: Sequence[Span]) -> list[_Speech]:
+    """Spans grouped into stretches of speech, separated by pauses of CAPTION_PAUSE or longer."""
     groups: list[list[Span]] = []
     for span in spans:
-        if groups and span.start - groups[-1][-1].end < PAUSE:
+        if groups and span.start - groups[-1][-1].end < CAPTION_PAUSE:
             groups[-1].append(span)
         else:
             groups.append([span])
     return [_Speech(tuple(group)) for group in groups]
 
 
-def _places(text: _Text, speech: Sequence[_Speech]) -> list[int]:
+def _align(text: _Text, speech: Sequence[_Speech]) -> list[int]:
     """The unit with which each stretch of speech begins, and the end. Each stretch gets as much of the text as it is
     long, as far as pauses fall where they fit (dynamic programming, over the places near each pause)."""
     rate = text.spoken[-1] / (sum(said.seconds for said in speech) or 1.0)  # letters in a second
@@ -252,8 +255,8 @@ def _places(text: _Text, speech: Sequence[_Speech]) -> list[int]:
     for number, said in enumerate(speech, start=1):
         letters = said.seconds * rate
         due += letters
-        first = min(bisect.bisect_left(text.spoken, due - REACH), text.units)
-        last = min(bisect.bisect_right(text.spoken, due + REACH), text.units)
+        first = min(bisect.bisect_left(text.spoken, due - PAUSE_SEARCH_LETTERS), text.units)
+        last = min(bisect.bisect_right(text.spoken, due + PAUSE_SEARCH_LETTERS), text.units)
         further: dict[int, tuple[float, list[int]]] = {}
         for place in range(first, last + 1) if number < len(speech) else [text.units]:
             gain = text.pause(place) if 0 < place < text.units else 0.0
@@ -278,15 +281,15 @@ def _cut(text: _Text, first: int, last: int, speech: _Speech) -> Iterator[_Piece
         return _Piece(first, last, start, speech.time((text.spoken[last] - origin) / length, ends=True))
 
     def fits(first: int, last: int) -> bool:
-        return _lines(text, first, last) is not None and piece(first, last).seconds <= LONGEST
+        return _lines(text, first, last) is not None and piece(first, last).seconds <= MAX_CAPTION_SECONDS
 
     while first < last:
         end = most = _furthest(first, last, fits)
         if most < last:
             middle = (text.spoken[first] + text.spoken[last]) / 2
-            wished = middle if fits(most, last) else text.spoken[most]
+            target = middle if fits(most, last) else text.spoken[most]
             least = first + (most - first + 1) // 3
-            end = max(range(max(least, first + 1), most + 1), key=lambda n: text.stop(n) - abs(text.spoken[n] - wished))
+            end = max(range(max(least, first + 1), most + 1), key=lambda n: text.stop(n) - abs(text.spoken[n] - target))
         yield piece(first, end)
         first = end
 
@@ -319,10 +322,10 @@ def _merged(text: _Text, pieces: Sequence[_Piece]) -> list[_Piece]:
     limits = [*(piece.start for piece in pieces[1:]), math.inf]
     for piece, limit in zip(pieces, limits, strict=True):
         before = merged[-1] if merged else None
-        if before and min(piece.start - before.start, max(piece.end, limit) - piece.start) < SHORTEST:
+        if before and min(piece.start - before.start, max(piece.end, limit) - piece.start) < MIN_CAPTION_SECONDS:
             both = _Piece(before.first, piece.last, before.start, piece.end)
-            fits = both.seconds <= LONGEST and _lines(text, both.first, both.last) is not None
-            if fits and text.pause(piece.first) < SCRIPT:
+            fits = both.seconds <= MAX_CAPTION_SECONDS and _lines(text, both.first, both.last) is not None
+            if fits and text.pause(piece.first) < SCRIPT_GAIN:
                 merged[-1] = both
                 continue
         merged.append(piece)

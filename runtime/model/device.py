@@ -79,7 +79,7 @@ class Device:
         return {}
 
     @property
-    def tells_memory(self) -> bool:
+    def reports_memory(self) -> bool:
         """Whether `memory` can be asked. A model in another process may be on a device of which nothing is known."""
         return True
 
@@ -90,7 +90,7 @@ class Device:
 
     def memory(self) -> Memory:
         """Memory of the device; on a CPU, of this process, whose `used` and `reserved` are its resident size. Raises
-        DeviceError where it cannot be told, see `tells_memory`."""
+        DeviceError where it cannot be told, see `reports_memory`."""
         if self.is_npu:
             npu = _npu()
             return Memory(
@@ -222,7 +222,7 @@ def _check_usable(wanted: str, index: int) -> None:
 
 
 def _import_failure(message: str) -> str:
-    """torch_npu's famous import failures, decoded ."""
+    """The cause and cure of torch_npu's known import failures, by CANN's message."""
     first = message.strip().partition("\n")[0]
     if "libascend_hal" in message:
         return f"the NPU driver's libraries are missing ({first}): mount /usr/local/Ascend/driver/lib64, or install it"

@@ -34,9 +34,9 @@ def readme(_: Context) -> None:
 def train_demo(_: Context, output: str = "") -> None:
     """Train the embedded demo model from nothing, judge it and write its card (two hours on two cores)."""
     _of_the_clone("runtime/demo_recipe", "train-demo")
-    from runtime.demo_recipe.train import produce
+    from runtime.demo_recipe.train import build
 
-    produce(Path(output) if output else None, load_settings())
+    build(Path(output) if output else None, load_settings())
 
 
 @task(

@@ -118,7 +118,7 @@ def test_the_score_is_as_good_as_promised() -> None:
 @needs_espeak
 def test_held_out_speech_is_heard_as_the_card_says(transcriber: Transcriber) -> None:
     for language in LANGUAGES:
-        spoken = [evaluate.utterance(index, language) for index in range(0, evaluate.UTTERANCES, 10)]
+        spoken = [evaluate.utterance(index, language) for index in range(0, evaluate.UTTERANCES_PER_LANGUAGE, 10)]
         heard = [o for o in transcriber.transcribe_all(Request(s) for _, s in spoken) if isinstance(o, Transcript)]
         measure = jiwer.cer if language == "Chinese" else jiwer.wer
         rate = measure([sentence.text for sentence, _ in spoken], [transcript.text for transcript in heard])

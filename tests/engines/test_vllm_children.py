@@ -87,7 +87,7 @@ def test_the_kit_starts_a_server_and_ends_it(server: StandIn, variables: dict[st
         (pid,) = children() - before
         assert opened.engine.submit([utterance])[0].result().tokens
         device = opened.device
-        assert (device.name, device.silicon, device.is_npu, device.tells_memory) == ("cpu", "CPU", False, True)
+        assert (device.name, device.silicon, device.is_npu, device.reports_memory) == ("cpu", "CPU", False, True)
         assert device.description().endswith(" cores, vLLM 0.18.0")
         assert device.versions == {"vllm": "0.18.0"}
         used = device.memory()

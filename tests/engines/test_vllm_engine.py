@@ -243,7 +243,7 @@ def test_the_device_is_one_of_which_nothing_is_known(remote: Transcriber, server
     device = remote.device
     assert (device.name, device.silicon, device.is_npu) == ("elsewhere", "unknown", False)
     assert device.description() == f"vLLM 0.18.0 at {server.url}"
-    assert not device.tells_memory
+    assert not device.reports_memory
     assert device.empty_cache() == 0
     with pytest.raises(KitError, match="not known"):
         device.memory()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.audio import SAMPLE_RATE, Audio, voice_activity
 from runtime.demo import Clip
-from runtime.formats.captions import LONGEST, MOST_COLUMNS, SHORTEST, Caption, captions
+from runtime.formats.captions import MAX_CAPTION_SECONDS, MIN_CAPTION_SECONDS, MOST_COLUMNS, Caption, captions
 from runtime.transcriber import Request, Transcriber
 from runtime.transcript import Hypothesis, Segment, Span, Transcript, join_texts
 
@@ -59,7 +59,7 @@ def test_long_speech_is_cut_at_stops_into_two_lines_and_seven_seconds(text: str)
     for caption in found:
         assert len(caption.lines) <= 2
         assert all(columns(line) <= MOST_COLUMNS for line in caption.lines)
-        assert caption.end - caption.start <= LONGEST
+        assert caption.end - caption.start <= MAX_CAPTION_SECONDS
         assert caption.text[-1] in ".,:?，。：？"
         assert caption.is_estimated
 
@@ -159,7 +159,7 @@ def test_any_text_over_any_speech(talk: list[tuple[str, list[float]]]) -> None:
     assert "".join(told.split()) == "".join(expected.split())
     for caption in found:
         assert caption.text
-        assert 0 <= caption.end - caption.start <= LONGEST + 1e-9
+        assert 0 <= caption.end - caption.start <= MAX_CAPTION_SECONDS + 1e-9
         assert len(caption.lines) <= 2
         assert all(columns(line) - line.count("\u0301") <= MOST_COLUMNS for line in caption.lines)
     for before, after in itertools.pairwise(found):
@@ -186,7 +186,7 @@ def test_speech_in_a_recording_is_found_with_its_tokens(transcriber: Transcriber
         assert abs(caption.start - start) < NEAR
         assert abs(caption.end - end) < NEAR
         assert transcriber.tokenizer.text(caption.tokens).strip() == caption.text
-        assert caption.end - caption.start > SHORTEST
+        assert caption.end - caption.start > MIN_CAPTION_SECONDS
 
 
 def test_speech_that_is_cut_off_anywhere_has_an_end(transcriber: Transcriber, speech: list[Clip]) -> None:

@@ -43,7 +43,7 @@ class ExternalServers(Device):
         return self.package_versions()
 
     @property
-    def tells_memory(self) -> bool:
+    def reports_memory(self) -> bool:
         """False: vLLM does not report its memory over HTTP."""
         return False
 
@@ -87,7 +87,7 @@ class LocalServers(ExternalServers):
         return ", ".join([*self.npu_models, self.describe()])
 
     @property
-    def tells_memory(self) -> bool:
+    def reports_memory(self) -> bool:
         """True on a CPU; on NPUs, whether npu-smi reports memory."""
         return not self.on_npus() or any(chip.main_memory for chip in _chips())
 

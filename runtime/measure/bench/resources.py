@@ -98,7 +98,7 @@ def _unload(transcriber: Transcriber, found: list[Found]) -> None:
 
 def _total(device: Device) -> list[Found]:
     """All the memory that the device has, if it tells."""
-    if not device.tells_memory:
+    if not device.reports_memory:
         return []
     return [figure("memory/device-total", [device.memory().total])]
 

@@ -229,7 +229,7 @@ def test_memory_of_a_vllm_here_is_told(server: StandIn, monkeypatch: pytest.Monk
     """Of one that the kit has started, whose processes it can look at."""
     from runtime.engines.vllm.device import ExternalServers
 
-    monkeypatch.setattr(ExternalServers, "tells_memory", True)
+    monkeypatch.setattr(ExternalServers, "reports_memory", True)
     monkeypatch.setattr(ExternalServers, "memory", lambda _: device.Memory(5, 5, 7, 9))
     found: list[Found] = []
     stages: list[str] = []
