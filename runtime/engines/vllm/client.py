@@ -19,8 +19,6 @@ import numpy as np
 from pydantic import SecretStr
 
 from env.errors import KitError
-from env.groups.vllm import segment_tokens
-from env.settings import Settings
 from runtime import vllm_releases
 from runtime.audio import Samples
 from runtime.audio.wav import wav_bytes
@@ -243,13 +241,12 @@ class Requirements:
     segment_tokens: int
 
 
-def requirements(settings: Settings, tokenizer: Tokenizer) -> Requirements:
-    """Requirements of a checkpoint, with the longest segment that the settings allow."""
+def requirements(tokenizer: Tokenizer, segment_tokens: int) -> Requirements:
+    """What a server must meet for the tokenizer's checkpoint and segments of up to `segment_tokens`."""
     language = tokenizer.languages[0] if tokenizer.languages else None
     prompt = PromptBuilder(tokenizer).build(context="1", language=language)
     tokens = list(tokenizer.backend(prompt)["input_ids"])
-    needed = segment_tokens(settings.segment_seconds, settings.max_new_tokens)
-    return Requirements(prompt, tokens, tokenizer.backend.convert_tokens_to_ids(AUDIO_PAD), needed)
+    return Requirements(prompt, tokens, tokenizer.backend.convert_tokens_to_ids(AUDIO_PAD), segment_tokens)
 
 
 async def check_health(client: httpx.AsyncClient, url: str) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
+from pydantic import SecretStr
 
 from env.errors import KitError
 from env.groups.model import EngineName
-from env.settings import Settings
 from runtime.engines import Decoded, EngineError, EngineStatus, Observer, Utterance
 from runtime.engines.batching import BatchLimits, Queue, QueueItem
 from runtime.engines.stream import Stream
@@ -72,22 +72,38 @@ class _StreamJob:
     failed_on: list[Replica] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class VllmConfig:
+    """What the engine needs of the settings.
+
+    `max_seqs` is the most utterances that a server decodes at a time, `segment_tokens` the context that the longest
+    segment takes, `start_seconds` the time limit of a start, `drain_seconds` how long a server that takes no further
+    connections may finish what it has begun, and `key` what servers ask of their clients.
+    """
+
+    max_seqs: int
+    segment_tokens: int
+    start_seconds: float
+    drain_seconds: float
+    key: SecretStr | None = None
+
+
 class VllmEngine:
-    """Distributes utterances over vLLM servers, up to `settings.vllm_max_seqs` at a time to each."""
+    """Distributes utterances over vLLM servers, up to `config.max_seqs` at a time to each."""
 
     name: EngineName = "vllm"
     loaded = None
 
     def __init__(
         self,
-        settings: Settings,
+        config: VllmConfig,
         tokenizer: Tokenizer,
         servers: Sequence[Replica],
         device: Device,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.tokenizer, self.device = tokenizer, device
-        self._settings, self._servers, self._observers = settings, servers, observers
+        self._config, self._servers, self._observers = config, servers, observers
         self._queue: Queue[Stream] = Queue(BatchLimits(together=1))
         self._retries: deque[_StreamJob] = deque()  # utterances that a server has failed
         self._failed = ""
@@ -125,7 +141,7 @@ class VllmEngine:
         with self._lock:
             waiting = len(self._queue) + sum(not job.stream.ended for job in self._retries)
             servers = tuple(server.status() for server in self._servers)
-            most = self._settings.vllm_max_seqs * len(servers)
+            most = self._config.max_seqs * len(servers)
             return EngineStatus(waiting, sum(server.decoding for server in servers), most, self._failed, servers)
 
     def stop(self, *, drain: bool = True) -> None:
@@ -181,17 +197,23 @@ class VllmEngine:
         with self._lock:
             self._loop = loop
         try:
-            async with connect(self._settings.vllm_key) as client:
+            async with connect(self._config.key) as client:
                 await self._run_servers(client)
         finally:
             with self._lock:
                 self._loop = None
 
     async def _run_servers(self, client: httpx.AsyncClient) -> None:
-        required = requirements(self._settings, self.tokenizer)
+        required = requirements(self.tokenizer, self._config.segment_tokens)
         monitors = [
             Monitor(
-                server, client, required, self._settings, self._changed.set, self._on_server_lost, self._report_stage
+                server,
+                client,
+                required,
+                self._config.start_seconds,
+                self._changed.set,
+                self._on_server_lost,
+                self._report_stage,
             )
             for server in self._servers
         ]
@@ -200,7 +222,7 @@ class VllmEngine:
             task.add_done_callback(lambda _: self._changed.set())
         try:
             is_local = any(server.spec for server in self._servers)  # each has its own time limit, and gives the reason
-            await self._until(self._has_started, monitoring, None if is_local else self._settings.vllm_start_seconds)
+            await self._until(self._has_started, monitoring, None if is_local else self._config.start_seconds)
             self._conclude_start()
             await self._until(lambda: self._dispatch(client), monitoring)
         finally:
@@ -240,7 +262,7 @@ class VllmEngine:
                 log.warning("%s is not there: %s", server.name, server.trouble)
             self._started.set_result(None)
             return
-        raise none_ready(absent, seconds=self._settings.vllm_start_seconds)
+        raise none_ready(absent, seconds=self._config.start_seconds)
 
     def _dispatch(self, client: httpx.AsyncClient) -> bool:
         """Hand utterances to servers with room; fail the engine where no server is left. Returns whether the engine is
@@ -248,7 +270,7 @@ class VllmEngine:
         usable = any(server.state in ("ready", "suspect") or server.in_flight for server in self._servers)
         if not (usable or self._failed):
             self._fail(f"no server is left: {describe_failures(self._servers)}")
-        most = self._settings.vllm_max_seqs
+        most = self._config.max_seqs
         while server := least_loaded(self._servers, most=most, without=self._avoided()):
             job = self._next_job()
             if job is None:
@@ -310,7 +332,7 @@ class VllmEngine:
 
     def _on_server_lost(self, server: Replica, finishing: bool) -> None:
         """Move the server's utterances to others: at once or, if it may finish them, after the drain time."""
-        seconds = self._settings.drain_seconds if finishing else 0
+        seconds = self._config.drain_seconds if finishing else 0
         asyncio.get_running_loop().call_later(seconds, cancel_tasks, tuple(server.in_flight.values()))
 
     def _report_stage(self, server: Replica, stage: str) -> None:

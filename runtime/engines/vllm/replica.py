@@ -12,7 +12,6 @@ from typing import Literal
 import httpx
 
 from env.errors import FaultError, KitError
-from env.settings import Settings
 from runtime import engines, vllm_releases
 from runtime.engines.stream import Stream
 from runtime.engines.vllm.client import (
@@ -26,7 +25,6 @@ from runtime.engines.vllm.client import (
 from runtime.engines.vllm.command import LaunchSpec
 from runtime.engines.vllm.process import VllmProcess
 from runtime.restart_policy import USUAL, Crashes
-from runtime.urls import vllm_servers
 
 log = logging.getLogger("runtime.engines.vllm")
 
@@ -90,11 +88,6 @@ class Replica:
         """Give a ready server no further utterances for now."""
         log.warning("%s is given nothing for now: %s", self.name, trouble)
         self.state, self.trouble = "suspect", trouble
-
-
-def remote_replicas(settings: Settings) -> list[Replica]:
-    """The servers of ASR_VLLM_URL, none if it is not set. Raises UsageError where an address cannot be used."""
-    return [Replica(url, url) for url in vllm_servers(settings)]
 
 
 def local_replicas(specs: Iterable[LaunchSpec]) -> list[Replica]:
@@ -166,13 +159,13 @@ class Monitor:
     """Starts, checks and restarts one server, on the engine's event loop, until it is cancelled.
 
     `on_change` is called after each change of its state, `on_lost` when it is lost, with whether it may still finish
-    what it has begun, and `on_stage` with each stage of its start.
+    what it has begun, and `on_stage` with each stage of its start, which may take `start_seconds`.
     """
 
     server: Replica
     client: httpx.AsyncClient
     requirements: Requirements
-    settings: Settings
+    start_seconds: float
     on_change: Callable[[], None]
     on_lost: Callable[[Replica, bool], None]
     on_stage: Callable[[Replica, str], None]
@@ -209,7 +202,7 @@ class Monitor:
 
         server.process = VllmProcess(server.spec, on_stage=partial(self.on_stage, server), on_end=ended)
         try:
-            await asyncio.to_thread(server.process.start, self.settings.vllm_start_seconds)
+            await asyncio.to_thread(server.process.start, self.start_seconds)
         except KitError as error:
             if server.identity:
                 log.warning("%s", error)
