@@ -28,7 +28,7 @@ class Files(Argument):
 
     @property
     def value(self) -> list[str] | None:
-        """None while it takes more."""
+        """The files so far; None while it takes more, for which Invoke goes on asking."""
         return None if self.takes_more else self._value
 
     @value.setter

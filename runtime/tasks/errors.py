@@ -13,7 +13,7 @@ from env.errors import KitError, UsageError
 from runtime import stdio
 
 INTERRUPTED = 130  # exit code, as a shell has it for Ctrl-C
-WHERE_ALL_IS = "python env/install.py cpu, or npu; in a container: make up, make shell"
+INSTALL_ADVICE = "python env/install.py cpu, or npu; in a container: make up, make shell"
 Body = TypeVar("Body", bound=Callable[..., None])
 
 
@@ -36,7 +36,7 @@ def handle_errors(body: Body) -> Body:
             if find_spec(missing):  # a part of what is installed: a fault
                 raise
             subject = f"invoke {body.__name__.replace('_', '-')}"
-            foreseen = KitError(subject, f"needs {missing}, which is not installed", WHERE_ALL_IS)
+            foreseen = KitError(subject, f"needs {missing}, which is not installed", INSTALL_ADVICE)
             raise Exit(str(foreseen), code=foreseen.exit_code) from None
         except KeyboardInterrupt:
             raise Exit("interrupted", code=INTERRUPTED) from None
