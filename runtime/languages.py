@@ -123,9 +123,9 @@ def _of_tag(tag: str, supported: tuple[str, ...]) -> str | None:
 def by_script(text: str) -> str | None:
     """The language that the script of a text stands for: Japanese for kana, Chinese for Han without kana, Thai; None
     where most is of a script that languages share. A word in such a script counts as much as one of their letters."""
-    told = [_SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0]) for letter in text]
-    found = Counter(language for language in told if language)
-    shared = "".join(" " if language else letter for language, letter in zip(told, text, strict=True))
+    scripts = [_SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0]) for letter in text]
+    found = Counter(language for language in scripts if language)
+    shared = "".join(" " if language else letter for language, letter in zip(scripts, text, strict=True))
     if found.total() <= len(re.findall(r"[^\W\d_]+", shared)):
         return None
     return "Japanese" if found["Japanese"] else found.most_common(1)[0][0]

@@ -20,7 +20,7 @@ from runtime.audio.segment import AudioSegment
 from runtime.engines import Decoded, Decoding, Engine, EngineError, Observer, Utterance, factory
 from runtime.host import npu_host
 from runtime.model.device import Device
-from runtime.model.prompt import ASR_TEXT, MOST_CONTEXT, UNFINISHED, PromptBuilder, Tokenizer
+from runtime.model.prompt import ASR_TEXT, MAX_CONTEXT_TOKENS, UNFINISHED, PromptBuilder, Tokenizer
 from runtime.progress import status_line
 from runtime.transcript import Hypothesis, Span, Transcript
 
@@ -301,7 +301,7 @@ def context_limit(settings: Settings, tokenizer: Tokenizer) -> int:
     if settings.engine_name == "vllm":
         positions = min(positions, settings.vllm_max_model_len)
     rest = positions - segment_tokens(settings.segment_seconds, settings.max_new_tokens)
-    return max(0, min(MOST_CONTEXT, rest + HOTWORD_TOKENS))
+    return max(0, min(MAX_CONTEXT_TOKENS, rest + HOTWORD_TOKENS))
 
 
 def model_directory(settings: Settings) -> Path:

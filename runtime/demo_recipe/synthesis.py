@@ -118,7 +118,7 @@ def swelling(rng: np.random.Generator, length: int) -> Samples:
 
 
 def recorded(noise: Noise, seed: int, *, takes: int = 40, seconds: float = 16.0) -> Noise:
-    """The same noise from a shelf of recordings, cut at random: far cheaper than making it anew for every clip."""
+    """The same noise cut at random from pre-generated takes: far cheaper than generating it for every clip."""
     recordings = [noise(np.random.default_rng([seed, take]), int(seconds * SAMPLE_RATE)) for take in range(takes)]
 
     def cut(rng: np.random.Generator, length: int) -> Samples:
@@ -225,8 +225,8 @@ def speechless(rng: np.random.Generator, conditions: Conditions) -> Samples:
     if rng.random() < 0.15:
         return np.zeros(length, dtype=np.float32)
     noise = conditions.noises[int(rng.integers(len(conditions.noises)))]
-    heard: Samples = noise(rng, length) * np.float32(10 ** rng.uniform(-4.0, -0.8))
-    return heard
+    noisy: Samples = noise(rng, length) * np.float32(10 ** rng.uniform(-4.0, -0.8))
+    return noisy
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-ALIKE = 2.0  # times the length of the head: padding to that wastes half at most
+MAX_LENGTH_RATIO = 2.0  # times the length of the head: padding to that wastes half at most
 
 
 @dataclass(frozen=True)
@@ -129,4 +129,4 @@ def _ratio(queued: QueueItem[Item], head: QueueItem[Item]) -> float:
 
 def _rank(queued: QueueItem[Item], head: QueueItem[Item], turn: int) -> tuple[bool, int, float]:
     ratio = _ratio(queued, head)
-    return (False, turn, ratio) if ratio <= ALIKE else (True, 0, ratio)
+    return (False, turn, ratio) if ratio <= MAX_LENGTH_RATIO else (True, 0, ratio)

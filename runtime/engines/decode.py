@@ -17,10 +17,10 @@ from transformers import DynamicCache
 from runtime.engines import Utterance
 from runtime.model.load import Loaded
 
-STRIDES = 3  # convolutions, each of which halves the number of frames
+CONVOLUTIONS = 3  # convolutions, each of which halves the number of frames
 # Chunks convolved at once. Of each the 1.7B model makes 480 maps of 64 by 50, 3 MB in 16 bits. The bound of qwen-asr's
 # configuration, 500 chunks, is meant for one long clip and would let every large batch take gigabytes.
-AT_ONCE = 64
+CHUNKS_PER_PASS = 64
 
 
 def encode(tower: Any, features: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -30,7 +30,7 @@ def encode(tower: Any, features: Tensor, lengths: Sequence[int]) -> Tensor:
     """
     clips = _convolved(tower, [clip[:, :length] for clip, length in zip(features, lengths, strict=True)])
     hidden = torch.cat(clips)
-    rows = _Rows([tokens for clip in clips for tokens in _windows(tower, len(clip))], hidden.device)
+    rows = _WindowRows([tokens for clip in clips for tokens in _windows(tower, len(clip))], hidden.device)
     for layer in tower.layers:
         hidden = hidden + _attended(layer.self_attn, layer.self_attn_layer_norm(hidden), rows)
         hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
@@ -41,9 +41,9 @@ def encode(tower: Any, features: Tensor, lengths: Sequence[int]) -> Tensor:
     return projected
 
 
-def tokens_of(frames: int) -> int:
+def audio_token_count(frames: int) -> int:
     """How many tokens so many frames become after the convolutions: 13 a second."""
-    for _ in range(STRIDES):
+    for _ in range(CONVOLUTIONS):
         frames = (frames + 1) // 2
     return frames
 
@@ -54,7 +54,7 @@ def _windows(tower: Any, tokens: int) -> list[int]:
     Source: `cu_chunk_lens` of qwen-asr's tower. Flash attention and vLLM heed it, its sdpa attention does not.
     """
     chunk = 2 * tower.n_window  # frames
-    window = tokens_of(chunk) * (tower.n_window_infer // chunk)
+    window = audio_token_count(chunk) * (tower.n_window_infer // chunk)
     whole, rest = divmod(tokens, window)
     return [window] * whole + [rest] * (rest > 0)
 
@@ -73,7 +73,7 @@ def _convolved(tower: Any, clips: Sequence[Tensor]) -> list[Tensor]:
         embedded = _embedded(tower, torch.cat(chunked)).split_with_sizes([len(chunks) for chunks in chunked])
         for number, tokens in zip(members, embedded, strict=True):
             whole, rest = divmod(clips[number].shape[1], width)
-            convolved[number] = tokens.flatten(0, 1)[: whole * tokens.shape[1] + tokens_of(rest)]
+            convolved[number] = tokens.flatten(0, 1)[: whole * tokens.shape[1] + audio_token_count(rest)]
     return convolved
 
 
@@ -87,7 +87,7 @@ def _embedded(tower: Any, chunks: Tensor) -> Tensor:
     """(chunks, mel bands, width) on the host → (chunks, tokens, width of the encoder) on the device."""
     maps = chunks.unsqueeze(1).to(tower.conv2d1.weight.device, tower.conv2d1.weight.dtype)
     pieces = []
-    for piece in torch.split(maps, AT_ONCE):
+    for piece in torch.split(maps, CHUNKS_PER_PASS):
         for convolution in (tower.conv2d1, tower.conv2d2, tower.conv2d3):
             piece = functional.gelu(convolution(piece))
         pieces.append(tower.conv_out(piece.permute(0, 3, 1, 2).flatten(2)))
@@ -96,17 +96,17 @@ def _embedded(tower: Any, chunks: Tensor) -> Tensor:
     return embedded + positions.to(embedded.dtype)
 
 
-class _Rows:
+class _WindowRows:
     """Windows end to end (tokens, …) against a row for each (windows, most tokens, …)."""
 
     def __init__(self, counts: Sequence[int], device: torch.device) -> None:
         self._counts, self._most = counts, max(counts)
         self.mask: Tensor | None = None  # (windows, 1, most, most), true where a key is no padding
         if min(counts) < self._most:
-            place = torch.arange(self._most)
-            filled = place < torch.tensor(counts)[:, None]
+            position = torch.arange(self._most)
+            filled = position < torch.tensor(counts)[:, None]
             starts = torch.tensor([0, *counts[:-1]]).cumsum(0)
-            self._sources = torch.where(filled, starts[:, None] + place, 0).to(device)
+            self._sources = torch.where(filled, starts[:, None] + position, 0).to(device)
             self._places = filled.flatten().nonzero().flatten().to(device)
             self.mask = filled.to(device)[:, None, None].expand(-1, 1, self._most, -1)
 
@@ -122,7 +122,7 @@ class _Rows:
         return tokens if self.mask is None else tokens[self._places]
 
 
-def _attended(attention: Any, hidden: Tensor, rows: _Rows) -> Tensor:
+def _attended(attention: Any, hidden: Tensor, rows: _WindowRows) -> Tensor:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     spread = (rows.spread(projection(hidden)) for projection in projections)
     query, key, value = (one.view(*one.shape[:2], attention.num_heads, -1).transpose(1, 2) for one in spread)
@@ -149,7 +149,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Prompts with the audio in place: `embeddings` (rows, positions, width) on the device; the rest as in `Inputs`."""
+    """Prompts with the audio inserted: `embeddings` (rows, positions, width) on the device; the rest as in `Inputs`."""
 
     embeddings: Tensor
     attention_mask: Tensor

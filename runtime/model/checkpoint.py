@@ -21,7 +21,7 @@ REQUIRED = (
 CHAT_TEMPLATES = ("chat_template.json", "chat_template.jinja")  # either will do
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-AGAIN = "fetch the weights again, or from another hub: ASR_HUB"
+FETCH_AGAIN = "fetch the weights again, or from another hub: ASR_HUB"
 
 
 class CheckpointError(KitError):
@@ -141,21 +141,21 @@ def check_whole(directory: Path) -> None:
             _compare(directory / INDEX)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         reason = f"a file in it is not what it should be ({type(error).__name__}: {error})"
-        raise CheckpointError(str(directory), reason, AGAIN) from None
+        raise CheckpointError(str(directory), reason, FETCH_AGAIN) from None
 
 
 def _compare(index: Path) -> None:
     content = json.loads(index.read_text(encoding="utf-8"))
     mapped: dict[str, str] = content["weight_map"]
-    held = {name: tensors(index.parent / name) for name in sorted(set(mapped.values()))}
-    astray = sorted(tensor for tensor, shard in mapped.items() if tensor not in held[shard])
+    found = {name: tensors(index.parent / name) for name in sorted(set(mapped.values()))}
+    astray = sorted(tensor for tensor, shard in mapped.items() if tensor not in found[shard])
     if astray:
         first = f"{astray[0]}, which {mapped[astray[0]]} does not hold"
-        raise CheckpointError(str(index), f"names {len(astray)} tensors in the wrong shard: {first}", AGAIN)
-    size = sum(sum(shard.values()) for shard in held.values())
+        raise CheckpointError(str(index), f"names {len(astray)} tensors in the wrong shard: {first}", FETCH_AGAIN)
+    size = sum(sum(shard.values()) for shard in found.values())
     named = (content.get("metadata") or {}).get("total_size", 0)
     if size < named:
-        raise CheckpointError(str(index), f"counts {named} bytes of tensors, the shards hold {size}", AGAIN)
+        raise CheckpointError(str(index), f"counts {named} bytes of tensors, the shards hold {size}", FETCH_AGAIN)
 
 
 def tensors(shard: Path) -> dict[str, int]:

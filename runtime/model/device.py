@@ -21,7 +21,7 @@ OPERATOR_CACHE = "ACL_OP_COMPILER_CACHE_DIR"
 PROCESS = Path("/proc/self")
 SIMULATION = "simulation"  # what tests ask of the stand-in for torch_npu; the real one has nothing of this name
 
-Silicon = Literal["NPU", "simulated NPU", "CPU", "unknown"]  # unknown: of a server elsewhere, which does not tell
+Silicon = Literal["NPU", "simulated NPU", "CPU", "unknown"]  # unknown: of a remote server, which does not report it
 
 
 class DeviceError(KitError):
@@ -67,7 +67,7 @@ class Device:
 
     def description(self) -> str:
         """The device's model, such as `Ascend910B4`, or the CPU's architecture and number of cores. Of the same device
-        it is the same in every run, as records are told apart by it: no ports that change, no versions."""
+        it is the same in every run, as records are distinguished by it: no ports that change, no versions."""
         if self.is_npu:
             return str(_npu().get_device_name(self.name))
         return f"{platform.machine()} CPU, {os.cpu_count()} cores"
@@ -90,7 +90,7 @@ class Device:
 
     def memory(self) -> Memory:
         """Memory of the device; on a CPU, of this process, whose `used` and `reserved` are its resident size. Raises
-        DeviceError where it cannot be told, see `reports_memory`."""
+        DeviceError where it is not known, see `reports_memory`."""
         if self.is_npu:
             npu = _npu()
             return Memory(
@@ -101,11 +101,11 @@ class Device:
             )
         sizes = dict(re.findall(r"(\w+):\s+(\d+) kB", PROCESS.joinpath("status").read_text(encoding="utf-8")))
         resident = int(sizes["VmRSS"]) << 10
-        peak = int(sizes.get("VmHWM", 0)) << 10  # which not every kernel tells
+        peak = int(sizes.get("VmHWM", 0)) << 10  # which not every kernel reports
         return Memory(resident, resident, max(peak, resident), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
     def reset_peak(self) -> bool:
-        """Begin measuring the peak anew; returns whether that is possible. A CPU's peak is the process's, which the
+        """Reset the peak; returns whether that is possible. A CPU's peak is the process's, which the
         kernel keeps, and not every kernel lets it be reset."""
         if self.is_npu:
             _npu().reset_peak_memory_stats(self.name)
@@ -189,8 +189,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     words = str(error).lower()
-    told = "out of memory" in words or "can't allocate memory" in words
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and told)
+    is_memory = "out of memory" in words or "can't allocate memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and is_memory)
 
 
 def _npu() -> Any:

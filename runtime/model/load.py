@@ -15,7 +15,7 @@ from runtime.model.prompt import Tokenizer, read_tokenizer
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device with all that decoding needs."""
+    """A loaded model on its device, with the processor and tokenizer that decoding needs."""
 
     model: Any
     processor: Any
@@ -27,8 +27,8 @@ def backend() -> ModuleType:
     """qwen-asr's `core.transformers_backend`, registered with transformers' Auto classes, however often it is called.
 
     `import qwen_asr` would import nagisa, a Japanese tokenizer that only the forced aligner needs, and so fail where
-    qwen-asr was installed without its dependencies. A bare module holds the package's place while the part that the
-    kit needs is imported, and is taken away again, so that a later `import qwen_asr` behaves as ever.
+    qwen-asr was installed without its dependencies. A placeholder stands for the package while the part that the
+    kit needs is imported, and is removed again, so that a later `import qwen_asr` behaves as usual.
 
     Raises KitError where qwen-asr is not installed.
     """
@@ -88,7 +88,7 @@ def load(checkpoint: Checkpoint, *, device: Device, dtype: str) -> Loaded:
 
 
 def _placed(model: Any, device: Device) -> Any:
-    """The model on the device, ready to infer."""
+    """Move the model to the device, in evaluation mode. Raises OutOfMemoryError where it does not fit."""
     try:
         return model.to(device.name).eval()
     except (RuntimeError, MemoryError) as error:

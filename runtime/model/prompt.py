@@ -1,4 +1,4 @@
-"""What the model is asked: its own chat template, with the context in the system turn and the language, if forced,
+"""Tokenizer and prompts: the model's chat template, with the context in the system turn and the language, if forced,
 after the assistant's header."""
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from env.errors import UsageError
 from runtime import languages
 from runtime.model.checkpoint import Checkpoint, CheckpointError
 
-ASR_TEXT = "<asr_text>"  # parts the language from the text in the model's output
+ASR_TEXT = "<asr_text>"  # separates the language from the text in the model's output
 UNFINISHED = "\ufffd"  # stands for a character of which not all bytes have come
 
 # Tokens: the most that Qwen3-ASR's authors name for a context; each segment's prompt has all of it.
-MOST_CONTEXT = 10_000
-LONGEST_CONTEXT = 1_000_000  # characters: what is longer is not even counted in tokens
+MAX_CONTEXT_TOKENS = 10_000
+MAX_CONTEXT_CHARACTERS = 1_000_000  # characters; a longer one is not even tokenized
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Tokenizer:
 
     @cached_property
     def _control(self) -> frozenset[int]:
-        """Tokens that are no text and no special ones either, such as `<think>`: all added ones but the tag."""
+        """Ids of all added tokens but `<asr_text>`, such as `<think>`, which are neither text nor special."""
         return frozenset(number for name, number in self.backend.added_tokens_encoder.items() if name != ASR_TEXT)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The raw output that tokens stand for, also while more of them may come: text, and the tag before it."""
+        """Detokenize token ids to raw output, language tag included; also of an answer that is not complete."""
         kept = [token for token in tokens if token not in self._control]
         return str(self.backend.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's tokenizer. Raises CheckpointError where its files make none."""
+    """Read a checkpoint's tokenizer. Raises CheckpointError where its files cannot be read as one."""
     directory, config, generation = checkpoint.directory, checkpoint.config, checkpoint.generation
     from transformers import AutoTokenizer
 
@@ -96,7 +96,7 @@ class PromptBuilder:
     `context_tokens`."""
 
     tokenizer: Tokenizer
-    context_tokens: int = MOST_CONTEXT
+    context_tokens: int = MAX_CONTEXT_TOKENS
 
     def language(self, name: str | None) -> str | None:
         """The English name of the language to force, or None for automatic, see `runtime.languages.resolve`.
@@ -111,8 +111,8 @@ class PromptBuilder:
         Raises PromptError where the context is too long, or holds one of the model's control tokens, which would end
         the system turn.
         """
-        if len(context) > LONGEST_CONTEXT:
-            raise _too_long(f"{len(context)} characters", f"{LONGEST_CONTEXT} characters")
+        if len(context) > MAX_CONTEXT_CHARACTERS:
+            raise _too_long(f"{len(context)} characters", f"{MAX_CONTEXT_CHARACTERS} characters")
         count = len(self.tokenizer.backend(context, verbose=False)["input_ids"])
         if count > self.context_tokens:
             raise _too_long(f"{count} tokens", str(self.context_tokens))

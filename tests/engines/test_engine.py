@@ -31,27 +31,27 @@ class Watch(Observer):
         self.let = threading.Event()
         self.let.set()
         self.loaded = loaded
-        self.heard: list[str] = []
+        self.events: list[str] = []
         self.waits: list[float] = []
 
     def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
         self.batches.append(len(waits))
         self.waits += waits
-        self.heard.append("batch started")
+        self.events.append("batch started")
         assert min(waits) >= 0 < audio_seconds
         self.begun.release()
         assert self.let.wait(TIMEOUT)
 
     def prefill_done(self, seconds: float) -> None:
-        self.heard.append("prefill done")
+        self.events.append("prefill done")
         assert seconds > 0
 
     def decode_step(self, seconds: float) -> None:
-        self.heard.append("decode step")
+        self.events.append("decode step")
         assert seconds > 0
 
     def failed(self, reason: str) -> None:
-        self.heard.append(reason)
+        self.events.append(reason)
 
 
 @pytest.fixture
@@ -83,25 +83,25 @@ def texts(streams: Sequence[Stream]) -> list[str]:
 def test_what_a_listener_hears_is_what_a_reader_reads(watched: Watch, utterances: list[Utterance]) -> None:
     with running(watched) as engine:
         (one,) = engine.submit(utterances[:1])
-        heard: list[Event] = []
+        events: list[Event] = []
         ended = threading.Event()
-        one.add_listener(heard.append)
+        one.add_listener(events.append)
         one.add_listener(lambda event: None if isinstance(event, int) else ended.set())
         assert ended.wait(TIMEOUT)
-        assert heard == [*one, one.result()]
+        assert events == [*one, one.result()]
 
 
 def test_a_short_answer_does_not_wait_for_its_long_batch_mate(watched: Watch, utterances: list[Utterance]) -> None:
-    heard: list[Event] = []
+    events: list[Event] = []
     with running(watched) as engine:
         watched.let.clear()
         long, short = engine.submit([utterances[0], replace(utterances[0], max_new_tokens=2)])
-        long.add_listener(heard.append)
-        short.add_listener(lambda event: None if isinstance(event, int) else heard.append(event))
+        long.add_listener(events.append)
+        short.add_listener(lambda event: None if isinstance(event, int) else events.append(event))
         watched.let.set()
         assert short.result().truncated
         tokens = long.result().tokens
-    assert heard == [*tokens[:2], short.result(), *tokens[2:], long.result()]
+    assert events == [*tokens[:2], short.result(), *tokens[2:], long.result()]
     assert watched.batches == [2]
 
 
@@ -220,14 +220,14 @@ def test_when_the_engine_fails_everybody_hears_of_it(
         one = engine.submit(utterances[:1])
         assert watched.begun.acquire(timeout=TIMEOUT)
         accepted = [*engine.submit([broken, *utterances]), *engine.submit(utterances[:1])]
-        heard: list[Event] = []
-        accepted[-1].add_listener(heard.append)
+        events: list[Event] = []
+        accepted[-1].add_listener(events.append)
         watched.let.set()
         assert texts(one)
         for stream in accepted:
             with pytest.raises(EngineError, match="OSError: the device is gone"):
                 stream.result()
-        assert isinstance(heard[0], EngineError)
+        assert isinstance(events[0], EngineError)
         status = engine.status()
         assert (status.waiting, status.decoding, status.failed) == (0, 0, "OSError: the device is gone")
         with pytest.raises(EngineError, match="has failed: OSError: the device is gone"):
@@ -259,4 +259,4 @@ def test_observers_hear_each_step_and_the_end(watched: Watch, utterances: list[U
     with running(watched) as engine:
         tokens = engine.submit([replace(utterances[0], max_new_tokens=3)])[0].result().tokens
     assert len(tokens) == 3
-    assert watched.heard == ["batch started", "prefill done", "decode step", "decode step"]
+    assert watched.events == ["batch started", "prefill done", "decode step", "decode step"]

@@ -221,10 +221,10 @@ def test_the_launcher_loads_vllm_ascends_plugins_and_hands_on_the_flags(
         spec.command, env=dict(spec.environment), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout.splitlines()[-1])
-    assert {known["name"], *known["general"]} <= set(told["plugins"])
-    assert tuple(told["argv"]) == spec.command[-len(told["argv"]) :]
-    assert set(passed(spec)) == {word for word in told["argv"] if word.startswith("--")}
+    reported = json.loads(result.stdout.splitlines()[-1])
+    assert {known["name"], *known["general"]} <= set(reported["plugins"])
+    assert tuple(reported["argv"]) == spec.command[-len(reported["argv"]) :]
+    assert set(passed(spec)) == {word for word in reported["argv"] if word.startswith("--")}
 
 
 @pytest.mark.parametrize(("seconds", "fits"), [("30", True), ("265", True), ("266", False), ("1200", False)])

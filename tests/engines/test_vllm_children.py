@@ -77,13 +77,13 @@ def children() -> set[int]:
 
 def test_the_kit_starts_a_server_and_ends_it(server: StandIn, variables: dict[str, str], utterance: Utterance) -> None:
     before = children()
-    heard: list[str] = []
+    stages: list[str] = []
 
-    class Ear(Observer):
+    class StageRecorder(Observer):
         def starting(self, stage: str) -> None:
-            heard.append(stage)
+            stages.append(stage)
 
-    with open_transcriber(load_settings(variables), observers=[Ear()]) as opened:
+    with open_transcriber(load_settings(variables), observers=[StageRecorder()]) as opened:
         (pid,) = children() - before
         assert opened.engine.submit([utterance])[0].result().tokens
         device = opened.device
@@ -95,7 +95,7 @@ def test_the_kit_starts_a_server_and_ends_it(server: StandIn, variables: dict[st
     assert children() <= before
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert heard[-1] == "vLLM on cpu: decoding its first audio"
+    assert stages[-1] == "vLLM on cpu: decoding its first audio"
     assert len(server.heard) == 1
 
 
@@ -113,7 +113,7 @@ def test_a_server_that_is_killed_is_started_again_and_nothing_is_lost(
         os.kill(min(first), signal.SIGKILL)
         fault.release.set()
         assert [stream.result() for stream in streams] == [expected] * 4
-        while any(told.trouble for told in opened.engine.status().servers):
+        while any(server.trouble for server in opened.engine.status().servers):
             assert opened.engine.submit([utterance])[0].result() == expected
         again = children() - before
         assert len(again) == 2

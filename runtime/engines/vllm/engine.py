@@ -36,7 +36,7 @@ from runtime.engines.vllm.replica import (
 from runtime.model.device import Device
 from runtime.model.prompt import Tokenizer
 
-MAX_ATTEMPTS = 3  # of an utterance, where servers fail: one that brings them down shall not bring down many
+MAX_ATTEMPTS = 3  # of an utterance, where servers fail: one that brings them down must not bring down many
 ENCODER_THREADS = 4  # threads in which audio is written into requests
 
 log = logging.getLogger("runtime.engines.vllm")
@@ -297,10 +297,10 @@ class VllmEngine:
 
     async def _decode(self, client: httpx.AsyncClient, job: _StreamJob, server: Replica) -> None:
         stream, utterance = job.stream, job.stream.utterance
-        begun = time.monotonic()
+        started = time.monotonic()
         for observer in self._observers:
-            observer.batch_started([begun - stream.since], utterance.seconds)
-        reader = TokenReader(stream, self.tokenizer, self._observers, begun)
+            observer.batch_started([started - stream.since], utterance.seconds)
+        reader = TokenReader(stream, self.tokenizer, self._observers, started)
         try:
             truncated = await stream_tokens(client, server.url, server.model, utterance, on_tokens=reader.read)
             stream.push(Decoded(tuple(reader.tokens), self.tokenizer.text(reader.tokens), truncated))

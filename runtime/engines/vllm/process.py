@@ -1,7 +1,7 @@
 """One vLLM as a child of this process: started, watched, ended, with all that it started itself.
 
 Its processes are a group of their own: the API server, which is the child, and VLLM::EngineCore, which has the device
-and would live on without it. The child is told to end when this process dies, and then answers what it has accepted.
+and would live on without it. The child gets SIGTERM when this process dies, and then answers what it has accepted.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class VllmProcess:
         self._ready = self._stop_requested = False
         self._launched, self._ended = threading.Event(), threading.Event()
         self._exit = ""  # how, in words
-        # The kernel tells the child of the death of the thread that started it: this one lives as long as the child.
+        # The kernel signals the child when the thread that started it ends: this one lives as long as the child.
         self._thread = threading.Thread(target=self._supervise, name=spec.name, daemon=True)
 
     @property
