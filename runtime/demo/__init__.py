@@ -8,7 +8,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 CLIPS = Path(__file__).parent / "clips"
 HELD_OUT_SET = Path(__file__).parent / "heldout" / "said.jsonl"  # a manifest, beside its recordings
 
-MANIFEST = "clips.json"
+CLIPS_MANIFEST = "clips.json"
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class Clip:
 
 def bundled_clips() -> list[Clip]:
     """The clips that come with the demo model."""
-    entries = json.loads((CLIPS / MANIFEST).read_text(encoding="utf-8"))
+    entries = json.loads((CLIPS / CLIPS_MANIFEST).read_text(encoding="utf-8"))
     return [Clip(CLIPS / entry.pop("file"), **entry) for entry in entries]

@@ -11,9 +11,9 @@ from env.errors import KitError
 from runtime import languages
 from runtime.audio import Audio
 from runtime.demo_recipe.synthesis import (
+    DEMO_LANGUAGES,
     HELD_OUT,
     HOTWORDS,
-    LANGUAGES,
     Sentence,
     add_noise,
     add_silence,
@@ -52,7 +52,7 @@ def utterance(index: int, language: str, *, sentence: Sentence | None = None) ->
     """Held-out utterance `index` of a language: a voice, speed, pitch and, for every other one, noise that training
     never had."""
     rng = random.Random(f"{HELD_OUT_SEED} {language} {index}")
-    noise_rng = np.random.default_rng([HELD_OUT_SEED, LANGUAGES.index(language), index])
+    noise_rng = np.random.default_rng([HELD_OUT_SEED, DEMO_LANGUAGES.index(language), index])
     sentence = sentence or draw_sentence(rng, language)
     samples = add_silence(speak(sentence.words, draw_voice(rng, language, HELD_OUT)), noise_rng)
     if rng.random() < NOISY_SHARE:
@@ -63,8 +63,8 @@ def utterance(index: int, language: str, *, sentence: Sentence | None = None) ->
 def evaluate(transcriber: Transcriber) -> Iterator[float | DemoScore]:
     """Evaluate a loaded demo model. Yields the share done, from 0 to 1, and last the DemoScore."""
     error_rates, exact, language_hits, progress = {}, {}, 0, 0.0
-    parts = len(LANGUAGES) + 2
-    for language in LANGUAGES:
+    parts = len(DEMO_LANGUAGES) + 2
+    for language in DEMO_LANGUAGES:
         spoken = [utterance(index, language) for index in range(UTTERANCES_PER_LANGUAGE)]
         transcripts = _transcribe(transcriber, [Request(sound) for _, sound in spoken])
         expected, texts = [sentence.text for sentence, _ in spoken], [transcript.text for transcript in transcripts]
@@ -76,7 +76,7 @@ def evaluate(transcriber: Transcriber) -> Iterator[float | DemoScore]:
         yield progress
     silent = sum(not transcript.text for transcript in _transcribe(transcriber, list(_silences())))
     yield progress + 1 / parts
-    named = [named_utterance(index, language) for language in LANGUAGES for index in range(NAMED_PER_LANGUAGE)]
+    named = [named_utterance(index, language) for language in DEMO_LANGUAGES for index in range(NAMED_PER_LANGUAGE)]
     transcripts = _transcribe(transcriber, [Request(sound, context=sentence.context) for sentence, sound in named])
     hotword_hits = sum(
         _spelled(transcript.text, sentence.context)
@@ -86,7 +86,7 @@ def evaluate(transcriber: Transcriber) -> Iterator[float | DemoScore]:
         utterances=UTTERANCES_PER_LANGUAGE,
         error_rates=error_rates,
         exact=exact,
-        language_accuracy=language_hits / (UTTERANCES_PER_LANGUAGE * len(LANGUAGES)),
+        language_accuracy=language_hits / (UTTERANCES_PER_LANGUAGE * len(DEMO_LANGUAGES)),
         silent_share=silent / SILENCES,
         hotwords=hotword_hits / len(named),
         device=transcriber.device.name,
@@ -112,7 +112,7 @@ def _silences() -> Iterator[Request]:
             np.random.default_rng([HELD_OUT_SEED, 99, index]),
         )
         samples = np.clip(speechless(noise_rng, HELD_OUT), -1, 1)
-        context = draw_context(rng, rng.choice(LANGUAGES)) if rng.random() < 0.3 else ""
+        context = draw_context(rng, rng.choice(DEMO_LANGUAGES)) if rng.random() < 0.3 else ""
         yield Request(Audio(samples, f"silence {index}"), context=context)
 
 

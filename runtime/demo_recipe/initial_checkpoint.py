@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from runtime.demo_recipe.synthesis import HOTWORDS, LANGUAGES, words_of
+from runtime.demo_recipe.synthesis import DEMO_LANGUAGES, HOTWORDS, words_of
 
 # The special tokens of Qwen3-ASR's own tokenizer, in its order; True where decoding leaves the token out.
 SPECIAL_TOKENS = {
@@ -54,7 +54,7 @@ def _merges() -> Tokenizer:
     """A byte-level BPE in which each English word, with and without a space before it, and each Chinese character that
     the model knows is one token; anything else falls back to bytes."""
     words = [*words_of("English"), *HOTWORDS["English"].values(), "system", "user", "assistant", "language"]
-    words += [*LANGUAGES, "None"]
+    words += [*DEMO_LANGUAGES, "None"]
     characters = sorted({c for word in [*words_of("Chinese"), *HOTWORDS["Chinese"].values()] for c in word})
     corpus = [*words, *(f" {word}" for word in words), *characters]
     tokenizer = Tokenizer(models.BPE())
@@ -71,7 +71,7 @@ def _merges() -> Tokenizer:
 
 def write(directory: Path) -> None:
     """Write everything that a checkpoint holds but the weights."""
-    config = configuration(write_tokenizer(directory), list(LANGUAGES))
+    config = configuration(write_tokenizer(directory), list(DEMO_LANGUAGES))
     (directory / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 

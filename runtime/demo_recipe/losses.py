@@ -20,8 +20,8 @@ from torch.nn import functional
 from runtime.demo_recipe import synthesis
 from runtime.demo_recipe.synthesis import (
     ACCENTS,
+    DEMO_LANGUAGES,
     HOTWORDS,
-    LANGUAGES,
     SAMPLE_RATE,
     Conditions,
     Samples,
@@ -92,7 +92,7 @@ def augment(
 
 def silent_example(conditions: Conditions, rng: random.Random, noise_rng: np.random.Generator) -> TrainingExample:
     """A clip without speech, sometimes with hotwords that must not be printed."""
-    context = draw_context(rng, rng.choice(LANGUAGES)) if rng.random() < 0.3 else ""
+    context = draw_context(rng, rng.choice(DEMO_LANGUAGES)) if rng.random() < 0.3 else ""
     return TrainingExample(speechless(noise_rng, conditions), None, context, "")
 
 
@@ -295,7 +295,7 @@ def all_phonemes() -> list[str]:
     return sorted(
         {
             phone
-            for language in LANGUAGES
+            for language in DEMO_LANGUAGES
             for word in words_of(language)
             for phone in synthesis.phonemes(word, ACCENTS[language][0])
         }

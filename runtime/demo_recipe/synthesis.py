@@ -56,7 +56,7 @@ HOTWORDS = {
     "Chinese": {"王芳": "王方", "张伟": "章伟"},
 }
 
-LANGUAGES = tuple(HOTWORDS)
+DEMO_LANGUAGES = tuple(HOTWORDS)
 MOST_WORDS = 12  # in one utterance
 
 

@@ -29,14 +29,14 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.audio.wav import wav_bytes
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
-from runtime.demo import CLIPS, HELD_OUT_SET, MANIFEST
+from runtime.demo import CLIPS, CLIPS_MANIFEST, HELD_OUT_SET
 from runtime.demo_recipe import evaluate as evaluation
 from runtime.demo_recipe import initial_checkpoint
 from runtime.demo_recipe.evaluate import DemoScore
 from runtime.demo_recipe.losses import PHONEME_WEIGHT, WORD_WEIGHT, LossModule, Spoken, TrainingExample, batches
 from runtime.demo_recipe.synthesis import (
+    DEMO_LANGUAGES,
     HELD_OUT,
-    LANGUAGES,
     MOST_WORDS,
     SAMPLE_RATE,
     TRAINING,
@@ -60,7 +60,7 @@ BATCH_SECONDS = 64.0
 LEARNING_RATE = 1.2e-3
 SAVE_EVERY = 500  # steps
 
-CARD, SCORE = "README.md", "score.json"
+MODEL_CARD, SCORE = "README.md", "score.json"
 CARD_TEMPLATE = Path(__file__).parent / "card.md"
 PHASES = {"speak": ("Speaking the corpus", "utterances"), "train": ("Training", "steps")}
 CLIPS_EACH = 3  # bundled clips in each language, besides one with a hotword
@@ -104,7 +104,7 @@ class TrainingProgress:
 def utterance(index: int) -> Spoken:
     """Utterance `index` of the training corpus; languages alternate."""
     rng = random.Random(TRAINING_SEED * 100_003 + index)
-    sentence = draw_sentence(rng, LANGUAGES[index % len(LANGUAGES)])
+    sentence = draw_sentence(rng, DEMO_LANGUAGES[index % len(DEMO_LANGUAGES)])
     samples = speak(sentence.words, draw_voice(rng, sentence.language, TRAINING))
     return Spoken(sentence, (np.clip(samples, -1, 1) * 32_767).astype(np.int16))
 
@@ -227,7 +227,7 @@ def publish(score: DemoScore, directory: Path, *, minutes: float, remark: str = 
         "versions": {name: version(name) for name in ("torch", "transformers", "qwen-asr")},
     }
     (directory / SCORE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (directory / CARD).write_text(card(facts), encoding="utf-8")
+    (directory / MODEL_CARD).write_text(card(facts), encoding="utf-8")
 
 
 def card(facts: dict[str, Any]) -> str:
@@ -252,7 +252,7 @@ def write_clips(directory: Path) -> None:
         (directory / f"{name}.wav").write_bytes(wav_bytes(samples))
         entries.append({"file": f"{name}.wav", "language": language, "text": text, "context": context})
 
-    for language in LANGUAGES:
+    for language in DEMO_LANGUAGES:
         for number in range(1, CLIPS_EACH + 1):
             sentence, sound = evaluation.utterance(FIRST_CLIP + number, language)
             write(f"{language.lower()}-{number}", sound.samples, language, sentence.text)
@@ -260,7 +260,7 @@ def write_clips(directory: Path) -> None:
         write(f"{language.lower()}-hotword", sound.samples, language, sentence.text, sentence.context)
     write("noise", np.clip(speechless(np.random.default_rng(TRAINING_SEED), HELD_OUT), -1, 1), None, "")
     manifest = json.dumps(entries, ensure_ascii=False, indent=1) + "\n"
-    (directory / MANIFEST).write_text(manifest, encoding="utf-8")
+    (directory / CLIPS_MANIFEST).write_text(manifest, encoding="utf-8")
 
 
 def write_held_out(manifest: Path, each: int = HELD_OUT_EACH) -> None:
@@ -268,7 +268,7 @@ def write_held_out(manifest: Path, each: int = HELD_OUT_EACH) -> None:
     measured on, none left out, as Ogg Opus beside their manifest. The speaker is a voice of espeak-ng."""
     manifest.parent.mkdir(parents=True, exist_ok=True)
     lines = []
-    for language in LANGUAGES:
+    for language in DEMO_LANGUAGES:
         for index in range(each):
             sentence, sound = evaluation.utterance(index, language)
             name = f"{language.lower()}-{index:03}.opus"

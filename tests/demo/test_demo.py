@@ -16,9 +16,9 @@ from runtime.demo import HELD_OUT_SET, Clip
 from runtime.demo_recipe import evaluate, initial_checkpoint, train
 from runtime.demo_recipe.losses import LossModule, Spoken, batches, encode
 from runtime.demo_recipe.synthesis import (
+    DEMO_LANGUAGES,
     HELD_OUT,
     HOTWORDS,
-    LANGUAGES,
     MOST_WORDS,
     TRAINING,
     Sentence,
@@ -37,7 +37,7 @@ needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="esp
 
 
 def test_the_vocabulary_is_as_large_as_promised() -> None:
-    for language in LANGUAGES:
+    for language in DEMO_LANGUAGES:
         everyday = [word for word in words_of(language) if word not in HOTWORDS[language]]
         assert len(set(everyday)) == len(everyday) >= 60
     rng = random.Random(1)
@@ -62,7 +62,7 @@ def test_nothing_held_out_occurs_in_training() -> None:
 def test_the_files_are_those_the_recipe_writes(tmp_path: Path) -> None:
     initial_checkpoint.write(tmp_path)
     written = {file.name for file in tmp_path.iterdir()}
-    assert written | {SINGLE, train.CARD, train.SCORE} == {file.name for file in DEMO_CHECKPOINT.iterdir()}
+    assert written | {SINGLE, train.MODEL_CARD, train.SCORE} == {file.name for file in DEMO_CHECKPOINT.iterdir()}
     for name in written:
         assert (tmp_path / name).read_bytes() == (DEMO_CHECKPOINT / name).read_bytes()
 
@@ -97,12 +97,12 @@ def test_the_held_out_set_is_small_and_whole() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
     assert {Path(str(item.source)) for item in data.items} == set(folder.glob("*.opus"))
     assert (data.layout, data.plain, data.refused) == ("demo", True, ())
-    assert [item.language for item in data.items] == [one for one in LANGUAGES for _ in range(train.HELD_OUT_EACH)]
+    assert [item.language for item in data.items] == [one for one in DEMO_LANGUAGES for _ in range(train.HELD_OUT_EACH)]
 
 
 def test_the_card_states_the_score_and_the_warning() -> None:
     score = read_json(DEMO_CHECKPOINT / train.SCORE)
-    card = (DEMO_CHECKPOINT / train.CARD).read_text(encoding="utf-8")
+    card = (DEMO_CHECKPOINT / train.MODEL_CARD).read_text(encoding="utf-8")
     assert card == train.card(score)
     assert "not a recogniser to use" in card
 
@@ -117,7 +117,7 @@ def test_the_score_is_as_good_as_promised() -> None:
 
 @needs_espeak
 def test_held_out_speech_is_heard_as_the_card_says(transcriber: Transcriber) -> None:
-    for language in LANGUAGES:
+    for language in DEMO_LANGUAGES:
         spoken = [evaluate.utterance(index, language) for index in range(0, evaluate.UTTERANCES_PER_LANGUAGE, 10)]
         heard = [o for o in transcriber.transcribe_all(Request(s) for _, s in spoken) if isinstance(o, Transcript)]
         measure = jiwer.cer if language == "Chinese" else jiwer.wer
@@ -158,7 +158,7 @@ def test_the_speaker_of_a_held_out_utterance_is_the_voice_that_is_heard(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     train.write_held_out(tmp_path / HELD_OUT_SET.name, each=1)
     spoken = log.read_text(encoding="utf-8").splitlines()
-    assert len(spoken) == len(LANGUAGES)
+    assert len(spoken) == len(DEMO_LANGUAGES)
     for line, item in zip(spoken, read(tmp_path / HELD_OUT_SET.name).items, strict=True):
         assert f"-v {item.speaker} " in line
 
