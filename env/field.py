@@ -12,15 +12,13 @@ PREFIX = "ASR_"
 TYPE_NAMES: dict[Any, str] = {bool: "true, false", int: "whole number", float: "number", Path: "path"}
 
 
-def setting(
-    default: Any, unit: str, description: str, chinese: str, *, exports: str = "", form: str = "", **bounds: Any
-) -> Any:
+def setting(default: Any, unit: str, description: str, *, exports: str = "", form: str = "", **bounds: Any) -> Any:
     """A field of `Settings`.
 
     `exports` names the variable that carries the value to torch_npu, CANN or OpenMP; `form` says what is allowed
     where the type does not; `bounds` are pydantic's: ge, le, pattern.
     """
-    notes: dict[str, JsonValue] = {"unit": unit, "chinese": chinese, "exports": exports, "form": form}
+    notes: dict[str, JsonValue] = {"unit": unit, "exports": exports, "form": form}
     return Field(default, description=description, json_schema_extra=notes, **bounds)
 
 
@@ -30,7 +28,7 @@ def variable(name: str) -> str:
 
 
 def note(field: FieldInfo, key: str) -> str:
-    """What `setting` noted under `key`: "unit", "chinese", "exports" or "form"; empty if nothing."""
+    """What `setting` noted under `key`: "unit", "exports" or "form"; empty if nothing."""
     notes = field.json_schema_extra
     return str(notes.get(key, "")) if isinstance(notes, dict) else ""
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -13,45 +13,46 @@ from env.field import allowed, note, variable
 from env.settings import Settings
 from env.sources import PROJECT, profile_names, read_profile
 from env.stacks import load_stack, read_stacks
-
-Language = Literal["en", "zh"]
+from env.translation import Language, message, translated
 
 MASK = "********"
-HEADINGS: dict[Language, tuple[str, ...]] = {
-    "en": ("Variable", "Allowed", "Default", "In profiles", "Unit", "What it does"),
-    "zh": ("变量", "取值", "默认值", "各配置中的值", "单位", "作用"),
-}
-SETS: dict[Language, str] = {"en": " Sets `{}`.", "zh": "对应 `{}`。"}
+HEADINGS = (
+    message("Variable"),
+    message("Allowed"),
+    message("Default"),
+    message("In profiles"),
+    message("Unit"),
+    message("What it does"),
+)
 # The words of units and of what is allowed. A phrase comes before the words in it.
-CHINESE = {
-    "8 characters or more": "8 个字符以上",
-    "origins with commas between, or *": "以逗号分隔的来源,或 *",
-    "IPv4 or IPv6 address, or localhost": "IPv4 或 IPv6 地址,或 localhost",
-    "whole number": "整数",
-    "number": "数值",
-    " to ": " 至 ",
-    " or ": " 或 ",
-    "path": "路径",
-    "text": "文本",
-    "option:value": "选项:值",
-    "utterances": "段",
-    "tokens": "token",
-    "threads": "线程",
-    "cores": "核",
-    "files": "个文件",
-    "requests": "个请求",
-    "sessions": "个会话",
-    "servers": "个服务",
-    "http(s) address": "http(s) 地址",
-    "owner/name": "所有者/名称",
-    "host:port": "主机:端口",
-    "name[:tag][@digest]": "名称[:标签][@摘要]",
-}
+PHRASES = (
+    message("8 characters or more"),
+    message("origins with commas between, or *"),
+    message("IPv4 or IPv6 address, or localhost"),
+    message("whole number"),
+    message("number"),
+    message(" to "),
+    message(" or "),
+    message("path"),
+    message("text"),
+    message("option:value"),
+    message("utterances"),
+    message("tokens"),
+    message("threads"),
+    message("cores"),
+    message("files"),
+    message("requests"),
+    message("sessions"),
+    message("servers"),
+    message("http(s) address"),
+    message("owner/name"),
+    message("host:port"),
+    message("name[:tag][@digest]"),
+)
 
 READMES: dict[Path, Language] = {PROJECT / "env" / "README.md": "en", PROJECT / "env" / "README.zh-CN.md": "zh"}
 STACKS = ("npu", "vllm", "cpu")
 SHOWN = ("torch", "torch-npu", "transformers", "accelerate", "soundfile", "qwen-asr", "vllm", "vllm-ascend")
-VERSION_HEADINGS: dict[Language, tuple[str, ...]] = {"en": ("Package", *STACKS), "zh": ("软件包", *STACKS)}
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,22 @@ def settings_table(language: Language = "en", *, kind: type[Settings] = Settings
             if name in texts:
                 holders.setdefault(texts[name], []).append(profile)
         native = note(field, "exports")
-        description = (field.description or "") if language == "en" else note(field, "chinese")
+        description = translated(field.description or "")[language]
         cells = (
             markdown.code(variable(name)),
             ", ".join(profiles) if name == "profile" else _words(allowed(field), language),
             markdown.code(_text(field.default)),
             "; ".join(f"{markdown.code(text)} ({', '.join(names)})" for text, names in holders.items()),
             _words(note(field, "unit"), language),
-            description + (SETS[language].format(native) if native else ""),
+            description + (translated(" Sets `{variable}`.", variable=native)[language] if native else ""),
         )
         rows.append(cells)
-    return markdown.table(HEADINGS[language], rows)
+    return markdown.table([translated(heading)[language] for heading in HEADINGS], rows)
 
 
 def _words(text: str, language: Language) -> str:
-    for english, chinese in CHINESE.items() if language == "zh" else ():
-        text = text.replace(english, chinese)
+    for phrase in PHRASES:
+        text = text.replace(phrase, translated(phrase)[language])
     return text
 
 
@@ -151,4 +152,4 @@ def stacks_table(language: Language) -> str:
         versions = [next((pin.version for pin in pins[stack] if pin.name == package), "") for stack in STACKS]
         rows.append((package, *versions))
     rows.append(("CANN", *(read_stacks()["stacks"][stack].get("cann", "") for stack in STACKS)))
-    return markdown.table(VERSION_HEADINGS[language], rows)
+    return markdown.table((translated("Package")[language], *STACKS), rows)

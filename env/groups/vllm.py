@@ -26,7 +26,6 @@ class VllmSettings(BaseSettings):
         None,
         "",
         "vLLM servers that run already, anywhere, to use instead of starting one. `invoke vllm` starts such a server.",
-        "已在运行的 vLLM 服务(可在其他主机),设置后不再自行启动。此类服务可用 `invoke vllm` 启动。",
         form="http://host:port,…",
         pattern=r"^https?://[^\s,]+(,https?://[^\s,]+)*$",
     )
@@ -34,22 +33,17 @@ class VllmSettings(BaseSettings):
         False,
         "",
         "make up runs vLLM alone, without the API and its page: for servers elsewhere that name it in ASR_VLLM_URL.",
-        "make up 只运行 vLLM,不含 API 和网页:供其他主机的服务通过 ASR_VLLM_URL 使用。",
     )
-    vllm_key: SecretStr | None = setting(
-        None, "", "Key that these servers ask for (vLLM's --api-key).", "上述服务要求的密钥(vLLM 的 --api-key)。"
-    )
+    vllm_key: SecretStr | None = setting(None, "", "Key that these servers ask for (vLLM's --api-key).")
     vllm_python: Path | None = setting(
         None,
         "",
         "Python that has vLLM. Not set: the one that runs the kit.",
-        "装有 vLLM 的 Python。未设置时为运行本套件的 Python。",
     )
     vllm_replicas: int | None = setting(
         None,
         "servers",
         "vLLM servers to start, each on an NPU of its own. Not set: one for each NPU of ASR_NPUS, or one on a CPU.",
-        "启动的 vLLM 服务数,每个独占一个 NPU。未设置时:ASR_NPUS 中每个 NPU 一个,CPU 上一个。",
         ge=1,
         le=64,
     )
@@ -57,7 +51,6 @@ class VllmSettings(BaseSettings):
         4096,
         "tokens",
         "Most tokens of one segment, prompt, audio (13 per second) and answer together.",
-        "单个语音段的 token 总数上限,含提示、音频(每秒 13 个)和回答。",
         ge=256,
         le=65536,
     )
@@ -65,7 +58,6 @@ class VllmSettings(BaseSettings):
         64,
         "utterances",
         "Most utterances that a server decodes together.",
-        "每个服务同时解码的语音段数上限。",
         ge=1,
         le=1024,
     )
@@ -73,7 +65,6 @@ class VllmSettings(BaseSettings):
         0.9,
         "",
         "Share of an NPU's memory that vLLM takes, weights and KV cache together.",
-        "vLLM 占用的 NPU 显存比例,含权重和 KV cache。",
         ge=0.05,
         le=0.98,
     )
@@ -81,15 +72,11 @@ class VllmSettings(BaseSettings):
         True,
         "",
         "Launch operators one by one. False records graphs, which launch faster, start slowly and want a new driver.",
-        "逐个下发算子。设为 false 则用图模式:下发更快,但启动较慢,且需要较新的驱动。",
     )
-    vllm_start_seconds: float = setting(
-        900, "s", "Longest time for vLLM to become ready.", "等待 vLLM 就绪的最长时间。", ge=10, le=7200
-    )
+    vllm_start_seconds: float = setting(900, "s", "Longest time for vLLM to become ready.", ge=10, le=7200)
     vllm_flags: str | None = setting(
         None,
         "",
         "Further flags of `vllm serve`, as on a command line.",
-        "`vllm serve` 的其他参数,写法同命令行。",
         form="--flag value …",
     )

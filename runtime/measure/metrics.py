@@ -3,22 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from env.translation import Bilingual, translated
+
 Better = Literal["lower", "higher", ""]
-Language = Literal["en", "zh"]
 
 DIGITS = 4  # significant ones, as many as the spread of a good measurement leaves meaning
 UNKNOWN = "–"
-
-
-@dataclass(frozen=True)
-class Bilingual:
-    """The same in English and Chinese."""
-
-    en: str
-    zh: str
-
-    def __getitem__(self, language: Language) -> str:
-        return self.en if language == "en" else self.zh
 
 
 @dataclass(frozen=True)
@@ -39,105 +29,105 @@ class Quantity:
 
 
 _NONE = Bilingual("", "")
-_UTTERANCES = Bilingual("utterances in a batch", "批内语音段数")
-_SEGMENT = Bilingual("seconds of a segment, at most ASR_SEGMENT_SECONDS", "单个语音段秒数,上限 ASR_SEGMENT_SECONDS")
-_MINUTES = Bilingual("minutes of audio", "音频分钟数")
-_CLIENTS = Bilingual("clients", "并发客户端数")
-_RATE = Bilingual("requests per second", "每秒请求数")
+_UTTERANCES = translated("utterances in a batch")
+_SEGMENT = translated("seconds of a segment, at most ASR_SEGMENT_SECONDS")
+_MINUTES = translated("minutes of audio")
+_CLIENTS = translated("clients")
+_RATE = translated("requests per second")
 
 PARTS: dict[str, BenchPart] = {
-    "loading": BenchPart(Bilingual("Loading", "加载"), _NONE),
-    "latency": BenchPart(Bilingual("Latency of one clip", "单条音频延迟"), _NONE),
-    "throughput": BenchPart(Bilingual("Throughput over batch", "不同批大小的吞吐"), _UTTERANCES),
-    "memory": BenchPart(Bilingual("Memory", "内存与显存"), _NONE),
-    "batch-memory": BenchPart(Bilingual("Memory over batch", "不同批大小的内存峰值"), _UTTERANCES),
-    "length-memory": BenchPart(Bilingual("Memory over length", "不同音频长度的内存峰值"), _SEGMENT),
-    "long": BenchPart(Bilingual("Long audio", "长音频"), _MINUTES),
-    "closed": BenchPart(Bilingual("Server, closed arrival", "服务并发:闭环到达"), _CLIENTS),
-    "open": BenchPart(Bilingual("Server, open arrival", "服务并发:开环到达"), _RATE),
-    "engines": BenchPart(Bilingual("Side by side with qwen-asr", "与 qwen-asr 对比"), _NONE),
-    "vllm": BenchPart(Bilingual("Side by side: transformers and vLLM", "transformers 与 vLLM 对比"), _CLIENTS),
-    "host": BenchPart(Bilingual("Cost on the host (simulated NPU)", "主机侧开销(模拟 NPU)"), _UTTERANCES),
+    "loading": BenchPart(translated("Loading"), _NONE),
+    "latency": BenchPart(translated("Latency of one clip"), _NONE),
+    "throughput": BenchPart(translated("Throughput over batch"), _UTTERANCES),
+    "memory": BenchPart(translated("Memory"), _NONE),
+    "batch-memory": BenchPart(translated("Memory over batch"), _UTTERANCES),
+    "length-memory": BenchPart(translated("Memory over length"), _SEGMENT),
+    "long": BenchPart(translated("Long audio"), _MINUTES),
+    "closed": BenchPart(translated("Server, closed arrival"), _CLIENTS),
+    "open": BenchPart(translated("Server, open arrival"), _RATE),
+    "engines": BenchPart(translated("Side by side with qwen-asr"), _NONE),
+    "vllm": BenchPart(translated("Side by side: transformers and vLLM"), _CLIENTS),
+    "host": BenchPart(translated("Cost on the host (simulated NPU)"), _UTTERANCES),
 }
 
 
 def _served(part: str) -> dict[str, Quantity]:
     return {
-        f"{part}/latency": Quantity(Bilingual("from asking to the whole text", "从请求到完整文本"), "s", "lower"),
-        f"{part}/first-token": Quantity(Bilingual("time to first token", "首 token 时间"), "s", "lower"),
-        f"{part}/rtf": Quantity(Bilingual("RTF of a request", "单请求 RTF"), "1", "lower"),
-        f"{part}/throughput": Quantity(Bilingual("throughput", "吞吐"), "x", "higher"),
-        f"{part}/errors": Quantity(Bilingual("failed requests", "失败请求数"), "requests", "lower"),
+        f"{part}/latency": Quantity(translated("from asking to the whole text"), "s", "lower"),
+        f"{part}/first-token": Quantity(translated("time to first token"), "s", "lower"),
+        f"{part}/rtf": Quantity(translated("RTF of a request"), "1", "lower"),
+        f"{part}/throughput": Quantity(translated("throughput"), "x", "higher"),
+        f"{part}/errors": Quantity(translated("failed requests"), "requests", "lower"),
     }
 
 
-def _compared(name: str, english: str, chinese: str) -> dict[str, Quantity]:
+def _compared(name: str, case: Bilingual) -> dict[str, Quantity]:
     who = {
-        "kit": Bilingual("the kit", "本套件"),
-        "qwen-asr": Bilingual("qwen-asr's transcribe", "qwen-asr 自带 transcribe"),
-        "first-validation": Bilingual("as in the first validation", "首次验证的做法"),
+        "kit": translated("the kit"),
+        "qwen-asr": translated("qwen-asr's transcribe"),
+        "first-validation": translated("as in the first validation"),
     }
     seconds = {
-        f"engines/{name}/{key}": Quantity(Bilingual(f"{english}: {words.en}", f"{chinese}:{words.zh}"), "s", "lower")
+        f"engines/{name}/{key}": Quantity(translated("{case}: {words}", case=case, words=words), "s", "lower")
         for key, words in who.items()
     }
     ratios = {
         f"engines/{name}/{key}-ratio": Quantity(
-            Bilingual(f"{english}: {words.en}, times the kit's", f"{chinese}:{words.zh},为本套件的倍数"), "1", ""
+            translated("{case}: {words}, times the kit's", case=case, words=words), "1", ""
         )
         for key, words in who.items()
         if key != "kit"
     }
     tokens = {
         f"engines/{name}/{key}-tokens": Quantity(
-            Bilingual(f"{english}: tokens decoded, {words.en}", f"{chinese}:解码 token 数,{words.zh}"), "tokens", ""
+            translated("{case}: tokens decoded, {words}", case=case, words=words),
+            "tokens",
+            "",
         )
         for key, words in who.items()
     }
     return seconds | ratios | tokens
 
 
-def _both(name: str, english: str, chinese: str) -> dict[str, Quantity]:
+def _both(name: str, case: Bilingual) -> dict[str, Quantity]:
     """Of both engines, and the ratios of vLLM's to those of transformers."""
     measured: dict[str, tuple[Bilingual, str, Better]] = {
-        "latency": (Bilingual("latency", "延迟"), "s", "lower"),
-        "first-token": (Bilingual("time to first token", "首 token 时间"), "s", "lower"),
-        "throughput": (Bilingual("throughput", "吞吐"), "x", "higher"),
-        "errors": (Bilingual("failed requests", "失败请求数"), "requests", "lower"),
+        "latency": (translated("latency"), "s", "lower"),
+        "first-token": (translated("time to first token"), "s", "lower"),
+        "throughput": (translated("throughput"), "x", "higher"),
+        "errors": (translated("failed requests"), "requests", "lower"),
     }
     found = {}
     for key, (words, unit, better) in measured.items():
         for engine, shown in (("transformers", "transformers"), ("vllm", "vLLM")):
-            both = Bilingual(f"{english}{words.en}, {shown}", f"{chinese}{words.zh},{shown}")
+            both = translated("{case}{words}, {engine}", case=case, words=words, engine=shown)
             found[f"vllm/{name}/{engine}-{key}"] = Quantity(both, unit, better)
-        ratio = Bilingual(f"{english}{words.en}, vLLM / transformers", f"{chinese}{words.zh},vLLM / transformers")
+        ratio = translated("{case}{words}, vLLM / transformers", case=case, words=words)
         found[f"vllm/{name}/{key}-ratio"] = Quantity(ratio, "1", "")
     return found
 
 
-def _texts(key: str, english: str, chinese: str) -> dict[str, Quantity]:
+def _texts(key: str, audio: Bilingual) -> dict[str, Quantity]:
     return {
-        f"vllm/{key}": Quantity(
-            Bilingual(f"transcripts compared, {english}", f"对比的文本数,{chinese}"), "transcripts", ""
-        ),
+        f"vllm/{key}": Quantity(translated("transcripts compared, {audio}", audio=audio), "transcripts", ""),
         f"vllm/{key}-differing": Quantity(
-            Bilingual(f"transcripts that differ, {english}", f"不同的文本数,{chinese}"), "transcripts", "lower"
+            translated("transcripts that differ, {audio}", audio=audio), "transcripts", "lower"
         ),
     }
 
 
 def _host_cost(key: str, who: str) -> dict[str, Quantity]:
     counts = (
-        ("launches", Bilingual("kernels", "核函数启动"), "launches"),
-        ("waits", Bilingual("waits", "设备等待"), "waits"),
+        ("launches", translated("kernels"), "launches"),
+        ("waits", translated("waits"), "waits"),
     )
     return {
         f"host/{key}{prefix}{name}": Quantity(
-            Bilingual(f"{who}{counted.en} {per.en}", f"{who}{per.zh}{counted.zh}次数"), unit, "lower"
+            translated("{who}{counted} {per}", who=who, counted=counted, per=per), unit, "lower"
         )
         for prefix, per in (
-            ("", Bilingual("per step (a token of each)", "每步(每段一个 token)")),
-            ("first-", Bilingual("per utterance, up to the first token", "每段至首个 token ")),
+            ("", translated("per step (a token of each)")),
+            ("first-", translated("per utterance, up to the first token")),
         )
         for name, counted, unit in counts
     }
@@ -145,52 +135,48 @@ def _host_cost(key: str, who: str) -> dict[str, Quantity]:
 
 # By the part, a slash, and the quantity's own name.
 QUANTITIES: dict[str, Quantity] = {
-    "loading/seconds": Quantity(Bilingual("loading the model", "加载模型"), "s", "lower"),
-    "loading/first": Quantity(Bilingual("first transcription after loading", "加载后首次转写"), "s", "lower"),
-    "latency/total": Quantity(Bilingual("whole", "总计"), "s", "lower"),
-    "latency/rtf": Quantity(Bilingual("RTF", "RTF"), "1", "lower"),
-    "latency/audio": Quantity(Bilingual("decoding the audio file", "音频解码"), "s", "lower"),
-    "latency/features": Quantity(Bilingual("features", "特征提取"), "s", "lower"),
-    "latency/encoder": Quantity(Bilingual("audio encoder", "音频编码器"), "s", "lower"),
-    "latency/prefill": Quantity(Bilingual("prefill", "预填充"), "s", "lower"),
-    "latency/token": Quantity(Bilingual("decoding a token", "单 token 解码"), "s", "lower"),
-    "latency/tokens": Quantity(Bilingual("decoding all tokens", "全部 token 解码"), "s", "lower"),
-    "latency/text": Quantity(Bilingual("tokens to text", "token 转文本"), "s", "lower"),
-    "latency/first-token": Quantity(Bilingual("time to first token", "首 token 时间"), "s", "lower"),
-    "latency/rest": Quantity(Bilingual("from the first token to the end", "首 token 之后至结束"), "s", "lower"),
-    "latency/split": Quantity(
-        Bilingual("all stages, each waiting for the device", "各阶段之和(逐阶段等待设备)"), "s", "lower"
-    ),
-    "latency/count": Quantity(Bilingual("tokens decoded", "解码 token 数"), "tokens", ""),
-    "throughput/seconds": Quantity(Bilingual("a batch", "一批耗时"), "s", "lower"),
-    "throughput/speed": Quantity(Bilingual("audio per second", "每秒处理音频"), "x", "higher"),
-    "throughput/efficiency": Quantity(
-        Bilingual("speed per utterance, of batch 1's", "相对批大小 1 的效率"), "1", "higher"
-    ),
-    "memory/weights": Quantity(Bilingual("weights, as files", "权重文件"), "bytes", "lower"),
-    "memory/before": Quantity(Bilingual("device, before loading", "设备,加载前"), "bytes", "lower"),
-    "memory/host-before": Quantity(Bilingual("host process, before loading", "主机进程,加载前"), "bytes", "lower"),
-    "memory/loaded": Quantity(Bilingual("device, model loaded", "设备,加载后"), "bytes", "lower"),
-    "memory/device-total": Quantity(Bilingual("device, all there is", "设备总量"), "bytes", ""),
-    "memory/host-loaded": Quantity(Bilingual("host process, model loaded", "主机进程,加载后"), "bytes", "lower"),
-    "memory/unloaded": Quantity(Bilingual("device, after unloading", "设备,卸载后"), "bytes", "lower"),
-    "memory/host-unloaded": Quantity(Bilingual("host process, after unloading", "主机进程,卸载后"), "bytes", "lower"),
-    "batch-memory/device": Quantity(Bilingual("device, peak", "设备峰值"), "bytes", "lower"),
-    "batch-memory/host": Quantity(Bilingual("host process, peak", "主机进程峰值"), "bytes", "lower"),
-    "length-memory/device": Quantity(Bilingual("device, peak", "设备峰值"), "bytes", "lower"),
-    "length-memory/host": Quantity(Bilingual("host process, peak", "主机进程峰值"), "bytes", "lower"),
-    "long/seconds": Quantity(Bilingual("whole", "总计"), "s", "lower"),
-    "long/rtf": Quantity(Bilingual("RTF", "RTF"), "1", "lower"),
-    "long/speed": Quantity(Bilingual("audio per second", "每秒处理音频"), "x", "higher"),
+    "loading/seconds": Quantity(translated("loading the model"), "s", "lower"),
+    "loading/first": Quantity(translated("first transcription after loading"), "s", "lower"),
+    "latency/total": Quantity(translated("whole"), "s", "lower"),
+    "latency/rtf": Quantity(translated("RTF"), "1", "lower"),
+    "latency/audio": Quantity(translated("decoding the audio file"), "s", "lower"),
+    "latency/features": Quantity(translated("features"), "s", "lower"),
+    "latency/encoder": Quantity(translated("audio encoder"), "s", "lower"),
+    "latency/prefill": Quantity(translated("prefill"), "s", "lower"),
+    "latency/token": Quantity(translated("decoding a token"), "s", "lower"),
+    "latency/tokens": Quantity(translated("decoding all tokens"), "s", "lower"),
+    "latency/text": Quantity(translated("tokens to text"), "s", "lower"),
+    "latency/first-token": Quantity(translated("time to first token"), "s", "lower"),
+    "latency/rest": Quantity(translated("from the first token to the end"), "s", "lower"),
+    "latency/split": Quantity(translated("all stages, each waiting for the device"), "s", "lower"),
+    "latency/count": Quantity(translated("tokens decoded"), "tokens", ""),
+    "throughput/seconds": Quantity(translated("a batch"), "s", "lower"),
+    "throughput/speed": Quantity(translated("audio per second"), "x", "higher"),
+    "throughput/efficiency": Quantity(translated("speed per utterance, of batch 1's"), "1", "higher"),
+    "memory/weights": Quantity(translated("weights, as files"), "bytes", "lower"),
+    "memory/before": Quantity(translated("device, before loading"), "bytes", "lower"),
+    "memory/host-before": Quantity(translated("host process, before loading"), "bytes", "lower"),
+    "memory/loaded": Quantity(translated("device, model loaded"), "bytes", "lower"),
+    "memory/device-total": Quantity(translated("device, all there is"), "bytes", ""),
+    "memory/host-loaded": Quantity(translated("host process, model loaded"), "bytes", "lower"),
+    "memory/unloaded": Quantity(translated("device, after unloading"), "bytes", "lower"),
+    "memory/host-unloaded": Quantity(translated("host process, after unloading"), "bytes", "lower"),
+    "batch-memory/device": Quantity(translated("device, peak"), "bytes", "lower"),
+    "batch-memory/host": Quantity(translated("host process, peak"), "bytes", "lower"),
+    "length-memory/device": Quantity(translated("device, peak"), "bytes", "lower"),
+    "length-memory/host": Quantity(translated("host process, peak"), "bytes", "lower"),
+    "long/seconds": Quantity(translated("whole"), "s", "lower"),
+    "long/rtf": Quantity(translated("RTF"), "1", "lower"),
+    "long/speed": Quantity(translated("audio per second"), "x", "higher"),
     **_served("closed"),
     **_served("open"),
-    **_compared("alone", "one clip", "单条音频"),
-    **_compared("batch", "batch of 8, mixed lengths", "批大小 8,长短混合"),
-    **_compared("long", "5 minutes of audio", "5 分钟音频"),
-    **_texts("texts", "audio of at most 8 s", "音频不超过 8 s"),
-    **_texts("long-texts", "longer audio", "音频超过 8 s"),
-    **_both("alone", "one clip: ", "单条音频:"),
-    **_both("load", "", ""),
+    **_compared("alone", translated("one clip")),
+    **_compared("batch", translated("batch of 8, mixed lengths")),
+    **_compared("long", translated("5 minutes of audio")),
+    **_texts("texts", translated("audio of at most 8 s")),
+    **_texts("long-texts", translated("longer audio")),
+    **_both("alone", translated("one clip: ")),
+    **_both("load", _NONE),
     **_host_cost("", ""),
     **_host_cost("qwen-asr-", "qwen-asr: "),
 }

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from runtime.measure.metrics import QUANTITIES, Bilingual, Quantity
+from env.translation import Bilingual, translated
+from runtime.measure.metrics import QUANTITIES, Quantity
 from runtime.measure.records import Where
 
 FENCE = 1.5  # times the interquartile range beyond the quartiles: what is farther out is an outlier (Tukey)
@@ -132,10 +133,10 @@ def apart(before: Where, after: Where) -> list[Apart]:
     """What of silicon, device, model and number format differs. Models are told apart by the last part of their name,
     as the same weights lie in different directories."""
     asked = (
-        (Bilingual("silicon", "计算硬件"), before.silicon, after.silicon),
-        (Bilingual("device", "设备"), before.description, after.description),
-        (Bilingual("model", "模型"), PurePath(before.model).name, PurePath(after.model).name),
-        (Bilingual("number format", "数值格式"), before.dtype, after.dtype),
+        (translated("silicon"), before.silicon, after.silicon),
+        (translated("device"), before.description, after.description),
+        (translated("model"), PurePath(before.model).name, PurePath(after.model).name),
+        (translated("number format"), before.dtype, after.dtype),
     )
     return [Apart(what, one, other) for what, one, other in asked if one.lower() != other.lower()]
 

@@ -29,6 +29,17 @@ def readme(_: Context) -> None:
         print(f"{path.name} renewed")
 
 
+@task
+@handle_errors
+def translations(_: Context) -> None:
+    """Bring the catalogue of the Chinese text up to date with the code, and compile it; names what has no Chinese."""
+    from runtime.tasks import catalogue
+
+    for entry in catalogue.refresh():
+        if entry.id and not entry.string:
+            print(f"no Chinese: {entry.id}")
+
+
 @task(help={"output": "directory of the checkpoint; default: the embedded one is replaced"})
 @handle_errors
 def train_demo(_: Context, output: str = "") -> None:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from env.errors import KitError
 from env.settings import Settings
+from env.translation import Language, Translator
 from runtime.audio import SAMPLE_RATE, Limits, Samples
 from runtime.files import write_whole
 from runtime.languages import code
@@ -27,9 +28,8 @@ from runtime.measure.accuracy.backends import sound
 from runtime.measure.accuracy.dataset import Item
 from runtime.measure.accuracy.run import FILE, Accuracy, RunOptions
 from runtime.measure.accuracy.score import Bad
-from runtime.measure.accuracy.tables import LABELS, markdown, percent, sayer, spoken, summary
+from runtime.measure.accuracy.tables import LABELS, markdown, percent, spoken, summary
 from runtime.measure.error_rate import Step, Unit
-from runtime.measure.metrics import Language
 from runtime.transcriber import limits
 
 LONGEST = 30.0  # seconds of an utterance that can be heard
@@ -65,7 +65,7 @@ class PageEntry:
 
 def page(record: Accuracy, items: Mapping[str, Item], within: Limits, language: Language) -> str:
     """The page, with the sound of those of `items`, by name, that are among the worst."""
-    say = sayer(language)
+    say = Translator(language)
     folder = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -120,7 +120,7 @@ def mp3(samples: Samples) -> bytes:
 
 
 def _entry(bad: Bad, item: Item, within: Limits, language: Language) -> PageEntry:
-    say = sayer(language)
+    say = Translator(language)
     audio, fault = "", ""
     try:
         samples = sound(item.source, within).samples[: int(LONGEST * SAMPLE_RATE)]

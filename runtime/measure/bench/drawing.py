@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from env.translation import Bilingual, Language
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import QUANTITIES, Bilingual, Language, digits
+from runtime.measure.metrics import QUANTITIES, digits
 from runtime.measure.statistics import FEWEST, Figure, interval
 
 # Okabe and Ito's colours, which colour-blind people tell apart; shapes and lines differ as well.

@@ -15,17 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from env.errors import KitError
+from env.translation import Bilingual, Language, translated
 from runtime.measure.bench.drawing import BLACK, BLUE, GREEN, GREY, RED, LineStyle, Scene, around, doubling, fit, short
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.tables import headline
-from runtime.measure.metrics import PARTS, Bilingual, Language, amount, scale
+from runtime.measure.metrics import PARTS, amount, scale
 from runtime.measure.statistics import Figure
 from runtime.model.device import Silicon
 
 ENGINES = {"transformers": ("transformers", BLUE), "vllm": ("vLLM", GREEN)}  # as they are shown
-ALONE = Bilingual("one clip: each request", "单条音频:各次请求")
-SPEED = Bilingual("seconds of audio per second", "每秒处理的音频秒数")
-FIRST = Bilingual("time to first token, median and p95", "首 token 时间,中位数与 p95")
+ALONE = translated("one clip: each request")
+SPEED = translated("seconds of audio per second")
+FIRST = translated("time to first token, median and p95")
 
 Bars = tuple[list[Figure], ...]  # by engine, each by the number of clients
 
@@ -34,14 +35,14 @@ Panel = Callable[[Axes], None]
 
 STAGES = ("audio", "features", "encoder", "prefill", "tokens", "text")
 
-RUNS = Bilingual("each run", "每次运行")
-SPLIT = Bilingual("where the time goes (medians)", "各阶段耗时(中位数)")
-HERE = Bilingual("here", "本次")
-BASELINE = Bilingual("baseline", "基线")
-OUTSIDE = Bilingual("beyond this axis", "超出坐标范围")
-IDEAL = Bilingual("ideal: batch 1's, times the batch", "理想:批大小 1 的线性放大")
-MEAN = Bilingual("mean", "均值")
-FAILED = Bilingual("requests failed", "有请求失败")
+RUNS = translated("each run")
+SPLIT = translated("where the time goes (medians)")
+HERE = translated("here")
+BASELINE = translated("baseline")
+OUTSIDE = translated("beyond this axis")
+IDEAL = translated("ideal: batch 1's, times the batch")
+MEAN = translated("mean")
+FAILED = translated("requests failed")
 
 PANEL = (5.6, 4.0)  # inches
 LEAST = 1.4  # panels, that a picture is wide
@@ -60,10 +61,10 @@ STYLE: Any = {
     "svg.fonttype": "none",
 }
 ON: dict[Silicon, Bilingual] = {
-    "NPU": Bilingual("on an NPU", "NPU"),
-    "simulated NPU": Bilingual("on a SIMULATED NPU", "模拟 NPU"),
-    "CPU": Bilingual("on a CPU", "CPU"),
-    "unknown": Bilingual("on unknown silicon", "硬件未知"),
+    "NPU": translated("on an NPU"),
+    "simulated NPU": translated("on a SIMULATED NPU"),
+    "CPU": translated("on a CPU"),
+    "unknown": translated("on unknown silicon"),
 }
 
 
@@ -252,12 +253,12 @@ def _peaks(scene: Scene, part: str, host: list[Figure], device: Sequence[Figure]
 
 
 TITLES: dict[Which, Bilingual] = {
-    "latency": Bilingual("Latency of one clip", "单条音频延迟"),
-    "throughput": Bilingual("Throughput over batch", "不同批大小的吞吐"),
-    "closed": Bilingual("Server, clients that wait", "服务并发:闭环到达"),
-    "open": Bilingual("Server, requests at a rate", "服务并发:开环到达"),
-    "memory": Bilingual("Peak memory", "内存峰值"),
-    "vllm": Bilingual("transformers and vLLM side by side", "transformers 与 vLLM 对比"),
+    "latency": translated("Latency of one clip"),
+    "throughput": translated("Throughput over batch"),
+    "closed": translated("Server, clients that wait"),
+    "open": translated("Server, requests at a rate"),
+    "memory": translated("Peak memory"),
+    "vllm": translated("transformers and vLLM side by side"),
 }
 PLOTS: dict[Which, Callable[[Scene], list[Panel]]] = {
     "latency": _latency,

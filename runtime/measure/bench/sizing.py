@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from env.field import variable
 from env.settings import Settings
+from env.translation import Bilingual, Language, translated
 from runtime.measure.bench.record import Benchmark
 from runtime.measure.bench.tables import BenchTable, tabulated
-from runtime.measure.metrics import UNKNOWN, Bilingual, Language, amount
+from runtime.measure.metrics import UNKNOWN, amount
 from runtime.measure.statistics import Figure
 from runtime.measure.synthetic_audio import LONGEST, SHORTEST
 from runtime.ops.deploy.limits import MIB, SESSION
@@ -21,32 +22,27 @@ EACH = 360.0  # seconds of audio that a caller sends in an hour, in the example
 LENGTH = (SHORTEST + LONGEST) / 2  # seconds of a request, on average: lengths are spread evenly
 LOGS = 5 * 20 * 10**6  # bytes of a container's, docker/compose.yaml
 
-CLIENTS = Bilingual("Sizing: what one such server answers", "容量规划:一个这样的服务能应答多少")
-MEMORY = Bilingual("Sizing: what it takes", "容量规划:需要多少资源")
-GOAL = Bilingual("p95 latency of at most", "p95 延迟上限")
-WAITING = Bilingual("clients that wait for their answers", "等待应答的客户端数")
-SPEED = Bilingual("audio per second", "每秒处理音频")
-ANSWERED = Bilingual("requests per second", "每秒请求数")
-ARRIVING = Bilingual("requests per second at random", "随机到达的每秒请求数")
-CALLERS = Bilingual("callers of 6 min of audio an hour", "每小时 6 分钟音频的调用方数")
-WHAT = Bilingual("For", "用途")
-SIZE = Bilingual("Size", "大小")
-HOW = Bilingual("How", "依据")
-CLIENTS_HOW = Bilingual(
+CLIENTS = translated("Sizing: what one such server answers")
+MEMORY = translated("Sizing: what it takes")
+GOAL = translated("p95 latency of at most")
+WAITING = translated("clients that wait for their answers")
+SPEED = translated("audio per second")
+ANSWERED = translated("requests per second")
+ARRIVING = translated("requests per second at random")
+CALLERS = translated("callers of 6 min of audio an hour")
+WHAT = translated("For")
+SIZE = translated("Size")
+HOW = translated("How")
+CLIENTS_HOW = translated(
     "Each is the most of those measured at which 95 of 100 requests of {shortest:g} to {longest:g} s are answered "
     "within the goal and none failed; + where nothing more was measured. Requests per second = audio per second / "
     "{length:g} s, their mean. Callers = the lesser of audio per second × {load:.0%} and requests per second at random "
     "× {length:g} s, × 3600 s / {each:g} s. A live stream takes one second of audio per second. Servers = what is "
     "needed / what one answers, rounded up.",
-    "各项均为实测档位中的最大值:{shortest:g} 至 {longest:g} s 的请求有 95% 在上限内得到应答,且无一失败;"
-    "未测更高档位的标 +。每秒请求数 = 每秒处理音频 / 平均长度 {length:g} s。"
-    "调用方数 = min(每秒处理音频 × {load:.0%},随机到达的每秒请求数 × {length:g} s) × 3600 s / {each:g} s。"
-    "每路实时流每秒占用一秒音频。服务个数 = 所需 / 单个所能应答,向上取整。",
 )
-MEMORY_HOW = Bilingual(
+MEMORY_HOW = translated(
     "The limit that `make up` sets is higher: it counts what the settings allow at worst, helpers and decoded audio "
     "included.",
-    "`make up` 设置的内存上限更高:它按设置所允许的最坏情况计算,包括辅助进程和解码后的音频。",
 )
 
 
@@ -109,28 +105,24 @@ def _memory(record: Benchmark) -> Iterator[tuple[Bilingual, float, Bilingual]]:
     loaded, host = held.get("memory/loaded"), held.get("memory/host-loaded")
     if host is None:
         return
-    measured = Bilingual("measured", "实测")
+    measured = translated("measured")
     on_device = record.head.where.silicon != "CPU" and loaded is not None
     decoding = tuple(_decoding(record, loaded if on_device else host, "device" if on_device else "host"))
     if on_device and loaded is not None:
-        yield Bilingual("device: model, loaded", "设备:加载后的模型"), loaded, measured
+        yield translated("device: model, loaded"), loaded, measured
         yield from decoding
         total = held.get("memory/device-total")
-        of = (
-            Bilingual(f"of {amount(total, 'bytes')}", f"共 {amount(total, 'bytes')}")
-            if total
-            else Bilingual("sum", "合计")
-        )
-        yield Bilingual("device, together", "设备合计"), loaded + sum(size for _, size, _ in decoding), of
-    yield Bilingual("host: process, model loaded", "主机:加载模型后的进程"), host, measured
+        of = translated("of {total}", total=amount(total, "bytes")) if total else translated("sum")
+        yield translated("device, together"), loaded + sum(size for _, size, _ in decoding), of
+    yield translated("host: process, model loaded"), host, measured
     if not on_device:
         yield from decoding
     waiting = _setting(record, "max_waiting")
     name = variable("max_waiting")
-    how = Bilingual(f"{name} {waiting:g} × {SESSION} MiB, at most", f"{name} {waiting:g} × {SESSION} MiB,上限")
-    yield Bilingual("host: requests that wait", "主机:等待中的请求"), waiting * SESSION * MIB, how
+    how = translated("{name} {waiting:g} × {SESSION} MiB, at most", name=name, waiting=waiting, SESSION=SESSION)
+    yield translated("host: requests that wait"), waiting * SESSION * MIB, how
     together = host + waiting * SESSION * MIB + (0 if on_device else sum(size for _, size, _ in decoding))
-    yield Bilingual("host, together", "主机合计"), together, Bilingual("sum", "合计")
+    yield translated("host, together"), together, translated("sum")
     yield from _disk(record, held)
 
 
@@ -143,26 +135,28 @@ def _decoding(record: Benchmark, loaded: float | None, where: str) -> Iterator[t
     second = max(peak - loaded, 0.0) / length
     batch = _setting(record, "max_batch") * _setting(record, "segment_seconds")
     together = min(batch, _setting(record, "batch_audio_seconds"))
-    how = Bilingual(
-        f"{together:g} s together × {amount(second, 'bytes')}/s: peak of {length:g} s, less the model",
-        f"同时 {together:g} s × {amount(second, 'bytes')}/s:{length:g} s 的峰值减去模型",
+    how = translated(
+        "{together:g} s together × {second}/s: peak of {length:g} s, less the model",
+        together=together,
+        second=amount(second, "bytes"),
+        length=length,
     )
-    side = Bilingual("device", "设备") if where == "device" else Bilingual("host", "主机")
-    yield Bilingual(f"{side.en}: KV cache and activations", f"{side.zh}:KV 缓存与激活值"), second * together, how
+    side = translated("device") if where == "device" else translated("host")
+    yield translated("{side}: KV cache and activations", side=side), second * together, how
 
 
 def _disk(record: Benchmark, held: dict[str, float]) -> Iterator[tuple[Bilingual, float, Bilingual]]:
     if "memory/weights" in held:
-        yield Bilingual("disk: weights", "磁盘:权重"), held["memory/weights"], Bilingual("measured", "实测")
+        yield translated("disk: weights"), held["memory/weights"], translated("measured")
     largest = max(_setting(record, "upload_max_mib"), _setting(record, "url_max_mib"))
     spool = _setting(record, "spool_max_mib") or 3 * largest
     name = variable("spool_max_mib")
-    how = Bilingual(f"{name}, in /tmp, which a container has in memory", f"{name},位于 /tmp,容器中即内存")
-    yield Bilingual("disk: uploads", "磁盘:上传"), spool * MIB, how
+    how = translated("{name}, in /tmp, which a container has in memory", name=name)
+    yield translated("disk: uploads"), spool * MIB, how
     yield (
-        Bilingual("disk: the container's log", "磁盘:容器日志"),
+        translated("disk: the container's log"),
         LOGS,
-        Bilingual("5 × 20 MB, at most", "5 × 20 MB,上限"),
+        translated("5 × 20 MB, at most"),
     )
 
 

@@ -6,75 +6,72 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from env.translation import Bilingual, Language, translated
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import PARTS, UNKNOWN, Bilingual, Language, amount, part_of, times
+from runtime.measure.metrics import PARTS, UNKNOWN, amount, part_of, times
 from runtime.measure.records import CALCULATING, Where
 from runtime.measure.statistics import Figure, FigureDifference, apart, compare
 from runtime.model.device import Silicon
 from runtime.tables import table
 
 SILICON: dict[Silicon, Bilingual] = {
-    "NPU": Bilingual("an NPU", "NPU"),
-    "simulated NPU": Bilingual("a simulated NPU, which says nothing of an NPU's speed", "模拟 NPU,不代表 NPU 的速度"),
-    "CPU": Bilingual("a CPU, no NPU", "CPU(非 NPU)"),
-    "unknown": Bilingual("unknown silicon", "硬件未知"),
+    "NPU": translated("an NPU"),
+    "simulated NPU": translated("a simulated NPU, which says nothing of an NPU's speed"),
+    "CPU": translated("a CPU, no NPU"),
+    "unknown": translated("unknown silicon"),
 }
 STATISTICS = ("p50", "p90", "p95", "p99", "mean", "minimum", "maximum", "deviation")
 NAMES = {
-    "quantity": Bilingual("Quantity", "指标"),
-    "value": Bilingual("Value", "数值"),
-    "count": Bilingual("n", "样本数"),
-    "warmups": Bilingual("warm-ups", "预热次数"),
-    "p50": Bilingual("p50", "p50"),
-    "p90": Bilingual("p90", "p90"),
-    "p95": Bilingual("p95", "p95"),
-    "p99": Bilingual("p99", "p99"),
-    "mean": Bilingual("mean", "均值"),
-    "minimum": Bilingual("min", "最小"),
-    "maximum": Bilingual("max", "最大"),
-    "deviation": Bilingual("deviation", "标准差"),
-    "outliers": Bilingual("outliers", "离群点"),
-    "figure": Bilingual("Figure", "指标"),
-    "baseline": Bilingual("Baseline", "基线"),
-    "here": Bilingual("Here", "本次"),
-    "ratio": Bilingual("Ratio", "比值"),
+    "quantity": translated("Quantity"),
+    "value": translated("Value"),
+    "count": translated("n"),
+    "warmups": translated("warm-ups"),
+    "p50": translated("p50"),
+    "p90": translated("p90"),
+    "p95": translated("p95"),
+    "p99": translated("p99"),
+    "mean": translated("mean"),
+    "minimum": translated("min"),
+    "maximum": translated("max"),
+    "deviation": translated("deviation"),
+    "outliers": translated("outliers"),
+    "figure": translated("Figure"),
+    "baseline": translated("Baseline"),
+    "here": translated("Here"),
+    "ratio": translated("Ratio"),
     "verdict": Bilingual("", ""),
-    "engine": Bilingual("Engine", "引擎"),
-    "device": Bilingual("On", "设备"),
-    "packages": Bilingual("Packages", "软件包"),
-    "settings": Bilingual("Settings", "设置"),
-    "part": Bilingual("Part", "项目"),
-    "absent": Bilingual("Not measured", "未测量"),
-    "reason": Bilingual("Why", "原因"),
+    "engine": translated("Engine"),
+    "device": translated("On"),
+    "packages": translated("Packages"),
+    "settings": translated("Settings"),
+    "part": translated("Part"),
+    "absent": translated("Not measured"),
+    "reason": translated("Why"),
 }
-TITLE = Bilingual("Benchmark", "性能测试")
-AGAINST = Bilingual("Against the baseline", "与基线对比")
-BESIDE = Bilingual("Side by side: what the engines were", "对比双方的环境")
+TITLE = translated("Benchmark")
+AGAINST = translated("Against the baseline")
+BESIDE = translated("Side by side: what the engines were")
 OF_VLLM = "ASR_VLLM_"  # how the names of settings begin that count for that engine alone
-UNFINISHED = Bilingual("Not complete: {}. What was measured until then is kept.", "未完成:{}。已测得的结果予以保留。")
-LEGEND = Bilingual(
+UNFINISHED = translated("Not complete: {}. What was measured until then is kept.")
+LEGEND = translated(
     "p50 is the median. n samples follow the warm-ups, which do not count; outliers do, and lie more than 1.5 "
     "interquartile ranges beyond the quartiles. A table of values alone has one sample of each. Audio per second: "
     "seconds of audio per second of time (x).",
-    "p50 为中位数。n 为预热之后的样本数,预热不计入;离群点计入,指超出四分位数 1.5 倍四分位距的样本。"
-    "只有数值一栏的表,每项一个样本。"
-    "每秒处理音频:每秒时间内处理的音频秒数(x)。",
 )
-FOREIGN = Bilingual(
+FOREIGN = translated(
     "These ratios say nothing of the software, as other things were used: {}.",
-    "测量条件不同,比值不反映软件差异:{}。",
 )
-SIDES = Bilingual("{what} {before} there, {after} here", "{what}:基线 {before},本次 {after}")
-OTHER_CLIP = Bilingual("Another clip was heard: {} there, {} here.", "音频不同:基线为 {},本次为 {}。")
-MISSING = Bilingual("Not measured here, but in the baseline: {}.", "基线中有而本次未测得:{}。")
-PARTIAL = Bilingual("The baseline is not complete: {}.", "基线未完成:{}。")
-SOURCE = Bilingual("The baseline's source: {}", "基线来源:{}")
+SIDES = translated("{what} {before} there, {after} here")
+OTHER_CLIP = translated("Another clip was heard: {} there, {} here.")
+MISSING = translated("Not measured here, but in the baseline: {}.")
+PARTIAL = translated("The baseline is not complete: {}.")
+SOURCE = translated("The baseline's source: {}")
 VERDICTS = {
-    "better": Bilingual("better", "更好"),
-    "worse": Bilingual("worse", "更差"),
-    "same": Bilingual("the same", "相同"),
-    "noise": Bilingual("within noise", "在噪声范围内"),
-    "few": Bilingual("too few samples to tell", "样本过少,无法判断"),
+    "better": translated("better"),
+    "worse": translated("worse"),
+    "same": translated("the same"),
+    "noise": translated("within noise"),
+    "few": translated("too few samples to tell"),
     "": Bilingual("", ""),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.measure.metrics import Bilingual, Language
+from env.translation import Bilingual, Language, Translator
 
 Tone = Literal["pass", "fail", "open", "npu", "simulated", "cpu", "unknown", "none"]
 
@@ -20,17 +20,12 @@ FULL_WIDTH = 0xFEE0  # from a sign of ASCII to the same as wide as a Chinese cha
 
 
 @dataclass(frozen=True)
-class Say:
-    """Says everything in one language."""
+class Say(Translator):
+    """Says everything in one language, with the punctuation that it is printed with."""
 
-    language: Language
-
-    def __call__(self, english: str, chinese: str) -> str:
-        return self.words(Bilingual(english, chinese))
-
-    def words(self, words: Bilingual) -> str:
-        """What was written down in both."""
-        return self.typeset(words[self.language])
+    def words(self, text: Bilingual) -> str:
+        """A text that is there in both languages."""
+        return self.typeset(text[self.language])
 
     def joined(self, texts: Iterable[str]) -> str:
         """Several findings in one line; empty ones are left out."""

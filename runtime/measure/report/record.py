@@ -5,10 +5,10 @@ from typing import Literal
 
 from env.reference import SettingRow
 from env.stacks import PackageDifference
+from env.translation import Bilingual
 from runtime.host.npu_smi import NpuSmiReport as NpuSmi
 from runtime.measure.accuracy.run import Accuracy
 from runtime.measure.bench.record import Benchmark
-from runtime.measure.metrics import Bilingual
 from runtime.measure.records import Form, Head
 from runtime.measure.smoke.record import Smoke
 from runtime.ops.doctor.findings import Finding

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from runtime.measure.metrics import Language
+from env.translation import Language, translated
 from runtime.measure.report.document import Code, Mark, Picture, ReportDocument, Say, kind
 from runtime.measure.report.record import Report, Status
 from runtime.measure.report.sections.summary import banner
@@ -116,7 +116,7 @@ def _names(document: ReportDocument) -> dict[str, object]:
         "tag": TAGS[document.language],
         "symbols": SYMBOLS,
         "pictures": PICTURES,
-        "contents": Say(document.language)("Contents", "目录"),
+        "contents": Say(document.language).words(translated("Contents")),
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from env.errors import KitError
 from env.settings import DEMO, Settings
 from env.sources import PROJECT, under_project
+from env.translation import Bilingual, Language, translated
 from runtime.files import write_whole
 from runtime.host.docker import show
 from runtime.host.probe import Host
@@ -23,7 +24,6 @@ from runtime.host.processes import ProcessHandle, ended
 from runtime.measure import records
 from runtime.measure.accuracy.run import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
-from runtime.measure.metrics import Bilingual, Language
 from runtime.measure.records import COMPLETE, Kind, RunClock, Where
 from runtime.measure.report import facts, render
 from runtime.measure.report.record import FORM, FigureSource, Name, Report
@@ -41,10 +41,10 @@ SHOWN = 4  # package versions that are told where more differ
 FOLDER = "report"
 INTERRUPTED = "interrupted"
 
-NO_DATA = Bilingual("with real weights it needs a data set", "使用真实权重时需要数据集")
+NO_DATA = translated("with real weights it needs a data set")
 GIVE_DATA = "invoke accuracy DATA, then invoke report"
-STOPPED = Bilingual("the report was interrupted before it", "报告在此之前被中断")
-NO_DEVICE = Bilingual("no device could be opened", "无法打开任何设备")
+STOPPED = translated("the report was interrupted before it")
+NO_DEVICE = translated("no device could be opened")
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def obtain_part(part: RecordPart[Kind], now: Where, *, fresh: bool) -> Obtained[
     record, why = _found(part, now, whole=False)
     failed = bool(ended.code) and not (record and written and record.head.complete)
     if ended.interrupted:
-        notes.append(Bilingual("interrupted", "被中断"))
+        notes.append(translated("interrupted"))
     elif failed:
-        notes.append(Bilingual(f"invoke {part.name} ended with exit code {ended.code}", _ended(part.name, ended.code)))
+        notes.append(translated("invoke {name} ended with exit code {code}", name=part.name, code=ended.code))
     source = replace(source, left=ended.left, failed=failed)
     if record is None:
         missing = replace(
@@ -165,27 +165,26 @@ def untried(part: RecordPart[Kind], why: Bilingual) -> Obtained[Kind]:
 def misfit(then: Where, now: Where) -> Bilingual | None:
     """What of model, device or software a record was made with that is not what is there now; None where all is."""
     asked = (
-        ("silicon", "计算硬件", then.silicon, now.silicon),
-        ("device", "设备", then.description, now.description),
-        ("model", "模型", then.model, now.model),
-        ("revision", "权重版本", then.revision, now.revision),
-        ("number format", "数值格式", then.dtype, now.dtype),
-        ("engine", "推理引擎", then.engine, now.engine),
-        ("server", "服务", then.url, now.url),
+        (translated("silicon"), then.silicon, now.silicon),
+        (translated("device"), then.description, now.description),
+        (translated("model"), then.model, now.model),
+        (translated("revision"), then.revision, now.revision),
+        (translated("number format"), then.dtype, now.dtype),
+        (translated("engine"), then.engine, now.engine),
+        (translated("server"), then.url, now.url),
     )
-    for english, chinese, one, other in asked:
+    for what, one, other in asked:
         if one != other:
             there, here = one or "–", other or "–"
-            return Bilingual(f"{english} {there}, now {here}", f"{chinese}为 {there},现为 {here}")
+            return translated("{what} {there}, now {here}", what=what, there=there, here=here)
     names = [name for name in sorted({*then.versions, *now.versions}) if _differs(name, then, now)]
     if not names:
         return None
     one, other = (", ".join(f"{name} {w.versions.get(name, '–')}" for name in names[:SHOWN]) for w in (then, now))
     more = len(names) - SHOWN
-    return Bilingual(
-        f"{one}, now {other}" + (f", and {more} more" if more > 0 else ""),
-        f"{one},现为 {other}" + (f",另有 {more} 个软件包不同" if more > 0 else ""),
-    )
+    if more > 0:
+        return translated("{one}, now {other}, and {more} more", one=one, other=other, more=more)
+    return translated("{one}, now {other}", one=one, other=other)
 
 
 def _found(part: RecordPart[Kind], now: Where, *, whole: bool) -> tuple[Kind | None, Bilingual | None]:
@@ -195,13 +194,12 @@ def _found(part: RecordPart[Kind], now: Where, *, whole: bool) -> tuple[Kind | N
     try:
         record = part.read(part.path)
     except KitError as error:
-        return None, Bilingual(f"the file that was there {error.reason}", f"已有文件不可用:{error.reason}")
+        return None, translated("the file that was there {reason}", reason=error.reason)
     other = misfit(record.head.where, now)
     if other:
-        return None, Bilingual(f"the file that was there is of another run: {other.en}", f"已有文件不适用:{other.zh}")
+        return None, translated("the file that was there is of another run: {other}", other=other)
     if whole and record.head.ended != COMPLETE:
-        ended = record.head.ended
-        return None, Bilingual(f"the file that was there is not whole: {ended}", f"已有文件不完整:{ended}")
+        return None, translated("the file that was there is not whole: {ended}", ended=record.head.ended)
     return record, None
 
 
@@ -216,10 +214,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _differs(name: str, then: Where, now: Where) -> bool:
     return then.versions.get(name) != now.versions.get(name)
-
-
-def _ended(name: str, code: int) -> str:
-    return f"invoke {name} 以退出码 {code} 结束"
 
 
 def make(settings: Settings, *, fresh: bool, tell: Callable[[str], None] = lambda _: None) -> Report:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from runtime.measure.metrics import Bilingual
+from env.translation import Bilingual, translated
 from runtime.measure.records import Form, Head, Where
 from runtime.measure.soak import JUDGED, SoakReport
 from runtime.tables import Severity, table
@@ -16,17 +16,17 @@ FILE = "smoke.json"
 
 # The checks beyond the clips, in the order in which they are made.
 CHECKS: dict[str, Bilingual] = {
-    "warm-up": Bilingual("first transcription", "首次转写"),
-    "text": Bilingual("format text", "text 格式"),
-    "json": Bilingual("format json", "json 格式"),
-    "verbose_json": Bilingual("format verbose_json", "verbose_json 格式"),
-    "srt": Bilingual("format srt", "srt 格式"),
-    "vtt": Bilingual("format vtt", "vtt 格式"),
-    "language": Bilingual("forced language", "强制语言"),
-    "other-language": Bilingual("another language forced", "强制为其他语言"),
-    "context": Bilingual("context", "上下文"),
-    "silence": Bilingual("silence", "静音"),
-    "batch": Bilingual("batch", "批处理"),
+    "warm-up": translated("first transcription"),
+    "text": translated("format text"),
+    "json": translated("format json"),
+    "verbose_json": translated("format verbose_json"),
+    "srt": translated("format srt"),
+    "vtt": translated("format vtt"),
+    "language": translated("forced language"),
+    "other-language": translated("another language forced"),
+    "context": translated("context"),
+    "silence": translated("silence"),
+    "batch": translated("batch"),
 }
 
 VERDICTS = {True: Severity("pass", "green"), False: Severity("FAIL", "bold red")}

@@ -12,6 +12,7 @@ from browser import Page, opened
 from selenium.webdriver.common.keys import Keys as Key
 
 from env.settings import Settings
+from env.translation import Language
 from runtime.audio import Limits
 from runtime.demo import Clip
 from runtime.measure.accuracy import run
@@ -20,7 +21,6 @@ from runtime.measure.accuracy.journal import UtteranceOutcome
 from runtime.measure.accuracy.page import AROUND, LONGEST, page, pairs
 from runtime.measure.accuracy.run import Accuracy, Backend, RunObserver, RunOptions
 from runtime.measure.error_rate import count
-from runtime.measure.metrics import Language
 from runtime.measure.records import here
 from runtime.model.device import Device
 

@@ -18,10 +18,10 @@ from vllm_server import vllm_server
 
 from env.settings import DEMO, Settings
 from env.sources import PROJECT
+from env.translation import Bilingual
 from runtime.demo import HELD_OUT_SET
 from runtime.measure import records
 from runtime.measure.bench.record import SEED, read
-from runtime.measure.metrics import Bilingual
 from runtime.measure.records import Where
 from runtime.measure.report import run
 from runtime.measure.report.document import ReportDocument, Say
@@ -30,12 +30,10 @@ from runtime.measure.report.record import Report
 from runtime.measure.report.render import html, markdown
 from runtime.measure.report.run import RecordPart, misfit, obtain_part
 from runtime.measure.report.sections import document
-from runtime.measure.report.sections.host import TITLES
 from runtime.measure.report.sections.summary import banner
 from runtime.measure.report.verdicts import QUESTIONS, judged
 from runtime.measure.smoke.record import SMOKE, Smoke
 from runtime.measure.statistics import figure
-from runtime.ops.doctor.checks import CHECKS
 from runtime.transcriber import Transcriber
 
 SECRETS = {
@@ -196,10 +194,6 @@ def test_the_simulated_npu_is_called_that(
     assert "speed and memory mean nothing for an NPU" in english
     assert "未使用真实 NPU" in chinese
     assert "Measured on" not in english
-
-
-def test_each_check_of_the_doctor_has_a_chinese_title() -> None:
-    assert list(TITLES) == [check.code for check in CHECKS]
 
 
 def test_ctrl_c_keeps_what_is_known(tmp_path: Path) -> None:

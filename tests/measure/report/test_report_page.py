@@ -12,7 +12,7 @@ from browser import Page, opened
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from runtime.measure.metrics import Language
+from env.translation import Language
 from runtime.measure.report.document import (
     Banner,
     Block,

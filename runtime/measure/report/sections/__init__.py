@@ -1,6 +1,6 @@
 """The report's chapters: what each says, in both languages."""
 
-from runtime.measure.metrics import Language
+from env.translation import Language
 from runtime.measure.report.document import ReportDocument, Say
 from runtime.measure.report.record import Report
 from runtime.measure.report.sections import host, measured, summary
@@ -36,7 +36,7 @@ def document(report: Report, language: Language) -> ReportDocument:
     say = Say(language)
     return ReportDocument(
         language,
-        say("Qwen3-ASR deployment report", "Qwen3-ASR 部署验证报告"),
+        say("Qwen3-ASR deployment report"),
         summary.facts(report, say),
         summary.banner(report, say),
         tuple(make(report, say) for make in SECTIONS),

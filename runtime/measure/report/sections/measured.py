@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from env.translation import translated
 from runtime.measure.accuracy import tables as scores
 from runtime.measure.accuracy.run import Accuracy
 from runtime.measure.bench import sizing as sizes
@@ -20,7 +21,6 @@ from runtime.measure.smoke.record import CHECKS, Smoke
 from runtime.measure.statistics import apart
 
 NUMBER = re.compile(r"[-+]?\d|–$")  # what a cell begins with that is a figure
-FIRST_ZH = "Atlas 800 A2,单张 910B4(32 GB HBM)"  # the first validation's host
 
 # The parts that figures are of, by the part of `invoke bench` that measures them.
 ASKED = {"memory": ("memory", "batch-memory", "length-memory"), "long": ("long",)}
@@ -54,7 +54,7 @@ def figures(report: Report, part: str, say: Say) -> Iterator[Block]:
     for name in ASKED.get(part, (part,)):
         for grid in tables.grids(replace(bench, figures=tuple(bench.part(name)), absent=()), say.language):
             once = tables.NAMES["value"][say.language] in grid.columns
-            note = say(" (each measured once, n = 1)", "(各测一次,n = 1)") if once else ""
+            note = say(" (each measured once, n = 1)") if once else ""
             yield table(grid, say, grid.title + note, ours=True)
     yield from _absent(bench, part, say)
     yield from _elsewhere(bench, part, say)
@@ -72,9 +72,9 @@ def table(grid: Cells, say: Say, caption: str = "", *, ours: bool = False) -> Ta
 
 def missing(source: FigureSource, say: Say) -> Paragraph:
     """That a record is not there, and why."""
-    why = say.joined(say.words(note) for note in source.notes) or say("not measured", "未测量")
+    why = say.joined(say.words(note) for note in source.notes) or say("not measured")
     advice = f" → {source.advice}" if source.advice else ""
-    return Paragraph(say(f"Not run: {why}{advice}", f"未执行:{why}{advice}"), "open")
+    return Paragraph(say("Not run: {why}{advice}", why=why, advice=advice), "open")
 
 
 def unfinished(head: Head, say: Say) -> Iterator[Paragraph]:
@@ -82,7 +82,6 @@ def unfinished(head: Head, say: Say) -> Iterator[Paragraph]:
     if not head.complete:
         words = say(
             "This run is not complete: {}. What was found until then is kept.",
-            "本次运行未完成:{}。已得到的结果予以保留。",
         )
         yield Paragraph(words.format(head.ended), "fail")
 
@@ -92,7 +91,7 @@ def _absent(bench: Benchmark, part: str, say: Say) -> Iterator[Block]:
     names = ASKED.get(part, (part,))
     gone = [one for one in bench.absent if one.what.partition("@")[0].partition("/")[0] in (part, *names)]
     if gone:
-        headings = (say("Not measured", "未测量"), say("Why", "原因"), say("Next", "下一步"))
+        headings = (say("Not measured"), say("Why"), say("Next"))
         rows = tuple((Code(one.what), one.reason, one.advice) for one in gone)
         yield Table(headings, rows)
     elif not any(bench.part(name) for name in names):
@@ -100,11 +99,10 @@ def _absent(bench: Benchmark, part: str, say: Say) -> Iterator[Block]:
         if part not in bench.plan.get("parts", ()):
             words = say(
                 "Not run: {} was not asked for → invoke bench, then invoke report",
-                "未执行:未要求测量“{}” → invoke bench,再 invoke report",
             )
             yield Paragraph(words.format(title), "open")
         else:
-            words = say("Not run: the benchmark did not come to it ({})", "未执行:性能测试未进行到此项({})")
+            words = say("Not run: the benchmark did not come to it ({})")
             yield Paragraph(words.format(bench.head.ended), "open")
 
 
@@ -119,10 +117,10 @@ def _elsewhere(bench: Benchmark, part: str, say: Say) -> Iterator[Block]:
     there = first.head.where
     comparable = not apart(there, bench.head.where)
     shown = len(grid.columns) if comparable else 3
-    headings = (grid.columns[0], say(f"Elsewhere: {there.description}", f"他处:{there.description}"), *grid.columns[2:])
+    headings = (grid.columns[0], say("Elsewhere: {description}", description=there.description), *grid.columns[2:])
     caption = say(
-        f"Beside it, from elsewhere: the first validation on {there.host}",
-        f"对照(非本机测得):首次验证,{FIRST_ZH}",
+        "Beside it, from elsewhere: the first validation on {host}",
+        host=translated(there.host),
     )
     rows = tuple((say.typeset(row[0]), *row[1:shown]) for row in grid.rows)
     yield Table(headings[:shown], rows, caption, figures=1)
@@ -130,7 +128,6 @@ def _elsewhere(bench: Benchmark, part: str, say: Say) -> Iterator[Block]:
         here = bench.head.where
         words = say(
             "No ratios: that was measured on {} with {}, this on {} with {}.",
-            "不列比值:前者在 {} 上以 {} 测得,本次在 {} 上以 {} 测得。",
         )
         yield Paragraph(words.format(there.description, there.model, here.description, here.model))
 
@@ -143,23 +140,22 @@ def smoke(report: Report, say: Say) -> Section:
     """Clips whose words are known, and the checks beyond them."""
     record = report.smoke
     blocks = tuple(_smoked(record, say)) if record else (missing(report.source("smoke"), say),)
-    return Section("smoke", say("Does it transcribe?", "转写检查"), blocks)
+    return Section("smoke", say("Does it transcribe?"), blocks)
 
 
 def accuracy(report: Report, say: Say) -> Section:
     """Error rates over a data set, with what others state beside them."""
     record = report.accuracy
     blocks = tuple(_scored(record, say)) if record else (missing(report.source("accuracy"), say),)
-    return Section("accuracy", say("Accuracy", "精度"), blocks)
+    return Section("accuracy", say("Accuracy"), blocks)
 
 
 def loading(report: Report, say: Say) -> Section:
     """How long loading takes."""
     text = say(
         "Each was measured once. Opening the device and importing torch are not part of it; starting vLLM is.",
-        "各测一次。不含打开设备和导入 torch 的时间;使用 vLLM 时含其启动时间。",
     )
-    return Section("loading", say("Loading", "加载"), (*_when(report, text), *figures(report, "loading", say)))
+    return Section("loading", say("Loading"), (*_when(report, text), *figures(report, "loading", say)))
 
 
 def latency(report: Report, say: Say) -> Section:
@@ -169,37 +165,36 @@ def latency(report: Report, say: Say) -> Section:
         plan = report.bench.plan
         clip = plan.get("clip") or say(
             "the official one of 4.2 s, or the bundled one nearest to it where that was not fetched",
-            "4.2 s 的官方音频;未下载时用长度最接近的内置音频",
         )
         runs, warmups = plan.get("runs", "–"), plan.get("warmups", "–")
         text = say(
-            f"The clip: {clip}. Runs: {runs}, after {warmups} for warming up.",
-            f"所用音频:{clip}。运行 {runs} 次,此前预热 {warmups} 次。",
+            "The clip: {clip}. Runs: {runs}, after {warmups} for warming up.",
+            clip=clip,
+            runs=runs,
+            warmups=warmups,
         )
         blocks.append(Paragraph(text))
         blocks.append(Paragraph(say.words(LEGEND)))
     blocks += [*figures(report, "latency", say), *_plot(report, "latency", say)]
-    return Section("latency", say("Latency", "延迟"), tuple(blocks))
+    return Section("latency", say("Latency"), tuple(blocks))
 
 
 def throughput(report: Report, say: Say) -> Section:
     """Batches of growing size."""
     blocks = (*figures(report, "throughput", say), *_plot(report, "throughput", say))
-    return Section("throughput", say("Throughput", "吞吐"), blocks)
+    return Section("throughput", say("Throughput"), blocks)
 
 
 def memory(report: Report, say: Say) -> Section:
     """Of the device and of the host."""
-    text = say("On a CPU the device's memory is that of the processes.", "在 CPU 上,设备内存即进程内存。")
+    text = say("On a CPU the device's memory is that of the processes.")
     note = _when(report, text) if report.head.where.silicon == "CPU" else ()
-    return Section(
-        "memory", say("Memory", "显存与内存"), (*note, *figures(report, "memory", say), *_plot(report, "memory", say))
-    )
+    return Section("memory", say("Memory"), (*note, *figures(report, "memory", say), *_plot(report, "memory", say)))
 
 
 def long(report: Report, say: Say) -> Section:
     """Audio of many minutes."""
-    return Section("long", say("Long audio", "长音频"), tuple(figures(report, "long", say)))
+    return Section("long", say("Long audio"), tuple(figures(report, "long", say)))
 
 
 def server(report: Report, say: Say) -> Section:
@@ -211,13 +206,12 @@ def server(report: Report, say: Say) -> Section:
         text = say(
             "Closed arrival: so many clients ask again as soon as they are answered. Open arrival: requests come at a "
             "rate, whether or not earlier ones are answered.",
-            "闭环到达:固定数量的客户端,得到答复后立即再次请求。开环到达:请求按固定速率到达,不等待先前请求的答复。",
         )
         blocks.append(Paragraph(text))
         for part in ("closed", "open"):
             which: Which = "closed" if part == "closed" else "open"
             blocks += [*figures(report, part, say), *_plot(report, which, say)]
-    return Section("server", say("Server under load", "服务压力"), tuple(blocks))
+    return Section("server", say("Server under load"), tuple(blocks))
 
 
 def sizing(report: Report, say: Say) -> Section:
@@ -231,10 +225,9 @@ def sizing(report: Report, say: Say) -> Section:
         if not report.bench.part("closed"):
             words = say(
                 "Clients: no server under load was measured → invoke bench, then invoke report",
-                "并发客户端:未测量服务压力 → invoke bench,再 invoke report",
             )
             blocks.append(Paragraph(words, "open"))
-    return Section("sizing", say("Sizing", "容量规划"), tuple(blocks))
+    return Section("sizing", say("Sizing"), tuple(blocks))
 
 
 def versus(report: Report, say: Say) -> Section:
@@ -244,7 +237,7 @@ def versus(report: Report, say: Say) -> Section:
     else:
         both = (*figures(report, "vllm", say), *_plot(report, "vllm", say))
         blocks = (*figures(report, "engines", say), *both, *_why_texts_differ(report, say))
-    return Section("versus", say("Side by side", "对比测试"), blocks)
+    return Section("versus", say("Side by side"), blocks)
 
 
 def _why_texts_differ(report: Report, say: Say) -> tuple[Block, ...]:
@@ -253,28 +246,27 @@ def _why_texts_differ(report: Report, say: Say) -> tuple[Block, ...]:
     text = say(
         "Ratios are vLLM's figure through that of the transformers engine, round by round. Transcripts differ only "
         "where two tokens are almost equally likely.",
-        "比值为同一轮中 vLLM 与 transformers 之比。仅当两个 token 的概率几乎相等时,文本才会不同。",
     )
     return (Paragraph(text),)
 
 
 def _smoked(record: Smoke, say: Say) -> Iterator[Block]:
     yield from unfinished(record.head, say)
-    passed, failed = Mark(say("pass", "通过"), "pass"), Mark(say("fail", "不通过"), "fail")
-    none = say("none", "无")
+    passed, failed = Mark(say("pass"), "pass"), Mark(say("fail"), "fail")
+    none = say("none")
     headings: tuple[str, ...] = (
-        say("Verdict", "结论"),
-        say("Clip", "音频"),
-        say("Language", "语种"),
-        say("Text", "转写结果"),
+        say("Verdict"),
+        say("Clip"),
+        say("Language"),
+        say("Text"),
     )
-    headings += (say("Audio", "时长"), say("Error rate", "错误率"), "RTF")
+    headings += (say("Audio"), say("Error rate"), "RTF")
     rows = tuple(
         (
             passed if one.passed else failed,
             Code(one.clip),
             one.language or none,
-            (one.text or say("(nothing)", "(空)")) + (f" — {one.fault}" if one.fault else ""),
+            (one.text or say("(nothing)")) + (f" — {one.fault}" if one.fault else ""),
             amount(one.seconds, "s"),
             share(one.error_rate),
             f"{one.rtf:.3f}",
@@ -283,7 +275,6 @@ def _smoked(record: Smoke, say: Say) -> Iterator[Block]:
     )
     text = say(
         "Each clip was transcribed once. The error rate is of characters for Chinese, else of words.",
-        "每条音频转写一次。中文按字计算错误率(CER),其他按词计算(WER)。",
     )
     yield Paragraph(text)
     yield Table(headings, rows, figures=4)
@@ -297,9 +288,7 @@ def _smoked(record: Smoke, say: Say) -> Iterator[Block]:
             )
             for one in record.checks
         )
-        yield Table(
-            (say("Verdict", "结论"), say("Check", "检查项"), say("Clip", "音频"), say("Found", "实测")), checked
-        )
+        yield Table((say("Verdict"), say("Check"), say("Clip"), say("Found")), checked)
 
 
 def _scored(record: Accuracy, say: Say) -> Iterator[Block]:
@@ -323,5 +312,5 @@ def _plot(report: Report, which: Which, say: Say) -> Iterator[Block]:
 
 
 def _caption(which: Which, where: Where, say: Say) -> str:
-    words = say("Plot: {}, measured on {}. The table has its figures.", "图:{},在 {} 上测得,数值见表。")
+    words = say("Plot: {}, measured on {}. The table has its figures.")
     return words.format(TITLES[which][say.language], where.description)

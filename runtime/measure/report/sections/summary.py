@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from env.reference import MASK
 from env.settings import DEMO
+from env.translation import translated
 from runtime.measure.bench.record import SEED, read
-from runtime.measure.metrics import PARTS, Bilingual, amount, times
+from runtime.measure.metrics import PARTS, amount, times
 from runtime.measure.records import Head
 from runtime.measure.report.document import (
     Banner,
@@ -24,7 +25,7 @@ from runtime.measure.report.document import (
 )
 from runtime.measure.report.record import Name, Report, Status
 from runtime.measure.report.sections.host import chips
-from runtime.measure.report.sections.measured import FIRST_ZH, unfinished
+from runtime.measure.report.sections.measured import unfinished
 from runtime.measure.report.verdicts import QUESTIONS
 from runtime.measure.statistics import Figure, apart
 
@@ -45,45 +46,37 @@ def banner(report: Report, say: Say) -> Banner:
     """On what it was measured, in words nobody can misread."""
     where, facts = report.head.where, report.facts
     if facts.device_fault:
-        title = say("Nothing was measured: no device could be opened", "未进行任何测量:无法打开任何设备")
+        title = say("Nothing was measured: no device could be opened")
         return Banner("none", title, facts.device_fault)
     if not report.measured:
-        title = say("Nothing was measured", "未进行任何测量")
-        words = say("There is {}, but no figure here is from it.", "本机有 {},但本报告没有任何由其测得的数据。")
+        title = say("Nothing was measured")
+        words = say("There is {}, but no figure here is from it.")
         return Banner("none", title, words.format(where.description))
     demo = where.model == DEMO
-    stand_in = say(
-        " The model is the embedded demo model, not Qwen3-ASR-1.7B.", "模型为内置演示模型,并非 Qwen3-ASR-1.7B。"
-    )
+    stand_in = say(" The model is the embedded demo model, not Qwen3-ASR-1.7B.")
     more = stand_in if demo else ""
     if where.silicon == "NPU":
         words = say(
             "All figures are of {}, except those marked as from elsewhere or from a simulated NPU.",
-            "除注明来自他处或模拟 NPU 的数据外,所有数据均在 {} 上测得。",
         )
-        title = say("Measured on an NPU: {}", "在 NPU 上测得:{}")
+        title = say("Measured on an NPU: {}")
         return Banner("npu", title.format(where.description), words.format(where.description) + more)
     if where.silicon == "simulated NPU":
         text = say(
             "A stand-in for torch_npu calculated on this machine's CPU. Results are the CPU's to the bit; "
             "its speed and memory mean nothing for an NPU.",
-            "由本机 CPU 上的 torch_npu 替身计算。结果与 CPU 逐位一致;速度和内存数据对 NPU 没有参考意义。",
         )
-        return Banner("simulated", say("Simulated NPU: no NPU was used", "模拟 NPU:未使用真实 NPU"), text + more)
+        return Banner("simulated", say("Simulated NPU: no NPU was used"), text + more)
     if where.silicon == "unknown":
         text = say(
             "The model is in a vLLM that runs elsewhere and does not tell on what: {}.{}",
-            "模型在别处运行的 vLLM 中,该服务不报告其硬件:{}。{}",
         )
-        return Banner(
-            "unknown", say("Measured on unknown silicon", "在未知硬件上测得"), text.format(where.description, more)
-        )
+        return Banner("unknown", say("Measured on unknown silicon"), text.format(where.description, more))
     text = say(
         "{}. Speed and memory say nothing about an NPU.{} Why no NPU: {}",
-        "{}。速度和内存数据不代表 NPU。{}未使用 NPU 的原因:{}",
     )
-    why = where.why_not_npu or say("vLLM runs on the CPU", "vLLM 运行在 CPU 上")
-    title = say("Measured on a CPU, not on an NPU", "在 CPU 上测得,未使用 NPU")
+    why = where.why_not_npu or say("vLLM runs on the CPU")
+    title = say("Measured on a CPU, not on an NPU")
     return Banner("cpu", title, text.format(where.description, more, why))
 
 
@@ -93,12 +86,12 @@ def facts(report: Report, say: Say) -> tuple[tuple[str, str], ...]:
     revision = f" @ {where.revision}" if where.revision else ""
     commit = f" ({where.commit[:12]})" if where.commit else ""
     return (
-        (say("Model", "模型"), f"{where.model}{revision}"),
-        (say("Number format", "数值格式"), where.dtype),
-        (say("Engine", "推理引擎"), where.engine_and_version),
-        (say("Host", "主机"), where.host),
-        (say("Date (UTC)", "日期(UTC)"), report.head.begun.replace("T", " ").removesuffix("+00:00")),
-        (say("Kit", "套件版本"), f"{where.kit}{commit}"),
+        (say("Model"), f"{where.model}{revision}"),
+        (say("Number format"), where.dtype),
+        (say("Engine"), where.engine_and_version),
+        (say("Host"), where.host),
+        (say("Date (UTC)"), report.head.begun.replace("T", " ").removesuffix("+00:00")),
+        (say("Kit"), f"{where.kit}{commit}"),
     )
 
 
@@ -106,10 +99,12 @@ def summary(report: Report, say: Say) -> Section:
     """Verdicts, then the figures that people ask for first."""
     counts = {status: sum(one.status == status for one in report.verdicts) for status in ("pass", "fail", "not run")}
     text = say(
-        f"{counts['pass']} passed, {counts['fail']} failed, {counts['not run']} not run.",
-        f"通过 {counts['pass']} 项,不通过 {counts['fail']} 项,未执行 {counts['not run']} 项。",
+        "{passed} passed, {failed} failed, {not_run} not run.",
+        passed=counts["pass"],
+        failed=counts["fail"],
+        not_run=counts["not run"],
     )
-    headings = (say("Verdict", "结论"), say("Question", "检查内容"), say("Why", "依据"))
+    headings = (say("Verdict"), say("Question"), say("Reason"))
     rows = tuple(
         (mark(one.status, say), say.words(QUESTIONS[one.question]), say.words(one.reason)) for one in report.verdicts
     )
@@ -119,15 +114,15 @@ def summary(report: Report, say: Say) -> Section:
         Table(headings, rows),
         *_figures(report, say),
     ]
-    return Section("summary", say("Summary", "摘要"), tuple(blocks))
+    return Section("summary", say("Summary"), tuple(blocks))
 
 
 def mark(status: Status, say: Say) -> Mark:
     """A verdict's word, in its look."""
     looks: dict[Status, tuple[str, Tone]] = {
-        "pass": (say("pass", "通过"), "pass"),
-        "fail": (say("fail", "不通过"), "fail"),
-        "not run": (say("not run", "未执行"), "open"),
+        "pass": (say("pass"), "pass"),
+        "fail": (say("fail"), "fail"),
+        "not run": (say("not run"), "open"),
     }
     return Mark(*looks[status])
 
@@ -152,18 +147,18 @@ def _figures(report: Report, say: Say) -> Iterator[Block]:
         rows.append((_name(chosen, say), _of(chosen, spread.middle), between, str(spread.count or "–"), before))
     if rows:
         headings = (
-            say("Figure", "指标"),
-            say("Median", "中位数"),
-            say("Least – most", "最小 – 最大"),
-            say("n", "样本数"),
+            say("Figure"),
+            say("Median"),
+            say("Least – most"),
+            say("n"),
         )
-        elsewhere = say(f"Elsewhere: first validation, {there.description}", f"他处:首次验证,{there.description}")
-        caption = say("Figures at a glance", "主要指标")
+        elsewhere = say("Elsewhere: first validation, {description}", description=there.description)
+        caption = say("Figures at a glance")
         yield Table((*headings, elsewhere), tuple(rows), caption, figures=1)
         yield Paragraph(
             say(
-                f"The last column is not from here: {there.host}, measured by hand in the first validation.",
-                f"最后一列并非本机测得:{FIRST_ZH},首次验证时手工测得。",
+                "The last column is not from here: {host}, measured by hand in the first validation.",
+                host=translated(there.host),
             )
         )
 
@@ -191,26 +186,25 @@ def resources(report: Report, say: Say) -> Section:
     verdict = next(one for one in report.verdicts if one.question == "resources")
     text = say(
         "Each measurement is a process of its own, which gives back memory and device by ending.",
-        "每项测量都在独立进程中进行,进程结束即释放内存和设备。",
     )
-    headings = (say("Verdict", "结论"), say("Why", "依据"))
+    headings = (say("Verdict"), say("Reason"))
     blocks: list[Block] = [Paragraph(text), Table(headings, ((mark(verdict.status, say), say.words(verdict.reason)),))]
     before, after = report.facts.smi, report.facts.smi_after
     for told, caption in (
-        (before, say("npu-smi info, before", "npu-smi info,测量前")),
-        (after, say("npu-smi info, after", "npu-smi info,测量后")),
+        (before, say("npu-smi info, before")),
+        (after, say("npu-smi info, after")),
     ):
         if told:
             blocks.append(chips(told, say, caption=caption))
-    return Section("resources", say("Resource clean-up", "资源清理"), tuple(blocks))
+    return Section("resources", say("Resource clean-up"), tuple(blocks))
 
 
 def sources(report: Report, say: Say) -> Section:
     """Which runs the figures are from."""
     how = {
-        "taken": say("taken from an earlier run", "取自先前的运行"),
-        "measured": say("measured for this report", "为本报告测量"),
-        "missing": say("not there", "无"),
+        "taken": say("taken from an earlier run"),
+        "measured": say("measured for this report"),
+        "missing": say("not there"),
     }
     heads = _heads(report)
     rows = []
@@ -224,33 +218,32 @@ def sources(report: Report, say: Say) -> Section:
                 how[source.used],
                 head.begun.replace("T", " ").removesuffix("+00:00") if head else "–",
                 f"{head.seconds:.0f} s" if head else "–",
-                (say("yes", "是") if head.complete else head.ended) if head else "–",
+                (say("yes") if head.complete else head.ended) if head else "–",
                 more,
             )
         )
     headings: tuple[str, ...] = (
-        say("Run", "运行"),
-        say("Where from", "来源"),
-        say("Begun (UTC)", "开始(UTC)"),
-        say("Took", "耗时"),
+        say("Run"),
+        say("Where from"),
+        say("Begun (UTC)"),
+        say("Took"),
     )
-    headings += (say("Complete", "是否完成"), say("Notes", "说明"))
-    return Section("sources", say("What the figures rest on", "数据来源"), (Table(headings, tuple(rows)),))
+    headings += (say("Complete"), say("Notes"))
+    return Section("sources", say("What the figures rest on"), (Table(headings, tuple(rows)),))
 
 
 def limits(report: Report, say: Say) -> Section:
     """What must not be read into it."""
-    return Section("limits", say("Known limits", "已知局限"), (Items(tuple(_limits(report, say))),))
+    return Section("limits", say("Known limits"), (Items(tuple(_limits(report, say))),))
 
 
 def reproduce(report: Report, say: Say) -> Section:
     """The commands, in order, with the settings that are not the defaults."""
     text = say(
         "On a host of the same kind, in a clone of the kit. Secrets are not shown: set those yourself.",
-        "在同类主机上的套件目录中执行。密钥不在其列,请自行设置。",
     )
     commands = "\n".join(_commands(report))
-    return Section("reproduce", say("Do it again", "复现命令"), (Paragraph(text), CodeBlock(commands)))
+    return Section("reproduce", say("Do it again"), (Paragraph(text), CodeBlock(commands)))
 
 
 def _heads(report: Report) -> dict[str, Head]:
@@ -262,10 +255,10 @@ def _otherwise(report: Report, head: Head, say: Say) -> str:
     """What of host, kit and settings was not as now, though the figures are taken."""
     now, then = report.head.where, head.where
     told = [
-        say(f"{name.en}: {one or '–'} then, {other or '–'} now", f"{name.zh}:当时 {one or '–'},现在 {other or '–'}")
+        say("{name}: {value} then, {value2} now", name=name, value=one or "–", value2=other or "–")
         for name, one, other in (
-            (Bilingual("host", "主机"), then.host, now.host),
-            (Bilingual("commit", "提交"), then.commit[:18], now.commit[:18]),
+            (translated("host"), then.host, now.host),
+            (translated("commit"), then.commit[:18], now.commit[:18]),
         )
         if one != other
     ]
@@ -274,7 +267,7 @@ def _otherwise(report: Report, head: Head, say: Say) -> str:
     )
     if names:
         listed = ", ".join(f"{name}={then.settings.get(name, '–')}" for name in names)
-        told.append(say(f"settings then: {listed}", f"当时的配置:{listed}"))
+        told.append(say("settings then: {listed}", listed=listed))
     return say.joined(told)
 
 
@@ -283,40 +276,32 @@ def _limits(report: Report, say: Say) -> Iterator[str]:
     if where.silicon == "unknown":
         yield say(
             "The vLLM that was asked does not tell what it runs on, so its figures say nothing of any hardware.",
-            "所用 vLLM 不报告其硬件,因此数据不能说明任何硬件的性能。",
         )
     elif where.silicon != "NPU":
         yield say(
             "No NPU took part. Whether the model runs on one, how fast, and in how much memory, is not shown here.",
-            "没有 NPU 参与。本报告不能说明模型能否在 NPU 上运行、速度多快、占用多少显存。",
         )
     if where.model == DEMO:
         yield say(
             "The model is the embedded demo model. Its texts, error rates, times and memory are its own.",
-            "所用为内置演示模型,其文本、错误率、耗时和内存均只属于该模型。",
         )
     yield say(
         "The figures of the first validation are from elsewhere, were measured by hand, and state no spread beyond "
         "what is shown.",
-        "首次验证的数据来自他处,为手工测得,除所列之外没有离散度信息。",
     )
     yield say(
         "Medians beyond noise differ by more than one run shows of it. What changed on the host between two runs, such "
         "as temperature or other work, no interval tells.",
-        "“超出噪声”指差异大于单次运行自身的波动。两次运行之间主机状态的变化(如温度、其他负载)不在区间之内。",
     )
     if bench and bench.part("closed"):
         yield say(
             "Clients and server share this machine: under load they take processor time from each other.",
-            "客户端与服务在同一台机器上:高负载时会相互争用处理器。",
         )
     yield say(
         "Error rates hold for the data that they were measured on, and for how its texts are normalised.",
-        "错误率只对所用数据集及其文本规范化方式成立。",
     )
     yield say(
         "Evidence by npu-smi and by the doctor is of the moment at which this report was made.",
-        "npu-smi 和 doctor 的结果只代表生成本报告的时刻。",
     )
 
 
