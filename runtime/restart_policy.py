@@ -1,4 +1,4 @@
-"""How often what has crashed is started again: the server by its supervisor, the engine by the server."""
+"""How often something that crashes is started again: the server by its supervisor, the engine by the server."""
 
 import json
 from dataclasses import dataclass
@@ -10,45 +10,44 @@ from runtime.files import write_whole
 
 @dataclass(frozen=True)
 class Policy:
-    """Start again at most `restarts` times within `window` seconds, after a pause of `pause` seconds that doubles with
-    each crash in that time. What fails because of a device is tried on and on; then `longest` is where the pause ends
-    to double."""
+    """At most `restarts` restarts within `window` seconds, after a pause of `pause` seconds that doubles with each
+    crash in that time. A device's faults are retried without limit; their pause doubles up to `max_pause`."""
 
     restarts: int = 3
     window: float = 3600.0
     pause: float = 1.0
-    longest: float = 300.0  # as Kubernetes' CrashLoopBackOff
+    max_pause: float = 300.0  # as Kubernetes' CrashLoopBackOff
 
     @property
-    def longest_pause(self) -> float:
+    def last_pause(self) -> float:
         """The pause before the last restart, in seconds."""
         return float(self.pause * 2 ** (self.restarts - 1))
 
     def backoff(self, failures: int) -> float:
-        """The pause after so many failures within the window, in seconds, where it is tried on and on."""
-        return float(min(self.pause * 2.0 ** (failures - 1), self.longest)) if failures else 0.0
+        """The pause in seconds after so many failures within the window, where retries have no limit."""
+        return float(min(self.pause * 2.0 ** (failures - 1), self.max_pause)) if failures else 0.0
 
     def __str__(self) -> str:
-        return f"{times(self.restarts)} within {self.window:.0f} s"
+        return f"{count_times(self.restarts)} within {self.window:.0f} s"
 
 
-USUAL = Policy()
+DEFAULT_POLICY = Policy()
 
 
-def times(count: int) -> str:
-    """So many times, in words."""
+def count_times(count: int) -> str:
+    """A count in words: `once`, `3 times`."""
     return "once" if count == 1 else f"{count} times"
 
 
 class Crashes:
-    """Those of one thing; times are of any clock that never goes back, in seconds."""
+    """The crashes of one process or engine. Times are seconds of any monotonic clock."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._times: list[float] = []
 
     def add(self, now: float) -> float | None:
-        """One more, `now`; returns the seconds to wait before the next start, None where there shall be none."""
+        """Count a crash; returns the seconds to wait before the next start, None if it is not to be started again."""
         self._times = [then for then in self._times if now - then < self.policy.window]
         self._times.append(now)
         if len(self._times) > self.policy.restarts:
@@ -58,14 +57,14 @@ class Crashes:
 
 @dataclass(frozen=True)
 class EngineFailures:
-    """When engines were lost within the policy's window, in seconds since 1970, and why the last one was."""
+    """When engines were lost within the policy's window, in seconds since 1970, and the reason for the last loss."""
 
     times: tuple[float, ...] = ()
     reason: str = ""
 
     @classmethod
     def read(cls, path: Path, now: float, policy: Policy) -> "EngineFailures":
-        """Those that still count; none where the file cannot be understood."""
+        """The failures that still count; none if the file is missing or damaged."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             times = tuple(float(then) for then in found["times"])
@@ -74,16 +73,17 @@ class EngineFailures:
             return cls()
 
     def add(self, path: Path, now: float, reason: str) -> None:
-        """One more. Raises KitError where it cannot be written."""
+        """Write these and one more. Raises KitError if the file cannot be written."""
         write_whole(path, json.dumps({"times": [*self.times, now], "reason": reason}) + "\n")
 
     def pause(self, now: float, policy: Policy) -> float:
-        """Seconds until the next engine is due."""
+        """Seconds until the next engine may be loaded."""
         return max(0.0, self.times[-1] + policy.backoff(len(self.times)) - now) if self.times else 0.0
 
 
-def forget(path: Path) -> None:
-    """Whoever stops a server may have seen to its device. Raises KitError where the file cannot be removed."""
+def clear_failures(path: Path) -> None:
+    """Forget the failures: whoever stops a server may have repaired its device. Raises KitError if the file cannot be
+    removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -42,7 +42,7 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it brings no types
 def pytest_configure() -> None:
     """Heed Ctrl-C, which tests type: what a script runs in its background ignores it, and so does what that starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    npu_host.ROOT = PROJECT / "tests" / "nowhere"  # so that the demo model is tested on NPU hosts, too,
+    npu_host.HOST_ROOT = PROJECT / "tests" / "nowhere"  # so that the demo model is tested on NPU hosts, too,
     os.environ.setdefault("ASR_PROFILE", "cpu")  # and by what tests start
 
 

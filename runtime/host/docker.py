@@ -19,8 +19,8 @@ from runtime.host.local_client import Health
 
 OLD_COMPOSE = "docker-compose"
 
-EVERY = 0.5  # seconds between two looks
-TAIL = 25  # lines of the log that are shown of a container that ended
+READY_POLL_SECONDS = 0.5  # seconds between two looks
+CONTAINER_LOG_LINES = 25  # lines of the log that are shown of a container that ended
 START_PERIOD = 900  # seconds, as of the image's health check: docker/Dockerfile
 
 
@@ -45,7 +45,7 @@ def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None,
         raise DockerError(shlex.join(command[:3]), f"ended with exit code {result.returncode}, see above", advice)
 
 
-def ask(command: Sequence[str]) -> str:
+def read_output(command: Sequence[str]) -> str:
     """What a command prints, or an empty text if it fails or is not installed."""
     try:
         result = subprocess.run(
@@ -56,7 +56,7 @@ def ask(command: Sequence[str]) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def answer(command: Sequence[str], *, timeout: float) -> str:
+def require_output(command: Sequence[str], *, timeout: float) -> str:
     """What a command prints. Raises DockerError where it cannot be run, fails, or takes longer than `timeout` seconds:
     nothing, and not knowing, are two things."""
     words = shlex.join(command[:2])
@@ -92,21 +92,21 @@ def check_engine() -> None:
 
 
 @functools.cache
-def compose() -> tuple[str, ...]:
+def compose_command() -> tuple[str, ...]:
     """The compose command of this host: v2's `docker compose`, else v1's `docker-compose`. Raises DockerError."""
-    if ask(["docker", "compose", "version", "--short"]):
+    if read_output(["docker", "compose", "version", "--short"]):
         return ("docker", "compose")
     if shutil.which(OLD_COMPOSE):
         return (OLD_COMPOSE,)
     raise DockerError("docker compose", "is not installed", "install docker-compose-plugin, or docker-compose 1.29")
 
 
-def files(*paths: Path) -> list[str]:
+def file_options(*paths: Path) -> list[str]:
     """Compose's options that name files."""
     return [word for path in paths for word in ("-f", str(path))]
 
 
-SHORT = 12  # digits of a commit, or of an image's id
+SHORT_ID = 12  # digits of a commit, or of an image's id
 
 
 class NotReadyError(KitError):
@@ -132,7 +132,7 @@ class ContainerState:
 
 def container_state(container: str) -> ContainerState:
     """The state of a container, by name or id. Raises NotReadyError where there is none."""
-    found = ask(["docker", "inspect", "--type", "container", container])
+    found = read_output(["docker", "inspect", "--type", "container", container])
     if not found:
         raise NotReadyError(container, "is gone", "make up")
     (entry,) = json.loads(found)
@@ -154,18 +154,18 @@ def await_ready(
         if state.status not in ("created", "running") or state.restarts:
             # Docker forgets the exit code of a container that it has started again.
             code = f" with exit code {state.exit_code}" if state.status == "exited" else ""
-            reason = f"ended{code} before it was ready; the end of its log:\n{tail(container)}"
-            raise NotReadyError(container[:SHORT], reason)
+            reason = f"ended{code} before it was ready; the end of its log:\n{read_log_end(container)}"
+            raise NotReadyError(container[:SHORT_ID], reason)
         if state.health == "unhealthy" or (not state.health and time.monotonic() > until):
-            reason = f"runs but did not get ready; the end of its log:\n{tail(container)}"
-            raise NotReadyError(container[:SHORT], reason, "make logs")
+            reason = f"runs but did not get ready; the end of its log:\n{read_log_end(container)}"
+            raise NotReadyError(container[:SHORT_ID], reason, "make logs")
         health = ask()
         on_stage(health.stage)
         if health.status == "ready":
             return
-        time.sleep(EVERY)
+        time.sleep(READY_POLL_SECONDS)
 
 
-def tail(container: str) -> str:
+def read_log_end(container: str) -> str:
     """The end of a container's log, both streams."""
-    return ask(["sh", "-c", f'docker logs --tail {TAIL} "$0" 2>&1', container])
+    return read_output(["sh", "-c", f'docker logs --tail {CONTAINER_LOG_LINES} "$0" 2>&1', container])

@@ -30,18 +30,18 @@ class Health:
 
 def ask_health(url: str, *, timeout: float = HEALTH_TIMEOUT) -> Health:
     """The health of the server at `url`, which is on this machine: no proxy is asked."""
-    return heard(url, timeout=timeout) or Health()
+    return find_health(url, timeout=timeout) or Health()
 
 
-def heard(url: str, *, timeout: float = HEALTH_TIMEOUT) -> Health | None:
+def find_health(url: str, *, timeout: float = HEALTH_TIMEOUT) -> Health | None:
     """The same; None where nobody answers, or what is no server of the kit."""
     try:
         try:
             with opener().open(f"{url}/health/ready", timeout=timeout) as answer:
-                return _read(answer.read())
+                return _parse_health(answer.read())
         except urllib.error.HTTPError as refusal:  # 503: not ready
             with refusal:
-                return _read(refusal.read())
+                return _parse_health(refusal.read())
     except (OSError, HTTPException) as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):
             return Health(UNRESPONSIVE, f"does not answer within {timeout:g} s")
@@ -56,7 +56,7 @@ def opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting))
 
 
-def _read(body: bytes) -> Health | None:
+def _parse_health(body: bytes) -> Health | None:
     try:
         found = json.loads(body)
         return Health(str(found["status"]), str(found["stage"]))
@@ -64,21 +64,21 @@ def _read(body: bytes) -> Health | None:
         return None
 
 
-def call(settings: Settings, method: str, path: str, *, timeout: float = ADMIN_TIMEOUT) -> dict[str, Any] | None:
+def call_server(settings: Settings, method: str, path: str, *, timeout: float = ADMIN_TIMEOUT) -> dict[str, Any] | None:
     """What the server on the settings' port answers within `timeout` seconds; None where nothing listens there.
 
     Raises KitError where it refuses, does not answer, or is no server of the kit.
     """
     where = url(settings) + path
     request = urllib.request.Request(where, method=method)
-    if key := _key(settings):
+    if key := _admin_key(settings):
         request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
         with opener().open(request, timeout=timeout) as answer:
-            return _document(where, answer.read())
+            return _parse_object(where, answer.read())
     except urllib.error.HTTPError as refusal:
         with refusal:
-            told = _document(where, refusal.read()).get("error")
+            told = _parse_object(where, refusal.read()).get("error")
         reason = told["message"] if isinstance(told, dict) and "message" in told else f"answers {refusal.code}"
         advice = "set ASR_ADMIN_KEY or ASR_ADMIN_KEY_FILE as for the server" if refusal.code in (401, 403) else ""
         raise KitError(where, reason, advice) from None
@@ -89,7 +89,7 @@ def call(settings: Settings, method: str, path: str, *, timeout: float = ADMIN_T
         raise KitError(where, f"does not answer: {reason}", "invoke status") from None
 
 
-def _key(settings: Settings) -> str:
+def _admin_key(settings: Settings) -> str:
     """The admin key, empty where none is set."""
     if settings.admin_key:
         return settings.admin_key.get_secret_value()
@@ -102,7 +102,7 @@ def _key(settings: Settings) -> str:
         raise KitError("ASR_ADMIN_KEY_FILE", f"{path} cannot be read: {error}", "run this as who may read it") from None
 
 
-def _document(where: str, body: bytes) -> dict[str, Any]:
+def _parse_object(where: str, body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
     except ValueError:

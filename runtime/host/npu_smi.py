@@ -27,7 +27,7 @@ HEADING = re.compile(r"NPU ID|NPU Util\(%\)|Process (?:id in container|id|name|m
 VALUE = re.compile(r"[^\s/]+(?:\s*/\s*[^\s/]+)?")  # a word, or used/total
 VERSION = re.compile(r"npu-smi\s+(\S+)\s+Version:\s*(\S+)")
 NONE_RUNNING = "No running processes"
-UNKNOWN = {"", "-", "NA", "N/A"}
+UNKNOWN_VALUES = {"", "-", "NA", "N/A"}
 
 
 @dataclass(frozen=True)
@@ -108,28 +108,28 @@ class _Cells(dict[str, str]):
         """The whole number under the first of these headings that is there."""
         found = self.maybe(*names)
         if found is None:
-            raise _refusal(self.line, f"expected a number for {names[0]}")
+            raise _parse_error(self.line, f"expected a number for {names[0]}")
         return found
 
     def maybe(self, *names: str) -> int | None:
         """The same; None where npu-smi does not tell it."""
         text = next((self[name] for name in names if name in self), "")
-        return None if text in UNKNOWN else _whole(text, self.line)
+        return None if text in UNKNOWN_VALUES else _whole_number(text, self.line)
 
     def decimal(self, name: str) -> float | None:
         """A number with a fraction."""
         text = self.get(name, "")
         try:
-            return None if text in UNKNOWN else float(text)
+            return None if text in UNKNOWN_VALUES else float(text)
         except ValueError:
-            raise _refusal(self.line, f"expected a number for {name}, not {text!r}") from None
+            raise _parse_error(self.line, f"expected a number for {name}, not {text!r}") from None
 
     def usage(self, name: str) -> Usage | None:
         """Used and total."""
         used, _, total = (part.strip() for part in self.get(name, "").partition("/"))
-        if used in UNKNOWN or total in UNKNOWN:
+        if used in UNKNOWN_VALUES or total in UNKNOWN_VALUES:
             return None
-        return Usage(_whole(used, self.line), _whole(total, self.line))
+        return Usage(_whole_number(used, self.line), _whole_number(total, self.line))
 
 
 def parse(output: str) -> NpuSmiReport:
@@ -139,7 +139,7 @@ def parse(output: str) -> NpuSmiReport:
     version = next((found for line in rows if (found := VERSION.search(line))), None)
     chips_at = next((n for n, line in enumerate(rows) if "Health" in line and "NPU" in line), None)
     if chips_at is None or chips_at + 1 == len(rows) or "Bus-Id" not in rows[chips_at + 1]:
-        raise _refusal(next(filter(None, reversed(lines)), ""), "there is no table of chips")
+        raise _parse_error(next(filter(None, reversed(lines)), ""), "there is no table of chips")
     processes_at = next((n for n, line in enumerate(rows) if "Process id" in line), len(rows))
     return NpuSmiReport(
         version=version[1] if version else "",
@@ -167,7 +167,7 @@ def _profile(chip: Chip) -> str:
 
 def _chips(headings: list[str], rows: list[str]) -> Iterator[Chip]:
     if len(rows) % 2:
-        raise _refusal(rows[-1], "the second row of this chip is missing")
+        raise _parse_error(rows[-1], "the second row of this chip is missing")
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         upper, lower = _row(headings[0], first), _row(headings[1], second)
         yield Chip(
@@ -207,15 +207,15 @@ def _row(heading: str, line: str) -> _Cells:
         more = len(cells) - len(names)
         cells[at : at + more + 1] = ["|".join(cells[at : at + more + 1])]
     if len(cells) != len(names):
-        raise _refusal(line, f"expected {len(names)} cells, as its heading has")
-    return _Cells(line, (pair for name, cell in zip(names, cells, strict=True) for pair in _values(name, cell)))
+        raise _parse_error(line, f"expected {len(names)} cells, as its heading has")
+    return _Cells(line, (pair for name, cell in zip(names, cells, strict=True) for pair in _cell_values(name, cell)))
 
 
 def _cells(line: str) -> list[str]:
     return line.removeprefix("|").removesuffix("|").split("|")
 
 
-def _values(heading: str, cell: str) -> Iterator[tuple[str, str]]:
+def _cell_values(heading: str, cell: str) -> Iterator[tuple[str, str]]:
     """The values in a cell by the names in its heading: one by one, or, where some are missing, by their place."""
     names, values = list(HEADING.finditer(heading)), list(VALUE.finditer(cell))
     if len(names) == 1 or len(values) > len(names):
@@ -232,20 +232,20 @@ def _nearest(names: list[re.Match[str]], place: int) -> re.Match[str]:
     return min(names, key=lambda name: abs(name.start() - place))
 
 
-def _whole(text: str, line: str) -> int:
+def _whole_number(text: str, line: str) -> int:
     if not text.isdecimal():
-        raise _refusal(line, f"expected a whole number, not {text!r}")
+        raise _parse_error(line, f"expected a whole number, not {text!r}")
     return int(text)
 
 
-def _refusal(line: str, why: str) -> NpuSmiError:
+def _parse_error(line: str, why: str) -> NpuSmiError:
     return NpuSmiError(
         "npu-smi info", f"{why}: {line!r}" if line else "printed nothing", "type it, and see what it says"
     )
 
 
 # What npu-smi says where the driver does not let it in, and what that means.
-CAUSES = {
+DRIVER_FAULTS = {
     "-8020": (
         "another container holds the NPU: outside privileged containers, one NPU goes to one container",
         "docker ps, then stop the other container, or export ASR_NPUS=… to another NPU",
@@ -257,11 +257,11 @@ CAUSES = {
 }
 
 
-def report(host: Host) -> NpuSmiReport:
+def read_report(host: Host) -> NpuSmiReport:
     """What `npu-smi info` tells. Raises NpuSmiError, with its famous failures decoded, where it fails."""
-    answer = host.run("npu-smi-info", [_command(host) or "npu-smi", "info"])
+    answer = host.run("npu-smi-info", [find_npu_smi(host) or "npu-smi", "info"])
     said = answer.output + answer.fault
-    for code, (cause, advice) in CAUSES.items():
+    for code, (cause, advice) in DRIVER_FAULTS.items():
         if f"ret is {code}" in said:
             raise NpuSmiError("npu-smi info", f"{cause} (ret is {code})", advice)
     if answer.fault == NOT_FOUND:
@@ -271,13 +271,13 @@ def report(host: Host) -> NpuSmiReport:
     return parse(answer.output)
 
 
-def _command(host: Host) -> str:
+def find_npu_smi(host: Host) -> str:
     """Where npu-smi is; empty if it is not."""
     found = host.ask("npu-smi-path", lambda: CommandResult(shutil.which("npu-smi") or ""))
     return found.output.strip() or next((path for path in NPU_SMI if host.state(path).kind == "file"), "")
 
 
-def numbers(npus: str) -> list[int]:
+def npu_numbers(npus: str) -> list[int]:
     """`0-3,6` → [0, 1, 2, 3, 6]. Raises KitError where a range runs backwards."""
     found: set[int] = set()
     for part in npus.split(","):

@@ -26,12 +26,12 @@ from env.sources import PROJECT
 from runtime.host.processes import describe_exit
 
 RECORDS = "commands"
-PATHS = "paths.txt"  # in RECORDS: a line for each path whose state was asked for
+PATHS_RECORD = "paths.txt"  # in RECORDS: a line for each path whose state was asked for
 NOT_FOUND = "not found"
 NOT_RECORDED = "not recorded"
-PATIENCE = 20.0  # seconds for a command; npu-smi takes about two on eight NPUs
-MOST_LINKS = 40  # as Linux
-WIDEST = 60  # letters of a command that is waited for
+COMMAND_TIMEOUT = 20.0  # seconds for a command; npu-smi takes about two on eight NPUs
+MAX_LINKS = 40  # as Linux
+SHOWN_COMMAND_LETTERS = 60  # letters of a command that is waited for
 
 FAULT = re.compile(r"\A# fault: (.*)\n?")
 PATH_LINE = re.compile(r"^([a-z ]+?) +([0-7]{3,4}) +(\d+) +(\d+) +(/.*)$", re.MULTILINE)
@@ -39,7 +39,7 @@ PATH_LINE = re.compile(r"^([a-z ]+?) +([0-7]{3,4}) +(\d+) +(\d+) +(/.*)$", re.MU
 Kind = Literal["missing", "unreadable", "file", "device", "directory", "empty directory"]
 
 
-def unheard(_: str) -> None:
+def ignore_wait(_: str) -> None:
     """Nobody wants to know what is waited for."""
 
 
@@ -83,7 +83,7 @@ class Host:
     `on_wait` hears what is waited for: of which check (`subject`), and which command or server is asked.
     """
 
-    def __init__(self, root: Path = Path("/"), *, on_wait: Callable[[str], None] = unheard) -> None:
+    def __init__(self, root: Path = Path("/"), *, on_wait: Callable[[str], None] = ignore_wait) -> None:
         if not root.is_dir():
             advice = f"unpack it: tar -xzf {root}" if root.is_file() else ""
             raise UsageError("--root", f"{root} is no directory", advice)
@@ -111,7 +111,7 @@ class Host:
         """What a path is."""
         if path not in self.states:
             try:
-                self.states[path] = _state(self._find(path))
+                self.states[path] = _path_state(self._find(path))
             except (FileNotFoundError, NotADirectoryError):
                 self.states[path] = PathState("missing")
             except OSError:
@@ -134,12 +134,12 @@ class Host:
             self.answers[name] = call() if self.live else self._recorded(name)
         return self.answers[name]
 
-    def run(self, name: str, command: Sequence[str], *, seconds: float = PATIENCE) -> CommandResult:
+    def run(self, name: str, command: Sequence[str], *, seconds: float = COMMAND_TIMEOUT) -> CommandResult:
         """What a command answers. One that is not there, fails, or takes longer than `seconds` is a fault."""
 
         def call() -> CommandResult:
             typed = shlex.join([Path(command[0]).name, *command[1:]])
-            self.wait_for(f"{typed[:WIDEST]}, {seconds:g} s at most")
+            self.wait_for(f"{typed[:SHOWN_COMMAND_LETTERS]}, {seconds:g} s at most")
             answer = run_command(command, seconds=seconds)
             self.wait_for("")
             return answer
@@ -157,7 +157,7 @@ class Host:
             step = found / part
             if step.is_symlink():
                 links += 1
-                if links > MOST_LINKS:
+                if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 target = str(step.readlink())
                 found = self.root if target.startswith("/") else found
@@ -175,7 +175,7 @@ class Host:
 
     def _recorded_states(self) -> dict[str, PathState]:
         with contextlib.suppress(OSError):
-            return parse_states((self.root / RECORDS / PATHS).read_text(encoding="utf-8", errors="replace"))
+            return parse_states((self.root / RECORDS / PATHS_RECORD).read_text(encoding="utf-8", errors="replace"))
         return {}
 
 
@@ -190,7 +190,7 @@ def parse_states(text: str) -> dict[str, PathState]:
     return {path: PathState(kind, int(mode, 8), int(uid), int(gid)) for kind, mode, uid, gid, path in found}
 
 
-def _state(path: Path) -> PathState:
+def _path_state(path: Path) -> PathState:
     found = path.stat()
     kind: Kind = "file"
     if stat.S_ISDIR(found.st_mode):

@@ -89,18 +89,18 @@ class ProcessHandle:
         """Whether `handle`, opened by pid, is another process's, or that of one which only waits to be reaped."""
         try:
             # It has had its pid since it was started: if it has it now, it had it when the handle was opened.
-            return ProcessHandle.of(self.pid) != self or ended(handle, 0)
+            return ProcessHandle.of(self.pid) != self or await_exit(handle, 0)
         except OSError:
             return True
 
 
-def check_handles() -> None:
+def check_pidfd() -> None:
     """Raises KitError where there are no pidfds: a server could be started, and not be stopped."""
     with ProcessHandle.of(os.getpid()).handle():
         return
 
 
-def ended(handle: int, seconds: float) -> bool:
+def await_exit(handle: int, seconds: float) -> bool:
     """Wait until the process of a pidfd ends, for so many seconds at most; returns whether it did."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
@@ -118,7 +118,7 @@ def describe_exit(code: int) -> str:
     return f"{name} (dmesg tells if memory ran out)" if name == "SIGKILL" else name
 
 
-def listener(host: str, port: int) -> str:
+def find_listener(host: str, port: int) -> str:
     """Who listens where a server with this ASR_HOST would: pids and commands in words; empty where nobody does."""
     wanted = [ipaddress.ip_address(address) for address in addresses(host)]
     taken = [
@@ -131,7 +131,7 @@ def listener(host: str, port: int) -> str:
     pids = sorted({socket.pid for socket in taken if socket.pid})
     if taken and not pids:
         return "a process of another user (sudo ss -ltnp shows it)"
-    return "; ".join(f"pid {pid} ({_command(pid)})" for pid in pids)
+    return "; ".join(f"pid {pid} ({_command_line(pid)})" for pid in pids)
 
 
 def _clash(wanted: Address, taken: Address) -> bool:
@@ -141,7 +141,7 @@ def _clash(wanted: Address, taken: Address) -> bool:
     return wanted.version == taken.version and (wanted.is_unspecified or taken.is_unspecified)
 
 
-def _command(pid: int) -> str:
+def _command_line(pid: int) -> str:
     try:
         text = redact(" ".join(psutil.Process(pid).cmdline()))
     except psutil.Error:

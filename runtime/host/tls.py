@@ -56,7 +56,9 @@ def read_tls(settings: Settings, *, at_any_time: bool = False) -> Certificate | 
             raise KitError(variable, f"{path} cannot be read: {error.strerror}", READABLE) from None
     try:
         context = _context(certificate, key)
-        return Certificate(context, _try(context, certificate, NO_CHECK_TIME if at_any_time else ssl.VerifyFlags(0)))
+        return Certificate(
+            context, _try_handshake(context, certificate, NO_CHECK_TIME if at_any_time else ssl.VerifyFlags(0))
+        )
     except OSError as error:  # replaced at this very moment
         raise KitError(CERTIFICATE, f"{certificate} cannot be read: {error.strerror}", READABLE) from None
 
@@ -82,7 +84,7 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _try(server: ssl.SSLContext, certificate: Path, flags: ssl.VerifyFlags) -> float:
+def _try_handshake(server: ssl.SSLContext, certificate: Path, flags: ssl.VerifyFlags) -> float:
     """Shake hands with a client that trusts this certificate; returns when it expires. Raises KitError with what the
     client says against it."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -94,7 +96,7 @@ def _try(server: ssl.SSLContext, certificate: Path, flags: ssl.VerifyFlags) -> f
     ends = [asking, server.wrap_bio(to_server, to_client, server_side=True)]
     try:
         while ends:
-            ends = [end for end in ends if not _done(end)]
+            ends = [end for end in ends if not _handshake_done(end)]
     except ssl.SSLError as error:
         words = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
         reason = f"{certificate} would be refused by clients: {words}"
@@ -104,7 +106,7 @@ def _try(server: ssl.SSLContext, certificate: Path, flags: ssl.VerifyFlags) -> f
     return ssl.cert_time_to_seconds(str(told["notAfter"]))
 
 
-def _done(end: ssl.SSLObject) -> bool:
+def _handshake_done(end: ssl.SSLObject) -> bool:
     try:
         end.do_handshake()
     except ssl.SSLWantReadError:

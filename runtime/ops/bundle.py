@@ -137,7 +137,7 @@ def _steps(settings: Settings, name: str, part: Path) -> Iterator[tuple[str, Cal
 def pack_kit(target: Path) -> None:
     """Write the kit's files into a tar: those of a clone, or of an unpacked bundle, which has no git, without what was
     made there and what operators put there. Raises OSError where it cannot be written."""
-    listing = docker.ask(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    listing = docker.read_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
     names = sorted(filter(None, listing.split("\0"))) or list(_files())
     with tarfile.open(target, "w") as archive:
         for name in filter(_is_kit, names):

@@ -10,7 +10,7 @@ from env.errors import KitError, UsageError
 from env.settings import Settings
 from env.sources import PROJECT, exports, under_project
 from runtime.host import local_client
-from runtime.host.processes import listener
+from runtime.host.processes import find_listener
 from runtime.model.device import Emptied, empty, mib, open_device
 from runtime.ops.process import state
 from runtime.weights import catalog
@@ -78,8 +78,8 @@ def clear_operators(settings: Settings, *, dry_run: bool) -> Freed:
         raise UsageError("ASR_OP_CACHE_DIR", f"{named} holds more than compiled operators", "remove them by hand")
     if named.exists() and not directory.is_dir():
         raise UsageError("ASR_OP_CACHE_DIR", f"{named} is a file, expected a directory")
-    holder = listener(settings.host, settings.port)  # a container's server has no lock
-    if not dry_run and (holder or state.is_held(state.place(settings).lock)):
+    holder = find_listener(settings.host, settings.port)  # a container's server has no lock
+    if not dry_run and (holder or state.is_locked(state.state_files(settings).lock)):
         reason = f"may be in use by the server on port {settings.port}{f': {holder}' if holder else ''}"
         raise KitError(shown(named), reason, "stop that, then again")
     return _clear(shown(named), _inside(directory), dry_run=dry_run)
@@ -123,13 +123,13 @@ def clear_device(settings: Settings, *, dry_run: bool) -> str:
     has the model in another process.
     """
     server = f"the server on port {settings.port}"
-    told = local_client.call(settings, "GET" if dry_run else "POST", "/admin/cache")
+    told = local_client.call_server(settings, "GET" if dry_run else "POST", "/admin/cache")
     if told is not None:
         try:
             return f"{Emptied(**told)} ({server})"
         except TypeError:
             raise KitError(server, "is of another version of the kit", "invoke restart") from None
-    if state.is_held(state.place(settings).lock):
+    if state.is_locked(state.state_files(settings).lock):
         raise KitError(server, "does not answer", "invoke status")
     if settings.engine_name == "vllm":
         return f"nothing to free: no server runs on port {settings.port}, and vLLM's memory ends with its processes"

@@ -25,7 +25,7 @@ from env.settings import Settings
 from env.sources import load_settings, operator_environment, under_project
 from env.stacks import active_stack, installed_versions
 from runtime.files import make_private
-from runtime.host.probe import PATHS, RECORDS, Host, run_command, states_text, unheard
+from runtime.host.probe import PATHS_RECORD, RECORDS, Host, ignore_wait, run_command, states_text
 from runtime.ops.deploy.compose import host_settings
 from runtime.ops.doctor import Finding, checks, docker, examine_host
 from runtime.ops.doctor.machine import hostname
@@ -62,7 +62,7 @@ class Bundle:
     contents: dict[str, str]
 
 
-def collect(settings: Settings, folder: Path, *, on_wait: Callable[[str], None] = unheard) -> Bundle:
+def collect(settings: Settings, folder: Path, *, on_wait: Callable[[str], None] = ignore_wait) -> Bundle:
     """Examine this host and write `support-<host>-<time>.tar.gz` into `folder`, readable by its owner only. `on_wait`
     hears what is waited for.
 
@@ -113,7 +113,7 @@ def _texts(settings: Settings, host: Host) -> Iterator[tuple[str, str]]:
     host.run("docker-version", ["docker", "version"])
     host.text("/etc/hostname")
     host.run("npu-smi-mapping", ["npu-smi", "info", "-m"])
-    yield f"{RECORDS}/{PATHS}", states_text(host.states)
+    yield f"{RECORDS}/{PATHS_RECORD}", states_text(host.states)
     for name, answer in host.answers.items():
         yield f"{RECORDS}/{name}.txt", answer.text
     for path, text in host.texts.items():

@@ -21,7 +21,7 @@ from runtime.engines import EngineError, Observer
 from runtime.model.load import Loaded
 from runtime.ops.deploy.override import stop_seconds
 from runtime.ops.process.state import DrainSummary
-from runtime.ops.process.supervisor import LOST
+from runtime.ops.process.supervisor import ENGINE_LOST_CODE
 from runtime.progress import stage_kind
 from runtime.restart_policy import Crashes, Policy
 from runtime.server import systemd
@@ -159,7 +159,7 @@ class EngineLostError(FaultError):
     """The engine failed more often than the restart policy allows, or its device failed while it was loaded. A new
     process may succeed, as the device's context ends with the old one."""
 
-    exit_code = LOST  # 70 in sysexits.h; supervisors and containers start again after it
+    exit_code = ENGINE_LOST_CODE  # 70 in sysexits.h; supervisors and containers start again after it
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class EngineManager:
                 state.engine_failed(reason)
             pause = crashes.add(monotonic())
             if pause is None and self._has_remote_servers:  # a new process would do nothing for servers elsewhere
-                pause = policy.longest_pause
+                pause = policy.last_pause
             if pause is None:
                 reason = f"has failed, and had been loaded again {policy}: {state.failure}"
                 raise EngineLostError("the engine", reason, NPU_ADVICE)

@@ -24,7 +24,7 @@ from runtime.ops.deploy.override import stop_seconds
 from runtime.ops.image_manifest import MANIFEST
 from runtime.ops.process import state
 from runtime.ops.process.state import DrainSummary
-from runtime.restart_policy import USUAL, EngineFailures, Policy, forget, times
+from runtime.restart_policy import DEFAULT_POLICY, EngineFailures, Policy, clear_failures, count_times
 from runtime.server import logs, systemd
 from runtime.server.app import create_app
 from runtime.server.credentials import Credentials
@@ -103,7 +103,9 @@ class VerifiedBytes:
         self._server_state.status_text = f"verifying weights, {self._bytes / 2**30:.1f} GiB"
 
 
-def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: None, policy: Policy = USUAL) -> None:
+def serve(
+    settings: Settings, *, on_ready: Callable[[int], None] = lambda _: None, policy: Policy = DEFAULT_POLICY
+) -> None:
     """Run until SIGTERM or SIGINT, then drain and return. Calls `on_ready` with the port each time that the server is
     ready.
 
@@ -119,7 +121,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
     server_state = ServerState()
     credentials = Credentials(settings)
     signals = SignalHandler(server_state, on_hangup=credentials.reload)
-    losses = state.place(settings).losses
+    failures_file = state.state_files(settings).engine_failures
     raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL)
     app = create_app(server_state, access=credentials.access)
@@ -135,7 +137,7 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
                 with signals.interruptible():
                     server_state.announce("verifying weights")
                     check(settings, on_bytes=VerifiedBytes(server_state).add)
-                await_restart_delay(server_state, losses, policy)
+                await_restart_delay(server_state, failures_file, policy)
                 observers = [metrics.engine]
                 manager = EngineManager(settings, server_state, http_server, signals, on_ready, observers)
                 summary = manager.run(policy)
@@ -146,22 +148,22 @@ def serve(settings: Settings, *, on_ready: Callable[[int], None] = lambda _: Non
         except EngineLostError as error:
             now = time.time()
             with log_if_unwritable("the next process will not wait before it loads"):
-                EngineFailures.read(losses, now, policy).add(losses, now, error.reason)
+                EngineFailures.read(failures_file, now, policy).add(failures_file, now, error.reason)
             raise
         log.info("stopped, %s", summary)
         with log_if_unwritable("invoke stop will not know how many requests were answered"):
-            summary.write(state.place(settings).farewell, ProcessHandle.of(os.getpid()))
+            summary.write(state.state_files(settings).drain_summary, ProcessHandle.of(os.getpid()))
         with log_if_unwritable("the next start may wait for what this one has lost"):
-            forget(losses)
+            clear_failures(failures_file)
 
 
 def await_restart_delay(server_state: ServerState, path: Path, policy: Policy) -> None:
     """Wait before loading an engine if earlier processes have lost theirs. Raises ServerStoppedError if the server is
     stopped meanwhile."""
     now = time.time()
-    losses = EngineFailures.read(path, now, policy)
-    if pause := losses.pause(now, policy):
-        lost = f"lost {times(len(losses.times))} within {policy.window:.0f} s, at last: {losses.reason}"
+    failures = EngineFailures.read(path, now, policy)
+    if pause := failures.pause(now, policy):
+        lost = f"lost {count_times(len(failures.times))} within {policy.window:.0f} s, at last: {failures.reason}"
         server_state.announce(
             f"waiting {pause:.0f} s before the engine is loaded, which was {lost}", level=logging.WARNING
         )

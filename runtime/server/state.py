@@ -9,7 +9,7 @@ from typing import Literal
 
 from starlette.requests import HTTPConnection
 
-from runtime.ops.process.state import requests as count_requests
+from runtime.ops.process.state import count_requests
 from runtime.server.errors import ApiError
 from runtime.server.service import Service
 from runtime.server.systemd import notify

@@ -56,7 +56,7 @@ def down(_: Context) -> None:
 
     settings = load_settings()  # without asking for the NPUs, whose driver may be why it shall end
     if not compose.down(settings):
-        advice = state.advice(settings)
+        advice = state.invoke_advice(settings)
         print(
             f"No server in a container on port {settings.port} → {advice}"
             if advice

@@ -90,7 +90,7 @@ def status(_: Context, json: bool = False) -> None:
     from runtime.ops.process.status import status as ask
 
     found = ask(load_settings())
-    text = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.lines(found)
+    text = json_.dumps(found.document(), indent=2, ensure_ascii=False) if json else present.format_status(found)
     print(stdio.for_reading(text, sys.stdout))
     if found.exit_code:
         raise Exit(code=found.exit_code)
@@ -101,16 +101,16 @@ def status(_: Context, json: bool = False) -> None:
 def logs(_: Context, follow: bool = False, lines: int = 100) -> None:
     """Print the end of the server's log."""
     from runtime.host import docker
-    from runtime.ops.process import elsewhere, state
+    from runtime.ops.process import foreign, state
     from runtime.ops.process import status as reading
 
     settings = load_settings()
-    files = state.place(settings)
-    if not state.is_held(files.lock):
-        if container := elsewhere.container(settings):
+    files = state.state_files(settings)
+    if not state.is_locked(files.lock):
+        if container := foreign.find_container(settings):
             return docker.run(container.logs(lines, follow=follow))
-        elsewhere.refuse(settings, "logs")
-    process = state.look(files).process if follow else None
+        foreign.check_not_foreign(settings, "logs")
+    process = state.read_state(files).process if follow else None
     try:
         for line in reading.follow(files.log, process, lines):
             print(stdio.for_reading(line, sys.stdout), flush=follow)
@@ -159,7 +159,7 @@ def _start(settings: Settings) -> None:
 
 
 def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
-    from runtime.ops.process import elsewhere
+    from runtime.ops.process import foreign
     from runtime.ops.process.control import stop as run
     from runtime.progress import status_line
 
@@ -169,7 +169,7 @@ def _stop(settings: Settings, *, now: bool, task: str = "stop") -> None:
     except KeyboardInterrupt:
         raise Exit("stop: interrupted; the server still ends → invoke status", code=INTERRUPTED) from None
     if stopped is None:
-        elsewhere.refuse(settings, task)
+        foreign.check_not_foreign(settings, task)
         print(f"No server runs on port {settings.port}.")
     else:
         print(stopped)

@@ -24,12 +24,12 @@ def card(root: Path, *, vendor: str = "0x19e5", kind: str = "0x120000", device: 
 
 
 def test_what_says_that_a_host_has_npus(tmp_path: Path) -> None:
-    assert npu_host.signs(tmp_path) == []
+    assert npu_host.find_signs(tmp_path) == []
     write(tmp_path, "/usr/local/sbin/npu-smi")
-    assert npu_host.signs(tmp_path) == ["/usr/local/sbin/npu-smi"]
+    assert npu_host.find_signs(tmp_path) == ["/usr/local/sbin/npu-smi"]
     card(tmp_path)
     write(tmp_path, "/dev/davinci_manager")
-    assert npu_host.signs(tmp_path) == [
+    assert npu_host.find_signs(tmp_path) == [
         "/dev/davinci_manager",
         "/usr/local/sbin/npu-smi",
         "1 on the PCI bus, the first at 0000:c1:00.0",
@@ -44,13 +44,13 @@ def test_what_says_that_a_host_has_npus(tmp_path: Path) -> None:
 def test_what_only_looks_like_an_npu(other: dict[str, str], tmp_path: Path) -> None:
     card(tmp_path, **other)
     (tmp_path / "usr/local/bin/npu-smi").mkdir(parents=True)  # as Docker makes of a missing mount
-    assert npu_host.signs(tmp_path) == []
+    assert npu_host.find_signs(tmp_path) == []
 
 
 def test_a_server_refuses_the_demo_model_that_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = {"ASR_OUT_DIR": str(tmp_path / "out")}
     write(tmp_path, "/dev/davinci0")
-    monkeypatch.setattr(npu_host, "ROOT", tmp_path)
+    monkeypatch.setattr(npu_host, "HOST_ROOT", tmp_path)
     with pytest.raises(KitError, match=r"NPU host \(/dev/davinci0\), but /dev/davinci_manager is not there"):
         serve.check(load_settings(out), on_bytes=lambda _: None)
     write(tmp_path, "/dev/davinci_manager")

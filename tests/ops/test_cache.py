@@ -91,8 +91,8 @@ def test_operators_in_a_file(tmp_path: Path) -> None:
 def test_operators_of_a_running_server_stay(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     kept = put(tmp_path / "operators" / "op.o")
-    with state.opened_lock(state.place(settings)) as lock:
-        state.take(lock)
+    with state.open_lock(state.state_files(settings)) as lock:
+        state.try_lock(lock)
         with pytest.raises(KitError, match=f"may be in use by the server on port {settings.port}"):
             cache.clear_operators(settings, dry_run=False)
         assert cache.clear_operators(settings, dry_run=True).size == MIB
@@ -206,11 +206,11 @@ def test_the_cache_of_this_process(tmp_path: Path) -> None:
 
 def test_the_cache_of_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tmp_path)
-    with state.opened_lock(state.place(settings)) as lock:
-        state.take(lock)
+    with state.open_lock(state.state_files(settings)) as lock:
+        state.try_lock(lock)
         with pytest.raises(KitError, match=f"the server on port {settings.port}: does not answer.*invoke status"):
             cache.clear_device(settings, dry_run=False)
-    monkeypatch.setitem(local_client.call.__kwdefaults__ or {}, "timeout", 0.1)
+    monkeypatch.setitem(local_client.call_server.__kwdefaults__ or {}, "timeout", 0.1)
     with (
         socket.create_server(("127.0.0.1", settings.port)),
         pytest.raises(KitError, match=f"{settings.port}/admin/cache: does not answer: timed out"),

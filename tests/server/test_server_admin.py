@@ -117,7 +117,7 @@ def test_operators_with_a_key(transcriber: Transcriber) -> None:
         assert (found.state, found.exit_code) == ("ready", 0)
         assert found.document()["device"]["name"] == "cpu"
         assert found.document()["engine_restarts"] == 0
-        words = present.lines(found)
+        words = present.format_status(found)
         assert "device   cpu (" in words
         assert "queue    0 requests; utterances: 0 waiting, 0 being decoded" in words
         assert "which `invoke start` did not start" in words
@@ -126,7 +126,7 @@ def test_operators_with_a_key(transcriber: Transcriber) -> None:
                 cache.clear_device(settings_of(server, admin_key=stranger), dry_run=False)
             assert KEY not in str(refused.value)
         found = status(settings_of(server, admin_key=None))
-        assert (found.state, found.told) == ("ready", {})
+        assert (found.state, found.details) == ("ready", {})
 
 
 def test_clear_cache_where_the_server_does_not_do_it(transcriber: Transcriber) -> None:

@@ -296,17 +296,17 @@ def test_the_admin_keys_file_is_read_again_and_read_by_admin_calls(transcriber: 
     write(file, "first-admin-key")
     with served(transcriber, admin_key_file=file) as server:
         settings = server.service.settings.model_copy(update={"port": server.http_server.port})
-        assert local_client.call(settings, "GET", "/admin/status")
+        assert local_client.call_server(settings, "GET", "/admin/status")
         write(file, "second-admin-key")
         until(lambda: server.get("/admin/status", headers=bearer("first-admin-key")).status_code == 401)
-        assert local_client.call(settings, "GET", "/admin/status")
+        assert local_client.call_server(settings, "GET", "/admin/status")
         file.write_text("short", encoding="utf-8")
         with pytest.raises(KitError, match="set ASR_ADMIN_KEY or ASR_ADMIN_KEY_FILE as for the server"):
-            local_client.call(settings, "GET", "/admin/status")
+            local_client.call_server(settings, "GET", "/admin/status")
         assert server.get("/admin/status", headers=bearer("second-admin-key")).status_code == 200
         file.unlink()
         with pytest.raises(KitError, match=r"ASR_ADMIN_KEY_FILE: .* cannot be read"):
-            local_client.call(settings, "GET", "/admin/status")
+            local_client.call_server(settings, "GET", "/admin/status")
 
 
 @pytest.mark.parametrize(

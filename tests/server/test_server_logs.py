@@ -246,8 +246,8 @@ def test_libraries_and_crashes_are_logged_in_the_same_form(logged: Log) -> None:
 def test_the_supervisor_logs_in_the_same_form_and_errors_are_found(logged: Log, form: str, tmp_path: Path) -> None:
     told, file = logged(log_format=form), tmp_path / "server.log"
     (*_, handler) = logging.getLogger().handlers  # alone: pytest's adds to records that it has seen
-    handler.handle(logging.LogRecord(supervisor.LOGGER, logging.ERROR, "", 0, "no room", None, None))
-    first, last = told(), supervisor.line(form, "error", "no room")
+    handler.handle(logging.LogRecord(supervisor.SUPERVISOR_LOGGER, logging.ERROR, "", 0, "no room", None, None))
+    first, last = told(), supervisor.format_line(form, "error", "no room")
     assert re.sub(r"\d", "0", first) == re.sub(r"\d", "0", last) + "\n"
     logging.getLogger(logs.KIT_LOGGER).info("all is well")
     logging.getLogger(logs.KIT_LOGGER).warning("goes on", exc_info=KeyError("a name"))

@@ -14,7 +14,7 @@ from env.settings import Settings
 from env.sources import load_settings
 from runtime.demo import Clip, bundled_clips
 from runtime.ops.process.state import DrainSummary
-from runtime.ops.process.supervisor import REFUSALS
+from runtime.ops.process.supervisor import SETUP_FAULT_CODES
 from runtime.restart_policy import Crashes, Policy
 from runtime.server.engine_manager import EngineLostError
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_mended_ends_the_process(settings: Settings, device: Devi
     with pytest.raises(EngineLostError, match=r"loaded again once.*507015") as lost:
         run_engine_manager(settings, visit, policy=Policy(restarts=1, pause=0.0))
     assert lost.value.exit_code == 70
-    assert lost.value.exit_code not in REFUSALS
+    assert lost.value.exit_code not in SETUP_FAULT_CODES
 
 
 def test_pauses_double_within_the_window() -> None:

@@ -151,7 +151,7 @@ def test_what_operators_are_told(front: Transcriber, stand_in: StandIn, speech: 
             "name": "vllm",
             "servers": [{"name": stand_in.url, "url": stand_in.url, "decoding": 0, "trouble": ""}],
         }
-        assert f"engine   vllm\n         {stand_in.url}: 0 being decoded\ndevice   " in present.lines(found)
+        assert f"engine   vllm\n         {stand_in.url}: 0 being decoded\ndevice   " in present.format_status(found)
         for dry_run in (True, False):
             with pytest.raises(KitError, match="vllm has the model in processes of its own"):
                 cache.clear_device(settings, dry_run=dry_run)

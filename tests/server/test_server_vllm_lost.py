@@ -70,7 +70,7 @@ def test_one_of_two_dies_under_load_and_nobody_notices(
         troubles = [each["trouble"] for each in server.get("/v1/info").json()["engine"]["servers"]]
         assert (troubles[0] != "", troubles[1]) == (True, "")
         found = status(server.service.settings.model_copy(update={"port": server.http_server.port}))
-        assert f"{one.url}: 0 being decoded; {troubles[0]}" in present.lines(found)
+        assert f"{one.url}: 0 being decoded; {troubles[0]}" in present.format_status(found)
         assert server.get("/health/ready").status_code == 200
         one.faults.clear()
         one.come()

@@ -28,7 +28,7 @@ def faking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         path.chmod(0o755)
 
     # Which compose there is, is asked once: not for the tests that come after.
-    monkeypatch.setattr(docker, "compose", functools.cache(docker.compose.__wrapped__))
+    monkeypatch.setattr(docker, "compose_command", functools.cache(docker.compose_command.__wrapped__))
     return make
 
 

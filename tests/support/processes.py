@@ -15,11 +15,11 @@ from engine import free_port
 from env.settings import Settings
 from env.sources import PROJECT, load_settings
 from runtime.host.local_client import ask_health
-from runtime.host.processes import ProcessHandle, ended
+from runtime.host.processes import ProcessHandle, await_exit
 from runtime.ops.process import state
 from runtime.ops.process.control import Started, stop
 from runtime.ops.process.control import start as start_process
-from runtime.restart_policy import USUAL, Policy
+from runtime.restart_policy import DEFAULT_POLICY, Policy
 
 LONG = 60  # seconds after which what is awaited will never come
 
@@ -31,10 +31,10 @@ def port_of_its_own(tmp_path: Path) -> Iterator[Settings]:
     made = load_settings(variables)
     yield made
     stop(made, now=True, grace=0)
-    assert not state.is_held(state.place(made).lock)
+    assert not state.is_locked(state.state_files(made).lock)
 
 
-def start(settings: Settings, behaviour: str = "ready", *, policy: Policy = USUAL) -> Started:
+def start(settings: Settings, behaviour: str = "ready", *, policy: Policy = DEFAULT_POLICY) -> Started:
     """Start a stand-in."""
     return start_process(settings, on_stage=lambda _: None, command=stand_in(behaviour), policy=policy)
 
@@ -46,7 +46,7 @@ def stand_in(behaviour: str) -> list[str]:
 
 def processes(settings: Settings) -> tuple[ProcessHandle, ProcessHandle]:
     """The supervisor and the server on record."""
-    found = state.look(state.place(settings)).record
+    found = state.read_state(state.state_files(settings)).record
     assert found
     assert found.server
     return found.supervisor, found.server
@@ -57,13 +57,13 @@ def kill(process: ProcessHandle) -> None:
     with process.handle() as handle:
         assert handle is not None
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        assert ended(handle, LONG)
+        assert await_exit(handle, LONG)
 
 
 def await_end(process: ProcessHandle) -> None:
     """Wait until a process has ended."""
     with process.handle() as handle:
-        assert handle is None or ended(handle, LONG)
+        assert handle is None or await_exit(handle, LONG)
 
 
 def await_ready(url: str) -> None:
@@ -76,7 +76,7 @@ def await_ready(url: str) -> None:
 
 def log_of(settings: Settings) -> str:
     """The server's log."""
-    return state.place(settings).log.read_text(encoding="utf-8")
+    return state.state_files(settings).log.read_text(encoding="utf-8")
 
 
 def lines_until(lines: Iterator[str], word: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from env.settings import DEMO, Settings
 from env.sources import exports, under_project
 from env.verify import AUTOLOAD
 from runtime.engines.vllm.launcher import DEVICE_VARIABLE, IMAGE_VARIABLE
-from runtime.host.npu_smi import numbers
+from runtime.host.npu_smi import npu_numbers
 from runtime.model.device import make_operator_cache
 
 VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"  # CANN's: the NPUs that a process sees; it counts them from 0
@@ -106,7 +106,7 @@ def _visible_slots() -> list[DeviceSlot]:
 def _configured_slots(settings: Settings, nodes: int) -> list[DeviceSlot]:
     """The NPUs that the kit may use: all of a container, else those of ASR_NPUS."""
     # A container was given its NPUs to use them.
-    found = range(nodes) if nodes and os.environ.get(IMAGE_VARIABLE) else numbers(settings.npus)
+    found = range(nodes) if nodes and os.environ.get(IMAGE_VARIABLE) else npu_numbers(settings.npus)
     return [DeviceSlot(f"npu:{number}", str(number), "npu") for number in found]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.host.npu_smi import Chip, NpuSmiError, report
+from runtime.host.npu_smi import Chip, NpuSmiError, read_report
 from runtime.host.probe import Host
 from runtime.model.device import Device, DeviceError, Memory, Silicon
 
@@ -106,7 +106,7 @@ class LocalServers(ExternalServers):
 def _chips() -> tuple[Chip, ...]:
     """The chips that npu-smi lists; none where it fails."""
     try:
-        return report(Host()).chips
+        return read_report(Host()).chips
     except NpuSmiError:
         return ()
 

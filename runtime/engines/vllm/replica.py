@@ -24,7 +24,7 @@ from runtime.engines.vllm.client import (
 )
 from runtime.engines.vllm.command import LaunchSpec
 from runtime.engines.vllm.process import VllmProcess
-from runtime.restart_policy import USUAL, Crashes
+from runtime.restart_policy import DEFAULT_POLICY, Crashes
 
 log = logging.getLogger("runtime.engines.vllm")
 
@@ -174,14 +174,14 @@ class Monitor:
         """Monitor the server; returns only where its process has crashed too often."""
         if self.server.spec is None:
             await self._poll()
-        crashes = Crashes(USUAL)
+        crashes = Crashes(DEFAULT_POLICY)
         while True:
             if await self._start_process():
                 await self._poll()
             await self.stop_process()
             pause = crashes.add(time.monotonic())
             if pause is None:
-                log.error("%s is given up: it has been started again %s", self.server.name, USUAL)
+                log.error("%s is given up: it has been started again %s", self.server.name, DEFAULT_POLICY)
                 return
             await asyncio.sleep(pause)
             log.info("starting %s again, after %g s", self.server.name, pause)

@@ -15,7 +15,7 @@ from env.sources import exports, load_settings
 from runtime.demo import CHECKPOINT as DEMO_CHECKPOINT
 from runtime.host import docker
 from runtime.host.npu_smi import NpuSmiReport as NpuSmi
-from runtime.host.npu_smi import report as npu_smi
+from runtime.host.npu_smi import read_report as npu_smi
 from runtime.host.probe import Host, run_command
 from runtime.measure.records import Where, here, of
 from runtime.measure.report.record import File, HostFacts, Image, ReportWeights
@@ -107,7 +107,7 @@ def _image(settings: Settings) -> Image:
             written=told.written,
         )
     name = image.image_name(settings)
-    text = docker.ask(["docker", "image", "inspect", "--format", "{{json .}}", name])
+    text = docker.read_output(["docker", "image", "inspect", "--format", "{{json .}}", name])
     if not text:
         return Image(place="host", name=name)
     found: dict[str, Any] = json.loads(text)

@@ -20,7 +20,7 @@ from env.translation import Bilingual, Language, translated
 from runtime.files import write_whole
 from runtime.host.docker import show
 from runtime.host.probe import Host
-from runtime.host.processes import ProcessHandle, ended
+from runtime.host.processes import ProcessHandle, await_exit
 from runtime.measure import records
 from runtime.measure.accuracy.run import ACCURACY, Accuracy
 from runtime.measure.bench import record as benchmark
@@ -92,7 +92,7 @@ def _left(leader: int) -> tuple[int, ...]:
 def _ends(pid: int, until: float) -> bool:
     try:
         with ProcessHandle.of(pid).handle() as handle:
-            return handle is None or ended(handle, max(0.0, until - time.monotonic()))
+            return handle is None or await_exit(handle, max(0.0, until - time.monotonic()))
     except OSError:  # it has ended since
         return True
 

@@ -18,8 +18,8 @@ from runtime import demo
 from runtime.files import write_whole
 from runtime.host import docker, local_client
 from runtime.host.docker import START_PERIOD, ContainerState, DockerError, NotReadyError, await_ready
-from runtime.host.npu_host import MANAGER, refusal
-from runtime.host.npu_smi import NpuSmiError, profile_for, report
+from runtime.host.npu_host import NPU_MANAGER, demo_refused
+from runtime.host.npu_smi import NpuSmiError, profile_for, read_report
 from runtime.host.probe import Host
 from runtime.ops.deploy import container_logs, image, monitoring, override, own_compose, releases, standalone
 from runtime.ops.deploy.compose_project import COMPOSE, SERVICE, container_id, filters, own_containers
@@ -123,7 +123,7 @@ def down(settings: Settings) -> bool:
         with container_logs.kept(settings, container_id(settings)):
             docker.run(["docker", "stop", *found])
             docker.run(["docker", "rm", *found])
-    if networks := docker.ask(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
+    if networks := docker.read_output(["docker", "network", "ls", "--format", "{{.Name}}", *filters(settings)]).split():
         docker.run(["docker", "network", "rm", *networks])
     monitoring.remove(settings)
     override.host_file(settings).unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def serving(settings: Settings) -> RunningRelease | None:
     """What serves on the port, as far as it can be run again: it has become ready, and its files are there. What is not
     on record is described by compose's files as they are now. Raises KitError where they cannot be read."""
     written, container = _text(override.host_file(settings)), container_id(settings)
-    found = docker.ask(["docker", "inspect", "--type", "container", container]) if container else ""
+    found = docker.read_output(["docker", "inspect", "--type", "container", container]) if container else ""
     if not found or written is None:
         return None
     (entry,) = json.loads(found)
@@ -181,14 +181,18 @@ def try_curl(settings: Settings) -> None:
 def _compose(settings: Settings, *words: str, files: Sequence[Path] = ()) -> list[str]:
     second = override.host_file(settings)
     if not second.exists():
-        advice = record.advice(settings) or "make up"
+        advice = record.invoke_advice(settings) or "make up"
         raise DockerError(second.name, "is not there: no server was started on this port", advice)
-    options = ["--project-name", override.project_name(settings), *docker.files(*(files or compose_files(settings)))]
+    options = [
+        "--project-name",
+        override.project_name(settings),
+        *docker.file_options(*(files or compose_files(settings))),
+    ]
     if files:
         options += ["--project-directory", str(COMPOSE.parent)]
     if monitoring.wanted(settings):
         options += ["--profile", monitoring.PROFILE]
-    return [*docker.compose(), *options, *words]
+    return [*docker.compose_command(), *options, *words]
 
 
 def _text(path: Path) -> str | None:
@@ -217,7 +221,7 @@ def _unless_refused(written: Path) -> Iterator[None]:
 
 def _check_files(settings: Settings) -> None:
     """Raises DockerError, after compose has said why, where it does not take its files."""
-    if not docker.ask(_compose(settings, "config", "--services")):
+    if not docker.read_output(_compose(settings, "config", "--services")):
         docker.run(_compose(settings, "config", "--quiet"))
 
 
@@ -338,11 +342,11 @@ def detect(host: Host) -> str:
     Raises NpuSmiError where there are NPUs, but npu-smi fails, or no profile is known to fit them all; KitError where
     their driver is not loaded.
     """
-    if host.state(MANAGER).kind == "missing":
+    if host.state(NPU_MANAGER).kind == "missing":
         if found := signs(host):
-            raise refusal(found, loaded=False)
+            raise demo_refused(found, loaded=False)
         return NO_NPU
-    chips = report(host).chips
+    chips = read_report(host).chips
     fitting = profile_for(chips)
     if not fitting:
         names = ", ".join(dict.fromkeys(chip.name for chip in chips)) or "none"

@@ -58,7 +58,9 @@ def containers(settings: Settings, service: str = "", *, timeout: float = TIMEOU
     """The containers of the port's project, or of one of its services, running or not. Raises DockerError where Docker
     does not tell within `timeout` seconds."""
     command = ["docker", "ps", "--all", "--no-trunc", "--format", FORM, *filters(settings, service)]
-    return [ComposeContainer(*line.split("\t")) for line in docker.answer(command, timeout=timeout).splitlines()]
+    return [
+        ComposeContainer(*line.split("\t")) for line in docker.require_output(command, timeout=timeout).splitlines()
+    ]
 
 
 def container_id(settings: Settings, service: str = SERVICE) -> str:

@@ -13,7 +13,7 @@ from env.settings import Settings
 from env.sources import under_project
 from runtime.files import make_private
 from runtime.host import docker
-from runtime.host.docker import SHORT
+from runtime.host.docker import SHORT_ID
 
 MIB = 1 << 20
 LAST_LINES = 30.0  # seconds for the rest of a log, once its container has ended
@@ -31,7 +31,7 @@ def kept(settings: Settings, container: str) -> Iterator[None]:
     if not container:
         yield
         return
-    path = under_project(settings.out_dir) / "logs" / f"container-{settings.port}-{container[:SHORT]}.log"
+    path = under_project(settings.out_dir) / "logs" / f"container-{settings.port}-{container[:SHORT_ID]}.log"
     try:
         make_private(path.parent)
         descriptor = os.open(path.with_suffix(".part"), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -57,7 +57,7 @@ def kept(settings: Settings, container: str) -> Iterator[None]:
 
 
 def _ask(container: str, form: str) -> str:
-    return docker.ask(["docker", "inspect", "--type", "container", "--format", form, container])
+    return docker.read_output(["docker", "inspect", "--type", "container", "--format", form, container])
 
 
 def _begin(following: "subprocess.Popen[bytes]", output: int, *, ended: bool) -> None:

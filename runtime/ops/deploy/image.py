@@ -17,7 +17,7 @@ from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT, under_project
 from env.stacks import load_stack
-from runtime.host.docker import SHORT, DockerError, ask, run
+from runtime.host.docker import SHORT_ID, DockerError, read_output, run
 from runtime.version import version
 
 VARIABLE = "PIP_FIND_LINKS"
@@ -171,7 +171,8 @@ def pinned(name: str) -> str:
     if "@" in name:
         return name
     found: list[str] = (
-        json.loads(ask(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", name]) or "null") or []
+        json.loads(read_output(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", name]) or "null")
+        or []
     )
     repository = re.sub(r":[^/:]+$", "", name)
     known = {other: digest for other, _, digest in (entry.partition("@") for entry in found)}
@@ -181,18 +182,20 @@ def pinned(name: str) -> str:
 
 def labels(name: str) -> dict[str, str]:
     """The labels of an image that is on this host; empty if it is not."""
-    found = ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", name])
+    found = read_output(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", name])
     return dict(json.loads(found) or {"": ""}) if found else {}
 
 
 def identity(name: str) -> str:
     """The id of an image that is on this host, `sha256:…`; empty if it is not."""
-    return ask(["docker", "image", "inspect", "--format", "{{.Id}}", name])
+    return read_output(["docker", "image", "inspect", "--format", "{{.Id}}", name])
 
 
 def names(name: str) -> list[str]:
     """What an image that is on this host is called."""
-    return json.loads(ask(["docker", "image", "inspect", "--format", "{{json .RepoTags}}", name]) or "null") or []
+    return (
+        json.loads(read_output(["docker", "image", "inspect", "--format", "{{json .RepoTags}}", name]) or "null") or []
+    )
 
 
 def tag(name: str, other: str) -> None:
@@ -203,7 +206,7 @@ def tag(name: str, other: str) -> None:
 
 def clone() -> str:
     """Which clone of the kit this is, among those whose images a host may have: a digest of its path."""
-    return hashlib.sha256(bytes(PROJECT)).hexdigest()[:SHORT]
+    return hashlib.sha256(bytes(PROJECT)).hexdigest()[:SHORT_ID]
 
 
 def check_stack(settings: Settings) -> None:
@@ -264,16 +267,16 @@ def _own_arguments(settings: Settings) -> dict[str, str]:
 def revision() -> str:
     """The commit that is checked out, with -dirty where something that a build sees differs; empty without git or a
     clone. What an operator's own steps write beside it, such as weights/weights.lock, is no other code."""
-    commit = ask(["git", "rev-parse", "HEAD"])
+    commit = read_output(["git", "rev-parse", "HEAD"])
     let_through, left_out = _ignore_file()
     seen = ["docker/Dockerfile", ".dockerignore", *let_through, *(f":!{name}" for name in left_out)]
-    return commit + ("-dirty" if commit and ask(["git", "status", "--porcelain", "--", *seen]) else "")
+    return commit + ("-dirty" if commit and read_output(["git", "status", "--porcelain", "--", *seen]) else "")
 
 
 def _built_from(found: Mapping[str, str]) -> str:
     """The commit, or without one the digest, of an image's labels, as far as one types it: 0123456789ab-dirty."""
     commit, dash, dirty = (found.get(REVISION_LABEL) or found.get(CONTEXT_LABEL, "")).partition("-")
-    return f"{commit[:SHORT]}{dash}{dirty}"
+    return f"{commit[:SHORT_ID]}{dash}{dirty}"
 
 
 def _refuse_password(name: str, addresses: str) -> None:

@@ -17,7 +17,7 @@ from env.settings import Settings
 from env.sources import PROJECT, under_project
 from runtime.files import write_whole
 from runtime.host import docker
-from runtime.host.docker import EVERY, NotReadyError, container_state, tail
+from runtime.host.docker import READY_POLL_SECONDS, NotReadyError, container_state, read_log_end
 from runtime.ops.deploy import image
 
 PROFILE = "monitoring"  # of docker/compose.yaml, whose services these are
@@ -115,9 +115,9 @@ def await_answers(settings: Settings, container: Callable[[str], str]) -> None:
         while not _answers(address + paths[service]):
             state = container_state(container(service))
             if state.status not in ("created", "running") or state.restarts or state.health == "unhealthy":
-                reason = f"does not answer; the end of its log:\n{tail(container(service))}"
+                reason = f"does not answer; the end of its log:\n{read_log_end(container(service))}"
                 raise NotReadyError(service, reason, "make ps")
-            time.sleep(EVERY)
+            time.sleep(READY_POLL_SECONDS)
 
 
 def remove(settings: Settings) -> None:

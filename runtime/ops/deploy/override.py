@@ -13,9 +13,9 @@ from env.settings import DEMO, Settings
 from env.sources import operator_environment, under_project
 from runtime import demo
 from runtime.files import make_private, write_whole
-from runtime.host.docker import ask
-from runtime.host.npu_host import MANAGER, NPU_SMI
-from runtime.host.npu_smi import numbers
+from runtime.host.docker import read_output
+from runtime.host.npu_host import NPU_MANAGER, NPU_SMI
+from runtime.host.npu_smi import npu_numbers
 from runtime.ops.deploy import limits, monitoring
 from runtime.ops.deploy.image import PROXIES, release_name
 from runtime.ops.deploy.limits import Load
@@ -30,7 +30,7 @@ RUNTIME = "ascend"  # as ascend-docker-runtime's installer calls it
 
 # From the README of Ascend's images. A source that does not exist is left out: Docker would make an empty directory of
 # that name, which breaks npu-smi on the host.
-NPU_DEVICES = (MANAGER, "/dev/devmm_svm", "/dev/hisi_hdc")
+NPU_DEVICES = (NPU_MANAGER, "/dev/devmm_svm", "/dev/hisi_hdc")
 NPU_MOUNTS = (
     "/usr/local/dcmi",
     *NPU_SMI,
@@ -144,7 +144,7 @@ def describe(settings: Settings, *, root: Path, environment: Mapping[str, str]) 
 def load(settings: Settings) -> Load:
     """What the container holds: with vLLM an engine for each NPU, or none but the servers elsewhere."""
     alone = settings.engine_name != "vllm" or settings.vllm_url
-    engines = 1 if alone else settings.vllm_replicas or len(numbers(settings.npus))
+    engines = 1 if alone else settings.vllm_replicas or len(npu_numbers(settings.npus))
     weights = 0 if settings.vllm_url else limits.weights_of(model_on_host(settings))
     return Load(engines, weights, shared_memory(settings) * limits.GIB)
 
@@ -236,7 +236,7 @@ def mounts(settings: Settings) -> list[str]:
 
 def devices(settings: Settings, root: Path) -> list[str]:
     """The device nodes of the NPUs. Raises KitError where one of ASR_NPUS is not there."""
-    nodes = [f"/dev/davinci{number}" for number in numbers(settings.npus)]
+    nodes = [f"/dev/davinci{number}" for number in npu_numbers(settings.npus)]
     missing = [node for node in (*nodes, *NPU_DEVICES) if not there(root, node)]
     if missing:
         have = sorted(path.name for path in (root / "dev").glob("davinci[0-9]*"))
@@ -260,7 +260,7 @@ def user(settings: Settings) -> tuple[int, int]:
 
 def has_runtime() -> bool:
     """Whether ascend-docker-runtime is installed, which brings devices and mounts on its own."""
-    return RUNTIME in json.loads(ask(["docker", "info", "--format", "{{json .Runtimes}}"]) or "{}")
+    return RUNTIME in json.loads(read_output(["docker", "info", "--format", "{{json .Runtimes}}"]) or "{}")
 
 
 def there(root: Path, path: str) -> bool:

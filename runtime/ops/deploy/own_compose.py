@@ -71,7 +71,7 @@ def _merge(own: Path) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as second:
         json.dump(SECOND, second)
         second.flush()
-        command = [*docker.compose(), *docker.files(COMPOSE, Path(second.name), own), "config"]
+        command = [*docker.compose_command(), *docker.file_options(COMPOSE, Path(second.name), own), "config"]
         try:
             result = subprocess.run(
                 command,

@@ -14,7 +14,7 @@ from env.settings import Settings
 from env.sources import SettingsError, load_settings, operator_environment, under_project
 from runtime.files import write_whole
 from runtime.host import docker
-from runtime.host.docker import ask, run
+from runtime.host.docker import read_output, run
 from runtime.ops.deploy import image, override
 from runtime.ops.deploy.compose_project import SERVICE
 
@@ -127,7 +127,7 @@ def named(release: Release) -> Release:
     """The release with a name that means its very image, which a tag that moved on does not."""
     if image.identity(release.image) == release.image_id:
         return release
-    digits = release.image_id.rpartition(":")[2][: docker.SHORT]
+    digits = release.image_id.rpartition(":")[2][: docker.SHORT_ID]
     name = f"{image.NAME}:{KEPT_TAG}{digits}"
     image.tag(release.image_id, name)
     described = json.loads(release.files[WRITTEN])
@@ -204,4 +204,4 @@ def _newest_first(identities: list[str]) -> list[str]:
 
 
 def _lines(*command: str) -> list[str]:
-    return list(dict.fromkeys(ask(command).splitlines()))
+    return list(dict.fromkeys(read_output(command).splitlines()))

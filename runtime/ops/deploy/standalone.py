@@ -32,7 +32,7 @@ def check(settings: Settings) -> None:
     if monitoring.wanted(settings):
         reason = "runs vLLM without the server that Prometheus and Grafana know"
         raise UsageError(ALONE, reason, "make down, then make up without MONITORING=1")
-    if len(npu_smi.numbers(settings.npus)) > 1 or (settings.vllm_replicas or 1) > 1:
+    if len(npu_smi.npu_numbers(settings.npus)) > 1 or (settings.vllm_replicas or 1) > 1:
         asked = f"ASR_NPUS is {settings.npus}, ASR_VLLM_REPLICAS {settings.vllm_replicas or 'not set'}"
         reason = f"runs one vLLM on one NPU, and {asked}"
         raise UsageError(ALONE, reason, "make up for each NPU: ASR_NPUS=0 ASR_PORT=8101, ASR_NPUS=1 ASR_PORT=8102, …")

@@ -98,7 +98,7 @@ def _started(settings: Settings) -> Iterator[Settings]:
     """The settings with the port of each server that runs without a container."""
     for path in sorted((under_project(settings.out_dir) / "run").glob("server-*.lock")):
         port = path.stem.partition("-")[2]
-        if port.isdigit() and state.is_held(path):
+        if port.isdigit() and state.is_locked(path):
             yield settings.model_copy(update={"port": int(port)})
 
 
@@ -155,7 +155,7 @@ def _releases(settings: Settings) -> Iterator[Release]:
 
 def _list(words: list[str], filters: list[str], form: str = "{{.Names}}") -> list[str]:
     options = [word for each in filters for word in ("--filter", each)]
-    return docker.ask(["docker", *words, *options, "--format", form]).splitlines()
+    return docker.read_output(["docker", *words, *options, "--format", form]).splitlines()
 
 
 def _remove_container(name: str) -> None:

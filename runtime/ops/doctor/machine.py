@@ -11,9 +11,9 @@ from env.errors import KitError
 from env.field import variable
 from env.settings import Settings
 from env.sources import under_project
-from runtime.host.npu_smi import numbers
+from runtime.host.npu_smi import npu_numbers
 from runtime.host.probe import NOT_RECORDED, CommandResult, Host
-from runtime.host.processes import listener
+from runtime.host.processes import find_listener
 from runtime.host.tls import read_tls
 from runtime.ops import exposure
 from runtime.ops.deploy.image import image_name
@@ -86,7 +86,7 @@ def port(case: Examination) -> CheckResult:
             if container.ours:
                 return CheckResult("pass", f"{number}: the kit's container {container.name} has it")
             return CheckResult("fail", f"{number}: container {container.name} has it", another)
-    answer = case.host.ask("port", lambda: CommandResult(listener(case.settings.host, number)))
+    answer = case.host.ask("port", lambda: CommandResult(find_listener(case.settings.host, number)))
     if answer.fault:
         return CheckResult("warn", answer.fault)
     if answer.output:
@@ -168,7 +168,7 @@ def settings(case: Examination) -> CheckResult:
     told = case.settings
     if case.place == "host":
         try:
-            numbers(told.npus)
+            npu_numbers(told.npus)
         except KitError as error:
             return CheckResult("fail", f"{error.subject}: {error.reason}", f"export {error.subject}={error.advice}")
     if told.profile == "atlas-300i-duo" and told.dtype == "bfloat16":

@@ -10,7 +10,7 @@ from env.errors import KitError
 from env.stacks import load_stack
 from runtime.host import npu_host
 from runtime.host.npu_host import NPU_SMI
-from runtime.host.npu_smi import Chip, ChipProcess, NpuSmiError, _command, numbers, profile_for, report
+from runtime.host.npu_smi import Chip, ChipProcess, NpuSmiError, find_npu_smi, npu_numbers, profile_for, read_report
 from runtime.host.probe import NOT_RECORDED, CommandResult, Host
 from runtime.ops.deploy.override import NPU_DEVICES, NPU_MOUNTS, user
 from runtime.ops.doctor import docker, weights
@@ -48,10 +48,10 @@ INSTALL = "install the driver of your NPU: https://www.hiascend.com/hardware/fir
 def presence(case: Examination) -> CheckResult:
     """There is an NPU where the settings want one, of the kind that the profile is for; and none that they ignore."""
     nodes = case.host.matches("/dev/davinci[0-9]*")
-    chips = known_chips(case) if nodes or case.wants_npu or _command(case.host) else ()
+    chips = known_chips(case) if nodes or case.wants_npu or find_npu_smi(case.host) else ()
     profile, fits = case.settings.profile, profile_for(chips)
-    if npu_host.is_unasked_demo(case.settings) and (seen := signs(case.host) or nodes[:1]):
-        told = npu_host.refusal(seen, loaded=case.host.state(npu_host.MANAGER).there)
+    if npu_host.is_default_demo(case.settings) and (seen := signs(case.host) or nodes[:1]):
+        told = npu_host.demo_refused(seen, loaded=case.host.state(npu_host.NPU_MANAGER).there)
         return CheckResult(
             "fail", f"{told.subject} {told.reason}", f"export ASR_PROFILE={fits}" if fits else told.advice
         )
@@ -78,13 +78,13 @@ def presence(case: Examination) -> CheckResult:
 
 def smi(case: Examination) -> CheckResult:
     """npu-smi runs and lists the chips."""
-    found = _command(case.host)
+    found = find_npu_smi(case.host)
     made = [path for path in NPU_SMI if case.host.state(path).kind == "empty directory"]
     if made:
         advice = f"sudo rmdir {' '.join(made)}, then install the driver again"
         return CheckResult("fail", f"{', '.join(made)}: empty directory, as Docker makes of a missing mount", advice)
     try:
-        told = report(case.host)
+        told = read_report(case.host)
     except NpuSmiError as error:
         return CheckResult("warn" if NOT_RECORDED in error.reason else "fail", error.reason, error.advice)
     evidence = f"{told.version} in {found or 'a record'}: {_names(told.chips) or 'no chips'}"
@@ -156,7 +156,7 @@ def used_nodes(case: Examination) -> list[int]:
         nodes = case.host.matches("/dev/davinci[0-9]*")
         return sorted(int(text) for path in nodes if (text := path.removeprefix("/dev/davinci")).isdecimal())
     try:
-        return numbers(case.settings.npus)
+        return npu_numbers(case.settings.npus)
     except KitError:  # told by the check of the settings
         return []
 
@@ -183,7 +183,9 @@ def room(case: Examination, chip: Chip, least: int) -> CheckResult:
 
 def holders(case: Examination, chip: Chip) -> list[ChipProcess]:
     """The processes that npu-smi shows on a chip. Raises NpuSmiError where it fails."""
-    return [process for process in report(case.host).processes if (process.npu, process.chip) == (chip.npu, chip.chip)]
+    return [
+        process for process in read_report(case.host).processes if (process.npu, process.chip) == (chip.npu, chip.chip)
+    ]
 
 
 def _describe(case: Examination, process: ChipProcess) -> str:
@@ -203,7 +205,7 @@ def needed(case: Examination) -> int:
 def known_chips(case: Examination) -> tuple[Chip, ...]:
     """The chips; none where npu-smi fails, which is told by its own check."""
     try:
-        return report(case.host).chips
+        return read_report(case.host).chips
     except NpuSmiError:
         return ()
 
@@ -211,7 +213,7 @@ def known_chips(case: Examination) -> tuple[Chip, ...]:
 def _why_not(case: Examination) -> str:
     """Why npu-smi does not tell the chips."""
     try:
-        return f"npu-smi lists {len(report(case.host).chips)} chips"
+        return f"npu-smi lists {len(read_report(case.host).chips)} chips"
     except NpuSmiError as error:
         return f"{error.subject}: {error.reason}"
 
@@ -219,7 +221,7 @@ def _why_not(case: Examination) -> str:
 def signs(host: Host) -> list[str]:
     """What says that a host has NPUs, whether or not their driver is loaded."""
     return host.ask(
-        "npu-signs", lambda: CommandResult("".join(f"{sign}\n" for sign in npu_host.signs()))
+        "npu-signs", lambda: CommandResult("".join(f"{sign}\n" for sign in npu_host.find_signs()))
     ).output.splitlines()
 
 

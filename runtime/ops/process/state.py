@@ -1,4 +1,4 @@
-"""What is on record of a port's server: the lock that says whether one runs, and the file that says which it is."""
+"""The state of a port's server on disk: the lock that says whether one runs, and the file that says which it is."""
 
 import contextlib
 import fcntl
@@ -19,27 +19,28 @@ from runtime.files import make_private, write_whole
 from runtime.host.processes import ProcessHandle
 
 FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
-PATIENCE = 5.0  # seconds that a start may take to put its processes on record
-EVERY = 0.05  # seconds between two looks at it
+SETTLE_TIMEOUT = 5.0  # seconds that a start may take to put its processes on record
+SETTLE_POLL_SECONDS = 0.05  # seconds between two reads of the record
 
 Phase = Literal["running", "pausing", "stopping", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
 class StateFiles:
-    """The files of the server on one port."""
+    """The files of the server on one port. `engine_failures` and `drain_summary` are what a server leaves for the next
+    one and for `invoke stop`."""
 
     lock: Path
     record: Path
     log: Path
-    farewell: Path
-    losses: Path
+    drain_summary: Path
+    engine_failures: Path
 
 
 @dataclass(frozen=True)
 class ServiceRecord:
-    """The service as its supervisor last wrote it down. `log_start` is where its lines begin in the log, in bytes;
-    `restarts` counts those after crashes, `reason` says why the server ended last, `server` is None where it has."""
+    """The service as its supervisor last recorded it. Its lines begin at byte `log_start` of the log; `restarts` counts
+    restarts after crashes; `reason` says why the server ended last; `server` is None while none runs."""
 
     url: str
     log: Path
@@ -51,12 +52,12 @@ class ServiceRecord:
     reason: str = ""
 
     def write(self, path: Path) -> None:
-        """Raises KitError where it cannot be written."""
+        """Write it as JSON. Raises KitError if it cannot be written."""
         write_whole(path, json.dumps({**asdict(self), "log": str(self.log)}, indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "ServiceRecord | None":
-        """The record at `path`; None where there is none that can be understood."""
+        """The record at `path`; None if it is missing or damaged."""
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             known = cls(**{**found, "log": Path(found["log"]), "supervisor": ProcessHandle(**found["supervisor"])})
@@ -67,69 +68,74 @@ class ServiceRecord:
 
 @dataclass(frozen=True)
 class PortState:
-    """What there is on a port. `held` says whether processes of a server live; `record` may be of an earlier one.
-    `process` is the one to signal and to wait for: the supervisor, or a server that outlives it. None: there is none,
+    """The state of a port. `locked` says whether a server's processes live; `record` may be an earlier server's.
+    `process` is the one to signal and to wait for: the supervisor, or a server that outlives it. None if there is none,
     or it is not known for certain."""
 
-    held: bool
+    locked: bool
     record: ServiceRecord | None
     process: ProcessHandle | None
 
 
-def place(settings: Settings) -> StateFiles:
-    """Where the server on the settings' port is on record, and its log."""
+def state_files(settings: Settings) -> StateFiles:
+    """The files of the server on the settings' port."""
     out, name = under_project(settings.out_dir), f"server-{settings.port}"
     run, log = out / "run", out / "logs" / f"{name}.log"
-    farewell, losses = run / f"{name}.farewell.json", run / f"{name}.losses.json"
-    return StateFiles(run / f"{name}.lock", run / f"{name}.json", log, farewell, losses)
+    return StateFiles(
+        lock=run / f"{name}.lock",
+        record=run / f"{name}.json",
+        log=log,
+        drain_summary=run / f"{name}.farewell.json",
+        engine_failures=run / f"{name}.losses.json",
+    )
 
 
-def advice(settings: Settings) -> str:
-    """What to type where a make target looked for a container, and `invoke start` has the server on this port; empty
-    where it has none."""
-    there = is_held(place(settings).lock)
-    return "invoke start runs the server here: invoke status, invoke logs, invoke stop" if there else ""
+def invoke_advice(settings: Settings) -> str:
+    """What to type if a make target finds no container because `invoke start` runs the server on this port; empty if
+    it does not."""
+    runs = is_locked(state_files(settings).lock)
+    return "invoke start runs the server here: invoke status, invoke logs, invoke stop" if runs else ""
 
 
-def look(spot: StateFiles) -> PortState:
-    """What there is now."""
-    held, found = is_held(spot.lock), ServiceRecord.read(spot.record)
-    candidates = (found.supervisor, found.server) if held and found else ()
-    return PortState(held, found, next((process for process in candidates if process and process.alive), None))
+def read_state(files: StateFiles) -> PortState:
+    """The state of a port now."""
+    locked, record = is_locked(files.lock), ServiceRecord.read(files.record)
+    candidates = (record.supervisor, record.server) if locked and record else ()
+    return PortState(locked, record, next((process for process in candidates if process and process.alive), None))
 
 
-def settled(spot: StateFiles) -> PortState:
-    """What there is, once a start that has just taken the lock has put its processes on record.
+def await_settled(files: StateFiles) -> PortState:
+    """The state of a port, once a start that has just taken the lock has recorded its processes.
 
-    Raises KitError where that does not happen: then whoever holds the lock is not who is on record.
+    Raises KitError if that does not happen in time: then the lock is held by a process that is not on record.
     """
-    until = time.monotonic() + PATIENCE
-    while (found := look(spot)).held and found.process is None:
+    until = time.monotonic() + SETTLE_TIMEOUT
+    while (state := read_state(files)).locked and state.process is None:
         if time.monotonic() > until:
             reason = "is held, but not by a process that is on record; nothing was signalled"
-            raise KitError(str(spot.lock), reason, f"fuser -v {spot.lock} shows who holds it")
-        time.sleep(EVERY)
-    return found
+            raise KitError(str(files.lock), reason, f"fuser -v {files.lock} shows who holds it")
+        time.sleep(SETTLE_POLL_SECONDS)
+    return state
 
 
 @contextmanager
-def opened_lock(spot: StateFiles) -> Iterator[int]:
-    """A descriptor of the lock's file. Raises KitError where it cannot be made."""
+def open_lock(files: StateFiles) -> Iterator[int]:
+    """A descriptor of the lock's file. Raises KitError if it cannot be created."""
     try:
-        make_private(spot.lock.parent)
-        descriptor = os.open(spot.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        make_private(files.lock.parent)
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         advice = "set ASR_OUT_DIR to a directory that can be written"
-        raise KitError(str(spot.lock), f"cannot be written: {error.strerror}", advice) from None
+        raise KitError(str(files.lock), f"cannot be written: {error.strerror}", advice) from None
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def take(descriptor: int) -> bool:
-    """Take the lock; False where it is held. Every process that inherits the descriptor holds it too, until the last
-    of them has ended."""
+def try_lock(descriptor: int) -> bool:
+    """Take the lock; False if another process has it. Processes that inherit the descriptor share the lock, which lasts
+    until the last of them has ended."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except BlockingIOError:
@@ -139,8 +145,8 @@ def take(descriptor: int) -> bool:
     return True
 
 
-def is_held(path: Path) -> bool:
-    """Whether any process holds the lock. It is asked about without being taken, which would make a start believe that
+def is_locked(path: Path) -> bool:
+    """Whether any process has the lock. It is only queried: taking it, however briefly, could make a start believe that
     another server runs."""
     try:
         with path.open("rb") as file:
@@ -153,21 +159,21 @@ def is_held(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class DrainSummary:
-    """How many requests were answered while the server drained, and how many were told that it ends."""
+    """How many requests were answered while the server drained, and how many were refused because it ended."""
 
     answered: int = 0
     given_up: int = 0
 
     def __str__(self) -> str:
-        return f"{requests(self.answered)} answered" + (f", {self.given_up} given up" if self.given_up else "")
+        return f"{count_requests(self.answered)} answered" + (f", {self.given_up} given up" if self.given_up else "")
 
     def write(self, path: Path, server: ProcessHandle) -> None:
-        """Raises KitError where it cannot be written."""
+        """Write it for `server`. Raises KitError if it cannot be written."""
         write_whole(path, json.dumps({"server": asdict(server), **asdict(self)}) + "\n")
 
     @classmethod
     def read(cls, path: Path, server: ProcessHandle) -> "DrainSummary | None":
-        """What that server left; None where it left nothing that can be understood."""
+        """The summary that `server` left; None if it left none, or the file is damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if ProcessHandle(**found.pop("server")) == server:
@@ -175,6 +181,6 @@ class DrainSummary:
         return None
 
 
-def requests(count: int) -> str:
-    """So many requests, in words."""
+def count_requests(count: int) -> str:
+    """A count in words: `1 request`, `2 requests`."""
     return f"{count} request{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`invoke status`: what there is to know of a server without entering it."""
+"""`invoke status` and `invoke logs`: the state of a server, and the end of its log."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,38 +11,37 @@ from env.errors import KitError
 from env.settings import Settings
 from runtime.host import local_client
 from runtime.host.local_client import UNRESPONSIVE, Health, ask_health
-from runtime.host.processes import ProcessHandle, ended, listener
-from runtime.ops.process import elsewhere
-from runtime.ops.process import state as record
-from runtime.ops.process.elsewhere import ForeignServer
-from runtime.ops.process.state import ServiceRecord, requests
+from runtime.host.processes import ProcessHandle, await_exit, find_listener
+from runtime.ops.process import foreign
+from runtime.ops.process.foreign import ForeignServer
+from runtime.ops.process.state import ServiceRecord, count_requests, read_state, state_files
 from runtime.urls import url
 
-MOST_BYTES = 4 << 20  # of a log's end that is looked at
-EVERY = 0.25  # seconds between two looks at a log that is followed
-ERROR = re.compile(r"\b(\w*error|critical|fatal|crashed|failed|traceback)\b", re.IGNORECASE)
+LOG_END_BYTES = 4 << 20  # of a log's end that are read
+FOLLOW_POLL_SECONDS = 0.25  # seconds between two reads of a log that is followed
+ERROR_PATTERN = re.compile(r"\b(\w*error|critical|fatal|crashed|failed|traceback)\b", re.IGNORECASE)
 
-ERRORS = 5  # lines
-TIMEOUT = 2.0  # seconds to say whether it is ready: with Python's own start, a status takes 5 at most
-DETAILS_TIMEOUT = 2.0  # seconds for what it tells operators, which is asked only of one that answers
+SHOWN_ERRORS = 5  # lines of the log
+STATUS_TIMEOUT = 2.0  # seconds for a health check: with Python's own start, a status takes 5 at most
+DETAILS_TIMEOUT = 2.0  # seconds for /admin/status, which is asked only of a server that answers
 NOT_RUNNING = 3  # exit code, as LSB has it for `status`
 
 
 def tail(log: Path, lines: int, *, start: int = 0) -> list[str]:
-    """The last lines of a log, of those from byte `start` on. Raises KitError where it cannot be read."""
+    """The last lines of a log, not before byte `start`. Raises KitError if it cannot be read."""
     return _last(_end(log, start)[0].split(b"\n"), lines)
 
 
 def last_errors(log: Path, lines: int, *, start: int = 0) -> list[str]:
-    """The last lines that look like errors; none where the log cannot be read."""
+    """The last lines that look like errors; none if the log cannot be read."""
     try:
-        return [line for line in tail(log, MOST_BYTES, start=start) if ERROR.search(line)][-lines:]
+        return [line for line in tail(log, LOG_END_BYTES, start=start) if ERROR_PATTERN.search(line)][-lines:]
     except KitError:
         return []
 
 
 def follow(log: Path, process: ProcessHandle | None, lines: int) -> Iterator[str]:
-    """The last lines, then each that is added until `process` ends. Raises KitError where the log cannot be read."""
+    """The last lines, then each line added until `process` ends. Raises KitError if the log cannot be read."""
     if process is None:
         yield from tail(log, lines)
         return
@@ -51,16 +50,16 @@ def follow(log: Path, process: ProcessHandle | None, lines: int) -> Iterator[str
     yield from _last(whole, lines)
     last = b"".join(whole[-1:])
     with process.handle() as handle, log.open("rb") as file:
-        over = False
-        while not over:
-            over = handle is None or ended(handle, EVERY)
-            put_aside = log.stat().st_size < position  # and emptied, as logrotate's copytruncate does, or cut
-            if put_aside:
+        has_ended = False
+        while not has_ended:
+            has_ended = handle is None or await_exit(handle, FOLLOW_POLL_SECONDS)
+            rotated = log.stat().st_size < position  # emptied, as by logrotate's copytruncate, or cut
+            if rotated:
                 position, rest = 0, b""
             file.seek(position)
             added = file.read()
             position += len(added)
-            if put_aside and last:
+            if rotated and last:
                 _, found, behind = (b"\n" + added.lstrip(b" ")).partition(b"\n" + last + b"\n")
                 added = behind if found else added  # a log that is cut still has lines that were shown
             *whole, rest = (rest + added).split(b"\n")
@@ -71,11 +70,11 @@ def follow(log: Path, process: ProcessHandle | None, lines: int) -> Iterator[str
 
 
 def _end(log: Path, start: int) -> tuple[bytes, int]:
-    """What a log ends with, from byte `start` on where it is not too much, and its size."""
+    """The end of a log, from byte `start` on but at most LOG_END_BYTES, and the log's size."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
-            begin = max(start if start <= size else 0, size - MOST_BYTES)
+            begin = max(start if start <= size else 0, size - LOG_END_BYTES)
             file.seek(begin)
             data = file.read(size - begin)
             return data if begin else data.lstrip(b" "), size  # a log that is cut begins with blanks
@@ -86,9 +85,9 @@ def _end(log: Path, start: int) -> tuple[bytes, int]:
 
 
 def _last(lines: list[bytes], most: int) -> list[str]:
-    """The last of the lines, of which the one after the last newline is none."""
-    found = lines if lines[-1:] != [b""] else lines[:-1]
-    return [_text(line) for line in found[-most:]] if most > 0 else []
+    """The last `most` lines; the empty one behind the last newline does not count."""
+    whole = lines if lines[-1:] != [b""] else lines[:-1]
+    return [_text(line) for line in whole[-most:]] if most > 0 else []
 
 
 def _text(line: bytes) -> str:
@@ -97,11 +96,11 @@ def _text(line: bytes) -> str:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """A server on a port. `state` is ready, starting, draining, restarting, unresponsive (its process lives, and does
-    not answer), unknown (its lock is held by others than are on record), stopped, failed, or absent. `uptime` is in
-    seconds, `memory` resident bytes; both None without a process. `reason` is why it ended last, or what holds the port
-    instead. `told` is what the server tells operators, see /admin/status; empty where it does not. Where `invoke start`
-    did not start it, `manager` is what did, and `commands` is what to type."""
+    """A server on a port. `state` is ready, starting, draining, restarting, unresponsive (its process lives, but does
+    not answer), unknown (its lock is held by a process that is not on record), stopped, failed, or absent. `uptime` is
+    in seconds, `memory` in resident bytes; both are None without a process. `reason` is why it ended last, or what has
+    the port instead. `details` is its answer to /admin/status; empty if it gives none. If `invoke start` did not start
+    it, `manager` says what did, and `commands` what to type."""
 
     state: str
     url: str
@@ -114,7 +113,7 @@ class ServerStatus:
     restarts: int = 0
     reason: str = ""
     errors: tuple[str, ...] = ()
-    told: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     manager: str = ""
     commands: tuple[str, ...] = ()
 
@@ -126,7 +125,7 @@ class ServerStatus:
         return NOT_RUNNING if self.state in ("stopped", "failed", "absent") else 1
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The status as a JSON object."""
         return {
             "state": self.state,
             "ready": self.state == "ready",
@@ -136,11 +135,11 @@ class ServerStatus:
             "supervisor_pid": self.supervisor,
             "uptime_seconds": self.uptime,
             "memory_bytes": self.memory,
-            "engine": self.told.get("engine"),
-            "device": self.told.get("device"),
-            "queue": self.told.get("queue"),
+            "engine": self.details.get("engine"),
+            "device": self.details.get("device"),
+            "queue": self.details.get("queue"),
             "restarts": self.restarts,
-            "engine_restarts": self.told.get("engine_restarts"),
+            "engine_restarts": self.details.get("engine_restarts"),
             "reason": self.reason,
             "log": self.log,
             "last_errors": list(self.errors),
@@ -151,18 +150,18 @@ class ServerStatus:
 
 def status(settings: Settings) -> ServerStatus:
     """The state of the server on the settings' port."""
-    spot = record.place(settings)
-    found = record.look(spot)
-    log, last = str(spot.log), found.record
-    if not found.held:
-        return _ended(settings, log, last)
-    if last is None or found.process is None:
+    files = state_files(settings)
+    port_state = read_state(files)
+    log, last = str(files.log), port_state.record
+    if not port_state.locked:
+        return _absent_status(settings, log, last)
+    if last is None or port_state.process is None:
         return ServerStatus(
-            "unknown", url(settings), log, reason=f"{spot.lock} is held, by no process that is on record"
+            "unknown", url(settings), log, reason=f"{files.lock} is held, by no process that is on record"
         )
-    errors = tuple(last_errors(last.log, ERRORS, start=last.log_start))
+    errors = tuple(last_errors(last.log, SHOWN_ERRORS, start=last.log_start))
     server = last.server if last.server and last.server.alive else None
-    health = ask_health(last.url, timeout=TIMEOUT) if server else Health(stage="")
+    health = ask_health(last.url, timeout=STATUS_TIMEOUT) if server else Health(stage="")
     stage = health.stage
     if server and server.suspended:
         stage = f"{stage}: its process is suspended (SIGSTOP) → kill -CONT {server.pid}"
@@ -178,7 +177,7 @@ def status(settings: Settings) -> ServerStatus:
         restarts=last.restarts,
         reason=last.reason,
         errors=errors,
-        told=_told(settings) if server and health.status != UNRESPONSIVE else {},
+        details=_server_details(settings) if server and health.status != UNRESPONSIVE else {},
     )
 
 
@@ -188,51 +187,51 @@ def _state(last: ServiceRecord, health: Health) -> str:
     return "restarting" if last.phase == "pausing" else health.status
 
 
-def _told(settings: Settings) -> dict[str, Any]:
-    """What the server tells operators; nothing where it takes us for none."""
+def _server_details(settings: Settings) -> dict[str, Any]:
+    """The server's answer to /admin/status; empty if it refuses or does not answer."""
     try:
-        return local_client.call(settings, "GET", "/admin/status", timeout=DETAILS_TIMEOUT) or {}
+        return local_client.call_server(settings, "GET", "/admin/status", timeout=DETAILS_TIMEOUT) or {}
     except KitError:
         return {}
 
 
-def _ended(settings: Settings, log: str, last: ServiceRecord | None) -> ServerStatus:
-    """Where `invoke start` has no server running: the one that runs all the same, or how the last one ended and what
-    else has the port."""
-    if found := elsewhere.find(settings):
-        return _elsewhere(settings, found)
-    holder = listener(settings.host, settings.port)
-    held = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
+def _absent_status(settings: Settings, log: str, last: ServiceRecord | None) -> ServerStatus:
+    """The status if `invoke start` runs no server: that of one started otherwise, or how the last one ended and what
+    has the port."""
+    if server := foreign.find_foreign(settings):
+        return _foreign_status(settings, server)
+    holder = find_listener(settings.host, settings.port)
+    taken = f"the port is held by {holder}, which `invoke start` did not start" if holder else ""
     if last is None:
-        return ServerStatus("absent", url(settings), log, reason=held)
+        return ServerStatus("absent", url(settings), log, reason=taken)
     state = last.phase if last.phase in ("stopped", "failed") else "failed"
     reason = last.reason if state == last.phase else "its supervisor was killed, or the machine went down"
-    errors = tuple(last_errors(last.log, ERRORS, start=last.log_start)) if state == "failed" else ()
+    errors = tuple(last_errors(last.log, SHOWN_ERRORS, start=last.log_start)) if state == "failed" else ()
     return ServerStatus(
-        state, last.url, log, restarts=last.restarts, reason="; ".join(filter(None, (reason, held))), errors=errors
+        state, last.url, log, restarts=last.restarts, reason="; ".join(filter(None, (reason, taken))), errors=errors
     )
 
 
-def _elsewhere(settings: Settings, found: ForeignServer) -> ServerStatus:
+def _foreign_status(settings: Settings, server: ForeignServer) -> ServerStatus:
     """The status of a server that `invoke start` did not start."""
-    told = _told(settings) if found.health and found.health.status != UNRESPONSIVE else {}
+    details = _server_details(settings) if server.health and server.health.status != UNRESPONSIVE else {}
     return ServerStatus(
-        state=found.state,
+        state=server.state,
         url=url(settings),
         log="",
-        stage=found.health.stage if found.health else "",
-        uptime=told.get("uptime_seconds"),
-        told=told,
-        manager=found.who,
-        commands=tuple(dict.fromkeys((found.logs, found.restart, found.stop))),
+        stage=server.health.stage if server.health else "",
+        uptime=details.get("uptime_seconds"),
+        details=details,
+        manager=server.description,
+        commands=tuple(dict.fromkeys((server.logs, server.restart, server.stop))),
     )
 
 
-def lines(status: ServerStatus) -> str:
-    """One fact a line; those that there are."""
+def format_status(status: ServerStatus) -> str:
+    """The status in lines, a fact each; facts that are not known are left out."""
     uptime = str(timedelta(seconds=int(status.uptime))) if status.uptime is not None else ""
     memory = f"{_mib(status.memory)} resident" if status.memory else ""
-    restarted = status.told.get("engine_restarts", 0)
+    restarted = status.details.get("engine_restarts", 0)
     restarts = [f"{status.restarts} after crashes"] if status.restarts else []
     facts = {
         "state": status.state,
@@ -244,9 +243,9 @@ def lines(status: ServerStatus) -> str:
         "pid": f"{status.pid or 'none'}, supervisor {status.supervisor or 'none'}" if status.supervisor else status.pid,
         "uptime": uptime,
         "memory": memory,
-        "engine": _engine(status.told.get("engine") or {}),
-        "device": _device(status.told.get("device") or {}),
-        "queue": _queue(status.told.get("queue") or {}),
+        "engine": _engine(status.details.get("engine") or {}),
+        "device": _device(status.details.get("device") or {}),
+        "queue": _queue(status.details.get("queue") or {}),
         "restarts": ", ".join([*restarts, *([f"{restarted} of the engine alone"] if restarted else [])]),
         "log": status.log,
     }
@@ -254,32 +253,32 @@ def lines(status: ServerStatus) -> str:
     return "\n".join([*shown, *(["last errors"] if status.errors else []), *(f"  {line}" for line in status.errors)])
 
 
-def _engine(told: Mapping[str, Any]) -> str:
-    """Its name, and on lines of their own the servers that decode for it."""
-    if not told:
+def _engine(details: Mapping[str, Any]) -> str:
+    """The engine's name, and on lines of their own the servers that decode for it."""
+    if not details:
         return ""
     servers = [
         f"{server['name']}: {server['decoding']} being decoded"
         + (f"; {server['trouble']}" if server["trouble"] else "")
-        for server in told["servers"]
+        for server in details["servers"]
     ]
-    return f"\n{'':<9}".join([told["name"], *servers])
+    return f"\n{'':<9}".join([details["name"], *servers])
 
 
-def _device(told: Mapping[str, Any]) -> str:
-    if not told:
+def _device(details: Mapping[str, Any]) -> str:
+    if not details:
         return ""
-    found, memory = f"{told['name']} ({told['description']})", told["memory"]
+    found, memory = f"{details['name']} ({details['description']})", details["memory"]
     if not memory:
         return found
     return f"{found}, {_mib(memory['used'])} used, {_mib(memory['reserved'])} reserved of {_mib(memory['total'])}"
 
 
-def _queue(told: Mapping[str, Any]) -> str:
-    if not told:
+def _queue(details: Mapping[str, Any]) -> str:
+    if not details:
         return ""
-    engine = told["engine"]
-    return f"{requests(told['requests'])}; utterances: {engine['waiting']} waiting, {engine['decoding']} being decoded"
+    requests, engine = count_requests(details["requests"]), details["engine"]
+    return f"{requests}; utterances: {engine['waiting']} waiting, {engine['decoding']} being decoded"
 
 
 def _mib(size: int) -> str:

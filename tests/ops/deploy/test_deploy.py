@@ -67,8 +67,8 @@ def test_an_npu_that_is_not_there_is_named(root: Path, tmp_path: Path, fake: Fak
 
 def test_a_range_that_runs_backwards_is_refused() -> None:
     with pytest.raises(KitError, match="3-1"):
-        npu_smi.numbers("3-1")
-    assert npu_smi.numbers("6,0-3,2") == [0, 1, 2, 3, 6]
+        npu_smi.npu_numbers("3-1")
+    assert npu_smi.npu_numbers("6,0-3,2") == [0, 1, 2, 3, 6]
 
 
 def test_settings_reach_the_container_and_secrets_and_host_matters_do_not(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def second(request: pytest.FixtureRequest, root: Path, tmp_path: Path, fake: Fak
 
 
 def test_compose_v1_accepts_both_files_together(second: Path) -> None:
-    if not docker.ask(["docker-compose", "version", "--short"]):
+    if not docker.read_output(["docker-compose", "version", "--short"]):
         pytest.skip("docker-compose is not installed")
-    command = ["docker-compose", *docker.files(COMPOSE, second), "config", "--quiet"]
+    command = ["docker-compose", *docker.file_options(COMPOSE, second), "config", "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -260,20 +260,20 @@ def test_an_engine_that_cannot_be_reached_is_told(words: str, advice: str, fake:
 
 def test_compose_v2_is_used_where_it_is_installed(fake: Fake) -> None:
     fake("docker", '[ "$1 $2" = "compose version" ] && echo 2.29.1')
-    assert docker.compose() == ("docker", "compose")
+    assert docker.compose_command() == ("docker", "compose")
 
 
 def test_compose_v1_is_used_where_there_is_no_other(fake: Fake) -> None:
     fake("docker", "exit 1")
     fake("docker-compose", "echo 1.29.2")
-    assert docker.compose() == ("docker-compose",)
+    assert docker.compose_command() == ("docker-compose",)
 
 
 def test_no_compose_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake("docker", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(KitError, match="docker-compose-plugin"):
-        docker.compose()
+        docker.compose_command()
 
 
 def test_what_is_run_is_shown_first(capfd: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def own(tmp_path: Path) -> Path:
 @pytest.fixture
 def compose() -> None:
     """Skip where compose v1 is not installed: it is the stricter one, and needs no engine."""
-    if not commands.ask([commands.OLD_COMPOSE, "version", "--short"]):
+    if not commands.read_output([commands.OLD_COMPOSE, "version", "--short"]):
         pytest.skip("docker-compose is not installed")
 
 
@@ -132,7 +132,7 @@ def test_it_is_merged_behind_both_files_of_the_kit(own: Path, tmp_path: Path, fa
     settings = load_settings({"ASR_PROFILE": A2, "ASR_OUT_DIR": str(tmp_path / "out")})
     second = override.write_host_file(settings, root=an_a2(tmp_path / "root"))
     own.write_text(f"{OWN}    devices: [/dev/dvpp_cmdlist:/dev/dvpp_cmdlist:rw]\n    user: '7:7'\n", encoding="utf-8")
-    command = [commands.OLD_COMPOSE, *commands.files(COMPOSE, second, own), "config"]
+    command = [commands.OLD_COMPOSE, *commands.file_options(COMPOSE, second, own), "config"]
     merged = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     service = merged["services"]["asr"]
     assert (service["read_only"], service["user"]) == (False, "7:7")

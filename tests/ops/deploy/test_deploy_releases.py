@@ -158,15 +158,15 @@ def test_clean_refuses_while_a_server_runs(tmp_path: Path, fake: Fake) -> None:
     clone = tmp_path / "kit"
     clone.mkdir()
     shutil.copy(PROJECT / "Makefile", clone)
-    spot = state.place(load_settings({"ASR_OUT_DIR": str(clone / "out"), "ASR_PORT": "8125"}))
+    files = state.state_files(load_settings({"ASR_OUT_DIR": str(clone / "out"), "ASR_PORT": "8125"}))
 
     def clean() -> str:
         done = subprocess.run(["make", "clean"], cwd=clone, capture_output=True, text=True, check=False, env=os.environ)
-        assert (done.returncode == 0) != spot.lock.exists()
+        assert (done.returncode == 0) != files.lock.exists()
         return done.stderr
 
-    with state.opened_lock(spot) as descriptor:
-        assert state.take(descriptor)
+    with state.open_lock(files) as descriptor:
+        assert state.try_lock(descriptor)
         told = clean()
         assert "qwen3-asr-8124 runs, which writes to out → ASR_PORT=8124 make down" in told
         assert "out/run/server-8125.lock is held by a server → ASR_PORT=8125 .venv/bin/invoke stop" in told

@@ -22,7 +22,7 @@ from runtime.host.docker import DockerError, NotReadyError
 from runtime.host.local_client import Health
 from runtime.ops.deploy import compose, compose_project, container_logs, override, releases
 from runtime.ops.doctor.checks import OWN_FILE
-from runtime.ops.process import elsewhere
+from runtime.ops.process import foreign
 
 CONTAINER = "c" * 64
 RUNS = {"State": {"Status": "running", "ExitCode": 0}, "RestartCount": 0}
@@ -211,5 +211,5 @@ def test_a_docker_that_does_not_tell_has_not_said_that_there_is_none(
     fake("docker", script)
     with pytest.raises(DockerError, match=f"docker ps: {why}"):
         compose_project.containers(settings, timeout=0.2)
-    monkeypatch.setattr(elsewhere, "DOCKER_TIMEOUT", 0.2)
-    assert elsewhere.container(settings) is None
+    monkeypatch.setattr(foreign, "FOREIGN_DOCKER_TIMEOUT", 0.2)
+    assert foreign.find_container(settings) is None

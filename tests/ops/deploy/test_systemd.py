@@ -18,7 +18,7 @@ from serving import PATIENCE, SERVE
 
 from env.sources import PROJECT, load_settings, profile_names
 from runtime.ops.deploy import limits, override
-from runtime.ops.process.supervisor import REFUSALS
+from runtime.ops.process.supervisor import SETUP_FAULT_CODES
 
 FOLDER = PROJECT / "docker" / "systemd"
 UNIT, NPU, ENVIRONMENT = FOLDER / "qwen3-asr.service", FOLDER / "npu.conf", FOLDER / "qwen3-asr.env"
@@ -112,7 +112,7 @@ def unit() -> Mapping[str, str]:
 def test_the_figures_of_the_unit_are_those_of_the_kit() -> None:
     options, vllm = unit(), load_settings({"ASR_STACK": "vllm", "ASR_PROFILE": "cpu"})
     assert options["TimeoutStopSec"] == str(override.stop_seconds(vllm))
-    assert options["RestartPreventExitStatus"] == " ".join(map(str, REFUSALS))
+    assert options["RestartPreventExitStatus"] == " ".join(map(str, SETUP_FAULT_CODES))
     assert options["TasksMax"] == str(limits.PROCESSES)
     assert (options["Type"], options["NotifyAccess"]) == ("notify", "main")
     with_cann, python, *words = shlex.split(options["ExecStart"].replace(OPT, str(PROJECT)))

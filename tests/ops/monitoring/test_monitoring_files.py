@@ -134,12 +134,12 @@ def test_what_cannot_be_written_is_named(watched: Settings, tmp_path: Path) -> N
 
 
 def test_nobody_but_this_host_reaches_them_and_they_may_do_nothing(watched: Settings, tmp_path: Path) -> None:
-    if not docker.ask(["docker-compose", "version", "--short"]):
+    if not docker.read_output(["docker-compose", "version", "--short"]):
         pytest.skip("docker-compose is not installed")
     opened = watched.model_copy(update={"host": "0.0.0.0"})
     command = [
         "docker-compose",
-        *docker.files(COMPOSE, override.write_host_file(opened)),
+        *docker.file_options(COMPOSE, override.write_host_file(opened)),
         "--profile",
         monitoring.PROFILE,
     ]

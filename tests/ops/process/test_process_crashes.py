@@ -48,7 +48,7 @@ def test_crashes_are_logged_and_end_in_rest(settings: Settings) -> None:
     assert (found.state, found.exit_code, found.restarts) == ("failed", 3, 3)
     assert "SIGABRT" in found.reason
     assert any("crashed: SIGABRT" in line for line in found.errors)
-    assert "last errors" in present.lines(found)
+    assert "last errors" in present.format_status(found)
 
 
 def test_the_supervisor_logs_as_the_server_does(settings: Settings) -> None:
@@ -89,7 +89,7 @@ def test_stopping_does_not_wait_for_the_next_start(settings: Settings) -> None:
 def test_a_killed_server_comes_back(settings: Settings) -> None:
     first = start(settings, policy=Policy(pause=0.01))
     supervisor, server = processes(settings)
-    lines = follow(state.place(settings).log, supervisor, 100)
+    lines = follow(state.state_files(settings).log, supervisor, 100)
     assert next(lines).startswith("serving")
     kill(server)
     (told,) = [line for line in lines_until(lines, "serving") if "crashed" in line]

@@ -20,10 +20,10 @@ from simulated_npu import environment
 from env.settings import Settings
 from env.sources import PROJECT
 from runtime.ops.process import state
-from runtime.ops.process.control import SERVE, NotStartedError
+from runtime.ops.process.control import SERVE_COMMAND, NotStartedError
 from runtime.ops.process.control import start as start_process
 from runtime.ops.process.status import status
-from runtime.restart_policy import USUAL, EngineFailures, Policy
+from runtime.restart_policy import DEFAULT_POLICY, EngineFailures, Policy
 
 
 @pytest.fixture
@@ -45,20 +45,25 @@ def test_a_fault_that_lasts_over_restarts_is_outlived(
     assert (found.state, found.restarts) == ("ready", 2)
     assert log_of(settings).count("crashed: exit code 70") == 2
     assert log_of(settings).count("[critical]") == 2  # each says why
-    lost = EngineFailures.read(state.place(settings).losses, time.time(), USUAL)
+    lost = EngineFailures.read(state.state_files(settings).engine_failures, time.time(), DEFAULT_POLICY)
     assert len(lost.times) == 2
     assert "error code is 507015" in lost.reason
 
 
 def test_what_was_lost_often_is_loaded_late_unless_somebody_stops_the_server(settings: Settings) -> None:
-    path = state.place(settings).losses
+    path = state.state_files(settings).engine_failures
     for _ in range(9):
         now = time.time()
-        EngineFailures.read(path, now, USUAL).add(path, now, "the device is gone")
+        EngineFailures.read(path, now, DEFAULT_POLICY).add(path, now, "the device is gone")
     variables = {"ASR_DEVICE": "cpu", "ASR_PORT": str(settings.port), "ASR_OUT_DIR": str(settings.out_dir)}
     waiting = r"waiting \d+ s before the engine is loaded, .* lost 9 times within 3600 s, at last: the device is gone"
     with subprocess.Popen(
-        SERVE, cwd=PROJECT, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        SERVE_COMMAND,
+        cwd=PROJECT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as server:
         assert any(re.search(waiting, line) for line in lines(server))
         with pytest.raises(urllib.error.HTTPError, match="503") as refused:
@@ -77,7 +82,7 @@ def test_exit_codes_tell_a_device_at_fault_from_a_server_set_up_wrong(
 ) -> None:
     variables = {"ASR_DEVICE": "npu", "ASR_PORT": str(settings.port), "ASR_OUT_DIR": str(settings.out_dir)}
     ended = subprocess.run(
-        SERVE,
+        SERVE_COMMAND,
         cwd=PROJECT,
         env=environment(failure, **variables),
         capture_output=True,
@@ -87,7 +92,7 @@ def test_exit_codes_tell_a_device_at_fault_from_a_server_set_up_wrong(
     )
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert state.place(settings).losses.exists() == (code == 70)
+    assert state.state_files(settings).engine_failures.exists() == (code == 70)
 
 
 def test_a_first_start_in_vain_ends_and_says_why(settings: Settings) -> None:
@@ -101,14 +106,14 @@ def test_a_first_start_in_vain_ends_and_says_why(settings: Settings) -> None:
 def test_pauses_double_up_to_a_longest_and_what_is_old_does_not_count(tmp_path: Path) -> None:
     path, now, pauses = tmp_path / "losses.json", 0.0, []
     for _ in range(12):
-        losses = EngineFailures.read(path, now, USUAL)
+        losses = EngineFailures.read(path, now, DEFAULT_POLICY)
         losses.add(path, now, "the device is gone")
-        after = EngineFailures.read(path, now, USUAL)
-        pauses.append(after.pause(now, USUAL))
-        assert after.pause(now + pauses[-1], USUAL) == 0
+        after = EngineFailures.read(path, now, DEFAULT_POLICY)
+        pauses.append(after.pause(now, DEFAULT_POLICY))
+        assert after.pause(now + pauses[-1], DEFAULT_POLICY) == 0
         now += pauses[-1] + 30  # of loading in vain
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert EngineFailures.read(path, now, USUAL).reason == "the device is gone"
-    assert not EngineFailures.read(path, now + USUAL.window, USUAL).times
+    assert EngineFailures.read(path, now, DEFAULT_POLICY).reason == "the device is gone"
+    assert not EngineFailures.read(path, now + DEFAULT_POLICY.window, DEFAULT_POLICY).times
     path.write_text('{"times": ["yesterday"]}')
-    assert EngineFailures.read(path, now, USUAL) == EngineFailures()
+    assert EngineFailures.read(path, now, DEFAULT_POLICY) == EngineFailures()

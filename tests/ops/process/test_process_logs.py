@@ -80,7 +80,7 @@ def test_following_a_log_that_is_put_aside(log: Path, writer: Writer) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(2000)))
     lines = follow(log, writer.identity, 1)
     assert next(lines) == "line 1999"
-    rotate(log, most_bytes=1, files=2)
+    rotate(log, max_bytes=1, files=2)
     add(log, b"line 2000\n")
     assert next(lines) == "line 2000"
     writer.end()

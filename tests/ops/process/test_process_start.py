@@ -42,7 +42,7 @@ def test_a_server_is_started_asked_and_stopped(settings: Settings) -> None:
     document = found.document()
     assert document["ready"]
     assert document["log"] == str(settings.out_dir / "logs" / f"server-{settings.port}.log")
-    assert f"pid      {server.pid}, supervisor {found.supervisor}" in present.lines(found)
+    assert f"pid      {server.pid}, supervisor {found.supervisor}" in present.format_status(found)
     stopped = stop(settings)
     assert stopped is not None
     assert (stopped.pid, stopped.killed) == (server.pid, False)
@@ -61,8 +61,8 @@ def test_a_server_is_detached(settings: Settings, tmp_path: Path) -> None:
         assert Path(f"/proc/{process.pid}/cwd").readlink() == PROJECT
         held = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
         assert str(tmp_path / "mine") not in held
-        assert str(record.place(settings).lock) in held
-        log = str(record.place(settings).log)
+        assert str(record.state_files(settings).lock) in held
+        log = str(record.state_files(settings).log)
         streams = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)]
         assert streams == [os.devnull, log, log]
     supervisor, _ = processes(settings)
@@ -182,7 +182,7 @@ def test_a_server_that_is_suspended(settings: Settings) -> None:
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert (found.state, found.exit_code, found.pid) == ("unresponsive", 1, server.pid)
-    shown = present.lines(found)
+    shown = present.format_status(found)
     assert "does not answer within 2 s" in shown
     assert f"kill -CONT {server.pid}" in shown
     assert status(settings).state == "ready"

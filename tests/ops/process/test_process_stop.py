@@ -27,7 +27,7 @@ def test_a_server_that_drains_too_long(settings: Settings) -> None:
     settings = settings.model_copy(update={"drain_seconds": 0.0})
     with pytest.raises(KitError, match=f"pid {server.pid}: has not ended after 0 s.*--now"):
         stop(settings, margin=0)
-    assert list(lines_until(follow(state.place(settings).log, supervisor, 100), "deaf to SIGTERM"))
+    assert list(lines_until(follow(state.state_files(settings).log, supervisor, 100), "deaf to SIGTERM"))
     found = status(settings)
     assert (found.state, found.exit_code) == ("draining", 1)
     stopped = stop(settings, now=True, grace=0)
@@ -55,16 +55,16 @@ def stranger() -> Iterator[ProcessHandle]:
 def test_a_recycled_pid_is_never_signalled(
     settings: Settings, stranger: ProcessHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "PATIENCE", 0.1)
-    spot = state.place(settings)
+    monkeypatch.setattr(state, "SETTLE_TIMEOUT", 0.1)
+    files = state.state_files(settings)
     recycled = ProcessHandle(stranger.pid, stranger.started - 1)
-    spot.log.parent.mkdir(parents=True)
-    spot.log.touch()
-    with state.opened_lock(spot) as lock:
-        state.ServiceRecord("http://127.0.0.1:9", spot.log, 0, recycled, recycled).write(spot.record)
+    files.log.parent.mkdir(parents=True)
+    files.log.touch()
+    with state.open_lock(files) as lock:
+        state.ServiceRecord("http://127.0.0.1:9", files.log, 0, recycled, recycled).write(files.record)
         assert stop(settings, now=True) is None
         assert status(settings).exit_code == 3
-        assert state.take(lock)
+        assert state.try_lock(lock)
         for now in (False, True):
             with pytest.raises(KitError, match=r"nothing was signalled.*fuser"):
                 stop(settings, now=now)
@@ -76,6 +76,6 @@ def test_a_recycled_pid_is_never_signalled(
 def test_a_record_that_was_cut_off(settings: Settings) -> None:
     start(settings)
     stop(settings)
-    state.place(settings).record.write_text('{"url": "http')
+    state.state_files(settings).record.write_text('{"url": "http')
     assert status(settings).state == "absent"
     assert not start(settings).already

@@ -114,7 +114,7 @@ def test_ctrl_c_while_the_server_loads(terminal: Terminal) -> None:
     assert process.returncode == 130
     assert "the server was stopped before it was ready" in err
     assert "Traceback" not in err
-    assert not state.is_held(state.place(terminal.settings).lock)
+    assert not state.is_locked(state.state_files(terminal.settings).lock)
 
 
 def test_a_server_that_cannot_start(terminal: Terminal) -> None:
@@ -140,13 +140,13 @@ def test_a_server_that_others_reach_without_a_key_is_warned_of(terminal: Termina
 
 
 def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> None:
-    spot = state.place(terminal.settings)
-    spot.log.parent.mkdir(parents=True)
-    spot.log.write_text("line\n" * 100_000)
-    with state.opened_lock(spot) as lock:
-        state.take(lock)
+    files = state.state_files(terminal.settings)
+    files.log.parent.mkdir(parents=True)
+    files.log.write_text("line\n" * 100_000)
+    with state.open_lock(files) as lock:
+        state.try_lock(lock)
         this = state.ProcessHandle.of(os.getpid())
-        state.ServiceRecord("http://127.0.0.1:9", spot.log, 0, this, this).write(spot.record)
+        state.ServiceRecord("http://127.0.0.1:9", files.log, 0, this, this).write(files.record)
         with terminal.open("logs", "--follow", "--lines", "1") as process:
             assert process.stdout
             assert process.stdout.readline() == "line\n"
@@ -165,7 +165,7 @@ def test_following_ends_with_ctrl_c_and_with_the_reader(terminal: Terminal) -> N
 def test_ctrl_c_while_a_server_drains(terminal: Terminal) -> None:
     command = [sys.executable, str(PROJECT / "tests" / "support" / "process_server.py"), "deaf"]
     server = start(terminal.settings, on_stage=lambda _: None, command=command)
-    found = state.look(state.place(terminal.settings))
+    found = state.read_state(state.state_files(terminal.settings))
     with terminal.open("stop") as process:
         assert any(line == "deaf to SIGTERM" for line in follow(server.log, found.process, 100))
         process.send_signal(signal.SIGINT)

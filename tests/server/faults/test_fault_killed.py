@@ -65,7 +65,7 @@ def test_a_killed_server_gives_whole_answers_or_none_and_comes_back(
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(ask) for _ in range(CLIENTS)]
         busy.wait(PATIENCE)
-        found = state.look(state.place(settings)).record
+        found = state.read_state(state.state_files(settings)).record
         assert found
         assert found.server
         with found.server.handle() as handle:
@@ -80,5 +80,5 @@ def test_a_killed_server_gives_whole_answers_or_none_and_comes_back(
     assert again.pid != first.pid
     assert httpx.post(url, files={"file": large}, timeout=PATIENCE).json()["text"] == clip.text
     assert stop(settings)
-    assert not state.is_held(state.place(settings).lock)
+    assert not state.is_locked(state.state_files(settings).lock)
     assert list(attic.glob("tmp*")) == []  # torch may leave a directory

@@ -15,7 +15,7 @@ from processes import await_ready, port_of_its_own, stand_in, start
 from env.errors import KitError
 from env.settings import Settings
 from env.sources import PROJECT
-from runtime.ops.process import elsewhere
+from runtime.ops.process import foreign
 from runtime.ops.process.status import status
 
 SERVER = (PROJECT / "tests" / "support" / "process_server.py").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_a_server_that_runs_alone_is_found(settings: Settings, alone: "subproces
     assert (found.state, found.exit_code) == ("ready", 0)
     assert f"pid {alone.pid}" in found.manager
     with pytest.raises(KitError, match=f"kill {alone.pid} drains it"):
-        elsewhere.refuse(settings, "stop")
+        foreign.check_not_foreign(settings, "stop")
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_unit_of_systemd_is_named(settings: Settings, unit: str) -> None:
         ("logs", "journalctl --unit"),
     ):
         with pytest.raises(KitError, match=f"→ {command} {re.escape(unit)}"):
-            elsewhere.refuse(settings, task)
+            foreign.check_not_foreign(settings, task)
 
 
 def test_make_names_the_server_of_invoke_start(settings: Settings) -> None:
