@@ -84,7 +84,7 @@ def test_what_needs_no_model_in_this_process_is_measured(record: Benchmark) -> N
 
 def test_what_needs_it_is_absent_with_reason_and_advice(record: Benchmark) -> None:
     absent = absences(list(record.absent))
-    for part in ("latency/split", "engines", "host"):
+    for part in ("latency/split", "engines"):
         assert "has the model in a process of its own" in absent[part].reason
         assert absent[part].advice == "set ASR_ENGINE=transformers"
     assert "takes its share of the memory when it starts" in absent["memory"].reason
