@@ -42,7 +42,7 @@ def keep_alive(http_server: HttpServer) -> None:
     period = int(microseconds) / 2_000_000
 
     def notify_watchdog() -> None:
-        notify(WATCHDOG_USEC=1)
+        notify(WATCHDOG=1)
         http_server.loop.call_later(period, notify_watchdog)
 
     http_server.call(notify_watchdog)

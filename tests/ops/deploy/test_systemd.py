@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,9 @@ class Systemd:
     def until(self, name: str, value: str = "1") -> dict[str, str]:
         """The next message with this assignment, and the latest status before it."""
         found: dict[str, str] = {}
+        deadline = time.monotonic() + PATIENCE
         while found.get(name) != value:
+            assert time.monotonic() < deadline, f"no {name}={value}, at last {found}"
             found = {"STATUS": found.get("STATUS", "")} | self._next()
         return found
 
