@@ -94,10 +94,10 @@ def test_it_is_measured_where_it_serves(host: Host, container: dict[str, Any]) -
     inside = ("exec", container["Id"])
     url = f"http://127.0.0.1:{host.port}"
     assert docker(*inside, "invoke", "smoke", "--url", url).endswith("Written to out/smoke.json")
-    docker(*inside, "invoke", "bench", "--quick", "--parts", "latency,host")
+    docker(*inside, "invoke", "bench", "--quick", "--parts", "latency")
     record = json.loads(docker(*inside, "cat", "out/bench/bench.json"))
     assert record["head"]["ended"] == "complete"
-    assert {gap["what"] for gap in record["absent"]} == {"host"}  # the image has no simulated NPU
+    assert record["absent"] == []
     assert "latency.png" in docker(*inside, "ls", "out/bench").split()
 
 
