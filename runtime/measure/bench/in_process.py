@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
 from env.errors import KitError
 from env.settings import Settings
 from runtime import audio
 from runtime.audio import Limits
 from runtime.demo import bundled_clips
-from runtime.engines import Decoded, Utterance, decode
+from runtime.engines import Decoded, Utterance
 from runtime.measure.bench.record import Absent, Bench, Found
 from runtime.measure.statistics import figure
 from runtime.model.device import Device, is_out_of_memory
@@ -80,9 +78,12 @@ class Split:
     text: str
 
 
-@torch.inference_mode()
 def split(transcriber: Transcriber, file: bytes) -> Split:
     """Transcribe a file of one utterance, stage by stage. Raises KitError where the model is not in this process."""
+    import torch  # which the device must precede, so not with this module
+
+    from runtime.engines import decode
+
     loaded, laps = transcriber.loaded, [time.perf_counter()]
 
     def lap() -> None:
@@ -92,17 +93,18 @@ def split(transcriber: Transcriber, file: bytes) -> Split:
     prepared = transcriber.prepare(Request(file))
     utterance = only(prepared)
     lap()
-    inputs = decode.features(loaded, [utterance])
-    lap()
-    embedded = decode.embed(loaded, inputs)
-    lap()
-    state = decode.prefill(loaded, embedded)
-    tokens = [token.id for token in state.next_tokens()]
-    lap()
-    while tokens[-1] not in loaded.tokenizer.end_tokens and len(tokens) < utterance.max_new_tokens:
-        state.advance()
-        tokens += [token.id for token in state.next_tokens()]
-    lap()
+    with torch.inference_mode():
+        inputs = decode.features(loaded, [utterance])
+        lap()
+        embedded = decode.embed(loaded, inputs)
+        lap()
+        state = decode.prefill(loaded, embedded)
+        tokens = [token.id for token in state.next_tokens()]
+        lap()
+        while tokens[-1] not in loaded.tokenizer.end_tokens and len(tokens) < utterance.max_new_tokens:
+            state.advance()
+            tokens += [token.id for token in state.next_tokens()]
+        lap()
     steps, truncated = len(tokens) - 1, tokens[-1] not in loaded.tokenizer.end_tokens
     if not truncated:
         tokens.pop()

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,3 +269,10 @@ def test_the_simulated_npu_is_named_wherever_figures_are() -> None:
     assert record.head.where.silicon == "simulated NPU"
     assert "a simulated NPU, which says nothing of an NPU's speed" in markdown(record)
     assert record.part("loading")
+
+
+def test_nothing_of_it_imports_torch_before_the_device_is_open() -> None:
+    """torch_npu and CANN read once, at import, the environment that opening the device sets."""
+    modules = "runtime.measure.bench.run, runtime.measure.bench.resources, runtime.tasks.measure"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
