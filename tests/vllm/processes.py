@@ -22,8 +22,9 @@ class Entry:
 
 
 def vllms(kit: int) -> list[ProcessHandle]:
-    """The API servers that the kit with this pid has started."""
-    return [entry.process for entry in _entries() if entry.parent == kit and entry.group == entry.process.pid]
+    """The API servers that the kit with this pid has started, apart from its helpers, which lead sessions, too."""
+    leaders = (entry for entry in _entries() if entry.parent == kit and entry.group == entry.process.pid)
+    return [entry.process for entry in leaders if "launcher.py" in entry.command]
 
 
 def group(leader: ProcessHandle) -> list[Entry]:
